@@ -1,0 +1,125 @@
+"""The settings of one deployment: the `args` of the application in serve_config.yaml, checked at start.
+
+All errors are reported at once, each naming its key. ARGUS_SHARED_ROOT and ARGUS_CLUSTER override the two keys that
+every machine of a pool must agree on (the workers read the same two variables).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from argus_ray.core.lifecycle import RetryPolicy
+from argus_ray.core.taskspec import field_errors
+
+
+class ConfigError(Exception):
+    """The settings break rules; the message lists all of them, one a line."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _variable_name(value: str) -> str:
+    if not re.fullmatch(r"[A-Z_][A-Z0-9_]*", value):
+        raise ValueError("must be the name of an environment variable")
+    return value
+
+
+VariableName = Annotated[str, AfterValidator(_variable_name)]
+
+
+class TokenVariables(_Strict):
+    """Names of environment variables of the head's Ray processes. The tokens themselves are never in a file of ours."""
+
+    admin: tuple[VariableName, ...] = ("ARGUS_ADMIN_TOKEN", "MVP_ADMIN_TOKEN")
+    internal: VariableName = "MVP_INTERNAL_TOKEN"
+
+
+class Limits(_Strict):
+    """Bounds of what is stored and waited for; 429 beyond them."""
+
+    waiting_tasks: int = Field(default=10_000, ge=1, le=1_000_000)
+    waiting_tasks_per_user: int = Field(default=1_000, ge=1, le=1_000_000)
+    tokens_per_user: int = Field(default=100, ge=1, le=10_000)
+    log_tail_bytes: int = Field(default=4 * 1024 * 1024, ge=1024, le=64 * 1024 * 1024)
+
+
+class Scheduling(_Strict):
+    """Times in seconds."""
+
+    #: The safety net: how often the scheduler looks when nothing happens.
+    tick_s: float = Field(default=5.0, gt=0, le=600)
+    #: How often the attempts that are alive are asked about, each by its id.
+    poll_s: float = Field(default=1.0, gt=0, le=60)
+    #: How long a task may be overtaken before nothing younger starts before it.
+    max_overtake_s: float = Field(default=600.0, ge=0, le=86_400 * 7)
+    #: The wait after verl's own fit check said no.
+    retry_interval_s: float = Field(default=60.0, gt=0, le=86_400)
+    max_retry_interval_s: float = Field(default=600.0, gt=0, le=86_400)
+    #: Attempts that may be lost to infrastructure before a task is FAILED.
+    max_losses: int = Field(default=5, ge=0, le=1000)
+    #: Bound of one call to Ray.
+    ray_timeout_s: float = Field(default=30.0, gt=0, le=600)
+    #: Calls to Ray Jobs at a time.
+    ray_concurrency: int = Field(default=8, ge=1, le=64)
+    #: How long a canceled driver may take to end by SIGTERM before it is killed.
+    stop_grace_s: int = Field(default=30, ge=1, le=3600)
+
+    def retry_policy(self) -> RetryPolicy:
+        return RetryPolicy(self.max_losses, self.retry_interval_s, self.max_retry_interval_s)
+
+
+class Settings(_Strict):
+    shared_root: str = "/private"
+    cluster_name: str = "argus"
+    #: The command that starts Python on a worker.
+    worker_python: str = Field(default="python3", pattern=r"^[A-Za-z0-9_./+-]+$")
+    tokens: TokenVariables = TokenVariables()
+    limits: Limits = Limits()
+    scheduling: Scheduling = Scheduling()
+
+    @field_validator("shared_root")
+    @classmethod
+    def _is_absolute(cls, value: str) -> str:
+        if not re.fullmatch(r"(/[A-Za-z0-9._+@=][A-Za-z0-9._+@=-]*)+/?", value) or "/.." in value or "/./" in value:
+            raise ValueError("must be an absolute path without '..', of the characters A-Z a-z 0-9 . _ + @ = - and /")
+        return value.rstrip("/")
+
+    @field_validator("cluster_name")
+    @classmethod
+    def _is_folder_name(cls, value: str) -> str:
+        if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?", value):
+            raise ValueError("must be 1 to 64 of a-z, 0-9 and '-', with no '-' at either end")
+        return value
+
+
+def load(args: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> Settings:
+    """Settings from the application's `args`; raises ConfigError with every broken rule."""
+    merged = dict(args)
+    for key, variable in (("shared_root", "ARGUS_SHARED_ROOT"), ("cluster_name", "ARGUS_CLUSTER")):
+        if environ.get(variable):
+            merged[key] = environ[variable]
+    try:
+        return Settings.model_validate(merged)
+    except ValidationError as error:
+        rules = "\n".join(f"  {item.field}: {item.rule}" for item in field_errors(error))
+        raise ConfigError(f"serve_config.yaml, the application's args:\n{rules}") from None
+
+
+def fingerprint(settings: Settings) -> str:
+    """Changes when the code or the settings change. Actors that carry another one are replaced at the next start."""
+    digest = hashlib.sha256(json.dumps(settings.model_dump(mode="json"), sort_keys=True).encode())
+    package = Path(__file__).parent
+    for path in sorted(package.rglob("*")):
+        if path.suffix in (".py", ".sql"):
+            digest.update(str(path.relative_to(package)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]

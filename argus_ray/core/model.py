@@ -1,0 +1,145 @@
+"""The nouns of Argus as frozen values. Times are seconds since the Unix epoch (UTC), as floats."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from argus_ray.core.states import AttemptState, Outcome, TaskState
+
+
+class UserState(str, Enum):
+    ACTIVE = "ACTIVE"
+    DISABLED = "DISABLED"
+
+
+@dataclass(frozen=True)
+class User:
+    user_id: str
+    display_name: str
+    state: UserState
+    created_at: float
+
+
+@dataclass(frozen=True)
+class TokenInfo:
+    """What may be shown of a token. The token itself exists nowhere after its issue."""
+
+    token_id: str
+    user_id: str
+    label: str
+    created_at: float
+    expires_at: float | None
+    #: Coarse: written at most once a minute, so that a poll is not a write.
+    last_used_at: float | None
+    revoked_at: float | None
+
+
+@dataclass(frozen=True)
+class IssuedToken:
+    """The one answer that carries the plain text of a token."""
+
+    info: TokenInfo
+    token: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Gang:
+    """What a task holds while it runs: on each of `nnodes` different nodes `gpus_per_node` GPUs and
+    `cpus_per_node` CPUs, and `extra_cpus` CPUs more anywhere on the workers (verl's small actors)."""
+
+    nnodes: int
+    gpus_per_node: int
+    cpus_per_node: float
+    extra_cpus: float = 0.0
+
+    @property
+    def gpus(self) -> int:
+        return self.nnodes * self.gpus_per_node
+
+    @property
+    def cpus(self) -> float:
+        return self.nnodes * self.cpus_per_node + self.extra_cpus
+
+
+@dataclass(frozen=True)
+class Attempt:
+    submission_id: str
+    task_id: str
+    number: int
+    state: AttemptState
+    created_at: float
+    job_root: str
+    #: Ray's session that the attempt was given to, once known.
+    session: str | None = None
+    #: Ray's driver job id (hex), once the driver has attached to Ray.
+    ray_job_id: str | None = None
+    #: Ray node id and address of the driver, once known.
+    node_id: str | None = None
+    node_ip: str | None = None
+    started_at: float | None = None
+    ended_at: float | None = None
+    outcome: Outcome | None = None
+    exit_code: int | None = None
+    reason: str | None = None
+    #: The resolved command and environment, so that a user can repeat the run by hand.
+    command: tuple[str, ...] = ()
+    env: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Task:
+    task_id: str
+    user_id: str
+    #: Place in the line: the order of acceptance. It never changes.
+    seq: int
+    workload: str
+    state: TaskState
+    gang: Gang
+    spec_yaml: str
+    created_at: float
+    updated_at: float
+    reason: str | None = None
+    #: Not looked at again before this time (verl's own fit check said no).
+    not_before: float | None = None
+    #: When the scheduler will look again at the latest, as shown to the user.
+    next_retry_at: float | None = None
+    #: Since when the task waits although it would fit the pool if that were empty: the overtaking clock.
+    blocked_since: float | None = None
+    started_at: float | None = None
+    ended_at: float | None = None
+    #: Attempts lost to infrastructure so far; compared with the budget.
+    losses: int = 0
+    attempts: tuple[Attempt, ...] = ()
+
+
+@dataclass(frozen=True)
+class Event:
+    """One move of a task, or one thing worth telling its user."""
+
+    event_id: int
+    task_id: str
+    at: float
+    kind: str
+    old_state: TaskState | None
+    new_state: TaskState | None
+    cause: str | None
+    message: str
+    submission_id: str | None = None
+
+
+@dataclass(frozen=True)
+class NodeView:
+    """One live node as Ray reports it. GPUs and CPUs are counts of Ray's logical resources."""
+
+    node_id: str
+    ip: str
+    is_head: bool
+    gpus_total: float
+    cpus_total: float
+    gpus_free: float
+    cpus_free: float
+    #: Units of the `worker_node` resource; a node without it takes no driver.
+    worker_slots_free: float
+    worker_slots_total: float
+    hostname: str = ""

@@ -1,0 +1,100 @@
+"""Where things lie under the shared root, and which paths a user may name. The only place that builds such paths."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import PurePosixPath
+
+#: Plain ASCII keeps out look-alikes of the separator, control characters and everything that a shell, Hydra or a
+#: colon-separated search path gives a meaning to.
+_ALLOWED = re.compile(r"[A-Za-z0-9._+@=/-]+")
+#: PATH_MAX of Linux, less room for what verl appends.
+_MAX_LENGTH = 1024
+
+Resolve = Callable[[str], str]
+
+
+def common_dir(shared_root: str) -> str:
+    """The folder of all inputs: code, models, data sets."""
+    return f"{shared_root}/common"
+
+
+def hf_home(shared_root: str) -> str:
+    """The shared Hugging Face cache."""
+    return f"{shared_root}/common/hf"
+
+
+def database_path(shared_root: str, cluster_name: str) -> str:
+    return f"{shared_root}/ray/state/{cluster_name}/argus.db"
+
+
+def payload_root(shared_root: str) -> str:
+    """Versioned copies of what a job needs from Argus on its worker."""
+    return f"{shared_root}/ray/payload"
+
+
+def job_root(shared_root: str, user_id: str, submission_id: str) -> str:
+    """The only place an attempt writes: a function of the user and the submission id, and of nothing else."""
+    for name in (user_id, submission_id):
+        if not re.fullmatch(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?", name):
+            raise ValueError(f"not a safe folder name: {name!r}")
+    return f"{shared_root}/users/{user_id}/jobs/{submission_id}"
+
+
+def driver_log(job_root_path: str) -> str:
+    return f"{job_root_path}/logs/driver.log"
+
+
+def metrics_file(job_root_path: str) -> str:
+    """verl's file logger writes here: one JSON object a line, `{"step": N, "data": {...}}`."""
+    return f"{job_root_path}/metrics.jsonl"
+
+
+def exit_record(job_root_path: str) -> str:
+    """Written by the runner when the program has ended: `{"exit_code": N, ...}`."""
+    return f"{job_root_path}/exit.json"
+
+
+def start_marker(job_root_path: str) -> str:
+    """Created exclusively by the runner before it starts the program: a submission id runs at most once."""
+    return f"{job_root_path}/started.json"
+
+
+def cancel_marker(job_root_path: str) -> str:
+    """While this file exists the runner refuses to start: a canceled task never runs later."""
+    return f"{job_root_path}/canceled"
+
+
+def checkpoints_dir(job_root_path: str) -> str:
+    return f"{job_root_path}/checkpoints"
+
+
+def broken_rule(value: str, shared_root: str, *, is_dir: bool, resolve: Resolve = os.path.realpath) -> str | None:
+    """The rule that `value` breaks as an input path, in words, or None if it is allowed.
+
+    `resolve` follows symbolic links; the path need not exist. A trailing slash is allowed for folders only.
+    """
+    common = common_dir(shared_root)
+    if not value.startswith("/"):
+        return f"must be an absolute path under {common}/"
+    if len(value) > _MAX_LENGTH:
+        return f"must be at most {_MAX_LENGTH} characters long"
+    if not _ALLOWED.fullmatch(value):
+        return "may hold only the characters A-Z a-z 0-9 . _ + @ = - and / (no spaces, no control characters)"
+    trimmed = value[:-1] if is_dir and value.endswith("/") else value
+    parts = trimmed.split("/")[1:]
+    if any(part in ("", ".", "..") for part in parts):
+        return "may not hold empty, '.' or '..' components"
+    if any(part.startswith("-") for part in parts):
+        return "no component may start with '-'"
+    if not _is_below(trimmed, common):
+        return f"must lie under {common}/"
+    if not _is_below(resolve(trimmed), resolve(common)):
+        return f"leads out of {common}/ through a symbolic link"
+    return None
+
+
+def _is_below(path: str, parent: str) -> bool:
+    return PurePosixPath(parent) in PurePosixPath(path).parents

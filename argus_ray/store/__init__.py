@@ -1,0 +1,1 @@
+"""SQLite persistence: one writer, rows and transactions. It knows no rules."""
