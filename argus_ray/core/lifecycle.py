@@ -32,7 +32,7 @@ class Hold:
     task_id: str
     reason: str
     next_retry_at: float | None
-    blocked_since: float | None
+    overtaken_since: float | None
 
 
 @dataclass(frozen=True)

@@ -104,8 +104,8 @@ class Task:
     not_before: float | None = None
     #: When the scheduler will look again at the latest, as shown to the user.
     next_retry_at: float | None = None
-    #: Since when the task waits although it would fit the pool if that were empty: the overtaking clock.
-    blocked_since: float | None = None
+    #: Since when younger tasks have been starting before this one: the overtaking clock.
+    overtaken_since: float | None = None
     started_at: float | None = None
     ended_at: float | None = None
     #: Attempts lost to infrastructure so far; compared with the budget.
@@ -143,3 +143,14 @@ class NodeView:
     worker_slots_free: float
     worker_slots_total: float
     hostname: str = ""
+
+
+@dataclass(frozen=True)
+class ClusterView:
+    """One look at the cluster."""
+
+    #: Ray's session name.
+    session: str
+    nodes: tuple[NodeView, ...]
+    #: Ray's driver job id (hex) -> GPUs that placement groups of that job hold.
+    gpus_of_job: dict[str, float] = field(default_factory=dict)

@@ -1,0 +1,105 @@
+"""Bring the detached actors to the version that is being deployed, without losing or doubling a task.
+
+Detached actors outlive `serve run`, with the code and the settings that they were started with. All state is on disk,
+and the store admits one writer, so replacing them is: end the scheduler, close the database, start both anew.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from filelock import FileLock
+from ray.exceptions import RayActorError
+
+from argus_ray import config
+from argus_ray.actors import options
+from argus_ray.actors.scheduler import SchedulerActor
+from argus_ray.actors.state import StateActor
+from argus_ray.config import Settings
+from argus_ray.core import paths
+
+log = logging.getLogger(__name__)
+
+#: Seconds. An actor may be restarting; only after this long is silence taken as "replace it" (the store's lock and
+#: writer check keep a silent one that lives from doing harm).
+_ANSWER_WAIT_S = 60.0
+_GOODBYE_WAIT_S = 30.0
+_READY_WAIT_S = 120.0
+
+
+@dataclass(frozen=True)
+class Actors:
+    state: Any
+    scheduler: Any
+
+
+def ensure(settings: Settings) -> Actors:
+    """The two actors of this version, running. Called once a deployment; safe to call at any time, from anywhere.
+
+    Raises OSError if the shared root cannot be written, and TimeoutError if the actors do not come up.
+    """
+    version = config.fingerprint(settings)
+    lock_path = Path(paths.database_path(settings.shared_root, settings.cluster_name)).parent / "handover.lock"
+    lock_path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock_path, timeout=_READY_WAIT_S):
+        # The scheduler first: it must not act on a state actor that is being replaced.
+        for name, goodbye in ((options.SCHEDULER, _end_scheduler), (options.STATE, _close_state)):
+            actor = _find(name)
+            if actor is not None and _version_of(actor) != version:
+                log.info("replacing %s", name)
+                goodbye(actor)
+                _kill(name, actor)
+        arguments = (settings.model_dump(mode="json"), version)
+        state = options.detached(StateActor, options.STATE).remote(*arguments)
+        ray.get(state.pid.remote(), timeout=_READY_WAIT_S)
+        scheduler = options.detached(SchedulerActor, options.SCHEDULER).remote(*arguments)
+        ray.get(scheduler.pid.remote(), timeout=_READY_WAIT_S)
+    return Actors(state, scheduler)
+
+
+def _find(name: str) -> Any | None:
+    try:
+        return ray.get_actor(name, namespace=options.NAMESPACE)
+    except ValueError:
+        return None
+
+
+def _version_of(actor: Any) -> str | None:
+    deadline = time.monotonic() + _ANSWER_WAIT_S
+    while time.monotonic() < deadline:
+        try:
+            return str(ray.get(actor.fingerprint.remote(), timeout=max(0.1, deadline - time.monotonic())))
+        except ray.exceptions.ActorUnavailableError:
+            time.sleep(0.2)
+        except (RayActorError, ray.exceptions.GetTimeoutError):
+            return None
+    return None
+
+
+def _end_scheduler(actor: Any) -> None:
+    _try(actor.stop.remote(_GOODBYE_WAIT_S))
+
+
+def _close_state(actor: Any) -> None:
+    _try(actor.close.remote())
+
+
+def _try(answer: Any) -> None:
+    try:
+        ray.get(answer, timeout=_GOODBYE_WAIT_S + 5)
+    except Exception as error:
+        log.warning("the old actor did not say goodbye: %s", error)
+
+
+def _kill(name: str, actor: Any) -> None:
+    ray.kill(actor, no_restart=True)
+    deadline = time.monotonic() + _GOODBYE_WAIT_S
+    while _find(name) is not None:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"the old {name} does not go away")
+        time.sleep(0.05)

@@ -1,0 +1,222 @@
+"""The scheduler actor: a loop around Dispatcher.tick, in a thread of its own, with Ray behind the four ports."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import ray
+
+from argus_ray import attempt_files, payload_store
+from argus_ray.actors import options
+from argus_ray.cluster import view as cluster_view
+from argus_ray.cluster.jobs import JobRequest, RayJobs, RayRefused
+from argus_ray.config import Settings
+from argus_ray.core import scheduler, taskspec, verl
+from argus_ray.core.lifecycle import Change
+from argus_ray.core.model import Attempt, ClusterView, Task
+from argus_ray.core.observation import FilesSeen, JobSeen
+from argus_ray.dispatch import Dispatcher, Prepared, SubmissionRefused
+
+log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+#: Bound of one call to the state actor, which may just be restarting; seconds.
+_STATE_TIMEOUT_S = 60.0
+#: The longest pause after failed ticks; seconds.
+_MAX_BACKOFF_S = 15.0
+
+
+class SchedulerActor:
+    """Its methods answer at once; the work is done by the thread."""
+
+    def __init__(self, settings: dict[str, Any], fingerprint: str) -> None:
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        self._settings = Settings.model_validate(settings)
+        self._fingerprint = fingerprint
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._wake: asyncio.Event | None = None
+        self._stopping = False
+        self._dispatcher: Dispatcher | None = None
+        self._jobs: RayJobs | None = None
+        self._jobs_checked = float("-inf")
+        self._last_tick: float | None = None
+        self._last_error: str | None = None
+        self._jobs_reachable: bool | None = None
+        self._thread = threading.Thread(target=self._run, name="argus-scheduler", daemon=True)
+        self._thread.start()
+
+    def fingerprint(self) -> str:
+        return self._fingerprint
+
+    def pid(self) -> int:
+        return os.getpid()
+
+    def wake(self) -> None:
+        """Something happened that may let a task start."""
+        if self._loop is not None and self._wake is not None:
+            self._loop.call_soon_threadsafe(self._wake.set)
+
+    def stop(self, timeout_s: float) -> bool:
+        """End the loop after the present tick; True if it has ended within the time."""
+        self._stopping = True
+        self.wake()
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def status(self) -> dict[str, Any]:
+        """For readiness and the nodes page: the view that the last tick had, and how old that tick is (seconds)."""
+        dispatcher = self._dispatcher
+        return {
+            "tick_age_s": None if self._last_tick is None else time.monotonic() - self._last_tick,
+            "error": self._last_error,
+            "jobs_reachable": self._jobs_reachable,
+            "view": dispatcher.view if dispatcher else None,
+        }
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._main())
+        except BaseException:
+            log.exception("the scheduler's loop ended")
+        if not self._stopping:
+            os._exit(1)  # Ray starts the actor again
+
+    async def _main(self) -> None:
+        self._loop, self._wake = asyncio.get_running_loop(), asyncio.Event()
+        dispatcher = self._dispatcher = await self._make_dispatcher()
+        scheduling = self._settings.scheduling
+        woken, failures = True, 0
+        while not self._stopping:
+            try:
+                busy = await dispatcher.tick(woken=woken)
+            except Exception as error:
+                failures += 1
+                self._last_error = f"{type(error).__name__}: {error}"[:500]
+                log.warning("tick failed (%d in a row): %s", failures, self._last_error)
+                woken = True
+                backoff = min(_MAX_BACKOFF_S, 0.5 * 2 ** min(failures, 8))
+                await asyncio.sleep(backoff * (0.5 + random.random() / 2))  # noqa: S311 - jitter
+                continue
+            failures, self._last_error, self._last_tick = 0, None, time.monotonic()
+            await self._check_jobs()
+            try:
+                await asyncio.wait_for(self._wake.wait(), scheduling.poll_s if busy else scheduling.tick_s)
+                woken = True
+                self._wake.clear()
+            except asyncio.TimeoutError:
+                woken = False
+
+    async def _check_jobs(self) -> None:
+        now = time.monotonic()
+        if self._jobs is not None and now - self._jobs_checked >= self._settings.scheduling.tick_s:
+            self._jobs_checked = now
+            self._jobs_reachable = await self._jobs.reachable()
+
+    async def _make_dispatcher(self) -> Dispatcher:
+        settings, scheduling = self._settings, self._settings.scheduling
+        payload_dir = await asyncio.to_thread(payload_store.publish, settings.shared_root)
+        site = verl.Site(
+            shared_root=settings.shared_root,
+            payload_dir=payload_dir,
+            worker_python=settings.worker_python,
+            stop_grace_s=scheduling.stop_grace_s,
+        )
+        self._jobs = RayJobs(timeout_s=scheduling.ray_timeout_s, concurrency=scheduling.ray_concurrency)
+        return Dispatcher(
+            state=_StateHandle(),
+            jobs=_Jobs(self._jobs, site),
+            files=_Files(scheduling.ray_timeout_s),
+            look_at_cluster=lambda: _look_at_cluster(scheduling.ray_timeout_s),
+            prepare=lambda task, submission_id, job_root: _prepare(task, site, submission_id, job_root),
+            shared_root=settings.shared_root,
+            policy=scheduler.Policy(scheduling.max_overtake_s, scheduling.retry_interval_s),
+            clock=time.time,
+            tick_s=scheduling.tick_s,
+        )
+
+
+def _prepare(task: Task, site: verl.Site, submission_id: str, job_root: str) -> Prepared:
+    spec = taskspec.parse(task.spec_yaml, shared_root=site.shared_root, resolve=lambda path: path)
+    launch = verl.launch(spec, site, submission_id=submission_id, job_root=job_root)
+    return Prepared(launch.command, tuple(sorted(launch.env.items())))
+
+
+class _StateHandle:
+    """The state actor by name; looked up anew after a failure, since it may have been replaced."""
+
+    def __init__(self) -> None:
+        self._actor: Any = None
+
+    async def active(self) -> tuple[Task, ...]:
+        return await self._call("active")
+
+    async def waiting(self) -> tuple[Task, ...]:
+        return await self._call("waiting")
+
+    async def apply(self, changes: Sequence[Change]) -> list[bool]:
+        return await self._call("apply", list(changes)) if changes else []
+
+    async def _call(self, method: str, *args: Any) -> Any:
+        if self._actor is None:
+            self._actor = await _in_thread(
+                lambda: ray.get_actor(options.STATE, namespace=options.NAMESPACE), _STATE_TIMEOUT_S
+            )
+        try:
+            return await asyncio.wait_for(getattr(self._actor, method).remote(*args), _STATE_TIMEOUT_S)
+        except BaseException:
+            self._actor = None
+            raise
+
+
+class _Jobs:
+    def __init__(self, jobs: RayJobs, site: verl.Site) -> None:
+        self._jobs = jobs
+        self._site = site
+
+    async def submit(self, task: Task, attempt: Attempt) -> None:
+        entrypoint = verl.entrypoint(self._site, attempt.job_root, attempt.command)
+        metadata = {"argus_user": task.user_id, "argus_task": task.task_id, "argus_workload": task.workload}
+        try:
+            await self._jobs.submit(JobRequest(attempt.submission_id, entrypoint, dict(attempt.env), metadata))
+        except RayRefused as error:
+            raise SubmissionRefused(str(error)) from error
+
+    async def look(self, submission_id: str) -> JobSeen:
+        return await self._jobs.look(submission_id)
+
+    async def stop(self, submission_id: str) -> None:
+        await self._jobs.stop(submission_id)
+
+    async def forget(self, submission_id: str) -> None:
+        await self._jobs.forget(submission_id)
+
+
+class _Files:
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+
+    async def look(self, job_root: str) -> FilesSeen:
+        return await _in_thread(lambda: attempt_files.look(job_root), self._timeout_s)
+
+    async def forbid_start(self, job_root: str) -> None:
+        await _in_thread(lambda: attempt_files.forbid_start(job_root), self._timeout_s)
+
+
+async def _look_at_cluster(timeout_s: float) -> ClusterView | None:
+    try:
+        return await _in_thread(cluster_view.look, timeout_s)
+    except Exception as error:
+        log.warning("Ray did not show the cluster: %s: %s", type(error).__name__, error)
+        return None
+
+
+async def _in_thread(call: Callable[[], _T], timeout_s: float) -> _T:
+    """Run a blocking call; TimeoutError after the bound (its thread is left to itself)."""
+    return await asyncio.wait_for(asyncio.to_thread(call), timeout_s)

@@ -1,0 +1,101 @@
+"""The state actor: the one owner of the database. A shell around Service that keeps calls apart and never dies of one."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from argus_ray.config import Settings
+from argus_ray.core import paths
+from argus_ray.core.actions import Action, Credential
+from argus_ray.core.errors import ArgusError, StaleWriter, Unavailable
+from argus_ray.core.lifecycle import Change
+from argus_ray.core.model import Task
+from argus_ray.core.verl import gang_of
+from argus_ray.service import Service
+from argus_ray.store import Store
+
+log = logging.getLogger(__name__)
+
+#: How long an opening waits for the writer before it to end, in seconds.
+_LOCK_WAIT_S = 10.0
+
+
+class StateActor:
+    """Synchronous and single-threaded: calls run one after the other, so a batch is a transaction.
+
+    A constructor that raises would end the actor for good in Ray, so the database is opened by the first call that
+    needs it, and again after a failure. Errors are returned as values: Ray would wrap raised ones beyond recognition.
+    """
+
+    def __init__(self, settings: dict[str, Any], fingerprint: str) -> None:
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        self._settings = Settings.model_validate(settings)
+        self._fingerprint = fingerprint
+        self._service: Service | None = None
+
+    def fingerprint(self) -> str:
+        """The version of code and settings that this actor was started with."""
+        return self._fingerprint
+
+    def pid(self) -> int:
+        return os.getpid()
+
+    def batch(self, calls: Sequence[tuple[Credential, Action]]) -> list[Any]:
+        """One transaction for all; a result or an ArgusError each, in order."""
+        try:
+            return list(self._opened().handle_many(calls))
+        except ArgusError as error:
+            self._close_if_stale(error)
+            return [error for _ in calls]
+
+    def active(self) -> tuple[Task, ...]:
+        return self._opened().active()
+
+    def waiting(self) -> tuple[Task, ...]:
+        return self._opened().waiting()
+
+    def apply(self, changes: Sequence[Change]) -> list[bool]:
+        try:
+            return self._opened().apply(changes)
+        except StaleWriter as error:
+            self._close_if_stale(error)
+            raise
+
+    def ping(self) -> dict[str, Any]:
+        """Raises Unavailable while the database is."""
+        return self._opened().ping()
+
+    def close(self) -> None:
+        """Give the database up; the next call would open it again."""
+        if self._service is not None:
+            self._service.close()
+            self._service = None
+
+    def _opened(self) -> Service:
+        if self._service is None:
+            settings = self._settings
+            path = Path(paths.database_path(settings.shared_root, settings.cluster_name))
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                store = Store.open(path, lock_timeout_s=_LOCK_WAIT_S)
+            except OSError as error:
+                raise Unavailable(f"the database cannot be opened: {error.strerror}") from error
+            self._service = Service(
+                store, settings, clock=time.time, entropy=secrets.token_bytes, gang_of=gang_of
+            )
+            log.info("opened %s", path)
+        return self._service
+
+    def _close_if_stale(self, error: ArgusError) -> None:
+        if isinstance(error, StaleWriter):
+            # Another writer has taken over. This process holds nothing worth keeping: end it, after the answer is
+            # out, and let Ray start it anew behind the other's lock.
+            log.error("fenced off: %s", error)
+            threading.Timer(0.5, os._exit, args=(1,)).start()

@@ -1,0 +1,178 @@
+"""Ray Jobs through its public SDK: each call in a thread and bounded, each answer translated into core types.
+
+The SDK blocks and has no timeout of its own (ray 2.60, dashboard_sdk.py), so a call that outlives its bound leaves
+its thread behind; the pool is as large as the number of calls allowed at a time, and a pool whose every thread is
+stuck is abandoned for a new one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import ray
+import requests
+from ray.job_submission import JobSubmissionClient
+
+from argus_ray.core.observation import FailureKind, JobSeen, JobStatus
+
+log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+_STATUS_CODE = re.compile(r"status code (\d+)")
+
+#: JobErrorType of ray 2.60 (dashboard/modules/job/common.py) -> whose failure it was.
+_FAILURES = {
+    "JOB_ENTRYPOINT_COMMAND_ERROR": FailureKind.DRIVER,
+    "JOB_ENTRYPOINT_COMMAND_START_ERROR": FailureKind.DRIVER,
+    "RUNTIME_ENV_SETUP_FAILURE": FailureKind.SUPERVISOR,
+    "JOB_SUPERVISOR_ACTOR_START_TIMEOUT": FailureKind.SUPERVISOR,
+    "JOB_SUPERVISOR_ACTOR_START_FAILURE": FailureKind.SUPERVISOR,
+    "JOB_SUPERVISOR_ACTOR_UNSCHEDULABLE": FailureKind.SUPERVISOR,
+    "JOB_SUPERVISOR_ACTOR_UNKNOWN_FAILURE": FailureKind.SUPERVISOR,
+    "JOB_SUPERVISOR_ACTOR_DIED": FailureKind.SUPERVISOR,
+}
+
+
+class RayUnreachable(Exception):
+    """Ray did not answer, or answered with an error of its own. It says nothing about the job."""
+
+
+class RayRefused(Exception):
+    """Ray looked at the request and refused it."""
+
+
+@dataclass(frozen=True)
+class JobRequest:
+    """What Ray is given. The driver asks for nothing but a worker; its gang is claimed by what it starts."""
+
+    submission_id: str
+    entrypoint: str
+    env: dict[str, str]
+    metadata: dict[str, str]
+
+
+class RayJobs:
+    """Bounded, asynchronous access to the Jobs API of the cluster that this process is attached to."""
+
+    def __init__(self, *, timeout_s: float, concurrency: int, address: Callable[[], str] | None = None) -> None:
+        self._timeout_s = timeout_s
+        self._concurrency = concurrency
+        self._address = address or _dashboard_address
+        self._client: JobSubmissionClient | None = None
+        self._pool = self._new_pool()
+        self._stuck = 0
+        self._slots = asyncio.Semaphore(concurrency)
+
+    async def submit(self, request: JobRequest) -> None:
+        """Give the job to Ray. Returns if Ray has it, also if it had it before: a submission id runs at most once.
+
+        Raises RayRefused or RayUnreachable; after the latter only a look at the id tells whether Ray has it.
+        """
+
+        def call(client: JobSubmissionClient) -> None:
+            try:
+                client.submit_job(
+                    entrypoint=request.entrypoint,
+                    submission_id=request.submission_id,
+                    runtime_env={"env_vars": request.env},
+                    metadata=request.metadata,
+                    entrypoint_num_cpus=0,
+                    entrypoint_num_gpus=0,
+                    entrypoint_resources={"worker_node": 1},
+                )
+            except RuntimeError as error:
+                if "already exists" not in str(error):
+                    raise
+
+        await self._bounded(call)
+
+    async def look(self, submission_id: str) -> JobSeen:
+        """What Ray knows of this id; status UNKNOWN when it did not answer. Asks by id: listing reads every job."""
+        try:
+            return await self._bounded(lambda client: _seen(client.get_job_info(submission_id)))
+        except RayRefused as error:
+            if "does not exist" in str(error):
+                return JobSeen(JobStatus.ABSENT)
+            return JobSeen(JobStatus.UNKNOWN, message=str(error)[:500])
+        except RayUnreachable as error:
+            return JobSeen(JobStatus.UNKNOWN, message=str(error)[:500])
+
+    async def stop(self, submission_id: str) -> None:
+        """Ask Ray to stop the job; it answers before the job has stopped."""
+        await self._bounded(lambda client: client.stop_job(submission_id))
+
+    async def forget(self, submission_id: str) -> None:
+        """Delete Ray's record of a job that has ended, whose result is stored."""
+        await self._bounded(lambda client: client.delete_job(submission_id))
+
+    async def reachable(self) -> bool:
+        """Whether the Jobs API answers at all."""
+        try:
+            await self._bounded(lambda client: client.get_version())
+        except (RayUnreachable, RayRefused):
+            return False
+        return True
+
+    async def _bounded(self, call: Callable[[JobSubmissionClient], _T]) -> _T:
+        async with self._slots:
+            future = asyncio.get_running_loop().run_in_executor(self._pool, self._call, call)
+            try:
+                return await asyncio.wait_for(asyncio.shield(future), self._timeout_s)
+            except asyncio.TimeoutError:
+                self._abandon(future)
+                raise RayUnreachable(f"Ray Jobs did not answer within {self._timeout_s:g} s") from None
+
+    def _call(self, call: Callable[[JobSubmissionClient], _T]) -> _T:
+        try:
+            if self._client is None:
+                self._client = JobSubmissionClient(self._address())
+            return call(self._client)
+        except requests.RequestException as error:
+            self._client = None
+            raise RayUnreachable(f"Ray Jobs is not reachable: {type(error).__name__}") from error
+        except RuntimeError as error:
+            status = _STATUS_CODE.search(str(error))
+            if status and status[1] in ("400", "404"):
+                raise RayRefused(str(error)[:2000]) from error
+            raise RayUnreachable(str(error)[:2000]) from error
+        except Exception as error:
+            self._client = None
+            raise RayUnreachable(f"{type(error).__name__}: {error}"[:2000]) from error
+
+    def _abandon(self, future: asyncio.Future[Any]) -> None:
+        # Its outcome is of no use any more, but must be fetched, or asyncio logs it as lost.
+        future.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self._stuck += 1
+        if self._stuck >= self._concurrency:
+            log.warning("every thread of the Ray Jobs pool is stuck; starting a new pool")
+            self._pool.shutdown(wait=False)
+            self._pool, self._client, self._stuck = self._new_pool(), None, 0
+
+    def _new_pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self._concurrency, thread_name_prefix="ray-jobs")
+
+
+def _dashboard_address() -> str:
+    url = ray._private.worker.get_dashboard_url()
+    if not url:
+        raise RayUnreachable("the cluster has no dashboard address")
+    return f"http://{url}"
+
+
+def _seen(details: Any) -> JobSeen:
+    driver = details.driver_info
+    return JobSeen(
+        status=JobStatus(details.status.value),
+        message=(details.message or "")[:20_000],
+        failure=_FAILURES.get(str(getattr(details.error_type, "value", details.error_type)), FailureKind.UNSAID),
+        exit_code=details.driver_exit_code,
+        ray_job_id=details.job_id,
+        node_id=details.driver_node_id,
+        node_ip=driver.node_ip_address if driver else None,
+    )

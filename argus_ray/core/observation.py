@@ -1,0 +1,200 @@
+"""What is seen of an attempt, and what follows from it: one pure table for running, ending and recovering.
+
+Three sources: Ray's job record, asked by id; the runner's own files in the job root; the end of the driver's log.
+"Ray did not answer" is no observation: nothing follows from it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import Enum
+from typing import Union
+
+from argus_ray.core.lifecycle import Advance, End
+from argus_ray.core.model import Attempt
+from argus_ray.core.states import AttemptState, Outcome
+
+
+class JobStatus(str, Enum):
+    #: Ray did not answer, or with an error of its own.
+    UNKNOWN = "UNKNOWN"
+    #: Ray answered that it has no job of this id.
+    ABSENT = "ABSENT"
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    STOPPED = "STOPPED"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+
+
+class FailureKind(str, Enum):
+    """Which part of a job failed, in Ray's own account."""
+
+    #: The driver ended with a code other than 0, under a supervisor that was alive to see it.
+    DRIVER = "driver"
+    #: The supervisor did not start, or died: the node, or Ray on it, was lost.
+    SUPERVISOR = "supervisor"
+    #: Ray says no more than that it failed.
+    UNSAID = "unsaid"
+
+
+@dataclass(frozen=True)
+class JobSeen:
+    """Ray's answer about one submission id."""
+
+    status: JobStatus
+    message: str = ""
+    failure: FailureKind = FailureKind.UNSAID
+    exit_code: int | None = None
+    ray_job_id: str | None = None
+    node_id: str | None = None
+    node_ip: str | None = None
+
+
+@dataclass(frozen=True)
+class ExitRecord:
+    """What the runner wrote when the program ended. `signal`: the one that ended the program, if any."""
+
+    exit_code: int
+    signal: int | None = None
+
+
+@dataclass(frozen=True)
+class FilesSeen:
+    """The runner's files in the job root."""
+
+    started: bool = False
+    exit: ExitRecord | None = None
+    log_tail: str = ""
+
+
+@dataclass(frozen=True)
+class Submit:
+    """Give the attempt to Ray (again): it does not know it, and it never started."""
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Tell Ray to stop the job; ask again later."""
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Nothing follows yet."""
+
+
+Verdict = Union[Submit, Stop, Wait, Advance, End]
+
+#: Exit codes of the runner itself (sysexits' temporary failures), see payload/argus_runner.py.
+RUNNER_REFUSED_CANCELED = 75
+RUNNER_REFUSED_STARTED = 76
+
+#: verl's own fit check. Source: verl 0.9.1, single_controller/ray/base.py, _check_resource_available.
+_INSUFFICIENT = re.compile(r"Total available GPUs \S+ is less than total desired GPUs \S+")
+
+#: What Ray writes into a driver's log when the ground under it went away. Source: ray 2.60, ray/exceptions.py and the
+#: core worker's messages; each was seen or read there.
+_LOST = re.compile(
+    r"The actor died because its node has died"
+    r"|ray\.exceptions\.NodeDiedError"
+    r"|its owner's node has died|the owner's node (?:is dead|has died)"
+    r"|was marked dead because the detector has missed too many heartbeats"
+    r"|\braylet\b[^\n]{0,80}\b(?:died|has exited|is dead|has failed)"
+    r"|Failed to connect to GCS|The GCS (?:is|has been) (?:dead|unreachable)"
+    r"|argus: lost the node of"
+)
+
+#: Lines of a log that say nothing about why a program failed.
+_NOISE = re.compile(r"^\s*$|UserWarning|FutureWarning|DeprecationWarning")
+_REASON_LINES = 20
+_REASON_CHARS = 4000
+
+
+def judge(attempt: Attempt, job: JobSeen, files: FilesSeen, session: str) -> Verdict:
+    """What to do about a live attempt. `session` is Ray's present one."""
+    if attempt.state is AttemptState.STOPPING:
+        return _judge_stopping(attempt, job)
+    if job.status is JobStatus.UNKNOWN:
+        return Wait()
+    if job.status is JobStatus.ABSENT:
+        return _judge_absent(attempt, files, session)
+    if job.status in (JobStatus.PENDING, JobStatus.RUNNING):
+        return Advance(
+            attempt.submission_id,
+            running=job.status is JobStatus.RUNNING,
+            session=session,
+            ray_job_id=job.ray_job_id,
+            node_id=job.node_id,
+            node_ip=job.node_ip,
+        )
+    if job.status is JobStatus.SUCCEEDED:
+        return End(attempt.submission_id, Outcome.SUCCEEDED, "", exit_code=0)
+    if job.status is JobStatus.STOPPED:
+        return End(attempt.submission_id, Outcome.CANCELED, "stopped in Ray by an operator", job.exit_code)
+    return _judge_failed(attempt, job, files)
+
+
+def _judge_stopping(attempt: Attempt, job: JobSeen) -> Verdict:
+    """A canceled attempt. Its cancel marker was written first, so a submission still on its way never starts."""
+    if job.status is JobStatus.UNKNOWN:
+        return Wait()
+    if job.status in (JobStatus.PENDING, JobStatus.RUNNING):
+        return Stop()
+    return End(attempt.submission_id, Outcome.CANCELED, "canceled by the user", job.exit_code)
+
+
+def _judge_absent(attempt: Attempt, files: FilesSeen, session: str) -> Verdict:
+    if files.exit is not None:
+        # Ray's record is gone, but the program had ended: its own record is the truth.
+        return _by_exit_code(attempt, files.exit.exit_code, files.log_tail, "")
+    if attempt.state is AttemptState.SUBMITTING and not files.started:
+        return Submit()
+    if attempt.session is not None and attempt.session != session:
+        return _lost(attempt, "the Ray session that ran it is gone")
+    return _lost(attempt, "Ray has no record of its job any more")
+
+
+def _judge_failed(attempt: Attempt, job: JobSeen, files: FilesSeen) -> Verdict:
+    record = files.exit
+    if job.failure is FailureKind.DRIVER:
+        code = job.exit_code if job.exit_code is not None else (record.exit_code if record else 1)
+        return _by_exit_code(attempt, code, files.log_tail or job.message, job.message)
+    if record is not None and record.exit_code == 0:
+        # The supervisor died between the program's good end and its report.
+        return End(attempt.submission_id, Outcome.SUCCEEDED, "", exit_code=0)
+    # A program that dies with its node may well leave exit code 1 behind, so a lost supervisor outweighs it.
+    return _lost(attempt, f"its node or Ray on it was lost: {_first_line(job.message)}")
+
+
+def _by_exit_code(attempt: Attempt, code: int, log: str, message: str) -> End:
+    if code == 0:
+        return End(attempt.submission_id, Outcome.SUCCEEDED, "", exit_code=0)
+    if code in (RUNNER_REFUSED_CANCELED, RUNNER_REFUSED_STARTED):
+        return _lost(attempt, f"the runner refused to start: {_decisive_lines(log) or _first_line(message)}", code)
+    tail = log[-65536:]
+    refused = None
+    for refused in _INSUFFICIENT.finditer(tail):
+        pass
+    if refused is not None:
+        return End(attempt.submission_id, Outcome.INSUFFICIENT_RESOURCES, f"verl: {refused.group()}", code)
+    if lost := _LOST.search(tail):
+        return _lost(attempt, lost.group().strip(), code)
+    how = f"exit code {code}" if code < 128 else f"exit code {code} (signal {code - 128})"
+    if code == 137:
+        how += ", killed: often out of memory"
+    lines = _decisive_lines(log)
+    return End(attempt.submission_id, Outcome.APPLICATION, f"{how}; last lines:\n{lines}" if lines else how, code)
+
+
+def _lost(attempt: Attempt, why: str, exit_code: int | None = None) -> End:
+    return End(attempt.submission_id, Outcome.INFRASTRUCTURE, why, exit_code)
+
+
+def _decisive_lines(log: str) -> str:
+    lines = [line.rstrip() for line in log.splitlines() if not _NOISE.search(line)]
+    return "\n".join(lines[-_REASON_LINES:])[-_REASON_CHARS:]
+
+
+def _first_line(message: str) -> str:
+    return next((line.strip() for line in message.splitlines() if line.strip()), "no message")[:500]

@@ -1,0 +1,292 @@
+"""A TaskSpec as verl sees it: the command line, the environment, and the gang that it will claim.
+
+Pure: it knows verl 0.9.1 by its command line and by what its source asks of Ray, and imports neither. The
+settings that a TaskSpec has no field for (batch sizes, memory, worker counts) have safe values here: the
+ones of verl's public GSM8K examples on GPUs, tiny ones on the CPU, which is for trial runs of small models.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import dataclass
+
+from argus_ray.core import paths
+from argus_ray.core.model import Gang
+from argus_ray.core.taskspec import TaskSpec
+
+#: verl's ResourcePoolManager makes one bundle {GPU: 1, CPU: max_colocate_count} per GPU, and
+#: max_colocate_count is 3 unless code sets it (single_controller/ray/base.py). The sft launcher asks for as
+#: many: one process and two data loaders a GPU.
+CPUS_PER_GPU = 3
+#: The custom Ray resource that every worker offers and the head does not.
+WORKER_RESOURCE = "worker_node"
+#: Ray's own SIGKILL must come after the runner's, or the runner cannot record the end.
+RAY_STOP_MARGIN_S = 10
+#: One torn save must leave a whole one behind; null, verl's default, fills the disk.
+CHECKPOINTS_TO_KEEP = 2
+
+Overrides = list[str]
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where a worker finds things."""
+
+    shared_root: str
+    #: The versioned copy of argus_ray/payload on the shared filesystem.
+    payload_dir: str
+    worker_python: str
+    #: Seconds between SIGTERM and SIGKILL when a run is stopped.
+    stop_grace_s: int
+
+
+@dataclass(frozen=True)
+class Launch:
+    """Everything that Ray Jobs needs to start one attempt."""
+
+    #: What a user could type, given `env`.
+    command: tuple[str, ...]
+    #: The same under the runner, as the one string that Ray Jobs gives to a shell.
+    entrypoint: str
+    #: For `runtime_env.env_vars`: the driver's shell does not reach verl's other processes. Readable by
+    #: anyone who can reach the Jobs API, so it holds no secret.
+    env: dict[str, str]
+    gang: Gang
+
+
+def gang_of(spec: TaskSpec) -> Gang:
+    """What the task holds in Ray's view while it runs.
+
+    No CPU beyond the bundles: verl's other actors either ask for nothing while they run (task runner, agent
+    loops, reward loops, rollout servers: `@ray.remote` without num_cpus), or are TransferQueue's controller
+    and storage units, whose `num_cpus=1` argus_verl_placement.py takes away."""
+    return Gang(
+        nnodes=spec.nnodes,
+        gpus_per_node=spec.n_gpus_per_node,
+        cpus_per_node=float(CPUS_PER_GPU * spec.n_gpus_per_node),
+    )
+
+
+def launch(
+    spec: TaskSpec, site: Site, *, submission_id: str, job_root: str, resume_from: str | None = None
+) -> Launch:
+    """The attempt `submission_id`, writing under `job_root` only. `resume_from` is a `.../global_step_N`
+    folder."""
+    python = (site.worker_python, "-u")
+    if spec.workload == "sft":
+        command = (
+            *python,
+            f"{site.payload_dir}/argus_sft_launcher.py",
+            *("--name", f"argus-{submission_id}"),
+            *("--nnodes", str(spec.nnodes)),
+            *("--gpus-per-node", str(spec.n_gpus_per_node)),
+            *("--cpus-per-node", str(CPUS_PER_GPU * spec.n_gpus_per_node)),
+            *("--job-root", job_root),
+            "--",
+            *_sft(spec, submission_id, job_root, resume_from),
+        )
+    else:
+        command = (
+            *python,
+            "-m",
+            "verl.trainer.main_ppo",
+            *_rl(spec, site, submission_id, job_root, resume_from),
+        )
+    runner = (*python, f"{site.payload_dir}/argus_runner.py", "--job-root", job_root, "--")
+    return Launch(
+        command=command,
+        entrypoint=shlex.join([*runner, *command]),
+        env=_environment(spec, site, submission_id, job_root),
+        gang=gang_of(spec),
+    )
+
+
+def _environment(spec: TaskSpec, site: Site, submission_id: str, job_root: str) -> dict[str, str]:
+    env = {
+        "ARGUS_JOB_ROOT": job_root,
+        "ARGUS_STOP_GRACE_S": str(site.stop_grace_s),
+        "ARGUS_SUBMISSION_ID": submission_id,
+        # The Hub cache is an input, shared and perhaps read-only; what libraries make of it is not.
+        "HF_DATASETS_CACHE": f"{job_root}/cache/datasets",
+        "HF_DATASETS_OFFLINE": "1",
+        "HF_HOME": paths.hf_home(site.shared_root),
+        "HF_HUB_OFFLINE": "1",
+        "HF_MODULES_CACHE": f"{job_root}/cache/modules",
+        "HYDRA_FULL_ERROR": "1",
+        "PYTHONPATH": f"{spec.code_path}:{site.payload_dir}",
+        "PYTHONUNBUFFERED": "1",
+        "RAY_JOB_STOP_WAIT_TIME_S": str(site.stop_grace_s + RAY_STOP_MARGIN_S),
+        "TOKENIZERS_PARALLELISM": "true",
+        "TRANSFORMERS_OFFLINE": "1",
+        "VERL_FILE_LOGGER_PATH": paths.metrics_file(job_root),
+        "WANDB_MODE": "disabled",
+    }
+    modules = []
+    if spec.workload != "sft":
+        modules += ["argus_verl_tq", "argus_verl_placement"]
+    if spec.trainer_device == "cpu":
+        modules.append("argus_verl_cpu")
+        if spec.workload != "sft":
+            modules.append("argus_verl_hf_rollout")
+        if spec.workload == "ppo":
+            modules.append("argus_verl_critic")
+        # The platform is the CPU; the engine class is the one that verl registers for "cuda" (it has none
+        # for "cpu").
+        env |= {"OMP_NUM_THREADS": "1", "VERL_ENGINE_DEVICE": "cuda", "VERL_PLATFORM": "cpu"}
+    if modules:
+        env["VERL_USE_EXTERNAL_MODULES"] = ",".join(modules)
+    return env
+
+
+def _sft(spec: TaskSpec, submission_id: str, job_root: str, resume_from: str | None) -> Overrides:
+    """verl.trainer.sft_trainer, verl/trainer/config/sft_trainer_engine.yaml."""
+    cpu = spec.trainer_device == "cpu"
+    world = spec.nnodes * spec.n_gpus_per_node
+    lines = [
+        _set("data.train_files", spec.train_file),
+        _set("data.val_files", spec.val_file),
+        _set("data.messages_key", "messages"),
+        # Divided among the processes, without a rest.
+        _set("data.train_batch_size", _multiple(world, at_least=16 if cpu else 256)),
+        _set("data.micro_batch_size_per_gpu", 4),
+        _set("data.max_length", 256 if cpu else 2048),
+        # One long conversation must not end the run ("error" is verl's default).
+        _set("data.truncation", "right"),
+        _set("data.max_token_len_per_gpu", 2048 if cpu else 8192),
+        _set("data.num_workers", 0 if cpu else 2),
+        _set("model.path", spec.model_id),
+        _set("optim.lr", 3e-3 if cpu else 1e-5),
+    ]
+    if cpu:
+        lines += [
+            _set("engine.strategy", "fsdp2"),
+            _FP32.format("engine"),
+            _SDPA.format("model"),
+        ]
+    lines.append(_set("trainer.max_ckpt_to_keep", CHECKPOINTS_TO_KEEP))
+    return lines + _trainer(spec, submission_id, job_root, resume_from)
+
+
+def _rl(spec: TaskSpec, site: Site, submission_id: str, job_root: str, resume_from: str | None) -> Overrides:
+    """verl.trainer.main_ppo, verl/trainer/config/ppo_trainer.yaml."""
+    cpu = spec.trainer_device == "cpu"
+    ppo = spec.workload == "ppo"
+    world = spec.nnodes * spec.n_gpus_per_node
+    micro = 4
+    # verl wants: the batch in whole mini batches, and each process's share of one in whole micro batches.
+    mini = _multiple(micro * world, at_least=8 if cpu else 64)
+    actor, rollout, ref = (f"actor_rollout_ref.{part}" for part in ("actor", "rollout", "ref"))
+    lines = [
+        _set("algorithm.adv_estimator", "gae" if ppo else "grpo"),
+        _set("algorithm.use_kl_in_reward", False),
+        _set("data.train_files", spec.train_file),
+        _set("data.val_files", spec.val_file),
+        _set("data.prompt_key", "prompt"),
+        _set("data.train_batch_size", mini if cpu else 4 * mini),
+        _set("data.max_prompt_length", 64 if cpu else 512),
+        _set("data.max_response_length", 8 if cpu else 1024),
+        _set("data.truncation", "left"),
+        _set("data.filter_overlong_prompts", not cpu),
+        _set("data.dataloader_num_workers", 0 if cpu else 2),
+        _set("actor_rollout_ref.model.path", spec.model_id),
+        _set(f"{actor}.optim.lr", 1e-3 if cpu else 1e-6),
+        _set(f"{actor}.ppo_mini_batch_size", mini),
+        _set(f"{actor}.ppo_micro_batch_size_per_gpu", micro),
+        _set(f"{actor}.use_kl_loss", not ppo and not cpu),
+        _set(f"{ref}.log_prob_micro_batch_size_per_gpu", micro),
+        _set(f"{rollout}.name", "hf_cpu" if cpu else "vllm"),
+        _set(f"{rollout}.n", 1 if ppo else 4 if cpu else 5),
+        _set(f"{rollout}.tensor_model_parallel_size", 1),
+        _set(f"{rollout}.gpu_memory_utilization", 0.5),
+        _set(f"{rollout}.log_prob_micro_batch_size_per_gpu", micro),
+        _set(f"{rollout}.agent.num_workers", 1 if cpu else 4),
+        # verl's own scorers for the data sources it knows, a plain comparison for the others.
+        _set("reward.custom_reward_function.path", f"{site.payload_dir}/argus_verl_reward.py"),
+        _set("reward.custom_reward_function.name", "compute_score"),
+        _set("reward.num_workers", 1 if cpu else 4),
+    ]
+    if ppo:
+        lines += [
+            _set("critic.model.path", spec.model_id),
+            _set("critic.optim.lr", 1e-3 if cpu else 1e-5),
+            _set("critic.ppo_micro_batch_size_per_gpu", micro),
+        ]
+    if cpu:
+        lines += [
+            _set("data.val_max_samples", 16),
+            _SDPA.format("actor_rollout_ref.model"),
+            *(_set(f"{part}.strategy", "fsdp2") for part in (actor, ref)),
+            *(_FP32.format(f"{part}.fsdp_config") for part in (actor, ref)),
+            *(_set(f"{part}.use_torch_compile", False) for part in (actor, ref)),
+        ]
+        if ppo:
+            lines += [
+                _set("critic.strategy", "fsdp2"),
+                _FP32.format("critic.engine"),
+                _SDPA.format("critic.model"),
+            ]
+    storage = "transfer_queue.backend.SimpleStorage"
+    lines += [
+        # TransferQueue spreads its storage over all nodes, and fails on a head without CPUs; and not eight
+        # units, its default, on a small pool.
+        f"++{_set(f'{storage}.required_node_resource', WORKER_RESOURCE)}",
+        _set(f"{storage}.num_data_storage_units", 1 if cpu else min(spec.nnodes, 8)),
+        _set("trainer.val_before_train", spec.test_freq != -1),
+        _set("trainer.max_actor_ckpt_to_keep", CHECKPOINTS_TO_KEEP),
+        _set("trainer.max_critic_ckpt_to_keep", CHECKPOINTS_TO_KEEP),
+        _set("trainer.rollout_data_dir", f"{job_root}/rollouts"),
+        _set("trainer.validation_data_dir", f"{job_root}/validation"),
+    ]
+    return lines + _trainer(spec, submission_id, job_root, resume_from)
+
+
+def _trainer(spec: TaskSpec, submission_id: str, job_root: str, resume_from: str | None) -> Overrides:
+    """What all workloads share. Every path is absolute: verl resolves relative ones on whichever node it
+    runs."""
+    lines = [
+        # Two runs with the same names would resume each other's checkpoints in verl's default folders.
+        _set("trainer.project_name", "argus"),
+        _set("trainer.experiment_name", submission_id),
+        _set("trainer.default_local_dir", paths.checkpoints_dir(job_root)),
+        'trainer.logger=["console","file"]',
+        _set("trainer.nnodes", spec.nnodes),
+        _set("trainer.n_gpus_per_node", spec.n_gpus_per_node),
+        _set("trainer.device", spec.trainer_device),
+        _set("trainer.total_epochs", spec.total_epochs),
+    ]
+    if spec.total_training_steps is not None:
+        lines.append(_set("trainer.total_training_steps", spec.total_training_steps))
+    lines += [_set("trainer.save_freq", spec.save_freq), _set("trainer.test_freq", spec.test_freq)]
+    if resume_from is None:
+        lines.append(_set("trainer.resume_mode", "disable"))
+    else:
+        # By path, not "auto": the tracker file can be torn, and a missing folder would start from scratch
+        # silently.
+        lines += [_set("trainer.resume_mode", "resume_path"), _set("trainer.resume_from_path", resume_from)]
+    return [*lines, _set("hydra.run.dir", f"{job_root}/hydra")]
+
+
+_SDPA = "+{}.override_config.attn_implementation=sdpa"
+_FP32 = "+{}.mixed_precision={{param_dtype:fp32,reduce_dtype:fp32,buffer_dtype:fp32}}"
+
+#: Words that Hydra's grammar reads as the text that they are: an absolute path, or a name with a letter in
+#: front that is none of its literals.
+_PLAIN = re.compile(
+    r"/[A-Za-z0-9._/-]+|(?!(?:null|true|false|inf|nan)$)[A-Za-z][A-Za-z0-9_-]*", re.IGNORECASE
+)
+#: Inside quotes these would still mean something to Hydra (escape) or OmegaConf (interpolation).
+_NEVER = re.compile(r"['\"\\$]|[^ -~]")
+
+
+def _set(key: str, value: str | float | bool) -> str:
+    """One override in Hydra's grammar, which reads the value as exactly this one."""
+    if isinstance(value, str):
+        if _NEVER.search(value):
+            raise ValueError(f"cannot stand in a verl command line: {value!r}")
+        return f"{key}={value}" if _PLAIN.fullmatch(value) else f"{key}='{value}'"
+    return f"{key}={value}"
+
+
+def _multiple(of: int, *, at_least: int) -> int:
+    return -(-at_least // of) * of

@@ -1,0 +1,124 @@
+"""The gateway as a Ray Serve application: `argus_ray.gateway.deployment:build` in serve_config.yaml."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+from fastapi import FastAPI
+from ray import serve
+
+from argus_ray import config
+from argus_ray.actors import handover, options
+from argus_ray.config import Settings
+from argus_ray.core.model import ClusterView
+from argus_ray.gateway.app import create_app
+from argus_ray.gateway.auth import Tokens
+from argus_ray.gateway.control import Asked, BatchingControlPlane
+
+#: Seconds within which a part must answer to count as ready.
+_READY_S = 5.0
+
+
+def build(args: dict[str, Any]) -> serve.Application:
+    """Check the settings, bring the detached actors to this version, and return the application.
+
+    Runs once a deployment, on the head (Serve's controller prefers its own node). Raises ConfigError.
+    """
+    settings = config.load(args)
+    handover.ensure(settings)
+    return Gateway.bind(settings.model_dump(mode="json"), config.fingerprint(settings))  # type: ignore[attr-defined]
+
+
+@serve.deployment(name="gateway")
+@serve.ingress()
+class Gateway:
+    """One replica. `version` is unused here, but makes Serve replace the replicas when the code has changed."""
+
+    def __init__(self, settings: dict[str, Any], version: str) -> None:
+        self._settings = Settings.model_validate(settings)
+        self._parts = _Parts(self._settings)
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        parts = self._parts
+        return create_app(
+            control=BatchingControlPlane(parts.send),
+            settings=self._settings,
+            tokens=Tokens.from_environment(self._settings.tokens, os.environ),
+            nodes=parts.nodes,
+            readiness=parts.readiness,
+            wake=parts.wake,
+            clock=time.time,
+        )
+
+
+class _Parts:
+    """The two detached actors, found by name, found again after a failure, and made again if they are gone."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._actors: dict[str, Any] = {}
+
+    async def send(self, batch: list[Asked]) -> Sequence[Any]:
+        return await self._call(options.STATE, "batch", batch)
+
+    def wake(self) -> None:
+        if options.SCHEDULER in self._actors:
+            self._actors[options.SCHEDULER].wake.remote()
+
+    async def nodes(self) -> ClusterView | None:
+        """The view of the scheduler's last tick."""
+        return (await self._call(options.SCHEDULER, "status"))["view"]
+
+    async def readiness(self) -> dict[str, str]:
+        """Each part -> "ok", or why it is not."""
+        state, (scheduler, jobs) = await asyncio.gather(self._state_readiness(), self._scheduler_readiness())
+        return {"state": state, "scheduler": scheduler, "ray_jobs": jobs}
+
+    async def _state_readiness(self) -> str:
+        try:
+            await asyncio.wait_for(self._call(options.STATE, "ping"), _READY_S)
+        except Exception as error:
+            return _why(error)
+        return "ok"
+
+    async def _scheduler_readiness(self) -> tuple[str, str]:
+        try:
+            status = await asyncio.wait_for(self._call(options.SCHEDULER, "status"), _READY_S)
+        except Exception as error:
+            return _why(error), "not known: the scheduler does not answer"
+        age, jobs = status["tick_age_s"], status["jobs_reachable"]
+        bound = self._settings.scheduling.tick_s + self._settings.scheduling.ray_timeout_s
+        if status["error"]:
+            scheduler = "its last tick failed"
+        elif age is None or status["view"] is None:
+            scheduler = "it has not seen the cluster yet"
+        else:
+            scheduler = "ok" if age < bound else f"its last tick was {age:.0f} s ago"
+        return scheduler, {True: "ok", False: "it does not answer", None: "not asked yet"}[jobs]
+
+    async def _call(self, name: str, method: str, *args: Any) -> Any:
+        actor = self._actors.get(name) or await asyncio.to_thread(self._find, name)
+        try:
+            return await getattr(actor, method).remote(*args)
+        except ray.exceptions.RayActorError:
+            self._actors.pop(name, None)
+            raise
+
+    def _find(self, name: str) -> Any:
+        for key in (options.STATE, options.SCHEDULER):
+            try:
+                self._actors[key] = ray.get_actor(key, namespace=options.NAMESPACE)
+            except ValueError:
+                # Somebody ended it for good; the state on disk is all that it was.
+                actors = handover.ensure(self._settings)
+                self._actors = {options.STATE: actors.state, options.SCHEDULER: actors.scheduler}
+        return self._actors[name]
+
+
+def _why(error: Exception) -> str:
+    return "it does not answer in time" if isinstance(error, asyncio.TimeoutError) else type(error).__name__
