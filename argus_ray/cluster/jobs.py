@@ -15,8 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import ray
 import requests
+from ray._private import ray_constants
+from ray.experimental import internal_kv
 from ray.job_submission import JobSubmissionClient
 
 from argus_ray.core.observation import FailureKind, JobSeen, JobStatus
@@ -141,6 +142,8 @@ class RayJobs:
             if status and status[1] in ("400", "404"):
                 raise RayRefused(str(error)[:2000]) from error
             raise RayUnreachable(str(error)[:2000]) from error
+        except RayUnreachable:
+            raise
         except Exception as error:
             self._client = None
             raise RayUnreachable(f"{type(error).__name__}: {error}"[:2000]) from error
@@ -159,10 +162,13 @@ class RayJobs:
 
 
 def _dashboard_address() -> str:
-    url = ray._private.worker.get_dashboard_url()
-    if not url:
+    """Where the dashboard registered itself in the GCS (as ray/dashboard/utils.py, ray_address_to_api_server_url,
+    which cannot be used here since it replaces this process's GCS client)."""
+    key, namespace = ray_constants.DASHBOARD_ADDRESS, ray_constants.KV_NAMESPACE_DASHBOARD
+    address = internal_kv._internal_kv_get(key, namespace=namespace)
+    if not address:
         raise RayUnreachable("the cluster has no dashboard address")
-    return f"http://{url}"
+    return f"http://{address.decode()}"
 
 
 def _seen(details: Any) -> JobSeen:

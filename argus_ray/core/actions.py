@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Union
 
-from argus_ray.core.model import Attempt, Task, TokenInfo, User
+from argus_ray.core.model import Attempt, Event, IssuedToken, Task, TokenInfo, User
 from argus_ray.core.states import TaskState
 
 
@@ -95,7 +95,7 @@ class SetUserEnabled:
 
 @dataclass(frozen=True)
 class IssueToken:
-    """-> IssuedToken. `ttl_s` None: it does not expire. Needs `token`, made by the caller of the service."""
+    """-> IssuedToken. `ttl_s` in seconds; None: it does not expire."""
 
     user_id: str
     label: str = ""
@@ -231,6 +231,6 @@ class Explanation:
 
 
 Result = Union[
-    Principal, User, tuple[User, ...], TokenInfo, tuple[TokenInfo, ...], Submitted, TaskView, TaskPage, Explanation,
-    tuple[QueueEntry, ...], tuple[TaskState, Attempt],
+    Principal, User, tuple[User, ...], IssuedToken, TokenInfo, tuple[TokenInfo, ...], Submitted, TaskView, TaskPage,
+    Explanation, tuple[QueueEntry, ...], tuple[Event, ...], tuple[TaskState, Union[Attempt, None]],
 ]  # fmt: skip

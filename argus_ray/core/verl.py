@@ -93,13 +93,18 @@ def launch(
             "verl.trainer.main_ppo",
             *_rl(spec, site, submission_id, job_root, resume_from),
         )
-    runner = (*python, f"{site.payload_dir}/argus_runner.py", "--job-root", job_root, "--")
     return Launch(
         command=command,
-        entrypoint=shlex.join([*runner, *command]),
+        entrypoint=entrypoint(site, job_root, command),
         env=_environment(spec, site, submission_id, job_root),
         gang=gang_of(spec),
     )
+
+
+def entrypoint(site: Site, job_root: str, command: tuple[str, ...]) -> str:
+    """The command under the runner, as one string for a shell: every word quoted."""
+    runner = (site.worker_python, "-u", f"{site.payload_dir}/argus_runner.py", "--job-root", job_root, "--")
+    return shlex.join([*runner, *command])
 
 
 def _environment(spec: TaskSpec, site: Site, submission_id: str, job_root: str) -> dict[str, str]:
@@ -114,7 +119,8 @@ def _environment(spec: TaskSpec, site: Site, submission_id: str, job_root: str) 
         "HF_HUB_OFFLINE": "1",
         "HF_MODULES_CACHE": f"{job_root}/cache/modules",
         "HYDRA_FULL_ERROR": "1",
-        "PYTHONPATH": f"{spec.code_path}:{site.payload_dir}",
+        # Ours first, so that nothing in the user's code stands in for it; all its names begin with argus_.
+        "PYTHONPATH": f"{site.payload_dir}:{spec.code_path}",
         "PYTHONUNBUFFERED": "1",
         "RAY_JOB_STOP_WAIT_TIME_S": str(site.stop_grace_s + RAY_STOP_MARGIN_S),
         "TOKENIZERS_PARALLELISM": "true",
@@ -218,12 +224,14 @@ def _rl(spec: TaskSpec, site: Site, submission_id: str, job_root: str, resume_fr
             _SDPA.format("actor_rollout_ref.model"),
             *(_set(f"{part}.strategy", "fsdp2") for part in (actor, ref)),
             *(_FP32.format(f"{part}.fsdp_config") for part in (actor, ref)),
-            *(_set(f"{part}.use_torch_compile", False) for part in (actor, ref)),
+            # Half a minute of the first step; the setting of the same name one level up does not reach it.
+            *(_set(f"{part}.fsdp_config.use_torch_compile", False) for part in (actor, ref)),
         ]
         if ppo:
             lines += [
                 _set("critic.strategy", "fsdp2"),
-                _FP32.format("critic.engine"),
+                _FP32.format("critic.fsdp"),
+                _set("critic.fsdp.use_torch_compile", False),
                 _SDPA.format("critic.model"),
             ]
     storage = "transfer_queue.backend.SimpleStorage"

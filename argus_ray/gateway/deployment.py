@@ -15,7 +15,8 @@ from ray import serve
 from argus_ray import config
 from argus_ray.actors import handover, options
 from argus_ray.config import Settings
-from argus_ray.core.model import ClusterView
+from argus_ray.core.errors import Unavailable
+from argus_ray.core.model import NodeView
 from argus_ray.gateway.app import create_app
 from argus_ray.gateway.auth import Tokens
 from argus_ray.gateway.control import Asked, BatchingControlPlane
@@ -70,9 +71,13 @@ class _Parts:
         if options.SCHEDULER in self._actors:
             self._actors[options.SCHEDULER].wake.remote()
 
-    async def nodes(self) -> ClusterView | None:
-        """The view of the scheduler's last tick."""
-        return (await self._call(options.SCHEDULER, "status"))["view"]
+    async def nodes(self) -> tuple[NodeView, ...]:
+        """As the scheduler's last tick saw them. Raises Unavailable before the first one."""
+        view = (await asyncio.wait_for(self._call(options.SCHEDULER, "status"), _READY_S))["view"]
+        if view is None:
+            raise Unavailable("Ray has not shown its nodes yet. Try again.")
+        nodes: tuple[NodeView, ...] = view.nodes
+        return nodes
 
     async def readiness(self) -> dict[str, str]:
         """Each part -> "ok", or why it is not."""

@@ -1,0 +1,106 @@
+"""The gateway as one ASGI application, free of Ray: everything that touches the cluster is injected."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from starlette.middleware import Middleware
+
+import argus_ray
+from argus_ray.config import Settings
+from argus_ray.gateway import problems
+from argus_ray.gateway.auth import Authenticator, Tokens
+from argus_ray.gateway.context import Gateway, Nodes, Readiness, ReadProgress
+from argus_ray.gateway.control import ControlPlane, Wake
+from argus_ray.gateway.edge import Edge
+from argus_ray.gateway.progress import read_progress
+from argus_ray.gateway.routes import cluster, logs, tasks, users
+from argus_ray.gateway.schemas import Problem
+from argus_ray.gateway.stream import StreamLimit, StreamTiming
+
+#: Threads that read logs and metrics. They wait for a disk, not for a CPU.
+_FILE_THREADS = 8
+
+
+def create_app(
+    *,
+    control: ControlPlane,
+    settings: Settings,
+    tokens: Tokens,
+    nodes: Nodes,
+    readiness: Readiness,
+    wake: Wake,
+    clock: Callable[[], float] = time.time,
+    progress: ReadProgress = read_progress,
+    streams: StreamLimit | None = None,
+    timing: StreamTiming | None = None,
+) -> FastAPI:
+    """The application. It belongs to one event loop, and keeps nothing that a restart could lose."""
+    files = ThreadPoolExecutor(_FILE_THREADS, thread_name_prefix="argus-files")
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        files.shutdown(wait=False, cancel_futures=True)
+
+    app = FastAPI(
+        title="Argus",
+        version=argus_ray.__version__,
+        description="Training tasks on a Ray cluster. Errors are RFC 9457 problems with a stable `code`.",
+        middleware=[Middleware(Edge, internal_error=problems.internal_error, clock=clock)],
+        lifespan=lifespan,
+        redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
+        # A slash too many is a 404, not a redirect that a client follows without its body or its token.
+        redirect_slashes=False,
+        responses={"4XX": {"model": Problem, "description": "A problem document"}},
+    )
+    app.state.gateway = Gateway(
+        control=control,
+        settings=settings,
+        authenticator=Authenticator(tokens),
+        nodes=nodes,
+        readiness=readiness,
+        wake=wake,
+        read_progress=progress,
+        files=files,
+        streams=streams or StreamLimit(),
+        timing=timing or StreamTiming(),
+    )
+    routers = [module.router for module in (users, tasks, logs, cluster)]
+    for router in routers:
+        app.include_router(router)
+    _describe(app)
+    problems.install(app, [*app.routes, *(route for router in routers for route in router.routes)])
+    return app
+
+
+def _describe(app: FastAPI) -> None:
+    """The OpenAPI document with our errors: FastAPI would promise its own 422, which is a 400 problem
+    here.
+    """
+    document: dict[str, Any] = {}
+
+    def openapi() -> dict[str, Any]:
+        if not document:
+            document.update(
+                get_openapi(
+                    title=app.title, version=app.version, description=app.description, routes=app.routes
+                )
+            )
+            for operation in (op for path in document["paths"].values() for op in path.values()):
+                operation["responses"].pop("422", None)
+                for answer in operation["responses"].values():
+                    if answer.get("description") == "A problem document":
+                        answer["content"] = {problems.MEDIA_TYPE: answer["content"]["application/json"]}
+            for name in ("HTTPValidationError", "ValidationError"):
+                document["components"]["schemas"].pop(name, None)
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]

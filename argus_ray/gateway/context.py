@@ -1,0 +1,141 @@
+"""What the routes share: the injected parts of the gateway, and the caller of a request."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from typing import Annotated, Any, TypeVar
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPBearer
+
+from argus_ray.config import Settings
+from argus_ray.core.actions import (
+    Action,
+    Credential,
+    Explanation,
+    Principal,
+    Role,
+    Submitted,
+    TaskView,
+)
+from argus_ray.core.errors import Unavailable
+from argus_ray.core.model import NodeView, Task
+from argus_ray.gateway.auth import Authenticator
+from argus_ray.gateway.control import ControlPlane, Wake
+from argus_ray.gateway.edge import Facts, facts_of
+from argus_ray.gateway.progress import Progress
+from argus_ray.gateway.stream import StreamLimit, StreamTiming
+
+_log = logging.getLogger("argus.gateway")
+
+#: Raises Unavailable while the cluster was not seen yet.
+Nodes = Callable[[], Awaitable[Sequence[NodeView]]]
+#: Part -> "ok", or why it is not.
+Readiness = Callable[[], Awaitable[Mapping[str, str]]]
+ReadProgress = Callable[[Task], Progress | None]
+T = TypeVar("T")
+
+#: A shared filesystem that hangs must not hang the gateway: seconds.
+_PROGRESS_TIMEOUT_S = 2.0
+_FILE_TIMEOUT_S = 15.0
+
+
+@dataclass(frozen=True)
+class Gateway:
+    control: ControlPlane
+    settings: Settings
+    authenticator: Authenticator
+    nodes: Nodes
+    readiness: Readiness
+    wake: Wake
+    read_progress: ReadProgress
+    #: Threads for files alone: when the filesystem hangs, only what needs files waits.
+    files: Executor
+    streams: StreamLimit = field(default_factory=StreamLimit)
+    timing: StreamTiming = field(default_factory=StreamTiming)
+
+    def notify_scheduler(self) -> None:
+        """After a commit. It has a slow tick of its own, so a failure here costs time and nothing else."""
+        try:
+            self.wake()
+        except Exception:
+            _log.warning("waking the scheduler failed", exc_info=True)
+
+    async def in_file_thread(self, function: Callable[..., T], *args: Any) -> T:
+        """Raises what the function raises; Unavailable if the disk does not answer."""
+        running = asyncio.get_running_loop().run_in_executor(self.files, function, *args)
+        try:
+            return await asyncio.wait_for(running, _FILE_TIMEOUT_S)
+        except asyncio.TimeoutError:
+            raise Unavailable("The shared filesystem does not answer. Try again.") from None
+
+    async def progress_of(self, tasks: Sequence[Task]) -> dict[str, Progress]:
+        """Of those tasks that have some, by task id; empty when the disk is slow. Never raises."""
+        started = [task for task in tasks if task.attempts]
+        if not started:
+            return {}
+
+        def read() -> list[tuple[str, Progress | None]]:
+            return [(task.task_id, self.read_progress(task)) for task in started]
+
+        loop = asyncio.get_running_loop()
+        try:
+            found = await asyncio.wait_for(loop.run_in_executor(self.files, read), _PROGRESS_TIMEOUT_S)
+        except Exception as error:
+            _log.warning("no progress could be read: %s", type(error).__name__)
+            return {}
+        return {task_id: progress for task_id, progress in found if progress is not None}
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who asks, and the way to the control plane in their name."""
+
+    credential: Credential
+    gateway: Gateway
+    facts: Facts
+
+    async def do(self, action: Action) -> Any:
+        """The action's result; raises ArgusError. Authentication and authorisation happen there, in the same
+        hop.
+        """
+        result = await self.gateway.control.call(self.credential, action)
+        if self.facts.user_id is None:
+            self.facts.user_id = _own_user_id(self.credential, result)
+        return result
+
+
+def _own_user_id(credential: Credential, result: Any) -> str | None:
+    """For the access log. A user sees only own tasks, so a task in the answer says who asked."""
+    if isinstance(result, Principal):
+        return result.user_id
+    if credential.role is Role.USER and isinstance(result, (Submitted, TaskView, Explanation)):
+        return result.task.user_id
+    return None
+
+
+def gateway_of(request: Request) -> Gateway:
+    gateway: Gateway = request.app.state.gateway
+    return gateway
+
+
+_scheme = HTTPBearer(auto_error=False, description="A user token (`argus_u_...`) or an admin token")
+
+
+async def caller_of(request: Request, _: Annotated[Any, Depends(_scheme)]) -> Caller:
+    """The token comes from the Authorization header and from nowhere else; the scheme is here for the docs
+    page.
+    """
+    gateway = gateway_of(request)
+    credential = gateway.authenticator.credential(request.headers.getlist("authorization"))
+    facts = facts_of(request.scope)
+    facts.role = credential.role.value
+    return Caller(credential, gateway, facts)
+
+
+TheGateway = Annotated[Gateway, Depends(gateway_of)]
+TheCaller = Annotated[Caller, Depends(caller_of)]

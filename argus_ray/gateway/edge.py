@@ -1,0 +1,131 @@
+"""The outermost layer of the gateway: request ids, security headers, the access log and the last resort for
+bugs.
+
+One structured line a request: method, route template, status, milliseconds, request id, user. Never a path
+(an id in it may be a secret by mistake), a query, a header or a body.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+access_log = logging.getLogger("argus.access")
+_log = logging.getLogger("argus.gateway")
+
+_KEY = "argus.facts"
+_REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
+#: nginx's number for a client that left; only ever logged.
+_CLIENT_GONE = 499
+
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    # Answers hold one user's data or a fresh token: no cache may keep them.
+    "Cache-Control": "no-store",
+}
+_API_CSP = "default-src 'none'; frame-ancestors 'none'"
+#: The docs page takes Swagger UI from a CDN and starts it by an inline script.
+_DOCS_CSP = (
+    "default-src 'none'; script-src https://cdn.jsdelivr.net 'unsafe-inline'; "
+    "style-src https://cdn.jsdelivr.net 'unsafe-inline'; img-src https://fastapi.tiangolo.com data:; "
+    "connect-src 'self'; frame-ancestors 'none'"
+)
+
+
+@dataclass
+class Facts:
+    """What is known of one request beside its content; the access line is made of it."""
+
+    request_id: str
+    #: The caller's own user id, once the service has said it.
+    user_id: str | None = None
+    role: str | None = None
+    #: The code of the problem that was answered.
+    code: str | None = None
+
+
+def facts_of(scope: Scope) -> Facts:
+    facts: Facts = scope[_KEY]
+    return facts
+
+
+class Edge:
+    """ASGI middleware. It must be the first one, so that it sees every answer and every exception."""
+
+    def __init__(
+        self, app: ASGIApp, internal_error: Callable[[Scope], ASGIApp], clock: Callable[[], float]
+    ) -> None:
+        """`clock`: Unix time in seconds, for the access line."""
+        self._app = app
+        self._internal_error = internal_error
+        self._clock = clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        facts = scope[_KEY] = Facts(_request_id(scope))
+        started = time.monotonic()
+        status = _CLIENT_GONE
+        response_started = False
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status, response_started
+            if message["type"] == "http.response.start":
+                status, response_started = message["status"], True
+                _add_headers(MutableHeaders(raw=message.setdefault("headers", [])), facts)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_headers)
+        except ClientDisconnect:
+            status = _CLIENT_GONE
+        except Exception:
+            _log.exception("request %s failed", facts.request_id)
+            if response_started:
+                # Too late for a problem document: the server must break the connection, or it looks complete.
+                raise
+            await self._internal_error(scope)(scope, receive, send_with_headers)
+        finally:
+            _write_access_line(self._clock(), scope, facts, status, time.monotonic() - started)
+
+
+def _request_id(scope: Scope) -> str:
+    """The id that a proxy in front of us gave (Serve's does), if it is harmless; else a new one."""
+    given = Headers(scope=scope).get("x-request-id", "")
+    return given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+
+
+def _add_headers(headers: MutableHeaders, facts: Facts) -> None:
+    headers["X-Request-Id"] = facts.request_id
+    for name, value in _HEADERS.items():
+        headers.setdefault(name, value)
+    is_page = headers.get("content-type", "").startswith("text/html")
+    headers.setdefault("Content-Security-Policy", _DOCS_CSP if is_page else _API_CSP)
+
+
+def _write_access_line(at: float, scope: Scope, facts: Facts, status: int, seconds: float) -> None:
+    line = {
+        "at": round(at, 3),
+        "method": scope["method"],
+        # No route matched: the path is a stranger's text, and not logged.
+        "route": getattr(scope.get("route"), "path", None),
+        "status": status,
+        "ms": round(seconds * 1000, 1),
+        "request_id": facts.request_id,
+        "role": facts.role,
+        "user_id": facts.user_id,
+        "code": facts.code,
+    }
+    access_log.info("%s", json.dumps({key: value for key, value in line.items() if value is not None}))

@@ -1,0 +1,147 @@
+"""Reading files below a job root, which the code of a training run can write as it likes.
+
+Each component below the job root is opened without following symbolic links, relative to its parent's
+descriptor, so that nothing outside the job root can be reached, whatever is renamed or linked meanwhile. Only
+regular files count: opening a pipe would hang.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+_BLOCK = 64 * 1024
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+
+
+class NotReadable(Exception):
+    """Something is there that is not a plain file of this job root."""
+
+
+@contextlib.contextmanager
+def opened(root: str, path: str) -> Iterator[int]:
+    """A descriptor of the regular file `path` below `root`. FileNotFoundError or NotReadable."""
+    names = PurePosixPath(path).relative_to(root).parts
+    try:
+        folder = os.open(root, _FOLDER)
+        try:
+            for name in names[:-1]:
+                child = os.open(name, _FOLDER, dir_fd=folder)
+                os.close(folder)
+                folder = child
+            fd = os.open(names[-1], _FILE, dir_fd=folder)
+        finally:
+            os.close(folder)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        # A symbolic link (ELOOP, ENOTDIR), a file where a folder belongs, no permission, a broken disk.
+        raise NotReadable(os.strerror(error.errno or 0)) from None
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise NotReadable("not a regular file")
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@dataclass(frozen=True)
+class Span:
+    """A part of a file and where it lies, in bytes."""
+
+    data: bytes
+    start: int
+    end: int
+
+
+def read_tail(root: str, path: str, lines: int, max_bytes: int) -> Span:
+    """The last `lines` lines, but at most `max_bytes` bytes."""
+    with opened(root, path) as fd:
+        size = os.fstat(fd).st_size
+        start = _tail_start(fd, size, lines, max_bytes)
+        return Span(_read(fd, start, size - start), start, size)
+
+
+def tail_offset(root: str, path: str, lines: int, max_bytes: int) -> int:
+    """Where the last `lines` lines begin."""
+    with opened(root, path) as fd:
+        return _tail_start(fd, os.fstat(fd).st_size, lines, max_bytes)
+
+
+def read_end(root: str, path: str, max_bytes: int) -> Span:
+    """The last `max_bytes` bytes, wherever that is in a line."""
+    with opened(root, path) as fd:
+        size = os.fstat(fd).st_size
+        start = max(0, size - max_bytes)
+        return Span(_read(fd, start, size - start), start, size)
+
+
+def read_lines_from(root: str, path: str, offset: int, *, final: bool, max_bytes: int = _BLOCK) -> Span:
+    """What stands after `offset`: whole lines only, unless `final` (nobody will complete the last one) or the
+    line is longer than `max_bytes`. A carriage return ends a line too: progress bars write nothing else.
+    """
+    with opened(root, path) as fd:
+        offset = min(offset, os.fstat(fd).st_size)
+        data = _read(fd, offset, max_bytes)
+    # A carriage return as the very last byte may be half of a line end.
+    cut = max(data.rfind(b"\n"), data.rfind(b"\r", 0, max(0, len(data) - 1))) + 1
+    if cut:
+        data = data[:cut]
+    elif not final and len(data) < max_bytes:
+        data = b""
+    elif len(data) == max_bytes:
+        data = _without_half_character(data)
+    return Span(data, offset, offset + len(data))
+
+
+def _tail_start(fd: int, size: int, lines: int, max_bytes: int) -> int:
+    if lines == 0:
+        return size
+    floor = max(0, size - max_bytes)
+    position, missing = size, lines
+    while position > floor:
+        start = max(floor, position - _BLOCK)
+        block = _read(fd, start, position - start)
+        # The file's last byte, if it ends a line, begins no other one.
+        index = len(block) - (position == size and block.endswith(b"\n"))
+        found = block.count(b"\n", 0, index)
+        if found < missing:
+            missing -= found
+            position = start
+            continue
+        while missing:
+            index = block.rfind(b"\n", 0, index)
+            missing -= 1
+        return start + index + 1
+    if floor == 0:
+        return 0
+    # The byte limit cut into a line: begin with the next one, if there is one.
+    newline = _read(fd, floor, min(_BLOCK, size - floor)).find(b"\n")
+    return floor + newline + 1 if 0 <= newline < size - floor - 1 else floor
+
+
+def _read(fd: int, offset: int, length: int) -> bytes:
+    """Exactly what is there: one pread may return less, on a network filesystem above all."""
+    parts = []
+    while length > 0:
+        part = os.pread(fd, length, offset)
+        if not part:
+            break
+        parts.append(part)
+        offset += len(part)
+        length -= len(part)
+    return b"".join(parts)
+
+
+def _without_half_character(data: bytes) -> bytes:
+    """Without the beginning of a UTF-8 character whose rest is not here; bytes that are not UTF-8 stay."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    decoder.decode(data)
+    pending = len(decoder.getstate()[0])
+    return data[: len(data) - pending]

@@ -1,0 +1,224 @@
+"""The wire, continued: tasks, the queue, explanations and events."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydantic import BaseModel, Field
+
+from argus_ray.core.actions import Explanation, QueueEntry, TaskView
+from argus_ray.core.model import Attempt, Event, Gang, Task
+from argus_ray.core.states import AttemptState, Outcome, TaskState
+from argus_ray.gateway.progress import Progress
+from argus_ray.gateway.schemas import Time, rfc3339, time_or_none
+
+
+class SubmittedOut(BaseModel):
+    task_id: str
+    state: TaskState
+
+
+class GangOut(BaseModel):
+    nnodes: int
+    gpus_per_node: int
+    cpus_per_node: float
+    extra_cpus: float
+    gpus: int
+    cpus: float
+
+    @classmethod
+    def of(cls, gang: Gang) -> GangOut:
+        return cls(
+            nnodes=gang.nnodes,
+            gpus_per_node=gang.gpus_per_node,
+            cpus_per_node=gang.cpus_per_node,
+            extra_cpus=gang.extra_cpus,
+            gpus=gang.gpus,
+            cpus=gang.cpus,
+        )
+
+
+class ProgressOut(BaseModel):
+    step: int
+    total_steps: int | None
+
+    @classmethod
+    def of(cls, progress: Progress | None) -> ProgressOut | None:
+        return None if progress is None else cls(step=progress.step, total_steps=progress.total_steps)
+
+
+class AttemptOut(BaseModel):
+    submission_id: str
+    number: int
+    state: AttemptState
+    outcome: Outcome | None
+    exit_code: int | None
+    reason: str | None
+    job_root: str
+    node_ip: str | None
+    created_at: Time
+    started_at: Time | None
+    ended_at: Time | None
+    #: What ran, so that a user can repeat it by hand.
+    command: list[str]
+    env: dict[str, str]
+
+    @classmethod
+    def of(cls, attempt: Attempt) -> AttemptOut:
+        return cls(
+            submission_id=attempt.submission_id,
+            number=attempt.number,
+            state=attempt.state,
+            outcome=attempt.outcome,
+            exit_code=attempt.exit_code,
+            reason=attempt.reason,
+            job_root=attempt.job_root,
+            node_ip=attempt.node_ip,
+            created_at=rfc3339(attempt.created_at),
+            started_at=time_or_none(attempt.started_at),
+            ended_at=time_or_none(attempt.ended_at),
+            command=list(attempt.command),
+            env=dict(attempt.env),
+        )
+
+
+class TaskSummary(BaseModel):
+    """A task in a list. Its owner and admins see it, and nobody else."""
+
+    task_id: str
+    user_id: str
+    workload: str
+    state: TaskState
+    reason: str | None
+    position: int | None = Field(description="1 for the head of the line; null when the task does not wait")
+    created_at: Time
+    updated_at: Time
+    started_at: Time | None
+    ended_at: Time | None
+    next_retry_at: Time | None
+    gang: GangOut
+    progress: ProgressOut | None
+
+    @classmethod
+    def of(cls, task: Task, position: int | None, progress: Progress | None) -> TaskSummary:
+        return cls.model_validate(_summary(task, position, progress))
+
+
+class TaskOut(TaskSummary):
+    attempts: list[AttemptOut]
+
+    @classmethod
+    def of_view(cls, view: TaskView, progress: Progress | None) -> TaskOut:
+        attempts = [AttemptOut.of(attempt) for attempt in view.task.attempts]
+        return cls.model_validate(_summary(view.task, view.position, progress) | {"attempts": attempts})
+
+
+def _summary(task: Task, position: int | None, progress: Progress | None) -> dict[str, object]:
+    return {
+        "task_id": task.task_id,
+        "user_id": task.user_id,
+        "workload": task.workload,
+        "state": task.state,
+        "reason": task.reason,
+        "position": position,
+        "created_at": rfc3339(task.created_at),
+        "updated_at": rfc3339(task.updated_at),
+        "started_at": time_or_none(task.started_at),
+        "ended_at": time_or_none(task.ended_at),
+        "next_retry_at": time_or_none(task.next_retry_at),
+        "gang": GangOut.of(task.gang),
+        "progress": ProgressOut.of(progress),
+    }
+
+
+class TasksOut(BaseModel):
+    tasks: list[TaskSummary]
+    next_cursor: str | None = Field(description="null on the last page")
+
+
+class QueueOut(BaseModel):
+    #: In line order.
+    pending: list[TaskSummary]
+    #: Those that hold GPUs, or are about to.
+    running: list[TaskSummary]
+
+    @classmethod
+    def of(cls, entries: Sequence[QueueEntry], progress: dict[str, Progress]) -> QueueOut:
+        pending: list[TaskSummary] = []
+        running: list[TaskSummary] = []
+        for entry in entries:
+            line = TaskSummary.of(entry.task, entry.position, progress.get(entry.task.task_id))
+            (pending if entry.task.state.is_waiting else running).append(line)
+        return cls(pending=pending, running=running)
+
+
+class ExplanationOut(BaseModel):
+    task_id: str
+    state: TaskState
+    summary: str = Field(description="The answer in one sentence")
+    position: int | None
+    own_ahead: list[str] = Field(description="Your tasks before this one in the line")
+    others_ahead: int = Field(description="How many tasks of others are before this one")
+    active_tasks: int = Field(description="Tasks that hold GPUs now, of everyone")
+    reason: str | None
+    next_retry_at: Time | None
+    gang: GangOut
+
+    @classmethod
+    def of(cls, found: Explanation) -> ExplanationOut:
+        task = found.task
+        return cls(
+            task_id=task.task_id,
+            state=task.state,
+            summary=_why(found),
+            position=found.position,
+            own_ahead=list(found.own_ahead),
+            others_ahead=found.others_ahead,
+            active_tasks=found.active_tasks,
+            reason=task.reason,
+            next_retry_at=time_or_none(task.next_retry_at),
+            gang=GangOut.of(task.gang),
+        )
+
+
+def _why(found: Explanation) -> str:
+    task = found.task
+    because = f": {task.reason}" if task.reason else "."
+    if not task.state.is_waiting:
+        return f"The task is {task.state.value}{because}"
+    ahead = len(found.own_ahead) + found.others_ahead
+    line = (
+        "it is at the head of the line"
+        if not ahead
+        else f"{ahead} ahead of it, {len(found.own_ahead)} of them yours"
+    )
+    return f"The task waits for {task.gang.gpus} GPUs; {line}{because}"
+
+
+class EventOut(BaseModel):
+    event_id: int
+    at: Time
+    kind: str
+    old_state: TaskState | None
+    new_state: TaskState | None
+    cause: str | None
+    message: str
+    submission_id: str | None
+
+    @classmethod
+    def of(cls, event: Event) -> EventOut:
+        return cls(
+            event_id=event.event_id,
+            at=rfc3339(event.at),
+            kind=event.kind,
+            old_state=event.old_state,
+            new_state=event.new_state,
+            cause=event.cause,
+            message=event.message,
+            submission_id=event.submission_id,
+        )
+
+
+class EventsOut(BaseModel):
+    events: list[EventOut]
+    next_cursor: str | None = Field(description="null on the last page")

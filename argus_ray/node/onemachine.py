@@ -1,0 +1,210 @@
+"""A whole cluster on one machine, without root: a head that offers nothing, and workers with logical GPUs.
+
+For trying Argus out, and for tests. Each node is a plain `ray start --block` child; several raylets on one host are
+several nodes to Ray. Never imports ray: it runs the `ray` and `serve` commands that lie beside this Python.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from argus_ray.node import processes
+
+_HOST = "127.0.0.1"
+_BIN = Path(sys.executable).parent
+#: Bytes. Enough for tests and tiny models; Ray would take 30 % of the memory for each node.
+_OBJECT_STORE = 200_000_000
+#: What `ray start` prints when its node has joined.
+_STARTED = b"Ray runtime started"
+#: What Serve's controller logs when an application cannot be built; `serve run` itself goes on waiting.
+_REFUSED = "Deploying app 'argus' failed"
+
+
+class NotStarted(Exception):
+    """A part did not come up in time; the message names its log."""
+
+
+@dataclass
+class OneMachine:
+    """Everything lies under `root` (a short path: Unix sockets allow some 100 characters). Call `stop` in the end."""
+
+    root: Path
+    mark: str
+    environ: Mapping[str, str] = field(default_factory=dict)
+    gcs_port: int = 0
+    dashboard_port: int = 0
+    http_port: int = 0
+    children: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    _workers: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("gcs_port", "dashboard_port", "http_port"):
+            setattr(self, name, getattr(self, name) or free_port())
+        self.logs.mkdir(parents=True, exist_ok=True)
+        self.shared_root.mkdir(parents=True, exist_ok=True)
+        token = self.root / "ray-token"
+        if not token.exists():
+            token.touch(mode=0o600)
+            token.write_text(secrets.token_hex(32))
+
+    @property
+    def shared_root(self) -> Path:
+        return self.root / "shared"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    @property
+    def address(self) -> str:
+        return f"{_HOST}:{self.gcs_port}"
+
+    @property
+    def url(self) -> str:
+        return f"http://{_HOST}:{self.http_port}"
+
+    @property
+    def dashboard(self) -> str:
+        return f"http://{_HOST}:{self.dashboard_port}"
+
+    def environment(self) -> dict[str, str]:
+        """What every process of this cluster, and every client of its Ray, needs in its environment."""
+        return {
+            **os.environ,
+            "PATH": f"{_BIN}{os.pathsep}{os.environ.get('PATH', '')}",
+            processes.MARK: self.mark,
+            "ARGUS_SHARED_ROOT": str(self.shared_root),
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(self.root / "ray-token"),
+            "RAY_ADDRESS": self.address,
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+            **self.environ,
+        }
+
+    def start_head(self) -> None:
+        self._ray_start(
+            "head",
+            "--head",
+            f"--port={self.gcs_port}",
+            f"--dashboard-port={self.dashboard_port}",
+            f"--dashboard-host={_HOST}",
+            f"--temp-dir={self.root / 'ray'}",
+            "--num-cpus=0",
+            "--num-gpus=0",
+        )
+
+    def wait_for_head(self, timeout_s: float = 90) -> None:
+        # The GCS answers before the head's own raylet has started, and a client needs that one.
+        self._wait("head", lambda: _STARTED in self._log("head").read_bytes(), timeout_s)
+        self._wait("head", lambda: _answers(f"{self.dashboard}/api/gcs_healthz"), timeout_s)
+
+    def start_worker(self, name: str, *, gpus: int = 4, cpus: int = 24) -> None:
+        """A worker with so many logical GPUs and CPUs; it joins in the background (see `wait_for_worker`)."""
+        self._workers[name] = (
+            f"--address={self.address}",
+            f"--node-name={name}",
+            f"--num-cpus={cpus}",
+            f"--num-gpus={gpus}",
+            f"--resources={json.dumps({'worker_node': 100})}",
+        )
+        self._ray_start(name, *self._workers[name])
+
+    def wait_for_worker(self, name: str, timeout_s: float = 180) -> None:
+        """Until it has joined. Ray gives up a start after 30 s (ray 2.60, _private/node.py), which a busy machine may
+        well take; so a start that failed is made again, until the time is over."""
+        deadline = time.monotonic() + timeout_s
+        while _STARTED not in self._log(name).read_bytes():
+            if time.monotonic() > deadline:
+                raise NotStarted(f"{name} has not joined after {timeout_s:g} s:\n{self._tail(name)}")
+            if self.children[name].poll() is not None:
+                self._ray_start(name, *self._workers[name])
+            time.sleep(0.2)
+
+    def end_worker(self, name: str) -> None:
+        """Kill a worker's raylet and all that it runs, as a machine that loses power would."""
+        child = self.children.pop(name)
+        processes.kill_tree(child.pid)
+        child.wait()
+
+    def serve(self, config: Path) -> None:
+        """`serve run` with this file, whose HTTP port is set to ours."""
+        text = config.read_text().replace("port: 8000", f"port: {self.http_port}").replace("0.0.0.0", _HOST)  # noqa: S104
+        ours = self.root / "serve_config.yaml"
+        ours.write_text(text)
+        self._spawn("serve", [str(_BIN / "serve"), "run", str(ours)])
+
+    def wait_for_service(self, timeout_s: float = 180) -> None:
+        """Until /readyz says so."""
+        self._wait("serve", lambda: _answers(f"{self.url}/readyz"), timeout_s)
+
+    def stop(self, grace_s: float = 5) -> None:
+        """End everything that carries the mark, the service first."""
+        serve = self.children.pop("serve", None)
+        if serve is not None and serve.poll() is None:
+            serve.terminate()
+            processes.wait_until(lambda: serve.poll() is not None, 5)
+        processes.end_marked(self.mark, grace_s=grace_s, first=[child.pid for child in self.children.values()])
+        self.children.clear()
+
+    def _ray_start(self, name: str, *options: str) -> None:
+        self._spawn(
+            name,
+            [
+                *(str(_BIN / "ray"), "start", "--block", "--disable-usage-stats"),
+                *(f"--node-ip-address={_HOST}", f"--object-store-memory={_OBJECT_STORE}"),
+                *options,
+            ],
+        )
+
+    def _spawn(self, name: str, command: list[str]) -> None:
+        environ = self.environment()
+        if command[1] == "start":
+            environ.pop("RAY_ADDRESS")  # `ray start` would join this instead of what its options say
+        with self._log(name).open("wb") as out:
+            self.children[name] = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=environ, start_new_session=True
+            )
+
+    def _log(self, name: str) -> Path:
+        return self.logs / f"{name}.log"
+
+    def _wait(self, name: str, condition: Callable[[], bool], timeout_s: float) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            code = self.children[name].poll()
+            if code is not None:
+                raise NotStarted(f"{name} ended with exit code {code}:\n{self._tail(name)}")
+            if name == "serve" and _REFUSED in self._log(name).read_text(errors="replace"):
+                raise NotStarted(f"Serve could not deploy the application:\n{self._tail(name)}")
+            if time.monotonic() > deadline:
+                raise NotStarted(f"{name} was not ready after {timeout_s:g} s:\n{self._tail(name)}")
+            time.sleep(0.2)
+
+    def _tail(self, name: str) -> str:
+        return "\n".join(self._log(name).read_text(errors="replace").splitlines()[-30:])
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((_HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def _answers(url: str) -> bool:
+    """Whether it answers 200."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - our own address
+            return bool(answer.status == 200)
+    except OSError:
+        return False

@@ -1,0 +1,65 @@
+"""Where verl's small actors go in a cluster that others use too. Loaded through VERL_USE_EXTERNAL_MODULES.
+
+verl's agent loop and reward workers need a free CPU for a moment when they start, and TransferQueue's
+controller and storage hold one each, the storage on the first nodes of the cluster, whether or not these
+belong to the run. In a cluster whose CPUs are all in use, or on a first node whose CPUs are, the run would
+wait for ever, holding its GPUs; and the death of a node that it has no GPU on would end it. So they ask for
+no CPU (the run's bundles have three a GPU, which covers them), and stay on the node of their creator: the
+driver's, which is a worker. An actor that must be on a certain node, as a rollout server beside its GPUs,
+stays there."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import ray
+from ray.actor import ActorClass
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
+
+#: Explicitly one CPU each in TransferQueue (controller.py, storage/simple_storage.py).
+_TRANSFER_QUEUE = ("TransferQueueController", "SimpleStorageUnit")
+_DEMANDS = ("num_cpus", "num_gpus", "resources", "memory")
+
+
+@functools.cache
+def own_node() -> str | None:
+    """The node of this process, if that is one for work. With several nodes on one host Ray attaches a
+    driver to any of them, the head included; then what the driver creates goes where Ray finds a free
+    CPU."""
+    node_id = ray.get_runtime_context().get_node_id()
+    works = any(node["NodeID"] == node_id and node["Resources"].get("CPU", 0) > 0 for node in ray.nodes())
+    return str(node_id) if works else None
+
+
+def relaxed(class_name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """The options of an actor that is about to be created, without a demand that could leave it waiting."""
+    asks = any(options.get(demand) for demand in _DEMANDS)
+    if asks and class_name not in _TRANSFER_QUEUE:
+        return options
+    strategy = options.get("scheduling_strategy")
+    if isinstance(strategy, PlacementGroupSchedulingStrategy):
+        return options
+    if options.get("placement_group") not in (None, "default"):
+        return options
+    must_be_there = isinstance(strategy, NodeAffinitySchedulingStrategy) and not strategy.soft
+    if class_name in _TRANSFER_QUEUE or not must_be_there:
+        node = own_node()
+        if node is None:
+            return options
+        # Not a soft wish: Ray 2.60 was seen to put actors without demands on the head in spite of one.
+        strategy = NodeAffinitySchedulingStrategy(node, soft=False)
+    return {**options, "num_cpus": 0, "scheduling_strategy": strategy}
+
+
+def _install() -> None:
+    create = ActorClass._remote
+
+    @functools.wraps(create)
+    def placed_create(self: Any, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
+        return create(self, args, kwargs, **relaxed(self.__ray_metadata__.class_name, options))
+
+    ActorClass._remote = placed_create
+
+
+_install()

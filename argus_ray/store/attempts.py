@@ -1,0 +1,113 @@
+"""Rows of `attempts`. Each function works in the caller's transaction; updates name the state that they
+expect."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable
+
+from argus_ray.core.lifecycle import Advance, End
+from argus_ray.core.model import Attempt
+from argus_ray.core.states import AttemptState, Outcome
+
+
+def add(db: sqlite3.Connection, attempt: Attempt) -> None:
+    db.execute(
+        "INSERT INTO attempts (submission_id, task_id, number, state, created_at, job_root, command, env)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            attempt.submission_id,
+            attempt.task_id,
+            attempt.number,
+            attempt.state.value,
+            attempt.created_at,
+            attempt.job_root,
+            json.dumps(attempt.command),
+            json.dumps(attempt.env),
+        ),
+    )
+
+
+def of_tasks(db: sqlite3.Connection, task_ids: Iterable[str]) -> dict[str, tuple[Attempt, ...]]:
+    """All attempts of these tasks in one statement, by task id; the first attempt first."""
+    rows = db.execute(
+        "SELECT attempts.* FROM json_each(?) AS wanted CROSS JOIN attempts ON attempts.task_id = wanted.value"
+        " ORDER BY attempts.task_id, attempts.number",
+        (json.dumps(list(task_ids)),),
+    )
+    found: dict[str, list[Attempt]] = {}
+    for row in rows:
+        found.setdefault(row["task_id"], []).append(_attempt(row))
+    return {task_id: tuple(attempts) for task_id, attempts in found.items()}
+
+
+def count_live(db: sqlite3.Connection) -> int:
+    return int(db.execute("SELECT count(*) FROM attempts WHERE state <> 'ENDED'").fetchone()[0])
+
+
+def advance(
+    db: sqlite3.Connection, old: AttemptState, new: AttemptState, facts: Advance, started_at: float | None
+) -> bool:
+    """Store the facts that are known, and the new state. False: the attempt is no longer in state `old`."""
+    cursor = db.execute(
+        "UPDATE attempts SET state = ?, session = coalesce(?, session),"
+        " ray_job_id = coalesce(?, ray_job_id), node_id = coalesce(?, node_id),"
+        " node_ip = coalesce(?, node_ip), started_at = coalesce(started_at, ?)"
+        " WHERE submission_id = ? AND state = ?",
+        (
+            new.value,
+            facts.session,
+            facts.ray_job_id,
+            facts.node_id,
+            facts.node_ip,
+            started_at,
+            facts.submission_id,
+            old.value,
+        ),
+    )
+    return cursor.rowcount == 1
+
+
+def stop(db: sqlite3.Connection, submission_id: str) -> bool:
+    """The task was canceled: the live attempt waits for its end."""
+    cursor = db.execute(
+        "UPDATE attempts SET state = 'STOPPING'"
+        " WHERE submission_id = ? AND state NOT IN ('STOPPING', 'ENDED')",
+        (submission_id,),
+    )
+    return cursor.rowcount == 1
+
+
+def end(
+    db: sqlite3.Connection, old: AttemptState, facts: End, outcome: Outcome, reason: str, now: float
+) -> bool:
+    """False: the attempt is no longer in state `old`."""
+    cursor = db.execute(
+        "UPDATE attempts SET state = 'ENDED', ended_at = ?, outcome = ?, exit_code = ?, reason = ?"
+        " WHERE submission_id = ? AND state = ?",
+        (now, outcome.value, facts.exit_code, reason, facts.submission_id, old.value),
+    )
+    return cursor.rowcount == 1
+
+
+def _attempt(row: sqlite3.Row) -> Attempt:
+    return Attempt(
+        submission_id=row["submission_id"],
+        task_id=row["task_id"],
+        number=row["number"],
+        state=AttemptState(row["state"]),
+        created_at=row["created_at"],
+        job_root=row["job_root"],
+        session=row["session"],
+        ray_job_id=row["ray_job_id"],
+        node_id=row["node_id"],
+        node_ip=row["node_ip"],
+        started_at=row["started_at"],
+        ended_at=row["ended_at"],
+        outcome=None if row["outcome"] is None else Outcome(row["outcome"]),
+        exit_code=row["exit_code"],
+        reason=row["reason"],
+        command=tuple(json.loads(row["command"])),
+        env=tuple((name, value) for name, value in json.loads(row["env"])),
+    )

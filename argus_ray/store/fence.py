@@ -1,0 +1,97 @@
+"""Who may write: a lock held for the writer's whole life, and a note beside the database that names its
+holder.
+
+The lock keeps a second writer out. The note is for the day on which the lock fails: a host that was paused so
+long that the filesystem gave its lock away. In exclusive mode SQLite reads its own cache, so a row in the
+database that a new writer has changed is never seen by the old one; a file read anew is. So each write checks
+the note.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from datetime import datetime, timezone
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from argus_ray.core.errors import StaleWriter, Unavailable
+
+
+class Fence:
+    """The claim of one writer on one database. Made by `Fence.take` only."""
+
+    def __init__(self, lock: FileLock, note: Path, text: bytes) -> None:
+        self._lock = lock
+        self._note = note
+        self._text = text
+
+    @classmethod
+    def take(cls, database: Path, writer_id: str, now: float, timeout_s: float) -> Fence:
+        """Wait at most `timeout_s` for the lock; Unavailable, naming the holder, when it is not free by
+        then."""
+        note = Path(f"{database}.owner")
+        # Not thread-local: the thread that closes the store need not be the one that opened it.
+        lock = FileLock(f"{database}.lock", mode=0o600, thread_local=False)
+        try:
+            lock.acquire(timeout=timeout_s, poll_interval=min(0.05, max(timeout_s / 4, 0.001)))
+        except Timeout:
+            raise Unavailable(f"the database {database} is in use by {_holder(note)}") from None
+        claim = {
+            "writer_id": writer_id,
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "since": datetime.fromtimestamp(now, timezone.utc).isoformat(timespec="seconds"),
+        }
+        text = json.dumps(claim).encode() + b"\n"
+        try:
+            # Before the database is touched: from here on an older writer refuses to write.
+            _write_durably(note, text)
+        except BaseException:
+            lock.release()
+            raise
+        return cls(lock, note, text)
+
+    def check(self) -> None:
+        """StaleWriter if another writer has claimed the database since."""
+        try:
+            fd = os.open(self._note, os.O_RDONLY)
+            try:
+                text = os.read(fd, 4096)
+            finally:
+                os.close(fd)
+        except FileNotFoundError:
+            raise StaleWriter(f"the claim {self._note} is gone, so nothing may be written") from None
+        except OSError as error:
+            raise Unavailable(f"the claim {self._note} cannot be read: {error.strerror}") from error
+        if text != self._text:
+            raise StaleWriter(f"the database was taken over by {_holder(self._note)}")
+
+    def release(self) -> None:
+        self._lock.release()
+
+
+def _holder(note: Path) -> str:
+    try:
+        claim = json.loads(note.read_bytes())
+        return f"process {claim['pid']} of host {claim['host']} since {claim['since']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another writer, which has left no readable note"
+
+
+def _write_durably(path: Path, text: bytes) -> None:
+    temporary = path.with_name(f"{path.name}.new")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        os.write(fd, text)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    temporary.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,0 +1,196 @@
+"""The one writer of the one SQLite database: opening, the fence, transactions. The verbs are in the modules
+beside.
+
+It knows rows and transactions, not rules. Called by the service only. Safe to call from several threads:
+transactions take turns.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from argus_ray.core.errors import ArgusError, StaleWriter, Unavailable
+from argus_ray.store import migrations
+from argus_ray.store.fence import Fence
+
+#: STRICT tables.
+_OLDEST_SQLITE = (3, 37, 0)
+
+
+class Store:
+    """An open database. Made by `Store.open` only."""
+
+    def __init__(self, path: Path, db: sqlite3.Connection, fence: Fence, epoch: int, writer_id: str) -> None:
+        self.path = path
+        self.epoch = epoch
+        self._db = db
+        self._fence = fence
+        self._writer_id = writer_id
+        self._turn = threading.RLock()
+        self._closed = False
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        epoch: int | None = None,
+        lock_timeout_s: float = 30.0,
+        busy_timeout_s: float = 5.0,
+        clock: Callable[[], float] = time.time,
+    ) -> Store:
+        """Take the lock, bring the schema up to date, and become the writer.
+
+        `epoch` None: one more than the stored one. Raises Unavailable when another writer holds the database
+        for longer than `lock_timeout_s` seconds, StaleWriter for an epoch that is lower than the stored one,
+        and SchemaError for a database that is not ours or newer than this code.
+        """
+        if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
+            raise ArgusError(f"SQLite {sqlite3.sqlite_version} is too old: 3.37 or newer is needed")
+        file = Path(path).absolute()
+        writer_id = os.urandom(16).hex()
+        with _as_unavailable(file, OSError):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            fence = Fence.take(file, writer_id, clock(), lock_timeout_s)
+        db: sqlite3.Connection | None = None
+        try:
+            with _as_unavailable(file, OSError):
+                db = _connect(file, busy_timeout_s)
+                migrations.migrate(db, migrations.known())
+                taken = _become_writer(db, epoch, writer_id, clock())
+            return cls(file, db, fence, taken, writer_id)
+        except BaseException:
+            if db is not None:
+                db.close()
+            fence.release()
+            raise
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """One atomic and durable write: all of it is on disk when the block has ended, or nothing after an
+        exception.
+
+        Raises StaleWriter when another writer has taken over, and Unavailable when the disk is full or fails:
+        then nothing was written, and the store can be used again. A block that only read costs no disk
+        access.
+        """
+        with self._turn, _as_unavailable(self.path):
+            if self._closed:
+                raise Unavailable("the database is closed")
+            self._fence.check()
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                self._check_epoch()
+                before = self._db.total_changes
+                yield self._db
+                if self._db.total_changes != before:
+                    # Again, as late as can be: the block may have paused for long.
+                    self._fence.check()
+                self._db.execute("COMMIT")
+            except BaseException:
+                # SQLite has rolled back by itself after some errors (disk full, I/O).
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+
+    def _check_epoch(self) -> None:
+        row = self._db.execute("SELECT epoch, writer_id FROM writer").fetchone()
+        if row is None or (row["epoch"], row["writer_id"]) != (self.epoch, self._writer_id):
+            stored = "none" if row is None else row["epoch"]
+            raise StaleWriter(
+                f"this writer has epoch {self.epoch}, and the database was taken over (epoch {stored})"
+            )
+
+    def close(self) -> None:
+        """Idempotent. Everything that was answered is on disk already."""
+        with self._turn:
+            if self._closed:
+                return
+            self._closed = True
+            try:
+                self._fence.check()
+            except ArgusError:
+                # SQLite copies its log into the database when it closes, and ours may be older than the
+                # database by now. So it must never close, not even when Python drops the last reference.
+                ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._db))
+            else:
+                self._db.close()
+            finally:
+                self._fence.release()
+
+
+@contextmanager
+def savepoint(db: sqlite3.Connection) -> Iterator[None]:
+    """A part of a transaction that can fail alone. If SQLite has rolled back the whole transaction, so says
+    the exception that comes through: sqlite3.OperationalError."""
+    db.execute("SAVEPOINT part")
+    try:
+        yield
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK TO part")
+            db.execute("RELEASE part")
+        raise
+    db.execute("RELEASE part")
+
+
+@contextmanager
+def _as_unavailable(path: Path, more: type[Exception] = sqlite3.Error) -> Iterator[None]:
+    """What the disk does to us (full, read-only, broken, locked by a stranger) is no error of the
+    caller's."""
+    try:
+        yield
+    except (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError):
+        raise
+    except (sqlite3.Error, more) as error:
+        raise Unavailable(f"the database {path} cannot be used now: {error}") from error
+
+
+def _connect(file: Path, busy_timeout_s: float) -> sqlite3.Connection:
+    # Made here and not by SQLite, for the mode: no one else may read it. SQLite gives its WAL the same mode.
+    os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
+    db = sqlite3.connect(file, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False)
+    try:
+        db.row_factory = sqlite3.Row
+        # The order matters: in WAL mode SQLite makes its shared-memory file at the first access, unless the
+        # locking mode is exclusive by then. Network filesystems cannot share memory.
+        db.execute("PRAGMA locking_mode = EXCLUSIVE")
+        mode = db.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+        if mode != "wal":
+            raise Unavailable(f"the database {file} cannot use a write-ahead log (it is in mode {mode!r})")
+        # Each commit is on disk before it is answered.
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute("PRAGMA foreign_keys = ON")
+        db.execute("PRAGMA temp_store = MEMORY")
+        db.execute(f"PRAGMA journal_size_limit = {64 * 1024 * 1024}")
+        return db
+    except BaseException:
+        db.close()
+        raise
+
+
+def _become_writer(db: sqlite3.Connection, epoch: int | None, writer_id: str, now: float) -> int:
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        row = db.execute("SELECT epoch FROM writer").fetchone()
+        stored = 0 if row is None else int(row["epoch"])
+        taken = stored + 1 if epoch is None else epoch
+        if taken < stored:
+            raise StaleWriter(f"epoch {taken} is over: the database has epoch {stored}")
+        db.execute(
+            "INSERT OR REPLACE INTO writer (id, epoch, writer_id, opened_at) VALUES (1, ?, ?, ?)",
+            (taken, writer_id, now),
+        )
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+    return taken

@@ -1,0 +1,137 @@
+"""Rows of `tasks`: writing them and finding one. Each function works in the caller's transaction; updates
+name the state that they expect. Lists and counts are in `line`."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable
+
+from argus_ray.core.model import Gang, Task
+from argus_ray.core.states import Cause, TaskState
+from argus_ray.store import attempts, events
+
+
+def add(
+    db: sqlite3.Connection,
+    *,
+    task_id: str,
+    user_id: str,
+    workload: str,
+    gang: Gang,
+    spec_yaml: str,
+    idempotency_key: str | None,
+    now: float,
+    message: str,
+) -> int | None:
+    """A new task at the end of the line, with its first event: its `seq`. None: this task id is taken, and
+    nothing was changed."""
+    cursor = db.execute(
+        "INSERT INTO tasks (task_id, user_id, workload, state, nnodes, gpus_per_node, cpus_per_node,"
+        " extra_cpus, spec_yaml, idempotency_key, created_at, updated_at)"
+        " VALUES (?, ?, ?, 'QUEUED', ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (task_id) DO NOTHING",
+        (
+            task_id,
+            user_id,
+            workload,
+            gang.nnodes,
+            gang.gpus_per_node,
+            gang.cpus_per_node,
+            gang.extra_cpus,
+            spec_yaml,
+            idempotency_key,
+            now,
+            now,
+        ),
+    )
+    if cursor.rowcount != 1:
+        return None
+    seq = cursor.lastrowid
+    events.add_move(db, task_id, now, None, TaskState.QUEUED, Cause.ACCEPTED, message)
+    return seq
+
+
+def find(db: sqlite3.Connection, task_id: str) -> Task | None:
+    """With its attempts."""
+    found = with_attempts(db, db.execute("SELECT * FROM tasks WHERE task_id = ?", (task_id,)).fetchall())
+    return found[0] if found else None
+
+
+def by_key(db: sqlite3.Connection, user_id: str, idempotency_key: str) -> Task | None:
+    """The task that this user submitted under this Idempotency-Key, with its attempts."""
+    rows = db.execute(
+        "SELECT * FROM tasks WHERE user_id = ? AND idempotency_key = ?", (user_id, idempotency_key)
+    ).fetchall()
+    found = with_attempts(db, rows)
+    return found[0] if found else None
+
+
+def by_ids(db: sqlite3.Connection, task_ids: Iterable[str]) -> dict[str, Task]:
+    """Those of these tasks that exist, by id, with their attempts: two statements for all."""
+    rows = db.execute(
+        "SELECT tasks.* FROM json_each(?) AS wanted CROSS JOIN tasks ON tasks.task_id = wanted.value",
+        (json.dumps(list(task_ids)),),
+    ).fetchall()
+    return {task.task_id: task for task in with_attempts(db, rows)}
+
+
+def move(
+    db: sqlite3.Connection, old: Task, new: Task, cause: Cause, message: str, submission_id: str | None = None
+) -> bool:
+    """Write the state and the facts of `new` over `old`, with the event. False: the task has moved on, and
+    nothing was changed. The caller has asked `check_move`."""
+    if not update(db, old, new):
+        return False
+    events.add_move(db, old.task_id, new.updated_at, old.state, new.state, cause, message, submission_id)
+    return True
+
+
+def update(db: sqlite3.Connection, old: Task, new: Task) -> bool:
+    """As `move`, without an event: for facts, not for states."""
+    cursor = db.execute(
+        "UPDATE tasks SET state = ?, updated_at = ?, reason = ?, not_before = ?, next_retry_at = ?,"
+        " overtaken_since = ?, started_at = ?, ended_at = ?, losses = ? WHERE task_id = ? AND state = ?",
+        (
+            new.state.value,
+            new.updated_at,
+            new.reason,
+            new.not_before,
+            new.next_retry_at,
+            new.overtaken_since,
+            new.started_at,
+            new.ended_at,
+            new.losses,
+            old.task_id,
+            old.state.value,
+        ),
+    )
+    return cursor.rowcount == 1
+
+
+def with_attempts(db: sqlite3.Connection, rows: list[sqlite3.Row]) -> tuple[Task, ...]:
+    """The tasks of these rows, in the same order: one statement for the attempts of all."""
+    if not rows:
+        return ()
+    tried = attempts.of_tasks(db, (row["task_id"] for row in rows))
+    return tuple(
+        Task(
+            task_id=row["task_id"],
+            user_id=row["user_id"],
+            seq=row["seq"],
+            workload=row["workload"],
+            state=TaskState(row["state"]),
+            gang=Gang(row["nnodes"], row["gpus_per_node"], row["cpus_per_node"], row["extra_cpus"]),
+            spec_yaml=row["spec_yaml"],
+            created_at=row["created_at"],
+            updated_at=row["updated_at"],
+            reason=row["reason"],
+            not_before=row["not_before"],
+            next_retry_at=row["next_retry_at"],
+            overtaken_since=row["overtaken_since"],
+            started_at=row["started_at"],
+            ended_at=row["ended_at"],
+            losses=row["losses"],
+            attempts=tried.get(row["task_id"], ()),
+        )
+        for row in rows
+    )

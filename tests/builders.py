@@ -1,0 +1,156 @@
+"""What tests build again and again: a service on a real database, a valid TaskSpec, a clock that stands
+still."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from argus_ray.config import Settings
+from argus_ray.core import actions, ids, paths
+from argus_ray.core.actions import Credential, Role
+from argus_ray.core.lifecycle import Admit
+from argus_ray.core.model import Gang, IssuedToken, Task, User
+from argus_ray.core.taskspec import TaskSpec
+from argus_ray.service import Service
+from argus_ray.store import Store
+
+ADMIN = Credential(Role.ADMIN)
+INTERNAL = Credential(Role.INTERNAL)
+
+
+@dataclass
+class FakeClock:
+    """Stands still until told. Seconds since the Unix epoch."""
+
+    now: float = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def counted_entropy(seed: str = "") -> Callable[[int], bytes]:
+    """Bytes that differ at each call and are the same in each run."""
+    numbers = itertools.count()
+    return lambda n: sha256(f"{seed}{next(numbers)}".encode()).digest()[:n]
+
+
+def gang_of(spec: TaskSpec) -> Gang:
+    return Gang(spec.nnodes, spec.n_gpus_per_node, cpus_per_node=float(spec.n_gpus_per_node), extra_cpus=1.0)
+
+
+def spec_yaml(shared_root: str | Path, **overrides: Any) -> str:
+    """A valid TaskSpec. A field that is None is left out."""
+    common = paths.common_dir(str(shared_root))
+    fields: dict[str, Any] = {
+        "workload": "sft",
+        "code_path": f"{common}/code/verl/verl_repo",
+        "model_id": "Qwen/Qwen2.5-0.5B-Instruct",
+        "train_file": f"{common}/datasets/gsm8k/train.parquet",
+        "val_file": f"{common}/datasets/gsm8k/test.parquet",
+        "nnodes": 1,
+        "n_gpus_per_node": 4,
+        "total_epochs": 1,
+        "save_freq": 10,
+        "test_freq": -1,
+    }
+    fields.update(overrides)
+    return yaml.safe_dump(
+        {name: value for name, value in fields.items() if value is not None}, sort_keys=False
+    )
+
+
+@dataclass
+class World:
+    """A service with its clock; `close` and `reopen` are a restart of the process."""
+
+    root: Path
+    service: Service
+    store: Store
+    settings: Settings
+    clock: FakeClock
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def shared_root(self) -> str:
+        return self.settings.shared_root
+
+    @property
+    def database(self) -> Path:
+        return self.store.path
+
+    def close(self) -> None:
+        self.service.close()
+
+    def reopen(self, **changes: Any) -> World:
+        """The same files, a new process. `changes` are those of `make_service`."""
+        self.close()
+        return make_service(self.root, clock=self.clock, **{**self.options, **changes})
+
+    def user(self, user_id: str) -> Credential:
+        """A new user, and its credential."""
+        created = self.service.handle(ADMIN, actions.CreateUser(user_id, user_id.title()))
+        assert isinstance(created, User)
+        return self.issue(user_id)[0]
+
+    def issue(self, user_id: str, **options: Any) -> tuple[Credential, IssuedToken]:
+        issued = self.service.handle(ADMIN, actions.IssueToken(user_id, **options))
+        assert isinstance(issued, IssuedToken)
+        return bearer(issued.token), issued
+
+    def spec(self, **overrides: Any) -> str:
+        return spec_yaml(self.shared_root, **overrides)
+
+    def submit(self, who: Credential, key: str | None = None, **overrides: Any) -> Task:
+        answer = self.service.handle(who, actions.SubmitTask(self.spec(**overrides), key))
+        assert isinstance(answer, actions.Submitted)
+        return answer.task
+
+    def task(self, task_id: str) -> Task:
+        task = self.service.task(task_id)
+        assert task is not None
+        return task
+
+    def admission(self, task: Task) -> Admit:
+        """The change that admits this task now."""
+        number = len(task.attempts) + 1
+        submission_id = ids.submission_id(task.task_id, number)
+        root = paths.job_root(self.shared_root, task.user_id, submission_id)
+        return Admit(task.task_id, number, submission_id, root, ("python3", "-m", "verl"), (("A", "b"),))
+
+
+def bearer(token: str) -> Credential:
+    return Credential(Role.USER, ids.token_digest(token))
+
+
+def make_service(
+    tmp_path: Path,
+    *,
+    clock: FakeClock | None = None,
+    settings: dict[str, Any] | None = None,
+    entropy: Callable[[int], bytes] | None = None,
+    epoch: int | None = None,
+) -> World:
+    """A service on a database under `tmp_path`, which is also the shared root. `settings` are overrides, as
+    in serve_config.yaml. Close it with `world.close()`."""
+    clock = clock or FakeClock()
+    chosen = Settings.model_validate({"shared_root": str(tmp_path), **(settings or {})})
+    path = paths.database_path(chosen.shared_root, chosen.cluster_name)
+    store = Store.open(path, epoch=epoch, lock_timeout_s=2.0, clock=clock)
+    service = Service(
+        store,
+        chosen,
+        clock=clock,
+        entropy=entropy or counted_entropy(str(store.epoch)),
+        gang_of=gang_of,
+    )
+    return World(tmp_path, service, store, chosen, clock, {"settings": settings, "entropy": entropy})

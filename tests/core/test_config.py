@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from argus_ray import config
+from argus_ray.config import ConfigError, Settings, load
+
+
+def test_defaults_are_those_of_the_documents() -> None:
+    settings = load({}, {})
+    assert settings.shared_root == "/private"
+    assert settings.scheduling.max_overtake_s == 600
+    assert settings.tokens.admin == ("ARGUS_ADMIN_TOKEN", "MVP_ADMIN_TOKEN")
+    assert settings.tokens.internal == "MVP_INTERNAL_TOKEN"
+
+
+def test_the_environment_overrides_what_every_machine_must_agree_on() -> None:
+    settings = load({"shared_root": "/a"}, {"ARGUS_SHARED_ROOT": "/b/c/", "ARGUS_CLUSTER": "lab"})
+    assert (settings.shared_root, settings.cluster_name) == ("/b/c", "lab")
+    assert load({"shared_root": "/a"}, {"ARGUS_SHARED_ROOT": ""}).shared_root == "/a"
+
+
+def test_all_errors_at_once_each_naming_its_key() -> None:
+    args = {
+        "shared_root": "private",
+        "cluster_name": "Lab!",
+        "colour": "red",
+        "scheduling": {"tick_s": 0, "max_losses": "many"},
+        "limits": {"waiting_tasks": -1},
+        "tokens": {"admin": ["lower case"]},
+    }
+    with pytest.raises(ConfigError) as caught:
+        load(args, {})
+    for key in (
+        "shared_root", "cluster_name", "colour", "scheduling.tick_s", "scheduling.max_losses",
+        "limits.waiting_tasks", "tokens.admin.0",
+    ):  # fmt: skip
+        assert f"\n  {key}: " in str(caught.value), key
+
+
+@pytest.mark.parametrize(
+    "root", ["", "/", "private", "/a/../b", "/a b", "/a;b", "/a\n", "/-a", "//a", "/a/./b", "/é", 7]
+)
+def test_shared_roots_that_are_refused(root: Any) -> None:
+    with pytest.raises(ConfigError, match="shared_root"):
+        load({"shared_root": root}, {})
+
+
+def test_the_retry_policy_comes_from_the_settings() -> None:
+    settings = load({"scheduling": {"max_losses": 1, "retry_interval_s": 2, "max_retry_interval_s": 3}}, {})
+    policy = settings.scheduling.retry_policy()
+    assert (policy.max_losses, policy.retry_interval_s, policy.max_retry_interval_s) == (1, 2, 3)
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        Settings().shared_root = "/other"  # type: ignore[misc]
+
+
+def test_the_fingerprint_follows_the_settings() -> None:
+    assert config.fingerprint(Settings()) == config.fingerprint(Settings())
+    assert config.fingerprint(Settings()) != config.fingerprint(Settings(cluster_name="other"))
+
+
+def test_the_configuration_that_ships_is_valid() -> None:
+    path = Path(config.__file__).parents[1] / "serve_config.yaml"
+    (application,) = yaml.safe_load(path.read_text())["applications"]
+    load(application.get("args", {}), {})

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import pytest
+
+from argus_ray.core.lifecycle import End, RetryPolicy, after_end
+from argus_ray.core.model import Attempt, Gang, Task
+from argus_ray.core.states import ACTIVE, AttemptState, Cause, Outcome, TaskState, check_move
+
+POLICY = RetryPolicy(max_losses=2, retry_interval_s=60, max_retry_interval_s=600)
+NOW = 1000.0
+
+
+def task(losses: int = 0, refusals: int = 0, state: TaskState = TaskState.RUNNING) -> Task:
+    attempts = tuple(
+        Attempt(f"t--a{n:02d}", "t", n, AttemptState.ENDED, 0, "/x", outcome=Outcome.INSUFFICIENT_RESOURCES)
+        for n in range(1, refusals + 1)
+    )
+    return Task("t", "u", 1, "sft", state, Gang(1, 1, 1), "", 0, 0, losses=losses, attempts=attempts)
+
+
+def end(outcome: Outcome, reason: str = "why") -> End:
+    return End("t--a01", outcome, reason)
+
+
+def test_success() -> None:
+    after = after_end(task(losses=1), end(Outcome.SUCCEEDED), NOW, POLICY, 0)
+    assert (after.state, after.reason, after.losses) == (TaskState.SUCCEEDED, None, 1)
+
+
+def test_an_application_failure_is_final_and_says_why() -> None:
+    after = after_end(task(), end(Outcome.APPLICATION, "exit code 1"), NOW, POLICY, 0)
+    assert (after.state, after.cause, after.reason) == (
+        TaskState.FAILED, Cause.APPLICATION_FAILURE, "exit code 1",
+    )  # fmt: skip
+
+
+def test_losses_spend_the_budget() -> None:
+    for losses in (0, 1):
+        after = after_end(task(losses), end(Outcome.INFRASTRUCTURE), NOW, POLICY, 0)
+        assert (after.state, after.losses, after.not_before) == (TaskState.QUEUED, losses + 1, None)
+    after = after_end(task(2), end(Outcome.INFRASTRUCTURE), NOW, POLICY, 0)
+    assert (after.state, after.cause, after.losses) == (TaskState.FAILED, Cause.ATTEMPTS_EXHAUSTED, 3)
+    assert "why" in (after.reason or "")
+
+
+def test_a_budget_of_none_fails_at_the_first_loss() -> None:
+    after = after_end(task(), end(Outcome.INFRASTRUCTURE), NOW, RetryPolicy(max_losses=0), 0)
+    assert after.state is TaskState.FAILED
+
+
+@pytest.mark.parametrize(("refusals", "wait"), [(0, 60), (1, 120), (2, 240), (3, 480), (4, 600), (1000, 600)])
+def test_refusals_wait_longer_each_time_and_spend_no_budget(refusals: int, wait: float) -> None:
+    after = after_end(task(2, refusals), end(Outcome.INSUFFICIENT_RESOURCES), NOW, POLICY, 0)
+    assert (after.state, after.losses) == (TaskState.PENDING_RESOURCES, 2)
+    assert after.not_before == NOW + wait
+
+
+def test_jitter_spreads_retries_by_a_fifth() -> None:
+    after = after_end(task(), end(Outcome.INSUFFICIENT_RESOURCES), NOW, POLICY, 0.999)
+    assert NOW + 60 < (after.not_before or 0) < NOW + 72
+
+
+def test_a_job_that_was_stopped_from_outside_is_canceled() -> None:
+    after = after_end(task(), end(Outcome.CANCELED), NOW, POLICY, 0)
+    assert after.state is TaskState.CANCELED
+
+
+@pytest.mark.parametrize("outcome", Outcome)
+@pytest.mark.parametrize("state", sorted(ACTIVE))
+def test_every_end_is_a_legal_move(outcome: Outcome, state: TaskState) -> None:
+    for losses in (0, 100):
+        after = after_end(task(losses, state=state), end(outcome), NOW, POLICY, 0.5)
+        check_move(state, after.state, after.cause)

@@ -1,0 +1,186 @@
+"""The tail of a log, and that nothing but the log can be read through it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from builders import FakeClock, make_service
+from gateway_world import Api, log_of
+
+from argus_ray.core.states import Outcome
+from argus_ray.gateway import files
+from argus_ray.gateway.progress import last_step, total_steps
+
+
+def tail(root: Path, lines: int, max_bytes: int = 1 << 20) -> bytes:
+    return files.read_tail(str(root), f"{root}/logs/driver.log", lines, max_bytes).data
+
+
+def lines_from(root: Path, offset: int, *, final: bool = False, max_bytes: int = 1 << 16) -> bytes:
+    path = f"{root}/logs/driver.log"
+    return files.read_lines_from(str(root), path, offset, final=final, max_bytes=max_bytes).data
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    path = tmp_path / "logs" / "driver.log"
+    path.parent.mkdir()
+    return path
+
+
+@pytest.mark.parametrize("end", [b"", b"\n"])
+@pytest.mark.parametrize("lines", [1, 2, 5, 9_999, 10_000, 10_001, 50_000])
+def test_a_tail_is_the_last_lines(log: Path, lines: int, end: bytes) -> None:
+    content = [b"line %d of the log" % number for number in range(10_000)]
+    log.write_bytes(b"\n".join(content) + end)
+    assert tail(log.parent.parent, lines) == b"\n".join(content[-lines:]) + end
+
+
+def test_a_tail_of_odd_files(log: Path) -> None:
+    root = log.parent.parent
+    for content, lines, expected in [
+        (b"", 5, b""), (b"\n", 1, b"\n"), (b"\n\n\n", 2, b"\n\n"), (b"x", 1, b"x"), (b"a\n\nb", 2, b"\nb"),
+        (b"x" * 200_000, 1, b"x" * 200_000), (b"a\nb\n", 0, b""),
+    ]:  # fmt: skip
+        log.write_bytes(content)
+        assert tail(root, lines) == expected
+
+
+def test_a_tail_is_bounded_in_bytes_and_begins_with_a_line(log: Path) -> None:
+    log.write_bytes(b"".join(b"%06d\n" % number for number in range(100_000)))
+    found = tail(log.parent.parent, 100_000, max_bytes=100)
+    assert found == b"".join(b"%06d\n" % number for number in range(99_986, 100_000))
+    log.write_bytes(b"x" * 1000)
+    assert tail(log.parent.parent, 1, max_bytes=100) == b"x" * 100
+
+
+def test_following_takes_whole_lines(log: Path) -> None:
+    root = log.parent.parent
+    log.write_bytes(b"one\ntwo\nthr")
+    assert lines_from(root, 0) == b"one\ntwo\n"
+    assert lines_from(root, 8) == b""
+    assert lines_from(root, 8, final=True) == b"thr"
+    assert lines_from(root, 99) == b""
+    log.write_bytes(b"10%\r20%\r30%\r")
+    assert lines_from(root, 0) == b"10%\r20%\r"
+    log.write_bytes("é".encode() * 10)
+    assert lines_from(root, 0, max_bytes=5) == "éé".encode()
+    log.write_bytes(b"\xff" * 10)
+    assert lines_from(root, 0, max_bytes=5) == b"\xff" * 5
+
+
+def test_nothing_outside_the_job_root_is_read(log: Path, tmp_path: Path) -> None:
+    root = tmp_path / "job"
+    secret = tmp_path / "secret"
+    secret.mkdir()
+    (secret / "driver.log").write_text("secret")
+    root.mkdir()
+    path = f"{root}/logs/driver.log"
+
+    (root / "logs").symlink_to(secret)
+    with pytest.raises(files.NotReadable):
+        files.read_tail(str(root), path, 10, 100)
+    (root / "logs").unlink()
+    (root / "logs").mkdir()
+    with pytest.raises(FileNotFoundError):
+        files.read_tail(str(root), path, 10, 100)
+    (root / "logs" / "driver.log").symlink_to(secret / "driver.log")
+    with pytest.raises(files.NotReadable):
+        files.read_tail(str(root), path, 10, 100)
+    (root / "logs" / "driver.log").unlink()
+    os.mkfifo(root / "logs" / "driver.log")
+    with pytest.raises(files.NotReadable):
+        files.read_tail(str(root), path, 10, 100)
+    (tmp_path / "linked-job").symlink_to(root)
+    with pytest.raises(files.NotReadable):
+        files.read_tail(str(tmp_path / "linked-job"), f"{tmp_path}/linked-job/logs/driver.log", 10, 100)
+
+
+def test_no_descriptor_is_left_open(log: Path) -> None:
+    log.write_bytes(b"x\n")
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(50):
+        tail(log.parent.parent, 1)
+        with pytest.raises(files.NotReadable):
+            files.read_tail(str(log.parent.parent), f"{log.parent.parent}/logs/driver.log/x", 1, 1)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_logs_over_http(api: Api) -> None:
+    alice = api.user("alice")
+    task_id = api.submit(alice)
+    path = f"/api/v2/tasks/{task_id}/logs"
+    empty = api.client.get(path, headers=alice)
+    assert (empty.status_code, empty.text, empty.headers["x-argus-task-state"]) == (200, "", "QUEUED")
+    first = api.run(task_id)
+    not_yet = api.client.get(path, headers=alice)
+    assert (not_yet.text, not_yet.headers["x-argus-task-state"]) == ("", "RUNNING")
+
+    log_of(first).write_bytes(b"first\nlast \xff\xc3\n")
+    answer = api.client.get(path, headers=alice)
+    assert answer.text == "first\nlast \ufffd\ufffd\n"
+    assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+    assert answer.headers["x-argus-log-position"] == "1:14"
+    assert api.client.get(path + "?tail=1", headers=alice).text == "last \ufffd\ufffd\n"
+
+    api.end(first, Outcome.INFRASTRUCTURE, None)
+    log_of(api.run(task_id)).write_text("second\n")
+    assert api.client.get(path, headers=alice).text == "second\n"
+    assert api.client.get(path + "?attempt=latest", headers=alice).text == "second\n"
+    assert api.client.get(path + "?attempt=1&tail=1", headers=alice).text == "last \ufffd\ufffd\n"
+    missing = api.client.get(path + "?attempt=3", headers=alice)
+    assert (missing.status_code, missing.json()["code"]) == (404, "log_not_found")
+    for query in ("attempt=0", "attempt=01", "attempt=-1", "attempt=../x", "tail=0", "tail=-1", "lines=1"):
+        assert api.client.get(f"{path}?{query}", headers=alice).status_code == 400, query
+
+
+def test_a_log_that_is_a_link_is_not_served(api: Api, tmp_path: Path) -> None:
+    alice = api.user("alice")
+    task_id = api.submit(alice)
+    (tmp_path / "secret").write_text("SECRET")
+    log_of(api.run(task_id)).symlink_to(tmp_path / "secret")
+    for path in ("logs", "logs/stream"):
+        refused = api.client.get(f"/api/v2/tasks/{task_id}/{path}", headers=alice)
+        assert (refused.status_code, refused.json()["code"]) == (404, "log_not_found")
+        assert "SECRET" not in refused.text
+
+
+def test_the_tail_is_bounded_by_the_settings(tmp_path: Path) -> None:
+    world = make_service(tmp_path, clock=FakeClock(), settings={"limits": {"log_tail_bytes": 1024}})
+    api = Api(world)
+    alice = api.user("alice")
+    task_id = api.submit(alice)
+    log_of(api.run(task_id)).write_bytes(b"0123456\n" * 1000)
+    text = api.client.get(f"/api/v2/tasks/{task_id}/logs", headers=alice).text
+    assert text == "0123456\n" * 127
+    world.close()
+
+
+@pytest.mark.parametrize(
+    ("data", "step"),
+    [
+        (b"", None), (b'{"step": 1}\n', 1), (b'{"step": 1}\n{"step": 2}', 1), (b'{"step": 3}\nnoise\n', 3),
+        (b'{"step": true}\n', None), (b'{"step": -1}\n', None), (b'{"step": 1.5}\n', None), (b"[1]\n", None),
+        (b'\xff\n{"step": 4}\n\xff\n', 4), (b"[" * 9999 + b"\n", None), (b'tep": 5}\n', None),
+    ],
+)  # fmt: skip
+def test_the_last_step(data: bytes, step: int | None) -> None:
+    assert last_step(data) == step
+
+
+@pytest.mark.parametrize(
+    ("text", "total"),
+    [
+        ("a: 1\ntotal_training_steps: 10\nb: 2\n", 10),
+        ("total_training_steps: 10  # ten\n", 10),
+        ("{a: 1, total_training_steps: 10}", 10),
+        ("'total_training_steps': 10\r\n", 10),
+        ("# total_training_steps: 10\n", None),
+        ("xtotal_training_steps: 10\n", None),
+        ("total_training_steps: 0x10\n", None),
+    ],
+)
+def test_total_steps(text: str, total: int | None) -> None:
+    assert total_steps(text) == total

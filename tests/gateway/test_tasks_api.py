@@ -1,0 +1,296 @@
+"""Submitting, looking at and canceling tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from gateway_world import ADMIN, YAML, Api, log_of
+
+from argus_ray.core.lifecycle import Hold
+from argus_ray.core.states import Outcome
+
+
+def test_submit_answers_with_the_queued_task(api: Api) -> None:
+    alice = api.user("alice")
+    spec = api.world.spec() + "# a comment, kept\n"
+    answer = api.client.post("/api/v2/tasks", content=spec, headers={**alice, **YAML})
+    assert answer.status_code == 201
+    task_id = answer.json()["task_id"]
+    assert answer.json() == {"task_id": task_id, "state": "QUEUED"}
+    assert answer.headers["location"] == f"/api/v2/tasks/{task_id}"
+    assert api.wakes == ["wake"]
+
+    seen = api.get(f"/api/v2/tasks/{task_id}", alice)
+    assert (seen["state"], seen["position"], seen["attempts"]) == ("QUEUED", 1, [])
+    assert seen["gang"]["nnodes"] == 1
+    assert seen["gang"]["gpus_per_node"] == 4
+    assert seen["created_at"] == "2027-01-15T08:00:00.000Z"
+
+    text = api.client.get(f"/api/v2/tasks/{task_id}/spec", headers=alice)
+    assert text.content == spec.encode()
+    assert text.headers["content-type"] == "text/yaml; charset=utf-8"
+
+
+def test_idempotency_key_returns_the_first_task_also_after_a_restart(api: Api) -> None:
+    alice, bob = api.user("alice"), api.user("bob")
+    first = api.submit(alice, key="run 1")
+    again_api = api
+    for restarted in (False, True):
+        again_api = api.restart() if restarted else api
+        headers = {**alice, **YAML, "Idempotency-Key": "run 1"}
+        again = again_api.client.post("/api/v2/tasks", content=api.world.spec(), headers=headers)
+        assert (again.status_code, again.json()["task_id"]) == (200, first)
+        assert again.headers["idempotency-replayed"] == "true"
+        assert again.headers["location"].endswith(first)
+        assert again_api.wakes in (["wake"], [])
+        other_body = again_api.client.post("/api/v2/tasks", content=api.world.spec(nnodes=2), headers=headers)
+        assert (other_body.status_code, other_body.json()["code"]) == (409, "idempotency_conflict")
+    assert again_api.submit(bob, key="run 1") != first
+    assert len(again_api.get("/api/v2/tasks", alice)["tasks"]) == 1
+    again_api.world.close()
+
+
+@pytest.mark.parametrize("key", ["", "x" * 300, "tab\there"])
+def test_a_bad_idempotency_key_is_refused(api: Api, key: str) -> None:
+    headers = {**api.user("alice"), **YAML, "Idempotency-Key": key}
+    refused = api.client.post("/api/v2/tasks", content=api.world.spec(), headers=headers)
+    assert (refused.status_code, refused.json()["code"]) == (400, "invalid_request")
+    assert refused.json()["errors"][0]["field"] == "Idempotency-Key"
+
+
+def test_reject_non_common_inputs_over_http(api: Api, tmp_path: Path) -> None:
+    alice = api.user("alice")
+    (tmp_path / "common" / "datasets").mkdir(parents=True)
+    (tmp_path / "common" / "datasets" / "link").symlink_to("/etc")
+    common = f"{api.world.shared_root}/common"
+    bad = {
+        "train_file": [
+            "/etc/passwd", f"{common}/../users/bob/x", "datasets/x", f"{common}/datasets/link/passwd",
+            f"{common}\u2215x", f"{common}/a b", f"{common}/-x", f"{common}/x\n", f"{common}/$(id)",
+            f"{common}x/y",
+        ],
+        "val_file": ["/private/elsewhere/x", f"{common}/x/"],
+        "code_path": ["/root", f"{common}/a:b"],
+        "model_id": [f"{api.world.shared_root}/users/bob", "a/b/c", "../x"],
+    }  # fmt: skip
+    for field, values in bad.items():
+        for value in values:
+            refused = api.client.post(
+                "/api/v2/tasks", content=api.world.spec(**{field: value}), headers={**alice, **YAML}
+            )
+            assert (refused.status_code, refused.json()["code"]) == (400, "invalid_spec"), value
+            assert [error["field"] for error in refused.json()["errors"]] == [field]
+    unknown = api.client.post(
+        "/api/v2/tasks", content=api.world.spec(output_dir="/tmp/x", nnodes=0), headers={**alice, **YAML}
+    )
+    assert sorted(error["field"] for error in unknown.json()["errors"]) == ["nnodes", "output_dir"]
+    assert api.get("/api/v2/tasks", alice)["tasks"] == []
+    assert api.wakes == []
+
+
+_ALIAS_BOMB = "\n".join(
+    [f"a: &a [{','.join('x' * 9)}]"]
+    + [f"{c}: &{c} [{','.join([f'*{chr(ord(c) - 1)}'] * 9)}]" for c in "bcdefghi"]
+)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        (_ALIAS_BOMB.encode(), 400, "invalid_spec"),
+        (b"x" * (64 * 1024 + 1), 413, "body_too_large"),
+        (b"#" * (64 * 1024), 400, "invalid_spec"),
+        (b"workload: sft\nworkload: ppo\n", 400, "invalid_spec"),
+        (b"workload: \xff\xfe\n", 400, "invalid_spec"),
+        (b"workload: s\0ft\n", 400, "invalid_spec"),
+        (b"", 400, "invalid_spec"),
+        (b"- a\n- b\n", 400, "invalid_spec"),
+        (b"!!python/object/apply:os.system ['id']", 400, "invalid_spec"),
+        (b"[" * 5_000, 400, "invalid_spec"),
+        (b"a: b: c\n", 400, "invalid_spec"),
+        (b"a: 1\n---\nb: 2\n", 400, "invalid_spec"),
+    ],
+    ids=lambda value: repr(value)[:24],
+)
+def test_body_limits(api: Api, body: bytes, status: int, code: str) -> None:
+    refused = api.client.post("/api/v2/tasks", content=body, headers={**api.user("alice"), **YAML})
+    assert (refused.status_code, refused.json()["code"]) == (status, code)
+
+
+def test_a_body_in_chunks_has_the_same_limit(api: Api) -> None:
+    taken = 0
+
+    def endless() -> Iterator[bytes]:
+        nonlocal taken
+        for _ in range(1000):
+            taken += 1
+            yield b"#" * 8192
+
+    refused = api.client.post("/api/v2/tasks", content=endless(), headers={**api.user("alice"), **YAML})
+    assert (refused.status_code, refused.json()["code"]) == (413, "body_too_large")
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Content-Type": "application/yaml; charset=utf-8"}, 201),
+        ({"Content-Type": "application/x-yaml"}, 201),
+        ({"Content-Type": "text/yaml"}, 201),
+        ({"Content-Type": "text/plain"}, 201),
+        ({"Content-Type": "application/json"}, 415),
+        ({"Content-Type": "application/x-www-form-urlencoded"}, 415),
+        ({"Content-Type": "application/yaml; charset=utf-16"}, 415),
+        ({"Content-Type": "application/yaml", "Content-Encoding": "gzip"}, 415),
+        ({}, 415),
+    ],
+)
+def test_content_types_of_a_submission(api: Api, headers: dict[str, str], status: int) -> None:
+    alice = api.user("alice")
+    answer = api.client.post("/api/v2/tasks", content=api.world.spec(), headers={**alice, **headers})
+    assert answer.status_code == status, answer.text
+
+
+def test_tasks_are_paged_newest_first(api: Api) -> None:
+    alice = api.user("alice")
+    submitted = [api.submit(alice) for _ in range(5)]
+    seen: list[str] = []
+    path = "/api/v2/tasks?limit=2&state=&cursor="
+    while path:
+        page = api.get(path, alice)
+        seen += [task["task_id"] for task in page["tasks"]]
+        path = f"/api/v2/tasks?limit=2&cursor={page['next_cursor']}" if page["next_cursor"] else ""
+    assert seen == submitted[::-1]
+
+
+def test_tasks_are_filtered_by_state(api: Api) -> None:
+    alice = api.user("alice")
+    waits, canceled = api.submit(alice), api.submit(alice)
+    api.client.post(f"/api/v2/tasks/{canceled}:cancel", headers=alice)
+    for query, expected in [
+        ("state=QUEUED", [waits]),
+        ("state=CANCELED", [canceled]),
+        ("state=QUEUED,CANCELED", [canceled, waits]),
+        ("state=QUEUED&state=CANCELED", [canceled, waits]),
+        ("state=RUNNING", []),
+    ]:
+        found = api.get(f"/api/v2/tasks?{query}", alice)["tasks"]
+        assert [task["task_id"] for task in found] == expected, query
+
+
+def test_an_admin_lists_the_tasks_of_a_user(api: Api) -> None:
+    task_id = api.submit(api.user("alice"))
+    api.submit(api.user("bob"))
+    found = api.get("/api/v2/tasks?user_id=alice", ADMIN)["tasks"]
+    assert [task["task_id"] for task in found] == [task_id]
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("limit=0", "limit"), ("limit=501", "limit"), ("limit=x", "limit"), ("state=WAITING", "state"),
+        ("cursor=x", "cursor"), ("cursor=dDE=", "cursor"), ("cursor=ZTU", "cursor"), ("cursor=%00", "cursor"),
+        ("cursor=dC0x", "cursor"), ("stat=QUEUED", "stat"),
+    ],
+)  # fmt: skip
+def test_a_bad_query_is_refused_by_field(api: Api, query: str, field: str) -> None:
+    refused = api.client.get(f"/api/v2/tasks?{query}", headers=api.user("alice"))
+    assert (refused.status_code, refused.json()["code"]) == (400, "invalid_request")
+    assert [error["field"] for error in refused.json()["errors"]] == [field]
+
+
+def test_cancel_is_idempotent_and_wakes_the_scheduler(api: Api) -> None:
+    alice = api.user("alice")
+    task_id = api.submit(alice)
+    for _ in range(2):
+        canceled = api.client.post(f"/api/v2/tasks/{task_id}:cancel", headers=alice)
+        assert (canceled.status_code, canceled.json()["state"]) == (200, "CANCELED")
+    assert len(api.wakes) == 3
+    running = api.submit(alice)
+    api.run(running)
+    assert api.client.post(f"/api/v2/tasks/{running}:cancel", headers=alice).json()["state"] == "CANCELED"
+
+
+def test_a_failing_wake_spoils_nothing(api: Api) -> None:
+    def broken() -> None:
+        raise RuntimeError("no scheduler")
+
+    alice = api.user("alice")
+    api.client.app = api.make_app(wake=broken)
+    assert api.get(f"/api/v2/tasks/{api.submit(alice)}", alice)["state"] == "QUEUED"
+
+
+def test_explain_says_what_is_missing_and_who_is_ahead(api: Api) -> None:
+    alice, bob = api.user("alice"), api.user("bob")
+    first, of_bob, last = api.submit(alice), api.submit(bob), api.submit(alice)
+    reason = "needs 1 node with 8 free GPUs; the largest has 4"
+    api.apply(Hold(last, reason, api.world.clock() + 60, None))
+    found = api.get(f"/api/v2/tasks/{last}/explain", alice)
+    assert (found["position"], found["own_ahead"], found["others_ahead"]) == (3, [first], 1)
+    assert found["reason"] == reason
+    assert found["next_retry_at"] == "2027-01-15T08:01:00.000Z"
+    assert reason in found["summary"]
+    assert of_bob not in str(found)
+    head = api.get(f"/api/v2/tasks/{first}/explain", alice)
+    assert "head of the line" in head["summary"]
+
+
+def test_events_tell_every_move_in_pages(api: Api) -> None:
+    alice = api.user("alice")
+    task_id = api.submit(alice)
+    api.end(api.run(task_id), Outcome.APPLICATION, 1)
+    everything = api.get(f"/api/v2/tasks/{task_id}/events", alice)
+    states = [event["new_state"] for event in everything["events"]]
+    assert states == ["QUEUED", "SUBMITTING", "RUNNING", "FAILED"]
+    assert everything["next_cursor"] is None
+    page = api.get(f"/api/v2/tasks/{task_id}/events?limit=3", alice)
+    rest = api.get(f"/api/v2/tasks/{task_id}/events?limit=3&cursor={page['next_cursor']}", alice)
+    assert page["events"] + rest["events"] == everything["events"]
+
+
+def test_job_dir_written_under_user_jobs(api: Api) -> None:
+    alice = api.user("alice")
+    task_id = api.submit(alice)
+    change = api.admit(task_id)
+    [attempt] = api.get(f"/api/v2/tasks/{task_id}", alice)["attempts"]
+    assert attempt["submission_id"] == f"{task_id}--a01"
+    assert attempt["job_root"] == f"{api.world.shared_root}/users/alice/jobs/{task_id}--a01"
+    assert attempt["command"] == list(change.command)
+    assert attempt["env"] == dict(change.env)
+    assert (attempt["number"], attempt["state"], attempt["outcome"]) == (1, "SUBMITTING", None)
+
+
+def test_progress_is_the_last_step_of_the_newest_attempt(api: Api) -> None:
+    alice = api.user("alice")
+    task_id = api.submit(alice, total_training_steps=20)
+    change = api.run(task_id)
+    assert api.get(f"/api/v2/tasks/{task_id}", alice)["progress"] is None
+    log_of(change)
+    metrics = Path(change.job_root) / "metrics.jsonl"
+    metrics.write_text('{"step": 1, "data": {}}\n{"step": 2, "data": {}}\n{"step": 3, "da')
+    expected = {"step": 2, "total_steps": 20}
+    assert api.get(f"/api/v2/tasks/{task_id}", alice)["progress"] == expected
+    assert api.get("/api/v2/queue", alice)["running"][0]["progress"] == expected
+    assert api.get("/api/v2/tasks", alice)["tasks"][0]["progress"] == expected
+    metrics.unlink()
+    metrics.symlink_to("/etc/passwd")
+    assert api.get(f"/api/v2/tasks/{task_id}", alice)["progress"] is None
+
+
+def test_queue_shows_waiting_and_running_tasks(api: Api) -> None:
+    alice = api.user("alice")
+    runs, waits, done = api.submit(alice), api.submit(alice), api.submit(alice)
+    api.run(runs)
+    api.end(api.run(done))
+    queue = api.get("/api/v2/queue", alice)
+    assert [(task["task_id"], task["position"]) for task in queue["pending"]] == [(waits, 1)]
+    assert [(task["task_id"], task["state"]) for task in queue["running"]] == [(runs, "RUNNING")]
+
+
+def test_nodes_are_for_admins(api: Api) -> None:
+    [node] = api.get("/api/v2/nodes", ADMIN)["nodes"]
+    assert (node["hostname"], node["gpus_total"], node["gpus_free"]) == ("worker-1", 8.0, 4.0)
+    api.nodes = ()
+    refused = api.client.get("/api/v2/nodes", headers=ADMIN)
+    assert (refused.status_code, refused.json()["code"]) == (503, "unavailable")
