@@ -4,6 +4,7 @@ still."""
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -36,6 +37,12 @@ class FakeClock:
 
     def advance(self, seconds: float) -> None:
         self.now += seconds
+
+
+def memory_folder() -> Path | None:
+    """Where a file costs no disk: for tests that write much and ask about processes, not about disks."""
+    memory = Path("/dev/shm")
+    return memory if os.access(memory, os.W_OK) else None
 
 
 def counted_entropy(seed: str = "") -> Callable[[int], bytes]:
@@ -91,10 +98,16 @@ class World:
     def close(self) -> None:
         self.service.close()
 
-    def reopen(self, **changes: Any) -> World:
+    def reopen(self, **changes: Any) -> None:
         """The same files, a new process. `changes` are those of `make_service`."""
         self.close()
-        return make_service(self.root, clock=self.clock, **{**self.options, **changes})
+        new = make_service(self.root, clock=self.clock, **{**self.options, **changes})
+        self.service, self.store, self.settings, self.options = (
+            new.service,
+            new.store,
+            new.settings,
+            new.options,
+        )
 
     def user(self, user_id: str) -> Credential:
         """A new user, and its credential."""

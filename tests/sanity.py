@@ -18,10 +18,9 @@ from argus_ray.store import Store
 def checked_service(tmp_path: Path, **options: Any) -> Iterator[World]:
     """For a fixture: a service, and `sanity_check` when the test is over."""
     world = make_service(tmp_path.resolve(), **options)
-    store = world.store
     yield world
     try:
-        sanity_check(store)
+        sanity_check(world.store)
     finally:
         world.close()
 

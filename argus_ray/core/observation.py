@@ -93,15 +93,16 @@ RUNNER_REFUSED_STARTED = 76
 #: verl's own fit check. Source: verl 0.9.1, single_controller/ray/base.py, _check_resource_available.
 _INSUFFICIENT = re.compile(r"Total available GPUs \S+ is less than total desired GPUs \S+")
 
-#: What Ray writes into a driver's log when the ground under it went away. Source: ray 2.60, ray/exceptions.py and the
-#: core worker's messages; each was seen or read there.
+#: What Ray writes into a driver's log when the ground under it went away. Source: the texts in ray 2.60's
+#: exceptions.py, core worker and GCS; and our own launcher's line.
 _LOST = re.compile(
     r"The actor died because its node has died"
     r"|ray\.exceptions\.NodeDiedError"
-    r"|its owner's node has died|the owner's node (?:is dead|has died)"
-    r"|was marked dead because the detector has missed too many heartbeats"
-    r"|\braylet\b[^\n]{0,80}\b(?:died|has exited|is dead|has failed)"
-    r"|Failed to connect to GCS|The GCS (?:is|has been) (?:dead|unreachable)"
+    r"|Task failed because the node it was running on is dead or unavailable"
+    r"|The actor is dead because its (?:owner's )?node has died"
+    r"|(?:T|t)he local [Rr]aylet (?:failed|is dead)|due to local raylet death|the Raylet has most likely crashed"
+    r"|because the raylet is unavailable \(crashed\)"
+    r"|Failed to connect to GCS"
     r"|argus: lost the node of"
 )
 

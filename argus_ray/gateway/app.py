@@ -40,8 +40,12 @@ def create_app(
     progress: ReadProgress = read_progress,
     streams: StreamLimit | None = None,
     timing: StreamTiming | None = None,
+    sets_request_id: bool = True,
 ) -> FastAPI:
-    """The application. It belongs to one event loop, and keeps nothing that a restart could lose."""
+    """The application. It belongs to one event loop, and keeps nothing that a restart could lose.
+
+    `sets_request_id`: False behind Serve, whose proxy gives each request an id and answers with it itself.
+    """
     files = ThreadPoolExecutor(_FILE_THREADS, thread_name_prefix="argus-files")
 
     @contextlib.asynccontextmanager
@@ -53,7 +57,11 @@ def create_app(
         title="Argus",
         version=argus_ray.__version__,
         description="Training tasks on a Ray cluster. Errors are RFC 9457 problems with a stable `code`.",
-        middleware=[Middleware(Edge, internal_error=problems.internal_error, clock=clock)],
+        middleware=[
+            Middleware(
+                Edge, internal_error=problems.internal_error, clock=clock, sets_request_id=sets_request_id
+            )
+        ],
         lifespan=lifespan,
         redoc_url=None,
         swagger_ui_oauth2_redirect_url=None,

@@ -7,6 +7,7 @@ tests use a `LocalControlPlane` over a service in the same process.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import threading
 from collections import deque
@@ -97,7 +98,9 @@ class BatchingControlPlane:
         item = _Waiting((who, action), asyncio.get_running_loop().create_future())
         self._queue.append(item)
         if self._pump is None or self._pump.done():
-            self._pump = asyncio.create_task(self._run(), name="argus-control-batches")
+            # In a context of its own. In the first caller's context Ray would take the batch for a child of
+            # that caller's request, and cancel it for everybody when that one client leaves.
+            self._pump = contextvars.Context().run(self._start)
         try:
             return _result_or_raise(await asyncio.wait_for(item.answer, self._timeout_s))
         except asyncio.TimeoutError:
@@ -106,6 +109,9 @@ class BatchingControlPlane:
             # A caller that left before its turn leaves no trace: what nobody waits for is not done.
             if not item.sent and item in self._queue:
                 self._queue.remove(item)
+
+    def _start(self) -> asyncio.Task[None]:
+        return asyncio.create_task(self._run(), name="argus-control-batches")
 
     async def _run(self) -> None:
         batch: list[_Waiting] = []

@@ -64,12 +64,19 @@ class Edge:
     """ASGI middleware. It must be the first one, so that it sees every answer and every exception."""
 
     def __init__(
-        self, app: ASGIApp, internal_error: Callable[[Scope], ASGIApp], clock: Callable[[], float]
+        self,
+        app: ASGIApp,
+        internal_error: Callable[[Scope], ASGIApp],
+        clock: Callable[[], float],
+        sets_request_id: bool,
     ) -> None:
-        """`clock`: Unix time in seconds, for the access line."""
+        """`clock`: Unix time in seconds, for the access line. `sets_request_id`: put X-Request-Id into
+        answers.
+        """
         self._app = app
         self._internal_error = internal_error
         self._clock = clock
+        self._sets_request_id = sets_request_id
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -84,7 +91,10 @@ class Edge:
             nonlocal status, response_started
             if message["type"] == "http.response.start":
                 status, response_started = message["status"], True
-                _add_headers(MutableHeaders(raw=message.setdefault("headers", [])), facts)
+                headers = MutableHeaders(raw=message.setdefault("headers", []))
+                if self._sets_request_id:
+                    headers["X-Request-Id"] = facts.request_id
+                _add_headers(headers)
             await send(message)
 
         try:
@@ -107,8 +117,7 @@ def _request_id(scope: Scope) -> str:
     return given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
 
 
-def _add_headers(headers: MutableHeaders, facts: Facts) -> None:
-    headers["X-Request-Id"] = facts.request_id
+def _add_headers(headers: MutableHeaders) -> None:
     for name, value in _HEADERS.items():
         headers.setdefault(name, value)
     is_page = headers.get("content-type", "").startswith("text/html")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
+import io
 import os
 import queue
 import signal
@@ -25,6 +26,7 @@ from typing import Any
 
 EXIT_NOT_PLACED = 77
 EXIT_NODE_LOST = 78
+EXIT_CANNOT_START = 127
 
 PLACEMENT_TIMEOUT_S = 600.0
 PLACEMENT_REPORT_S = 30.0
@@ -123,6 +125,10 @@ class Node:
             )
             with self._lock:
                 self._processes.append(process)
+        except OSError as error:
+            self._lines.put(f"cannot start a process: {error}\n".encode())
+            self._exit_code = EXIT_CANNOT_START
+            return
         finally:
             started.wait(timeout=60)
         reader = threading.Thread(target=self._read, args=(process,), daemon=True)
@@ -287,7 +293,7 @@ class Gang:
         self._port_was_taken |= PORT_TAKEN in output
         if self._options.nnodes > 1:
             prefix = f"[node {index}] ".encode()
-            output = b"".join(prefix + line for line in output.splitlines(keepends=True))
+            output = b"".join(prefix + line for line in io.BytesIO(output))
         sys.stdout.buffer.write(output)
         sys.stdout.buffer.flush()
 

@@ -79,7 +79,8 @@ class Api:
 
     def restart(self) -> Api:
         """The same files, a new service and a new gateway."""
-        return Api(self.world.reopen())
+        self.world.reopen()
+        return Api(self.world)
 
     def user(self, user_id: str, **token: Any) -> Headers:
         """A new user through the API, and the header of its token."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import Sequence
 from typing import Any
 
@@ -144,6 +145,22 @@ def test_a_client_that_leaves_breaks_nothing() -> None:
         assert gate.batches == [["a", "b"], ["d"]]
 
     asyncio.run(scenario())
+
+
+def test_a_batch_does_not_belong_to_the_request_that_began_it() -> None:
+    request: contextvars.ContextVar[str] = contextvars.ContextVar("request", default="none")
+    seen: list[str] = []
+
+    async def send(batch: list[Asked]) -> Sequence[Any]:
+        seen.append(request.get())
+        return ["answer"] * len(batch)
+
+    async def scenario() -> None:
+        request.set("the first one")
+        assert await BatchingControlPlane(send).call(WHO, GetTask("a")) == "answer"
+
+    asyncio.run(scenario())
+    assert seen == ["none"]
 
 
 def test_the_end_of_the_loop_answers_everybody() -> None:

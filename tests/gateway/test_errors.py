@@ -128,6 +128,13 @@ def test_a_proxy_may_give_the_request_id(api: Api) -> None:
         assert api.client.get("/healthz", headers={"X-Request-Id": bad}).headers["x-request-id"] != bad
 
 
+def test_behind_serve_the_request_id_is_not_set_twice(api: Api) -> None:
+    client = TestClient(api.make_app(sets_request_id=False))
+    answer = client.get("/api/v2/me", headers={"X-Request-Id": "an-id-of-serve"})
+    assert "x-request-id" not in answer.headers
+    assert answer.json()["instance"] == "urn:argus:request:an-id-of-serve"
+
+
 def test_the_health_pages_are_open(api: Api) -> None:
     silent = TestClient(api.make_app(control=Raising(errors.Unavailable())))
     assert silent.get("/healthz").json() == {"status": "ok"}

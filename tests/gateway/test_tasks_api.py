@@ -49,7 +49,6 @@ def test_idempotency_key_returns_the_first_task_also_after_a_restart(api: Api) -
         assert (other_body.status_code, other_body.json()["code"]) == (409, "idempotency_conflict")
     assert again_api.submit(bob, key="run 1") != first
     assert len(again_api.get("/api/v2/tasks", alice)["tasks"]) == 1
-    again_api.world.close()
 
 
 @pytest.mark.parametrize("key", ["", "x" * 300, "tab\there"])
@@ -108,7 +107,7 @@ _ALIAS_BOMB = "\n".join(
         (b"", 400, "invalid_spec"),
         (b"- a\n- b\n", 400, "invalid_spec"),
         (b"!!python/object/apply:os.system ['id']", 400, "invalid_spec"),
-        (b"[" * 5_000, 400, "invalid_spec"),
+        (b"[" * 1_000, 400, "invalid_spec"),
         (b"a: b: c\n", 400, "invalid_spec"),
         (b"a: 1\n---\nb: 2\n", 400, "invalid_spec"),
     ],

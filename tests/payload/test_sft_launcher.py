@@ -87,6 +87,13 @@ def test_death_by_signal(node: Node, tmp_path: Path) -> None:
     assert follow(node)[1] == 128 + 11
 
 
+def test_a_process_that_cannot_be_started_is_a_failure(node: Node, tmp_path: Path) -> None:
+    start(node, "", tmp_path / "missing", count=1)
+    output, code = follow(node)
+    assert code == 127
+    assert output.startswith(b"cannot start a process")
+
+
 def test_stop_reaches_a_program_that_does_not_listen(node: Node, tmp_path: Path) -> None:
     program = "import signal, time; signal.signal(15, signal.SIG_IGN); print('up'); time.sleep(60)"
     start(node, program, tmp_path, count=1)

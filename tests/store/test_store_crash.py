@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from builders import ADMIN, FakeClock, World, bearer, make_service
+from builders import ADMIN, FakeClock, World, bearer, make_service, memory_folder
 from sanity import sanity_check
 
 from argus_ray.core import actions
@@ -34,8 +34,7 @@ Say = Callable[[str], None]
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Path]:
     """In memory where that is possible: a killed process leaves its writes with the kernel, not the disk."""
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else tmp_path) as name:
+    with tempfile.TemporaryDirectory(dir=memory_folder() or tmp_path) as name:
         yield Path(name).resolve()
 
 
@@ -166,7 +165,7 @@ def test_kill_at_random_moments(place: Path) -> None:
 
 
 def test_kill_at_every_statement(place: Path) -> None:
-    """A batch of calls and one of changes, killed at the first, second, ... statement until it gets through."""
+    """A batch of calls and one of changes, killed at the 1st, 2nd, ... statement until it gets through."""
     base = place / "base"
     base.mkdir()
     world = make_service(base)

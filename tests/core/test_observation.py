@@ -1,0 +1,183 @@
+"""What follows from what is seen of an attempt: one row a case."""
+
+from __future__ import annotations
+
+import pytest
+
+from argus_ray.core.lifecycle import Advance, End
+from argus_ray.core.model import Attempt
+from argus_ray.core.observation import (
+    ExitRecord,
+    FailureKind,
+    FilesSeen,
+    JobSeen,
+    JobStatus,
+    Stop,
+    Submit,
+    Wait,
+    judge,
+)
+from argus_ray.core.states import AttemptState, Outcome
+
+SUBMITTING, SUBMITTED, RUNNING, STOPPING = (
+    AttemptState.SUBMITTING,
+    AttemptState.SUBMITTED,
+    AttemptState.RUNNING,
+    AttemptState.STOPPING,
+)
+INSUFFICIENT = "ValueError: Total available GPUs 0 is less than total desired GPUs 1"
+
+
+def attempt(state: AttemptState, session: str | None = "s1") -> Attempt:
+    return Attempt(
+        "argus-u-sft-20260101-000000-abcd--a01",
+        "argus-u-sft-20260101-000000-abcd",
+        1,
+        state,
+        0.0,
+        "/j",
+        session,
+    )
+
+
+def outcome(verdict: object) -> Outcome:
+    assert isinstance(verdict, End), verdict
+    return verdict.outcome
+
+
+def failed(kind: FailureKind, code: int | None = 1, message: str = "") -> JobSeen:
+    return JobSeen(JobStatus.FAILED, message, kind, code)
+
+
+@pytest.mark.parametrize("state", [SUBMITTING, SUBMITTED, RUNNING, STOPPING])
+def test_no_answer_is_no_observation(state: AttemptState) -> None:
+    assert judge(attempt(state), JobSeen(JobStatus.UNKNOWN), FilesSeen(), "s1") == Wait()
+
+
+def test_an_unknown_submission_that_never_started_is_submitted() -> None:
+    assert judge(attempt(SUBMITTING, None), JobSeen(JobStatus.ABSENT), FilesSeen(), "s1") == Submit()
+
+
+def test_a_submission_that_did_start_is_never_submitted_again() -> None:
+    verdict = judge(attempt(SUBMITTING), JobSeen(JobStatus.ABSENT), FilesSeen(started=True), "s1")
+    assert outcome(verdict) is Outcome.INFRASTRUCTURE
+
+
+def test_a_job_that_ray_holds_is_adopted() -> None:
+    seen = JobSeen(JobStatus.RUNNING, ray_job_id="02000000", node_id="n1", node_ip="10.0.0.2")
+    verdict = judge(attempt(SUBMITTING, None), seen, FilesSeen(), "s1")
+    assert isinstance(verdict, Advance)
+    assert (verdict.running, verdict.session, verdict.ray_job_id) == (True, "s1", "02000000")
+
+
+@pytest.mark.parametrize("state", [SUBMITTED, RUNNING])
+@pytest.mark.parametrize(("session", "word"), [("s2", "session"), ("s1", "record")])
+def test_a_job_that_ray_has_forgotten_is_lost(state: AttemptState, session: str, word: str) -> None:
+    verdict = judge(attempt(state), JobSeen(JobStatus.ABSENT), FilesSeen(started=True), session)
+    assert outcome(verdict) is Outcome.INFRASTRUCTURE
+    assert isinstance(verdict, End) and word in verdict.reason
+
+
+@pytest.mark.parametrize(("code", "expected"), [(0, Outcome.SUCCEEDED), (3, Outcome.APPLICATION)])
+def test_the_runners_own_record_outlives_rays(code: int, expected: Outcome) -> None:
+    files = FilesSeen(started=True, exit=ExitRecord(code))
+    assert outcome(judge(attempt(RUNNING), JobSeen(JobStatus.ABSENT), files, "s2")) is expected
+
+
+def test_an_application_failure_quotes_the_end_of_the_log() -> None:
+    files = FilesSeen(True, ExitRecord(1), "step 1\nstep 2\n\nKeyError: 'messages'\n")
+    verdict = judge(attempt(RUNNING), failed(FailureKind.DRIVER), files, "s1")
+    assert outcome(verdict) is Outcome.APPLICATION
+    assert isinstance(verdict, End)
+    assert verdict.reason.startswith("exit code 1; last lines:") and verdict.reason.endswith(
+        "KeyError: 'messages'"
+    )
+
+
+def test_without_a_log_rays_message_is_quoted() -> None:
+    verdict = judge(attempt(RUNNING), failed(FailureKind.DRIVER, 2, "command not found"), FilesSeen(), "s1")
+    assert isinstance(verdict, End) and "command not found" in verdict.reason
+
+
+def test_the_reason_is_bounded() -> None:
+    files = FilesSeen(True, ExitRecord(1), "x" * 100_000)
+    verdict = judge(attempt(RUNNING), failed(FailureKind.DRIVER), files, "s1")
+    assert isinstance(verdict, End) and len(verdict.reason) < 5000
+
+
+def test_verls_own_fit_check_is_not_a_failure() -> None:
+    files = FilesSeen(
+        True, ExitRecord(1), f"Traceback\nray.exceptions.RayTaskError(ValueError)\n{INSUFFICIENT}\n"
+    )
+    verdict = judge(attempt(RUNNING), failed(FailureKind.DRIVER), files, "s1")
+    assert outcome(verdict) is Outcome.INSUFFICIENT_RESOURCES
+    assert isinstance(verdict, End) and "Total available GPUs 0" in verdict.reason
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "The actor died because its node has died. Node Id: 4f",
+        "ray.exceptions.NodeDiedError: the node died",
+        "argus: lost the node of rank 1",
+        "Shutting down the core worker because the local raylet failed.",
+        "Failed to connect to GCS at address 10.0.0.1:6379 within 60 seconds.",
+    ],
+)
+def test_a_log_that_tells_of_a_lost_node_is_a_loss(line: str) -> None:
+    files = FilesSeen(True, ExitRecord(1), f"step 4\n{line}\n")
+    assert outcome(judge(attempt(RUNNING), failed(FailureKind.DRIVER), files, "s1")) is Outcome.INFRASTRUCTURE
+
+
+@pytest.mark.parametrize(
+    "line", ["my raylet-like model died", "the node classifier has died down", "GCS bucket: 403"]
+)
+def test_a_log_that_only_sounds_like_it_is_not(line: str) -> None:
+    files = FilesSeen(True, ExitRecord(1), line)
+    assert outcome(judge(attempt(RUNNING), failed(FailureKind.DRIVER), files, "s1")) is Outcome.APPLICATION
+
+
+@pytest.mark.parametrize("kind", [FailureKind.SUPERVISOR, FailureKind.UNSAID])
+@pytest.mark.parametrize("record", [None, ExitRecord(1), ExitRecord(143, 15), ExitRecord(137, 9)])
+def test_a_lost_supervisor_is_a_loss(kind: FailureKind, record: ExitRecord | None) -> None:
+    seen = failed(kind, None, "Job supervisor actor died: the node was lost")
+    assert outcome(judge(attempt(RUNNING), seen, FilesSeen(True, record), "s1")) is Outcome.INFRASTRUCTURE
+
+
+def test_a_program_that_had_ended_well_before_its_supervisor_died_succeeded() -> None:
+    verdict = judge(
+        attempt(RUNNING), failed(FailureKind.SUPERVISOR, None), FilesSeen(True, ExitRecord(0)), "s1"
+    )
+    assert outcome(verdict) is Outcome.SUCCEEDED
+
+
+@pytest.mark.parametrize("code", [75, 76])
+def test_a_runner_that_refused_to_start_spends_a_loss_and_not_the_task(code: int) -> None:
+    verdict = judge(attempt(RUNNING), failed(FailureKind.DRIVER, code), FilesSeen(), "s1")
+    assert outcome(verdict) is Outcome.INFRASTRUCTURE
+
+
+def test_a_kill_is_named() -> None:
+    verdict = judge(
+        attempt(RUNNING), failed(FailureKind.DRIVER, 137), FilesSeen(True, ExitRecord(137, 9)), "s1"
+    )
+    assert isinstance(verdict, End) and "signal 9" in verdict.reason and "out of memory" in verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [(JobStatus.PENDING, Stop()), (JobStatus.RUNNING, Stop())],
+)
+def test_a_canceled_attempt_is_stopped(status: JobStatus, expected: object) -> None:
+    assert judge(attempt(STOPPING), JobSeen(status), FilesSeen(), "s1") == expected
+
+
+@pytest.mark.parametrize(
+    "status", [JobStatus.ABSENT, JobStatus.STOPPED, JobStatus.SUCCEEDED, JobStatus.FAILED]
+)
+def test_a_canceled_attempt_that_is_over_is_canceled(status: JobStatus) -> None:
+    assert outcome(judge(attempt(STOPPING), JobSeen(status), FilesSeen(), "s1")) is Outcome.CANCELED
+
+
+def test_a_job_that_an_operator_stopped_is_canceled() -> None:
+    assert outcome(judge(attempt(RUNNING), JobSeen(JobStatus.STOPPED), FilesSeen(), "s1")) is Outcome.CANCELED

@@ -1,0 +1,329 @@
+"""What the scheduler reports, applied by expectation: late news is dropped, never forced."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from builders import World
+from sanity import checked_service
+
+from argus_ray.core import actions
+from argus_ray.core.errors import StaleWriter
+from argus_ray.core.lifecycle import Admit, Advance, Change, End, Hold, Note
+from argus_ray.core.model import Event, Task
+from argus_ray.core.states import AttemptState, Outcome, TaskState
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    scheduling = {"max_losses": 2, "retry_interval_s": 60, "max_retry_interval_s": 200}
+    yield from checked_service(tmp_path, settings={"scheduling": scheduling})
+
+
+@pytest.fixture
+def task(world: World) -> Task:
+    return world.submit(world.user("alice"))
+
+
+def events(world: World, task: Task) -> list[tuple[str, str]]:
+    with world.store.transaction() as db:
+        rows = db.execute(
+            "SELECT * FROM events WHERE task_id = ? ORDER BY event_id", (task.task_id,)
+        ).fetchall()
+    return [(row["kind"], row["message"]) for row in rows]
+
+
+def admit(world: World, task: Task) -> str:
+    change = world.admission(world.task(task.task_id))
+    assert world.service.apply([change]) == [True]
+    return change.submission_id
+
+
+def test_hold_moves_once_and_tells_each_new_reason_once(world: World, task: Task) -> None:
+    hold = Hold(task.task_id, "needs 4 GPUs on 1 node; none has them", 1_800_000_060.0, None)
+    assert world.service.apply([hold, hold]) == [True, True]
+    held = world.task(task.task_id)
+    assert (held.state, held.reason) == (TaskState.PENDING_RESOURCES, hold.reason)
+    assert (held.next_retry_at, held.overtaken_since) == (1_800_000_060.0, None)
+    world.clock.advance(5)
+    later = replace(hold, next_retry_at=1_800_000_120.0, overtaken_since=1_800_000_001.0)
+    assert world.service.apply([later]) == [True]
+    assert world.task(task.task_id) == replace(
+        held, next_retry_at=later.next_retry_at, overtaken_since=later.overtaken_since
+    )
+    assert world.service.apply([replace(later, reason="another")]) == [True]
+    assert events(world, task)[1:] == [("move", hold.reason), ("reason", "another")]
+    assert world.task(task.task_id).updated_at == world.clock.now
+
+
+def test_a_hold_that_says_nothing_new_writes_nothing(world: World, task: Task) -> None:
+    hold = Hold(task.task_id, "why", None, None)
+    world.service.apply([hold])
+    with world.store.transaction() as db:
+        before = db.total_changes
+    assert world.service.apply([hold] * 5) == [True] * 5
+    assert db.total_changes == before
+
+
+def test_admit_stores_the_attempt_before_ray_is_called(world: World, task: Task) -> None:
+    world.service.apply([Hold(task.task_id, "why", 1.0, 2.0)])
+    change = world.admission(task)
+    assert world.service.apply([change]) == [True]
+    admitted = world.task(task.task_id)
+    assert (admitted.state, admitted.reason) == (TaskState.SUBMITTING, None)
+    assert (admitted.not_before, admitted.next_retry_at, admitted.overtaken_since) == (None, None, None)
+    (attempt,) = admitted.attempts
+    assert (attempt.submission_id, attempt.number) == (f"{task.task_id}--a01", 1)
+    assert attempt.state is AttemptState.SUBMITTING
+    assert attempt.job_root == f"{world.shared_root}/users/alice/jobs/{task.task_id}--a01"
+    assert (attempt.command, attempt.env) == (change.command, change.env)
+    assert world.service.active() == (admitted,)
+    assert world.service.apply([change, Hold(task.task_id, "late", None, None)]) == [False, False]
+
+
+@pytest.mark.parametrize("number", [0, 2, -1])
+def test_admit_of_another_number_is_stale(world: World, task: Task, number: int) -> None:
+    assert world.service.apply([replace(world.admission(task), number=number)]) == [False]
+    assert world.task(task.task_id).state is TaskState.QUEUED
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("job_root", "/private/users/bob/jobs/x"),
+        ("job_root", ""),
+        ("submission_id", "argus-x--a01"),
+        ("submission_id", "../../etc"),
+    ],
+)
+def test_a_job_root_or_id_that_is_not_derived_is_refused_and_logged(
+    world: World, task: Task, field: str, value: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    good = world.admission(world.submit(world.user("bob")))
+    change = world.admission(task)
+    bad = replace(change, job_root=value) if field == "job_root" else replace(change, submission_id=value)
+    assert world.service.apply([bad, good]) == [False, True]
+    assert "is impossible" in caplog.text
+    assert world.task(task.task_id).attempts == ()
+
+
+def test_advance_goes_forward_only_and_keeps_facts(world: World, task: Task) -> None:
+    name = admit(world, task)
+    world.clock.advance(1)
+    assert world.service.apply([Advance(name, running=False, session="s1")]) == [True]
+    assert world.task(task.task_id).state is TaskState.SUBMITTED
+    world.clock.advance(1)
+    assert world.service.apply([Advance(name, running=True, ray_job_id="01", node_ip="10.0.0.7")]) == [True]
+    running = world.task(task.task_id)
+    assert (running.state, running.started_at) == (TaskState.RUNNING, world.clock.now)
+    world.clock.advance(1)
+    late = [
+        Advance(name, running=False),
+        Advance(name, running=True),
+        Advance(name, running=True, node_id="n1"),
+    ]
+    assert world.service.apply(late) == [True, True, True]
+    (attempt,) = world.task(task.task_id).attempts
+    assert attempt.state is AttemptState.RUNNING
+    facts = (attempt.session, attempt.ray_job_id, attempt.node_ip, attempt.node_id)
+    assert facts == (
+        "s1",
+        "01",
+        "10.0.0.7",
+        "n1",
+    )
+    assert attempt.started_at == running.started_at
+    assert [kind for kind, _ in events(world, task)] == ["move"] * 4
+    assert "runs on 10.0.0.7" in events(world, task)[-1][1]
+
+
+def test_a_driver_that_was_never_seen_pending(world: World, task: Task) -> None:
+    name = admit(world, task)
+    assert world.service.apply([Advance(name, running=True)]) == [True]
+    assert world.task(task.task_id).state is TaskState.RUNNING
+
+
+@pytest.mark.parametrize(
+    ("outcome", "state"),
+    [
+        (Outcome.SUCCEEDED, TaskState.SUCCEEDED),
+        (Outcome.APPLICATION, TaskState.FAILED),
+        (Outcome.CANCELED, TaskState.CANCELED),
+    ],
+)
+def test_ends_that_are_final(world: World, task: Task, outcome: Outcome, state: TaskState) -> None:
+    name = admit(world, task)
+    world.clock.advance(9)
+    assert world.service.apply([End(name, outcome, "exit code 1: boom", 1)]) == [True]
+    ended = world.task(task.task_id)
+    assert (ended.state, ended.ended_at) == (state, world.clock.now)
+    (attempt,) = ended.attempts
+    assert (attempt.state, attempt.outcome, attempt.exit_code) == (AttemptState.ENDED, outcome, 1)
+    late: list[Change] = [
+        End(name, Outcome.SUCCEEDED, ""), Advance(name, running=True), world.admission(ended),
+        Hold(task.task_id, "x", None, None),
+    ]  # fmt: skip
+    assert world.service.apply(late) == [False] * 4
+    assert world.task(task.task_id) == ended
+
+
+def test_losses_go_back_to_the_old_place_until_the_budget_is_spent(world: World, task: Task) -> None:
+    younger = world.submit(world.user("bob"))
+    for loss in (1, 2):
+        name = admit(world, task)
+        assert name.endswith(f"--a{loss:02d}")
+        assert world.service.apply([End(name, Outcome.INFRASTRUCTURE, "node died")]) == [True]
+        back = world.task(task.task_id)
+        assert (back.state, back.losses, back.reason) == (TaskState.QUEUED, loss, "node died")
+        assert [one.task_id for one in world.service.waiting()] == [task.task_id, younger.task_id]
+        assert f"(loss {loss} of 2;" in events(world, task)[-1][1]
+    assert world.service.apply([End(admit(world, task), Outcome.INFRASTRUCTURE, "node died")]) == [True]
+    failed = world.task(task.task_id)
+    assert (failed.state, failed.losses, len(failed.attempts)) == (TaskState.FAILED, 3, 3)
+    assert "budget is 2" in (failed.reason or "")
+
+
+def test_refusals_wait_longer_each_time(world: World, task: Task) -> None:
+    for wait in (60, 120, 200, 200):
+        name = admit(world, task)
+        assert world.service.apply([End(name, Outcome.INSUFFICIENT_RESOURCES, "4 > 2", 1)]) == [True]
+        held = world.task(task.task_id)
+        assert (held.state, held.losses) == (TaskState.PENDING_RESOURCES, 0)
+        assert held.not_before == held.next_retry_at
+        assert wait <= (held.not_before or 0) - world.clock.now <= wait * 1.2
+        world.clock.advance(300)
+
+
+def test_a_note_changes_nothing_but_the_events(world: World, task: Task) -> None:
+    before = world.task(task.task_id)
+    notes = [Note(task.task_id, "resuming from step 40", "x"), Note("argus-none", "x")]
+    assert world.service.apply(notes) == [
+        True, False,
+    ]  # fmt: skip
+    assert world.task(task.task_id) == before
+    assert events(world, task)[-1] == ("note", "resuming from step 40")
+
+
+def test_a_whole_life_in_one_batch(world: World, task: Task) -> None:
+    first = world.admission(task)
+    second = Admit(task.task_id, 2, f"{task.task_id}--a02", first.job_root[:-1] + "2", (), ())
+    changes: list[Change] = [
+        first,
+        Advance(first.submission_id, running=False),
+        Advance(first.submission_id, running=True),
+        End(first.submission_id, Outcome.INFRASTRUCTURE, "lost"),
+        second,
+        End(first.submission_id, Outcome.SUCCEEDED, "of the wrong attempt"),
+        End(second.submission_id, Outcome.SUCCEEDED, ""),
+    ]
+    assert world.service.apply(changes) == [True, True, True, True, True, False, True]
+    assert world.task(task.task_id).state is TaskState.SUCCEEDED
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        Hold("argus-none", "x", None, None),
+        Advance("argus-none--a01", running=True),
+        Advance("nonsense", running=True),
+        End("argus-none--a01", Outcome.SUCCEEDED, ""),
+        End("", Outcome.SUCCEEDED, ""),
+    ],
+)
+def test_changes_about_what_is_not_there(world: World, change: Change) -> None:
+    assert world.service.apply([change]) == [False]
+
+
+def test_an_attempt_number_that_does_not_exist(world: World, task: Task) -> None:
+    admit(world, task)
+    late: list[Change] = [
+        Advance(f"{task.task_id}--a02", running=True),
+        End(f"{task.task_id}--a02", Outcome.SUCCEEDED, ""),
+    ]
+    assert world.service.apply(late) == [False, False]
+
+
+def test_the_messages_are_for_people(world: World, task: Task) -> None:
+    name = admit(world, task)
+    world.service.apply(
+        [Advance(name, running=True), End(name, Outcome.APPLICATION, "exit code 1: no such file", 1)]
+    )
+    assert [message for _, message in events(world, task)] == [
+        "accepted: sft on 1 x 4 GPUs",
+        "admitted: attempt a01 starts",
+        "attempt a01 runs",
+        "attempt a01 has ended: the program failed: exit code 1: no such file",
+    ]
+
+
+def test_a_fenced_service_applies_and_answers_nothing(world: World, task: Task) -> None:
+    note = Path(f"{world.database}.owner")
+    claim = note.read_bytes()
+    note.write_bytes(b"another")
+    with pytest.raises(StaleWriter):
+        world.service.apply([world.admission(task)])
+    with pytest.raises(StaleWriter):
+        world.service.handle_many([(actions.Credential(actions.Role.ADMIN), actions.WhoAmI())] * 2)
+    with pytest.raises(StaleWriter):
+        world.service.ping()
+    note.write_bytes(claim)
+    assert world.task(task.task_id).state is TaskState.QUEUED
+
+
+@pytest.fixture
+def big(tmp_path: Path) -> Iterator[World]:
+    numbers = iter(range(2**31))  # task ids that do not collide
+    limits = {"waiting_tasks": 5000, "waiting_tasks_per_user": 5000}
+    yield from checked_service(
+        tmp_path,
+        settings={"limits": limits},
+        entropy=lambda n: (next(numbers).to_bytes(8, "little") * 4)[:n],
+    )
+
+
+def test_a_long_line_takes_few_statements(big: World) -> None:
+    service = big.service
+    alice = big.user("alice")
+    for _ in range(10):
+        big.clock.advance(1)
+        answers = service.handle_many([(alice, actions.SubmitTask(big.spec()))] * 500)
+        assert all(isinstance(answer, actions.Submitted) for answer in answers)
+    statements: list[str] = []
+    with big.store.transaction() as db:
+        db.set_trace_callback(statements.append)
+
+    def count() -> int:
+        # A trigger shows up as the statement that fired it, once more.
+        n = sum(text != before for text, before in zip(statements, ["", *statements], strict=False))
+        statements.clear()
+        return n
+
+    count()
+    line = service.waiting()
+    assert len(line) == 5000
+    assert count() <= 6
+    assert service.handle(alice, actions.ListTasks(limit=500))
+    assert count() <= 10
+    assert len(service.handle(alice, actions.ShowQueue())) == 5000  # type: ignore[arg-type]
+    assert count() <= 10
+    view = service.handle(alice, actions.ExplainTask(line[-1].task_id))
+    assert isinstance(view, actions.Explanation)
+    assert (view.position, len(view.own_ahead)) == (5000, 4999)
+    assert count() <= 12
+    holds = [Hold(task.task_id, "why", None, None) for task in line]
+    assert all(service.apply(holds))
+    # A savepoint and its release, the row, its event.
+    assert count() <= 4 * 5000 + 10
+    assert all(service.apply(holds))
+    assert count() <= 2 * 5000 + 10
+    db.set_trace_callback(None)
+
+
+def test_events_are_told_to_the_owner(world: World, task: Task) -> None:
+    who = world.issue("alice")[0]
+    told = world.service.handle(who, actions.TaskEvents(task.task_id))
+    assert isinstance(told, tuple)
+    assert [event.message for event in told if isinstance(event, Event)] == ["accepted: sft on 1 x 4 GPUs"]

@@ -1,0 +1,120 @@
+"""Random walks over all that can be asked and reported: never an illegal state, an end is final, the line
+keeps its order, and a restart in between changes nothing."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from builders import ADMIN, World, make_service, memory_folder
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from sanity import sanity_check
+
+from argus_ray.core import actions, ids, paths
+from argus_ray.core.actions import Action, Credential, Submitted
+from argus_ray.core.errors import ArgusError
+from argus_ray.core.lifecycle import Admit, Advance, Change, End, Hold, Note
+from argus_ray.core.states import Outcome, TaskState
+
+INDEX = st.integers(0, 7)
+NUMBER = st.integers(1, 4)
+
+
+class Walk(RuleBasedStateMachine):
+    @initialize()
+    def begin(self) -> None:
+        self.place = Path(tempfile.mkdtemp(dir=memory_folder())).resolve()
+        options = {
+            "scheduling": {"max_losses": 1},
+            "limits": {"waiting_tasks": 6, "waiting_tasks_per_user": 4},
+        }
+        self.world: World = make_service(self.place, settings=options)
+        self.users = [self.world.user("alice"), self.world.user("bob")]
+        self.tasks: list[str] = []
+        self.final: dict[str, object] = {}
+
+    def name(self, index: int) -> str:
+        return self.tasks[index % len(self.tasks)] if self.tasks else "argus-none"
+
+    def call(self, who: Credential, *asked: Action) -> None:
+        for answer in self.world.service.handle_many([(who, action) for action in asked]):
+            if isinstance(answer, Submitted) and answer.created:
+                self.tasks.append(answer.task.task_id)
+            if isinstance(answer, ArgusError):
+                assert answer.code in ("queue_full", "task_not_found", "idempotency_conflict")
+
+    @rule(user=st.integers(0, 1), keys=st.lists(st.sampled_from([None, "a", "b"]), min_size=1, max_size=3))
+    def submit(self, user: int, keys: list[str | None]) -> None:
+        self.call(self.users[user], *[actions.SubmitTask(self.world.spec(), key) for key in keys])
+
+    @rule(user=st.integers(0, 2), index=INDEX)
+    def cancel(self, user: int, index: int) -> None:
+        self.call([*self.users, ADMIN][user], actions.CancelTask(self.name(index)))
+
+    @rule(data=st.data())
+    def apply(self, data: st.DataObject) -> None:
+        changes = [self.change(data) for _ in range(data.draw(st.integers(1, 5)))]
+        self.world.service.apply(changes)
+
+    def change(self, data: st.DataObject) -> Change:
+        name = self.name(data.draw(INDEX))
+        number = data.draw(NUMBER)
+        attempt = ids.submission_id(name, number)
+        kind = data.draw(st.sampled_from(["hold", "admit", "admit", "advance", "end", "note"]))
+        if kind == "hold":
+            return Hold(
+                name, data.draw(st.sampled_from(["x", "y"])), None, data.draw(st.sampled_from([None, 1.0]))
+            )
+        if kind == "admit":
+            task = self.world.service.task(name)
+            owner = task.user_id if task else "alice"
+            if task and data.draw(st.booleans()):
+                number = len(task.attempts) + 1
+                attempt = ids.submission_id(name, number)
+            return Admit(
+                name, number, attempt, paths.job_root(self.world.shared_root, owner, attempt), ("x",), ()
+            )
+        if kind == "advance":
+            return Advance(attempt, data.draw(st.booleans()), session=data.draw(st.sampled_from([None, "s"])))
+        if kind == "end":
+            return End(
+                attempt, data.draw(st.sampled_from(list(Outcome))), data.draw(st.sampled_from(["", "why"])), 1
+            )
+        return Note(name, "a note")
+
+    @rule(seconds=st.integers(-10, 1000))
+    def time_passes(self, seconds: int) -> None:
+        self.world.clock.advance(seconds)
+
+    @rule()
+    def restart(self) -> None:
+        self.world.reopen()
+
+    @precondition(lambda self: hasattr(self, "world"))
+    @invariant()
+    def everything_is_in_order(self) -> None:
+        sanity_check(self.world.store)
+        line = self.world.service.waiting()
+        assert [task.task_id for task in line] == [
+            name for name in self.tasks if name in {t.task_id for t in line}
+        ]
+        assert len(line) <= 6
+        found = {name: self.world.task(name) for name in self.tasks}
+        for name, before in self.final.items():
+            assert found[name].state is before, "an end is final"
+        self.final = {name: task.state for name, task in found.items() if task.state.is_final}
+        for task in found.values():
+            if task.state in (TaskState.SUCCEEDED, TaskState.FAILED):
+                assert task.attempts
+
+    def teardown(self) -> None:
+        if hasattr(self, "world"):
+            self.world.close()
+            shutil.rmtree(self.place)
+
+
+TestWalk = Walk.TestCase
+TestWalk.settings = settings(max_examples=12, stateful_step_count=25, deadline=None)
