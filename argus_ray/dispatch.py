@@ -145,7 +145,13 @@ class Dispatcher:
             # Whatever may be left of this attempt on a node that we cannot see ends itself at this marker.
             await self.files.forbid_start(attempt.job_root)
         (applied,) = await self.state.apply([end])
-        log.info("%s ended: %s %s (stored: %s)", attempt.submission_id, end.outcome.value, end.reason[:200], applied)
+        log.info(
+            "%s ended: %s %s (stored: %s)",
+            attempt.submission_id,
+            end.outcome.value,
+            end.reason[:200],
+            applied,
+        )
         if known_to_ray:
             try:
                 await self.jobs.forget(attempt.submission_id)
@@ -164,7 +170,9 @@ class Dispatcher:
             self._resubmit_at[key] = now + self.resubmit_s * 2**refusals
             log.warning("Ray refused %s (%d of %d): %s", key, refusals, _MAX_REFUSALS, error)
             if refusals >= _MAX_REFUSALS:
-                await self._end(attempt, End(key, Outcome.INFRASTRUCTURE, f"Ray refused it: {error}"), known_to_ray=False)
+                await self._end(
+                    attempt, End(key, Outcome.INFRASTRUCTURE, f"Ray refused it: {error}"), known_to_ray=False
+                )
         except Exception as error:
             # It may have arrived all the same: the next tick asks for this id before it submits again.
             self._resubmit_at[key] = now + self.resubmit_s
@@ -176,7 +184,7 @@ class Dispatcher:
         alive = {attempt.submission_id for task in active if (attempt := live_attempt(task))}
         for memory in (self._refusals, self._resubmit_at):
             for key in memory.keys() - alive:
-                del memory[key]  # type: ignore[attr-defined]
+                del memory[key]
 
     # --- admit ----------------------------------------------------------------------------------------------------
 

@@ -71,9 +71,7 @@ def spec_yaml(shared_root: str | Path, **overrides: Any) -> str:
         "test_freq": -1,
     }
     fields.update(overrides)
-    return yaml.safe_dump(
-        {name: value for name, value in fields.items() if value is not None}, sort_keys=False
-    )
+    return yaml.safe_dump({name: value for name, value in fields.items() if value is not None}, sort_keys=False)
 
 
 @dataclass

@@ -32,9 +32,7 @@ def sanity_check(store: Store) -> None:
         tasks = db.execute("SELECT * FROM tasks ORDER BY seq").fetchall()
         attempts = _by_task(db.execute("SELECT * FROM attempts ORDER BY task_id, number"))
         events = _by_task(db.execute("SELECT * FROM events ORDER BY event_id"))
-        counts = Counter(
-            {(row["state"], row["user_id"]): row["n"] for row in db.execute("SELECT * FROM task_counts")}
-        )
+        counts = Counter({(row["state"], row["user_id"]): row["n"] for row in db.execute("SELECT * FROM task_counts")})
     for task in tasks:
         _check_events(task, events[task["task_id"]])
         _check_attempts(task, attempts.get(task["task_id"], []))

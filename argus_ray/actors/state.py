@@ -1,4 +1,4 @@
-"""The state actor: the one owner of the database. A shell around Service that keeps calls apart and never dies of one."""
+"""The state actor: the one owner of the database. A shell around Service that no failed call can end."""
 
 from __future__ import annotations
 
@@ -87,9 +87,7 @@ class StateActor:
                 store = Store.open(path, lock_timeout_s=_LOCK_WAIT_S)
             except OSError as error:
                 raise Unavailable(f"the database cannot be opened: {error.strerror}") from error
-            self._service = Service(
-                store, settings, clock=time.time, entropy=secrets.token_bytes, gang_of=gang_of
-            )
+            self._service = Service(store, settings, clock=time.time, entropy=secrets.token_bytes, gang_of=gang_of)
             log.info("opened %s", path)
         return self._service
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Union
 
 from argus_ray.core.model import Attempt, Event, IssuedToken, Task, TokenInfo, User
 from argus_ray.core.states import TaskState
@@ -183,10 +182,25 @@ class FindAttempt:
     attempt: int | None = None
 
 
-Action = Union[
-    WhoAmI, ShowQueue, CreateUser, GetUser, ListUsers, SetUserEnabled, IssueToken, ListTokens, RevokeToken,
-    RequireAdmin, SubmitTask, GetTask, ListTasks, ExplainTask, CancelTask, TaskEvents, FindAttempt,
-]  # fmt: skip
+Action = (
+    WhoAmI
+    | ShowQueue
+    | CreateUser
+    | GetUser
+    | ListUsers
+    | SetUserEnabled
+    | IssueToken
+    | ListTokens
+    | RevokeToken
+    | RequireAdmin
+    | SubmitTask
+    | GetTask
+    | ListTasks
+    | ExplainTask
+    | CancelTask
+    | TaskEvents
+    | FindAttempt
+)
 
 
 # --- results ------------------------------------------------------------------------------------------------------
@@ -230,7 +244,18 @@ class Explanation:
     active_tasks: int
 
 
-Result = Union[
-    Principal, User, tuple[User, ...], IssuedToken, TokenInfo, tuple[TokenInfo, ...], Submitted, TaskView, TaskPage,
-    Explanation, tuple[QueueEntry, ...], tuple[Event, ...], tuple[TaskState, Union[Attempt, None]],
-]  # fmt: skip
+Result = (
+    Principal
+    | User
+    | tuple[User, ...]
+    | IssuedToken
+    | TokenInfo
+    | tuple[TokenInfo, ...]
+    | Submitted
+    | TaskView
+    | TaskPage
+    | Explanation
+    | tuple[QueueEntry, ...]
+    | tuple[Event, ...]
+    | tuple[TaskState, Attempt | None]
+)

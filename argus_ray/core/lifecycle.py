@@ -7,7 +7,6 @@ still where the scheduler saw them (a guarded update): a change that came too la
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Union
 
 from argus_ray.core.model import Task
 from argus_ray.core.states import Cause, Outcome, TaskState
@@ -80,7 +79,7 @@ class Note:
     submission_id: str | None = None
 
 
-Change = Union[Hold, Admit, Advance, End, Note]
+Change = Hold | Admit | Advance | End | Note
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import Enum
-from typing import Union
 
 from argus_ray.core.lifecycle import Advance, End
 from argus_ray.core.model import Attempt
@@ -84,7 +83,7 @@ class Wait:
     """Nothing follows yet."""
 
 
-Verdict = Union[Submit, Stop, Wait, Advance, End]
+Verdict = Submit | Stop | Wait | Advance | End
 
 #: Exit codes of the runner itself (sysexits' temporary failures), see payload/argus_runner.py.
 RUNNER_REFUSED_CANCELED = 75
@@ -174,10 +173,7 @@ def _by_exit_code(attempt: Attempt, code: int, log: str, message: str) -> End:
     if code in (RUNNER_REFUSED_CANCELED, RUNNER_REFUSED_STARTED):
         return _lost(attempt, f"the runner refused to start: {_decisive_lines(log) or _first_line(message)}", code)
     tail = log[-65536:]
-    refused = None
-    for refused in _INSUFFICIENT.finditer(tail):
-        pass
-    if refused is not None:
+    if refused := _INSUFFICIENT.search(tail):
         return End(attempt.submission_id, Outcome.INSUFFICIENT_RESOURCES, f"verl: {refused.group()}", code)
     if lost := _LOST.search(tail):
         return _lost(attempt, lost.group().strip(), code)

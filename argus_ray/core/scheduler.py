@@ -158,8 +158,7 @@ class _Pool:
         most_gpus = max(node.gpus_total for node in self._workers)
         if most_gpus < gang.gpus_per_node:
             return (
-                f"no node has {gang.gpus_per_node} GPUs: "
-                f"the largest of {_nodes(len(self._workers))} has {most_gpus:g}"
+                f"no node has {gang.gpus_per_node} GPUs: the largest of {_nodes(len(self._workers))} has {most_gpus:g}"
             )
         able = sum(_has(node, gang) for node in self._empty)
         if able < gang.nnodes:

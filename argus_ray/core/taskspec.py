@@ -8,13 +8,24 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from argus_ray.core import paths
 from argus_ray.core.errors import BodyTooLarge, FieldError, InvalidSpec
 
 #: Bytes of UTF-8. A TaskSpec is some hundred bytes.
 MAX_SPEC_BYTES = 64 * 1024
+
+#: Of the YAML scanner. A TaskSpec has 13 fields of four tokens each.
+_MAX_TOKENS = 1000
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}(?:/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?")
 
@@ -105,11 +116,20 @@ class _StrictLoader(yaml.SafeLoader):
     """SafeLoader that also refuses duplicate keys, and anchors and aliases (a flat mapping needs none, and they
     are how a small document becomes a huge one)."""
 
+    _fetched = 0
+
+    def fetch_more_tokens(self) -> Any:
+        self._fetched += 1
+        if self._fetched > _MAX_TOKENS:
+            # PyYAML's scanner takes quadratic time on deep nesting: 5,000 brackets would hold everybody up for 1 s.
+            raise yaml.YAMLError("has far more keys, values and brackets than a TaskSpec can have")
+        return super().fetch_more_tokens()
+
     def compose_node(self, parent: Any, index: Any) -> Any:
         event = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
             raise yaml.YAMLError(f"anchors and aliases are not allowed (line {event.start_mark.line + 1})")
-        return super().compose_node(parent, index)  # type: ignore[no-untyped-call]
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen = set()

@@ -68,9 +68,7 @@ def gang_of(spec: TaskSpec) -> Gang:
     )
 
 
-def launch(
-    spec: TaskSpec, site: Site, *, submission_id: str, job_root: str, resume_from: str | None = None
-) -> Launch:
+def launch(spec: TaskSpec, site: Site, *, submission_id: str, job_root: str, resume_from: str | None = None) -> Launch:
     """The attempt `submission_id`, writing under `job_root` only. `resume_from` is a `.../global_step_N`
     folder."""
     python = (site.worker_python, "-u")
@@ -280,9 +278,7 @@ _FP32 = "+{}.mixed_precision={{param_dtype:fp32,reduce_dtype:fp32,buffer_dtype:f
 
 #: Words that Hydra's grammar reads as the text that they are: an absolute path, or a name with a letter in
 #: front that is none of its literals.
-_PLAIN = re.compile(
-    r"/[A-Za-z0-9._/-]+|(?!(?:null|true|false|inf|nan)$)[A-Za-z][A-Za-z0-9_-]*", re.IGNORECASE
-)
+_PLAIN = re.compile(r"/[A-Za-z0-9._/-]+|(?!(?:null|true|false|inf|nan)$)[A-Za-z][A-Za-z0-9_-]*", re.IGNORECASE)
 #: Inside quotes these would still mean something to Hydra (escape) or OmegaConf (interpolation).
 _NEVER = re.compile(r"['\"\\$]|[^ -~]")
 

@@ -58,9 +58,7 @@ def create_app(
         version=argus_ray.__version__,
         description="Training tasks on a Ray cluster. Errors are RFC 9457 problems with a stable `code`.",
         middleware=[
-            Middleware(
-                Edge, internal_error=problems.internal_error, clock=clock, sets_request_id=sets_request_id
-            )
+            Middleware(Edge, internal_error=problems.internal_error, clock=clock, sets_request_id=sets_request_id)
         ],
         lifespan=lifespan,
         redoc_url=None,
@@ -98,9 +96,7 @@ def _describe(app: FastAPI) -> None:
     def openapi() -> dict[str, Any]:
         if not document:
             document.update(
-                get_openapi(
-                    title=app.title, version=app.version, description=app.description, routes=app.routes
-                )
+                get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
             )
             for operation in (op for path in document["paths"].values() for op in path.values()):
                 operation["responses"].pop("422", None)

@@ -46,9 +46,7 @@ class Tokens:
         warnings: list[str] = []
         for name, value in values.items():
             if not _SENDABLE.fullmatch(value):
-                problems.append(
-                    f"{name}: must be 1 to 512 visible ASCII characters, without spaces or line ends"
-                )
+                problems.append(f"{name}: must be 1 to 512 visible ASCII characters, without spaces or line ends")
             elif len(value) < MIN_TOKEN_LENGTH:
                 rule = f"{name}: is shorter than {MIN_TOKEN_LENGTH} characters"
                 (warnings if name.startswith(_LEGACY_PREFIX) else problems).append(rule)
@@ -59,14 +57,10 @@ class Tokens:
             if internal and values.get(name) == internal
         ]
         if problems:
-            raise ConfigError(
-                "the tokens in the environment:\n" + "\n".join(f"  {rule}" for rule in problems)
-            )
+            raise ConfigError("the tokens in the environment:\n" + "\n".join(f"  {rule}" for rule in problems))
         admin = tuple(values[name] for name in names.admin if name in values)
         if not admin and not internal:
-            warnings.append(
-                f"none of {', '.join((*names.admin, names.internal))} is set: nobody can administer Argus"
-            )
+            warnings.append(f"none of {', '.join((*names.admin, names.internal))} is set: nobody can administer Argus")
         return cls(admin, internal, tuple(warnings))
 
 

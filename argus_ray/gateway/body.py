@@ -99,9 +99,7 @@ def _too_large(limit: int) -> BodyTooLarge:
 
 def _parse(raw: bytes) -> Any:
     try:
-        return json.loads(
-            raw.decode("utf-8"), object_pairs_hook=_without_duplicates, parse_constant=_no_constant
-        )
+        return json.loads(raw.decode("utf-8"), object_pairs_hook=_without_duplicates, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         rule = str(error) if isinstance(error, _BrokenRule) else "must be JSON in UTF-8"
         raise InvalidRequest("The body is not valid JSON.", [FieldError("(body)", rule)]) from None

@@ -81,9 +81,7 @@ class BatchingControlPlane:
     and only the caller knows whether a repetition is safe. Belongs to one event loop.
     """
 
-    def __init__(
-        self, send: Send, *, max_batch: int = 64, max_queued: int = 1024, timeout_s: float = 10.0
-    ) -> None:
+    def __init__(self, send: Send, *, max_batch: int = 64, max_queued: int = 1024, timeout_s: float = 10.0) -> None:
         """`timeout_s` bounds each call, its wait in the queue included, and each batch."""
         self._send = send
         self._max_batch = max_batch
@@ -142,9 +140,7 @@ class BatchingControlPlane:
             if len(results) != len(batch):
                 raise RuntimeError(f"{len(results)} answers to {len(batch)} requests")
         except Exception as error:
-            _log.warning(
-                "a batch of %d requests has no answer: %s", len(batch), type(error).__name__, exc_info=error
-            )
+            _log.warning("a batch of %d requests has no answer: %s", len(batch), type(error).__name__, exc_info=error)
             results = [Unavailable(UNKNOWN_OUTCOME) for _ in batch]
         for item, result in zip(batch, results, strict=True):
             # Done already: its caller has timed out or left, which is no concern of the others.

@@ -54,6 +54,7 @@ class Gateway:
             readiness=parts.readiness,
             wake=parts.wake,
             clock=time.time,
+            sets_request_id=False,  # Serve sets X-Request-ID itself
         )
 
 

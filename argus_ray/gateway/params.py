@@ -93,9 +93,7 @@ class EventsQuery(_Page):
 
 
 class LogQuery(_Query):
-    attempt: str = Field(
-        default="latest", pattern=r"^(latest|[1-9][0-9]{0,5})$", description="`latest`, or its number"
-    )
+    attempt: str = Field(default="latest", pattern=r"^(latest|[1-9][0-9]{0,5})$", description="`latest`, or its number")
     tail: int = Field(default=2000, ge=1, le=1_000_000, description="Lines from the end")
 
     @property

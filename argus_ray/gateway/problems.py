@@ -94,9 +94,7 @@ def document(error: ArgusError, request_id: str) -> dict[str, Any]:
     return content
 
 
-def response(
-    request: Request, error: ArgusError, headers: Mapping[str, str] | None = None, **extra: Any
-) -> Response:
+def response(request: Request, error: ArgusError, headers: Mapping[str, str] | None = None, **extra: Any) -> Response:
     """The HTTP answer to an error; `extra` are further members of the document."""
     content = document(error, facts_of(request.scope).request_id) | extra
     all_headers = dict(headers or {})

@@ -15,9 +15,7 @@ from argus_ray.gateway import files
 _WINDOW = 64 * 1024
 #: The spec was valid when it was accepted, and a flat mapping; reading it all again for one number would cost
 #: more than the rest of the answer.
-_TOTAL = re.compile(
-    r"(?:^|[{,])[ \t]*[\"']?total_training_steps[\"']?[ \t]*:[ \t]*(\d{1,9})[ \t]*(?:$|[,}#\r])", re.M
-)
+_TOTAL = re.compile(r"(?:^|[{,])[ \t]*[\"']?total_training_steps[\"']?[ \t]*:[ \t]*(\d{1,9})[ \t]*(?:$|[,}#\r])", re.M)
 
 
 @dataclass(frozen=True)

@@ -62,9 +62,7 @@ class StreamLimit:
     def acquire(self, caller: str) -> Callable[[], None]:
         """Take a place; the answer gives it back (once, however often it is called). Raises Unavailable."""
         if self.open >= self._total or self._open[caller] >= self._per_caller:
-            raise Unavailable(
-                "Too many log streams are open. Close one, or read the log without following it."
-            )
+            raise Unavailable("Too many log streams are open. Close one, or read the log without following it.")
         self._open[caller] += 1
         places = [caller]
 

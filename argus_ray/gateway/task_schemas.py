@@ -188,9 +188,7 @@ def _why(found: Explanation) -> str:
         return f"The task is {task.state.value}{because}"
     ahead = len(found.own_ahead) + found.others_ahead
     line = (
-        "it is at the head of the line"
-        if not ahead
-        else f"{ahead} ahead of it, {len(found.own_ahead)} of them yours"
+        "it is at the head of the line" if not ahead else f"{ahead} ahead of it, {len(found.own_ahead)} of them yours"
     )
     return f"The task waits for {task.gang.gpus} GPUs; {line}{because}"
 

@@ -144,6 +144,13 @@ class OneMachine:
         ours.write_text(text)
         self._spawn("serve", [str(_BIN / "serve"), "run", str(ours)])
 
+    def deploy(self, config: Path, timeout_s: float = 120) -> None:
+        """`serve deploy`: replace the running application by what this file says, and return at once."""
+        command = [str(_BIN / "serve"), "deploy", str(config), "--address", self.dashboard]
+        done = subprocess.run(command, env=self.environment(), capture_output=True, timeout=timeout_s, check=False)
+        if done.returncode:
+            raise NotStarted(f"serve deploy: {done.stderr.decode(errors='replace')[-2000:]}")
+
     def wait_for_service(self, timeout_s: float = 180) -> None:
         """Until /readyz says so."""
         self._wait("serve", lambda: _answers(f"{self.url}/readyz"), timeout_s)

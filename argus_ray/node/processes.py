@@ -6,6 +6,7 @@ do (new session, new parent). So nothing is ever ended by its name, and nothing 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -18,7 +19,12 @@ MARK = "ARGUS_INSTANCE"
 
 def marked(mark: str) -> list[int]:
     """Ids of the live processes that carry this mark, without the caller."""
-    wanted = f"{MARK}={mark}".encode()
+    return with_variable(MARK, mark)
+
+
+def with_variable(name: str, value: str) -> list[int]:
+    """Ids of the live processes that were started with this environment variable, without the caller."""
+    wanted = f"{name}={value}".encode()
     found = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
@@ -90,7 +96,5 @@ def reap() -> None:
 
 
 def _signal(pid: int, number: int) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.kill(pid, number)
-    except (ProcessLookupError, PermissionError):
-        pass

@@ -67,9 +67,7 @@ class Node:
             probe.bind((self._ip, 0))
             return self._ip, int(probe.getsockname()[1])
 
-    def start(
-        self, command: list[str], cwd: str, shared: dict[str, str], first_rank: int, count: int
-    ) -> None:
+    def start(self, command: list[str], cwd: str, shared: dict[str, str], first_rank: int, count: int) -> None:
         self._exit_code = 0
         self._processes = []
         environment = {"OMP_NUM_THREADS": "1", **self._interface(), **os.environ, **shared}

@@ -14,9 +14,7 @@ if not hasattr(verl.utils.model, "load_valuehead_model"):
     raise ImportError("this version of verl has no load_valuehead_model: argus_verl_critic does not know it")
 
 
-def load_valuehead_model(
-    local_path: str, torch_dtype: Any, model_config: Any, trust_remote_code: bool
-) -> Any:
+def load_valuehead_model(local_path: str, torch_dtype: Any, model_config: Any, trust_remote_code: bool) -> Any:
     from transformers import AutoModelForTokenClassification
 
     return AutoModelForTokenClassification.from_pretrained(

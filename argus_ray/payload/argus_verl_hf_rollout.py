@@ -99,9 +99,7 @@ class Replica(RolloutReplica):
 class ServerAdapter(BaseRollout):
     """In the training process of the same rank: sends the new weights."""
 
-    def __init__(
-        self, config: Any, model_config: Any, device_mesh: Any, replica_rank: int = -1, **_: Any
-    ) -> None:
+    def __init__(self, config: Any, model_config: Any, device_mesh: Any, replica_rank: int = -1, **_: Any) -> None:
         super().__init__(config, model_config, device_mesh)
         # One process a replica; -1 leaves it to the process, as in verl's own adapters.
         self._replica_rank = replica_rank if replica_rank >= 0 else int(os.environ["RANK"])

@@ -28,11 +28,7 @@ def authenticate(turn: Turn, who: Credential) -> Principal:
     # not choose their SHA-256, so a longer common prefix leads to no better guess. The row is compared in
     # constant time all the same, so that no collation or affinity of SQL ever decides who is who.
     bearer = None if who.digest is None else tokens.by_digest(turn.db, who.digest)
-    if (
-        who.digest is None
-        or bearer is None
-        or not hmac.compare_digest(bearer.digest.encode(), who.digest.encode())
-    ):
+    if who.digest is None or bearer is None or not hmac.compare_digest(bearer.digest.encode(), who.digest.encode()):
         raise Unauthenticated
     info = bearer.info
     if info.revoked_at is not None or (info.expires_at is not None and turn.now >= info.expires_at):

@@ -58,9 +58,7 @@ def issue_token(turn: Turn, action: IssueToken) -> IssuedToken:
         raise _invalid("ttl_s", "must be a number of seconds above 0, and at most a hundred years")
     limit = turn.ports.settings.limits.tokens_per_user
     if tokens.count_live(turn.db, user.user_id, turn.now) >= limit:
-        raise InvalidRequest(
-            f"the user has {limit} tokens that are valid, which is the limit: revoke one first"
-        )
+        raise InvalidRequest(f"the user has {limit} tokens that are valid, which is the limit: revoke one first")
     token = ids.make_token(turn.ports.entropy(32))
     info = TokenInfo(
         token_id=f"tok-{turn.ports.entropy(8).hex()}",

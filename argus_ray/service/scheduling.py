@@ -92,9 +92,7 @@ def _hold(turn: Turn, task: Task, change: Hold) -> bool:
         return True
     if task.state is TaskState.QUEUED:
         check_move(task.state, held.state, Cause.DOES_NOT_FIT)
-        return tasks.move(
-            turn.db, task, replace(held, updated_at=turn.now), Cause.DOES_NOT_FIT, change.reason
-        )
+        return tasks.move(turn.db, task, replace(held, updated_at=turn.now), Cause.DOES_NOT_FIT, change.reason)
     if change.reason == task.reason:
         return tasks.update(turn.db, task, held)
     if not tasks.update(turn.db, task, replace(held, updated_at=turn.now)):
@@ -108,9 +106,7 @@ def _admit(turn: Turn, task: Task, change: Admit) -> bool:
         return False
     root = paths.job_root(turn.ports.settings.shared_root, task.user_id, change.submission_id)
     if change.submission_id != ids.submission_id(task.task_id, change.number) or change.job_root != root:
-        raise ValueError(
-            f"the attempt {change.submission_id} in {change.job_root} is not attempt {change.number}"
-        )
+        raise ValueError(f"the attempt {change.submission_id} in {change.job_root} is not attempt {change.number}")
     check_move(task.state, TaskState.SUBMITTING, Cause.ADMITTED)
     attempt = Attempt(
         submission_id=change.submission_id,
@@ -161,9 +157,7 @@ def _end(turn: Turn, task: Task, change: End) -> bool:
         # Cancel is final, also for one that was about to succeed. What happened is told, not lost.
         reason = change.reason
         if change.outcome is not Outcome.CANCELED:
-            reason = f"canceled, but {_OUTCOME_WORDS[change.outcome]} first: {change.reason}".removesuffix(
-                ": "
-            )
+            reason = f"canceled, but {_OUTCOME_WORDS[change.outcome]} first: {change.reason}".removesuffix(": ")
         if not attempts.end(turn.db, attempt.state, change, Outcome.CANCELED, reason, turn.now):
             return False
         message = f"{name} has ended, as its task was canceled: {reason}".removesuffix(": ")

@@ -120,9 +120,7 @@ class Service:
     # --- within ---
 
     def _turn(self, db: sqlite3.Connection, specs: Specs | None = None, used: set[str] | None = None) -> Turn:
-        return Turn(
-            db, self._ports.clock(), self._ports, specs or Specs(self._ports), set() if used is None else used
-        )
+        return Turn(db, self._ports.clock(), self._ports, specs or Specs(self._ports), set() if used is None else used)
 
     def _read_specs(self, calls: Sequence[Call]) -> Specs:
         """Parse the bodies of callers that may submit, outside of the transaction that will accept them:

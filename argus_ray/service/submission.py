@@ -30,9 +30,7 @@ def is_new(turn: Turn, principal: Principal, action: SubmitTask) -> bool:
     if principal.user_id is None:
         return False
     key = action.idempotency_key
-    return key is None or (
-        _KEY.fullmatch(key) is not None and tasks.by_key(turn.db, principal.user_id, key) is None
-    )
+    return key is None or (_KEY.fullmatch(key) is not None and tasks.by_key(turn.db, principal.user_id, key) is None)
 
 
 def submit(turn: Turn, principal: Principal, action: SubmitTask) -> Submitted:

@@ -72,16 +72,13 @@ def advance(
 def stop(db: sqlite3.Connection, submission_id: str) -> bool:
     """The task was canceled: the live attempt waits for its end."""
     cursor = db.execute(
-        "UPDATE attempts SET state = 'STOPPING'"
-        " WHERE submission_id = ? AND state NOT IN ('STOPPING', 'ENDED')",
+        "UPDATE attempts SET state = 'STOPPING' WHERE submission_id = ? AND state NOT IN ('STOPPING', 'ENDED')",
         (submission_id,),
     )
     return cursor.rowcount == 1
 
 
-def end(
-    db: sqlite3.Connection, old: AttemptState, facts: End, outcome: Outcome, reason: str, now: float
-) -> bool:
+def end(db: sqlite3.Connection, old: AttemptState, facts: End, outcome: Outcome, reason: str, now: float) -> bool:
     """False: the attempt is no longer in state `old`."""
     cursor = db.execute(
         "UPDATE attempts SET state = 'ENDED', ended_at = ?, outcome = ?, exit_code = ?, reason = ?"

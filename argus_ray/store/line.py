@@ -24,8 +24,7 @@ def waiting(db: sqlite3.Connection, limit: int) -> tuple[Task, ...]:
 def active(db: sqlite3.Connection) -> tuple[Task, ...]:
     """Tasks with an attempt that is not over, oldest first, with attempts. Bounded by the cluster's size."""
     rows = db.execute(
-        "SELECT tasks.* FROM attempts CROSS JOIN tasks USING (task_id)"
-        " WHERE attempts.state <> 'ENDED' ORDER BY seq"
+        "SELECT tasks.* FROM attempts CROSS JOIN tasks USING (task_id) WHERE attempts.state <> 'ENDED' ORDER BY seq"
     )
     return with_attempts(db, rows.fetchall())
 

@@ -104,9 +104,7 @@ class Store:
         row = self._db.execute("SELECT epoch, writer_id FROM writer").fetchone()
         if row is None or (row["epoch"], row["writer_id"]) != (self.epoch, self._writer_id):
             stored = "none" if row is None else row["epoch"]
-            raise StaleWriter(
-                f"this writer has epoch {self.epoch}, and the database was taken over (epoch {stored})"
-            )
+            raise StaleWriter(f"this writer has epoch {self.epoch}, and the database was taken over (epoch {stored})")
 
     def close(self) -> None:
         """Idempotent. Everything that was answered is on disk already."""

@@ -20,8 +20,7 @@ class Bearer:
 
 def add(db: sqlite3.Connection, info: TokenInfo, digest: str) -> None:
     db.execute(
-        "INSERT INTO tokens (token_id, user_id, digest, label, created_at, expires_at)"
-        " VALUES (?, ?, ?, ?, ?, ?)",
+        "INSERT INTO tokens (token_id, user_id, digest, label, created_at, expires_at) VALUES (?, ?, ?, ?, ?, ?)",
         (info.token_id, info.user_id, digest, info.label, info.created_at, info.expires_at),
     )
 
@@ -35,9 +34,7 @@ def by_digest(db: sqlite3.Connection, digest: str) -> Bearer | None:
 
 
 def find(db: sqlite3.Connection, user_id: str, token_id: str) -> TokenInfo | None:
-    row = db.execute(
-        "SELECT * FROM tokens WHERE token_id = ? AND user_id = ?", (token_id, user_id)
-    ).fetchone()
+    row = db.execute("SELECT * FROM tokens WHERE token_id = ? AND user_id = ?", (token_id, user_id)).fetchone()
     return None if row is None else _info(row)
 
 
@@ -63,9 +60,7 @@ def revoke(db: sqlite3.Connection, token_id: str, now: float) -> None:
 
 
 def touch(db: sqlite3.Connection, token_ids: Iterable[str], now: float) -> None:
-    db.executemany(
-        "UPDATE tokens SET last_used_at = ? WHERE token_id = ?", ((now, token_id) for token_id in token_ids)
-    )
+    db.executemany("UPDATE tokens SET last_used_at = ? WHERE token_id = ?", ((now, token_id) for token_id in token_ids))
 
 
 def _info(row: sqlite3.Row) -> TokenInfo:

@@ -10,8 +10,7 @@ from argus_ray.core.model import User, UserState
 def add(db: sqlite3.Connection, user: User) -> bool:
     """False: a user with this id exists already, and nothing was changed."""
     cursor = db.execute(
-        "INSERT INTO users (user_id, display_name, state, created_at)"
-        " VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        "INSERT INTO users (user_id, display_name, state, created_at) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
         (user.user_id, user.display_name, user.state.value, user.created_at),
     )
     return cursor.rowcount == 1
@@ -29,9 +28,7 @@ def all_but(db: sqlite3.Connection, hidden: str) -> tuple[User, ...]:
 
 
 def set_state(db: sqlite3.Connection, user_id: str, state: UserState) -> None:
-    db.execute(
-        "UPDATE users SET state = ? WHERE user_id = ? AND state <> ?", (state.value, user_id, state.value)
-    )
+    db.execute("UPDATE users SET state = ? WHERE user_id = ? AND state <> ?", (state.value, user_id, state.value))
 
 
 def _user(row: sqlite3.Row) -> User:

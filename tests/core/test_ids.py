@@ -46,9 +46,7 @@ def test_bad_user_ids(user_id: str) -> None:
 
 
 def test_task_id_shows_user_workload_and_utc_time() -> None:
-    assert (
-        ids.task_id("alice", "grpo", 1_800_000_000.9, b"\xab\x01") == "argus-alice-grpo-20270115-080000-ab01"
-    )
+    assert ids.task_id("alice", "grpo", 1_800_000_000.9, b"\xab\x01") == "argus-alice-grpo-20270115-080000-ab01"
 
 
 @given(user_id=USER_IDS, workload=st.sampled_from(["ppo", "grpo", "sft"]), number=st.integers(1, 10_000))

@@ -89,9 +89,7 @@ def test_an_application_failure_quotes_the_end_of_the_log() -> None:
     verdict = judge(attempt(RUNNING), failed(FailureKind.DRIVER), files, "s1")
     assert outcome(verdict) is Outcome.APPLICATION
     assert isinstance(verdict, End)
-    assert verdict.reason.startswith("exit code 1; last lines:") and verdict.reason.endswith(
-        "KeyError: 'messages'"
-    )
+    assert verdict.reason.startswith("exit code 1; last lines:") and verdict.reason.endswith("KeyError: 'messages'")
 
 
 def test_without_a_log_rays_message_is_quoted() -> None:
@@ -106,9 +104,7 @@ def test_the_reason_is_bounded() -> None:
 
 
 def test_verls_own_fit_check_is_not_a_failure() -> None:
-    files = FilesSeen(
-        True, ExitRecord(1), f"Traceback\nray.exceptions.RayTaskError(ValueError)\n{INSUFFICIENT}\n"
-    )
+    files = FilesSeen(True, ExitRecord(1), f"Traceback\nray.exceptions.RayTaskError(ValueError)\n{INSUFFICIENT}\n")
     verdict = judge(attempt(RUNNING), failed(FailureKind.DRIVER), files, "s1")
     assert outcome(verdict) is Outcome.INSUFFICIENT_RESOURCES
     assert isinstance(verdict, End) and "Total available GPUs 0" in verdict.reason
@@ -129,9 +125,7 @@ def test_a_log_that_tells_of_a_lost_node_is_a_loss(line: str) -> None:
     assert outcome(judge(attempt(RUNNING), failed(FailureKind.DRIVER), files, "s1")) is Outcome.INFRASTRUCTURE
 
 
-@pytest.mark.parametrize(
-    "line", ["my raylet-like model died", "the node classifier has died down", "GCS bucket: 403"]
-)
+@pytest.mark.parametrize("line", ["my raylet-like model died", "the node classifier has died down", "GCS bucket: 403"])
 def test_a_log_that_only_sounds_like_it_is_not(line: str) -> None:
     files = FilesSeen(True, ExitRecord(1), line)
     assert outcome(judge(attempt(RUNNING), failed(FailureKind.DRIVER), files, "s1")) is Outcome.APPLICATION
@@ -145,9 +139,7 @@ def test_a_lost_supervisor_is_a_loss(kind: FailureKind, record: ExitRecord | Non
 
 
 def test_a_program_that_had_ended_well_before_its_supervisor_died_succeeded() -> None:
-    verdict = judge(
-        attempt(RUNNING), failed(FailureKind.SUPERVISOR, None), FilesSeen(True, ExitRecord(0)), "s1"
-    )
+    verdict = judge(attempt(RUNNING), failed(FailureKind.SUPERVISOR, None), FilesSeen(True, ExitRecord(0)), "s1")
     assert outcome(verdict) is Outcome.SUCCEEDED
 
 
@@ -158,9 +150,7 @@ def test_a_runner_that_refused_to_start_spends_a_loss_and_not_the_task(code: int
 
 
 def test_a_kill_is_named() -> None:
-    verdict = judge(
-        attempt(RUNNING), failed(FailureKind.DRIVER, 137), FilesSeen(True, ExitRecord(137, 9)), "s1"
-    )
+    verdict = judge(attempt(RUNNING), failed(FailureKind.DRIVER, 137), FilesSeen(True, ExitRecord(137, 9)), "s1")
     assert isinstance(verdict, End) and "signal 9" in verdict.reason and "out of memory" in verdict.reason
 
 
@@ -172,9 +162,7 @@ def test_a_canceled_attempt_is_stopped(status: JobStatus, expected: object) -> N
     assert judge(attempt(STOPPING), JobSeen(status), FilesSeen(), "s1") == expected
 
 
-@pytest.mark.parametrize(
-    "status", [JobStatus.ABSENT, JobStatus.STOPPED, JobStatus.SUCCEEDED, JobStatus.FAILED]
-)
+@pytest.mark.parametrize("status", [JobStatus.ABSENT, JobStatus.STOPPED, JobStatus.SUCCEEDED, JobStatus.FAILED])
 def test_a_canceled_attempt_that_is_over_is_canceled(status: JobStatus) -> None:
     assert outcome(judge(attempt(STOPPING), JobSeen(status), FilesSeen(), "s1")) is Outcome.CANCELED
 

@@ -27,9 +27,7 @@ def test_job_root_derivation_per_user() -> None:
     assert paths.job_root(ROOT, "bob", submission_id) != paths.job_root(ROOT, "alice", submission_id)
 
 
-@pytest.mark.parametrize(
-    "name", ["", ".", "..", "../bob", "a/b", "-a", "a-", "a\0", "a\n", "A", "a.b", "a b", "é"]
-)
+@pytest.mark.parametrize("name", ["", ".", "..", "../bob", "a/b", "-a", "a-", "a\0", "a\n", "A", "a.b", "a b", "é"])
 def test_job_root_takes_safe_names_only(name: str) -> None:
     with pytest.raises(ValueError, match="not a safe folder name"):
         paths.job_root(ROOT, name, "argus-a--a01")
@@ -131,9 +129,7 @@ def test_reject_non_common_inputs(trick: str) -> None:
     of_files = trick == "trailing slash of a file"
     fields = ["train_file", "val_file"] if of_files else ["code_path", "model_id", "train_file", "val_file"]
     with pytest.raises(InvalidSpec) as caught:
-        taskspec.parse(
-            spec_yaml(ROOT, **dict.fromkeys(fields, TRICKS[trick])), shared_root=ROOT, resolve=as_it_is
-        )
+        taskspec.parse(spec_yaml(ROOT, **dict.fromkeys(fields, TRICKS[trick])), shared_root=ROOT, resolve=as_it_is)
     assert [error.field for error in caught.value.fields] == fields
 
 

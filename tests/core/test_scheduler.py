@@ -157,9 +157,7 @@ def test_pending_resources_then_delayed_retry() -> None:
     first = run([big], [HEAD, worker("11")], now=0)
     hold = first.holds[0]
     assert hold.next_retry_at == 60
-    pending = replace(
-        big, state=TaskState.PENDING_RESOURCES, reason=hold.reason, next_retry_at=hold.next_retry_at
-    )
+    pending = replace(big, state=TaskState.PENDING_RESOURCES, reason=hold.reason, next_retry_at=hold.next_retry_at)
     assert run([pending], [HEAD, worker("11")], now=59).holds == (), "nothing new, so nothing is written"
     assert run([pending], [HEAD, worker("11")], now=61).holds[0].next_retry_at == 121
     assert admitted(run([pending], TWO_WORKERS, now=30)) == [1], "a node that joins need not wait for the retry"

@@ -55,8 +55,8 @@ def test_a_model_is_a_hub_id_or_a_common_path() -> None:
 
 
 REQUIRED = [
-    "workload", "code_path", "model_id", "train_file", "val_file", "nnodes", "n_gpus_per_node", "total_epochs",
-    "save_freq", "test_freq",
+    "workload", "code_path", "model_id", "train_file", "val_file", "nnodes", "n_gpus_per_node",
+    "total_epochs", "save_freq", "test_freq",
 ]  # fmt: skip
 
 
@@ -110,9 +110,7 @@ def test_values_that_break_a_rule(field: str, value: Any) -> None:
 
 
 def test_all_broken_rules_at_once() -> None:
-    found = rules(
-        spec_yaml(ROOT, nnodes=0, workload="x", val_file="/etc/passwd", color="red", save_freq=None)
-    )
+    found = rules(spec_yaml(ROOT, nnodes=0, workload="x", val_file="/etc/passwd", color="red", save_freq=None))
     assert set(found) == {"nnodes", "workload", "val_file", "color", "save_freq"}
     assert "under /private/common/" in found["val_file"]
 

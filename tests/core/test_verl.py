@@ -141,9 +141,7 @@ class TestOptions:
 
     @settings(max_examples=30, deadline=None)
     @given(nnodes=st.integers(1, 64), gpus=st.integers(1, 16), device=st.sampled_from(DEVICES))
-    def test_batches_divide_among_any_number_of_gpus(
-        self, workload: str, nnodes: int, gpus: int, device: str
-    ) -> None:
+    def test_batches_divide_among_any_number_of_gpus(self, workload: str, nnodes: int, gpus: int, device: str) -> None:
         task = spec(workload, device, nnodes=nnodes, n_gpus_per_node=gpus)
         given_ = dict(word.split("=", 1) for word in launch(task).command if "=" in word)
         batch = int(given_["data.train_batch_size"])
@@ -198,9 +196,7 @@ def test_what_cannot_be_quoted_is_refused(bad: str) -> None:
         launch(spec().model_copy(update={"train_file": bad}))
 
 
-@pytest.mark.parametrize(
-    "word", ["null", "true", "False", "nan", "inf", "7", "1e3", "a:b", "a,b", "a b", "[a]"]
-)
+@pytest.mark.parametrize("word", ["null", "true", "False", "nan", "inf", "7", "1e3", "a:b", "a,b", "a b", "[a]"])
 def test_words_with_a_meaning_of_their_own_stay_text(word: str) -> None:
     parser = pytest.importorskip("hydra.core.override_parser.overrides_parser").OverridesParser.create()
     [override] = parser.parse_overrides([verl._set("key", word)])

@@ -90,8 +90,7 @@ def test_reject_non_common_inputs_over_http(api: Api, tmp_path: Path) -> None:
 
 
 _ALIAS_BOMB = "\n".join(
-    [f"a: &a [{','.join('x' * 9)}]"]
-    + [f"{c}: &{c} [{','.join([f'*{chr(ord(c) - 1)}'] * 9)}]" for c in "bcdefghi"]
+    [f"a: &a [{','.join('x' * 9)}]"] + [f"{c}: &{c} [{','.join([f'*{chr(ord(c) - 1)}'] * 9)}]" for c in "bcdefghi"]
 )
 
 

@@ -9,9 +9,7 @@ from gateway_world import ADMIN, ADMIN_TOKEN, INTERNAL, YAML, Api, bearer_header
 
 
 def test_admin_create_user_and_issue_token(api: Api) -> None:
-    created = api.client.post(
-        "/api/v2/users", json={"user_id": "alice", "display_name": "Alice"}, headers=ADMIN
-    )
+    created = api.client.post("/api/v2/users", json={"user_id": "alice", "display_name": "Alice"}, headers=ADMIN)
     assert created.status_code == 201
     assert created.json()["user_id"] == "alice"
     assert created.json()["state"] == "ACTIVE"
@@ -137,9 +135,7 @@ def test_a_bad_user_is_refused_by_field(api: Api, body: dict[str, object], field
     assert field in [error["field"] for error in refused.json()["errors"]]
 
 
-@pytest.mark.parametrize(
-    "body", ['{"label":1}', '{"expires_in_s":0}', '{"expires_in_s":1e3}', "[]", "{", "nul"]
-)
+@pytest.mark.parametrize("body", ['{"label":1}', '{"expires_in_s":0}', '{"expires_in_s":1e3}', "[]", "{", "nul"])
 def test_a_bad_token_request_is_refused(api: Api, body: str) -> None:
     api.user("alice")
     headers = {**ADMIN, "Content-Type": "application/json"}

@@ -109,12 +109,8 @@ class TestEnd:
         assert code == 0
         assert not is_alive(int(output))
 
-    def test_a_pipe_that_is_held_open_elsewhere_does_not_hold_the_runner(
-        self, start: Start, job_root: Path
-    ) -> None:
-        daemon = (
-            "import subprocess; p = subprocess.Popen(['sleep', '60'], start_new_session=True); print(p.pid)"
-        )
+    def test_a_pipe_that_is_held_open_elsewhere_does_not_hold_the_runner(self, start: Start, job_root: Path) -> None:
+        daemon = "import subprocess; p = subprocess.Popen(['sleep', '60'], start_new_session=True); print(p.pid)"
         process = start(daemon)
         assert process.wait(timeout=DEADLINE_S) == 0
         log = until(lambda: content(job_root / "logs" / "driver.log"), "the log")

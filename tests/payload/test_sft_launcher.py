@@ -73,9 +73,7 @@ def test_a_huge_line_comes_whole(node: Node, tmp_path: Path) -> None:
 
 
 def test_the_first_failure_ends_the_others_and_gives_the_code(node: Node, tmp_path: Path) -> None:
-    program = (
-        "import os, time; print(os.getpid()); time.sleep(60 if os.environ['RANK'] == '4' else 0); os._exit(9)"
-    )
+    program = "import os, time; print(os.getpid()); time.sleep(60 if os.environ['RANK'] == '4' else 0); os._exit(9)"
     start(node, program, tmp_path)
     output, code = follow(node)
     assert code == 9

@@ -30,9 +30,7 @@ def task(world: World) -> Task:
 
 def events(world: World, task: Task) -> list[tuple[str, str]]:
     with world.store.transaction() as db:
-        rows = db.execute(
-            "SELECT * FROM events WHERE task_id = ? ORDER BY event_id", (task.task_id,)
-        ).fetchall()
+        rows = db.execute("SELECT * FROM events WHERE task_id = ? ORDER BY event_id", (task.task_id,)).fetchall()
     return [(row["kind"], row["message"]) for row in rows]
 
 
@@ -248,9 +246,7 @@ def test_an_attempt_number_that_does_not_exist(world: World, task: Task) -> None
 
 def test_the_messages_are_for_people(world: World, task: Task) -> None:
     name = admit(world, task)
-    world.service.apply(
-        [Advance(name, running=True), End(name, Outcome.APPLICATION, "exit code 1: no such file", 1)]
-    )
+    world.service.apply([Advance(name, running=True), End(name, Outcome.APPLICATION, "exit code 1: no such file", 1)])
     assert [message for _, message in events(world, task)] == [
         "accepted: sft on 1 x 4 GPUs",
         "admitted: attempt a01 starts",

@@ -65,24 +65,18 @@ class Walk(RuleBasedStateMachine):
         attempt = ids.submission_id(name, number)
         kind = data.draw(st.sampled_from(["hold", "admit", "admit", "advance", "end", "note"]))
         if kind == "hold":
-            return Hold(
-                name, data.draw(st.sampled_from(["x", "y"])), None, data.draw(st.sampled_from([None, 1.0]))
-            )
+            return Hold(name, data.draw(st.sampled_from(["x", "y"])), None, data.draw(st.sampled_from([None, 1.0])))
         if kind == "admit":
             task = self.world.service.task(name)
             owner = task.user_id if task else "alice"
             if task and data.draw(st.booleans()):
                 number = len(task.attempts) + 1
                 attempt = ids.submission_id(name, number)
-            return Admit(
-                name, number, attempt, paths.job_root(self.world.shared_root, owner, attempt), ("x",), ()
-            )
+            return Admit(name, number, attempt, paths.job_root(self.world.shared_root, owner, attempt), ("x",), ())
         if kind == "advance":
             return Advance(attempt, data.draw(st.booleans()), session=data.draw(st.sampled_from([None, "s"])))
         if kind == "end":
-            return End(
-                attempt, data.draw(st.sampled_from(list(Outcome))), data.draw(st.sampled_from(["", "why"])), 1
-            )
+            return End(attempt, data.draw(st.sampled_from(list(Outcome))), data.draw(st.sampled_from(["", "why"])), 1)
         return Note(name, "a note")
 
     @rule(seconds=st.integers(-10, 1000))
@@ -98,9 +92,7 @@ class Walk(RuleBasedStateMachine):
     def everything_is_in_order(self) -> None:
         sanity_check(self.world.store)
         line = self.world.service.waiting()
-        assert [task.task_id for task in line] == [
-            name for name in self.tasks if name in {t.task_id for t in line}
-        ]
+        assert [task.task_id for task in line] == [name for name in self.tasks if name in {t.task_id for t in line}]
         assert len(line) <= 6
         found = {name: self.world.task(name) for name in self.tasks}
         for name, before in self.final.items():

@@ -203,13 +203,13 @@ class SimState:
     crashiness: float = 0.0
 
     async def active(self) -> tuple[Task, ...]:
-        return await self._call(self.world.service.active)
+        return tuple(await self._call(self.world.service.active))
 
     async def waiting(self) -> tuple[Task, ...]:
-        return await self._call(self.world.service.waiting)
+        return tuple(await self._call(self.world.service.waiting))
 
     async def apply(self, changes: Sequence[Change]) -> list[bool]:
-        return await self._call(self.world.service.apply, changes) if changes else []
+        return list(await self._call(self.world.service.apply, changes)) if changes else []
 
     async def _call(self, function: Any, *args: Any) -> Any:
         if self.rng.random() < self.crashiness:

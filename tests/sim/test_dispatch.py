@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 from pathlib import Path
@@ -36,10 +37,8 @@ def world(tmp_path: Path) -> World:
 def tick(world: World, ray: SimRay, rng: random.Random | None = None, crashiness: float = 0.0) -> None:
     """One tick of a new dispatcher: it remembers nothing that matters."""
     dispatcher = make_dispatcher(world, ray, rng or random.Random(0), crashiness)
-    try:
+    with contextlib.suppress(Crash, NoAnswer):
         asyncio.run(dispatcher.tick())
-    except (Crash, NoAnswer):
-        pass
 
 
 def sim(nodes: dict[str, int] | None = None, seed: int = 0) -> SimRay:
@@ -95,7 +94,7 @@ def test_a_submission_that_arrived_without_an_answer_is_adopted(world: World) ->
         await SimRay.submit(ray, task, attempt)  # type: ignore[arg-type]
         raise NoAnswer
 
-    ray.submit = arrives_silently  # type: ignore[assignment,method-assign]
+    ray.submit = arrives_silently  # type: ignore[method-assign]
     tick(world, ray)
     assert world.task(task.task_id).state is TaskState.SUBMITTING
     tick(world, ray)
@@ -113,7 +112,7 @@ def test_cancel_in_every_state_and_it_never_runs_later(world: World, until: Task
         tick(world, ray)
         ray.nodes = {"n1": 4, "n2": 4}
     elif until is TaskState.SUBMITTING:
-        ray.submit = lambda *_: asyncio.sleep(0)  # type: ignore[assignment,method-assign,return-value]
+        ray.submit = lambda *_: asyncio.sleep(0)  # type: ignore[method-assign]
         (waiting,) = world.service.waiting()
         world.service.apply([world.admission(waiting)])
         del ray.submit
@@ -208,7 +207,7 @@ def test_a_refused_submission_ends_as_a_loss_within_a_budget(tmp_path: Path) -> 
     async def refuse(*_: object) -> None:
         raise SubmissionRefused("no")
 
-    ray.submit = refuse  # type: ignore[assignment,method-assign]
+    ray.submit = refuse  # type: ignore[method-assign]
     dispatcher = make_dispatcher(world, ray, random.Random(0))
     for _ in range(40):
         asyncio.run(dispatcher.tick())
@@ -246,9 +245,7 @@ def test_random_histories(tmp_path: Path, seed: int) -> None:
 
 def _racing(task: Task) -> int:
     """An attempt that Ray was just starting when the cancel came may start before it hears of it."""
-    return (
-        1 if any(attempt.outcome and attempt.outcome.value == "CANCELED" for attempt in task.attempts) else 0
-    )
+    return 1 if any(attempt.outcome and attempt.outcome.value == "CANCELED" for attempt in task.attempts) else 0
 
 
 def _one_thing_happens(
@@ -259,9 +256,7 @@ def _one_thing_happens(
         nnodes, gpus = rng.choice(SHAPES)
         world.submit(rng.choice(users), nnodes=nnodes, n_gpus_per_node=gpus)
     elif what < 0.25:
-        alive = [
-            task for task in (*world.service.waiting(), *world.service.active()) if not task.state.is_final
-        ]
+        alive = [task for task in (*world.service.waiting(), *world.service.active()) if not task.state.is_final]
         if alive:
             task = rng.choice(alive)
             for who in users:

@@ -51,8 +51,7 @@ def step(world: World, dice: random.Random) -> None:
     world.clock.advance(1)
     known = [task.task_id for task in world.service.waiting(20) + world.service.active()]
     calls: list[tuple[Credential, Action]] = [
-        (ALICE, actions.SubmitTask(world.spec(), f"{dice.getrandbits(64):x}"))
-        for _ in range(dice.randint(1, 3))
+        (ALICE, actions.SubmitTask(world.spec(), f"{dice.getrandbits(64):x}")) for _ in range(dice.randint(1, 3))
     ]
     if known and dice.random() < 0.4:
         calls.append((ALICE, actions.CancelTask(dice.choice(known))))
@@ -101,9 +100,7 @@ def child(work: Callable[[Say], None]) -> Iterator[tuple[int, int]]:
     """Run `work` in a fork: its process id, and the pipe that it says its lines into. Gone afterwards."""
     read, write = os.pipe()
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", DeprecationWarning
-        )  # threads of other tests do not concern this child
+        warnings.simplefilter("ignore", DeprecationWarning)  # threads of other tests do not concern this child
         pid = os.fork()
     if pid == 0:
         try:

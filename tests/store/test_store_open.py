@@ -160,9 +160,7 @@ def test_a_newer_version_is_refused_and_kept(tmp_path: Path) -> None:
     assert epoch_in(tmp_path / "argus.db") == 1
 
 
-def test_a_version_1_database_goes_forward_with_its_rows(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_version_1_database_goes_forward_with_its_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Version 1 as it was shipped, with rows; whatever comes after it must bring them along.
     first = migrations.known()[0]
     db = sqlite3.connect(tmp_path / "argus.db", isolation_level=None)

@@ -112,8 +112,7 @@ IMPOSSIBLE = {
     "an event of no task": "INSERT INTO events (task_id, at, kind, message) VALUES ('x', 0, 'note', 'm')",
     "an event of unknown kind": "INSERT INTO events (task_id, at, kind, message) SELECT task_id, 0, 'x', 'm'"
     " FROM tasks",
-    "a note without words": "INSERT INTO events (task_id, at, kind, message) SELECT task_id, 0, 'note', ''"
-    " FROM tasks",
+    "a note without words": "INSERT INTO events (task_id, at, kind, message) SELECT task_id, 0, 'note', '' FROM tasks",
     "a move without a cause": "INSERT INTO events (task_id, at, kind, old_state, new_state, message)"
     " SELECT task_id, 0, 'move', 'QUEUED', 'RUNNING', 'm' FROM tasks",
     "a move from nowhere": "INSERT INTO events (task_id, at, kind, new_state, cause, message)"
@@ -131,8 +130,7 @@ IMPOSSIBLE = {
     "a short digest": "INSERT INTO tokens VALUES ('t', 'alice', 'abc', '', 0, NULL, NULL, NULL)",
     "a digest in capitals": "INSERT INTO tokens VALUES ('t', 'alice', replace(hex(zeroblob(32)), '0', 'A'),"
     " '', 0, NULL, NULL, NULL)",
-    "a token that was never valid": "INSERT INTO tokens VALUES ('t', 'alice', hex(zeroblob(32)), '', 5, 5,"
-    " NULL, NULL)",
+    "a token that was never valid": "INSERT INTO tokens VALUES ('t', 'alice', hex(zeroblob(32)), '', 5, 5, NULL, NULL)",
     "a token of nobody": "INSERT INTO tokens VALUES ('t', 'bob', hex(zeroblob(32)), '', 0, NULL, NULL, NULL)",
     "a second writer": "INSERT INTO writer VALUES (2, 1, hex(zeroblob(16)), 0)",
     "epoch 0": "UPDATE writer SET epoch = 0",
@@ -186,9 +184,7 @@ def test_the_schema_lists_the_words_of_the_core() -> None:
     for path in Path(line.__file__).parent.glob("*.py"):
         for found in re.findall(r"\bIN \(([^)]*'[A-Z][^)]*)\)", path.read_text()):
             used = frozenset(re.findall(r"'(\w+)'", found))
-            assert used in {words(WAITING), words(ACTIVE), words(FINAL), frozenset({"STOPPING", "ENDED"})}, (
-                path
-            )
+            assert used in {words(WAITING), words(ACTIVE), words(FINAL), frozenset({"STOPPING", "ENDED"})}, path
 
 
 @pytest.mark.parametrize(
@@ -208,8 +204,7 @@ def test_the_schema_lists_the_words_of_the_core() -> None:
 )
 def test_what_is_asked_often_is_asked_by_index(db: sqlite3.Connection, query: str, index: str) -> None:
     plan = [
-        row["detail"]
-        for row in db.execute("EXPLAIN QUERY PLAN " + query.format(line=line._LINE, waits=line._WAITS))
+        row["detail"] for row in db.execute("EXPLAIN QUERY PLAN " + query.format(line=line._LINE, waits=line._WAITS))
     ]
     assert index in plan[0], plan
     assert not [step for step in plan if step.startswith("SCAN") and "INDEX" not in step], plan

@@ -66,16 +66,12 @@ async def healthz() -> HealthOut:
     return HealthOut(status="ok")
 
 
-@router.get(
-    "/readyz", tags=["health"], responses={503: {"model": ReadyOut, "description": "A part is not ready"}}
-)
+@router.get("/readyz", tags=["health"], responses={503: {"model": ReadyOut, "description": "A part is not ready"}})
 async def readyz(request: Request, gateway: TheGateway) -> Response:
     """The parts that a submission needs, and what is wrong with each."""
     parts = await _parts(gateway)
     if all(why == "ok" for why in parts.values()):
-        return Response(
-            ReadyOut(status="ready", parts=parts).model_dump_json(), media_type="application/json"
-        )
+        return Response(ReadyOut(status="ready", parts=parts).model_dump_json(), media_type="application/json")
     missing = ", ".join(sorted(part for part, why in parts.items() if why != "ok"))
     return problems.response(request, Unavailable(f"Not ready: {missing}."), parts=parts)
 

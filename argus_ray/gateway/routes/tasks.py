@@ -59,13 +59,9 @@ _YAML_ANSWER: dict[int | str, dict[str, Any]] = {
     status_code=201,
     dependencies=[NoQuery],
     openapi_extra=_SPEC_BODY,
-    responses={
-        200: {"model": SubmittedOut, "description": "The task that this Idempotency-Key created before"}
-    },
+    responses={200: {"model": SubmittedOut, "description": "The task that this Idempotency-Key created before"}},
 )
-async def submit_task(
-    request: Request, response: Response, caller: TheCaller, gateway: TheGateway
-) -> SubmittedOut:
+async def submit_task(request: Request, response: Response, caller: TheCaller, gateway: TheGateway) -> SubmittedOut:
     """Submit a TaskSpec. Answered after the task is on disk."""
     key = _idempotency_key(request)
     submitted = await caller.do(SubmitTask(await read_spec(request), key))
@@ -84,9 +80,7 @@ def _idempotency_key(request: Request) -> str | None:
     if not keys:
         return None
     if len(keys) > 1:
-        raise InvalidRequest(
-            "The Idempotency-Key is not valid.", [FieldError("Idempotency-Key", "one header")]
-        )
+        raise InvalidRequest("The Idempotency-Key is not valid.", [FieldError("Idempotency-Key", "one header")])
     return keys[0]
 
 

@@ -47,9 +47,7 @@ class TaskRunner:
             raise insufficient(available, nnodes * n_gpus)
         bundles = [{"CPU": 3, "GPU": 1}] * n_gpus
         prefix = f"global_poolverl_group_{'_'.join([str(n_gpus)] * nnodes)}:"
-        self._groups = [
-            placement_group(bundles, strategy="STRICT_PACK", name=f"{prefix}{i}") for i in range(nnodes)
-        ]
+        self._groups = [placement_group(bundles, strategy="STRICT_PACK", name=f"{prefix}{i}") for i in range(nnodes)]
         for group in self._groups:  # not ready(): that starts a process in each
             while not group.wait(60):
                 print("stand-in: waiting for the gang", flush=True)

@@ -1,0 +1,61 @@
+"""One real Ray cluster a session: a head that offers nothing, two workers with four logical GPUs, the service."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from raycluster import ADMIN_TOKEN, INTERNAL_TOKEN, ROOT, Cluster
+
+from argus_ray.node.onemachine import OneMachine
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    # Short: Ray's Unix sockets lie below it.
+    root = Path(tempfile.mkdtemp(prefix="argus-t-", dir="/tmp"))
+    environ = {"ARGUS_ADMIN_TOKEN": ADMIN_TOKEN, "MVP_INTERNAL_TOKEN": INTERNAL_TOKEN}
+    machine = OneMachine(root, f"tests-{root.name}", environ=environ)
+    (machine.shared_root / "common" / "plans").mkdir(parents=True)
+    shutil.copytree(ROOT / "tests" / "standin", machine.shared_root / "common" / "standin")
+    try:
+        machine.start_head()
+        machine.wait_for_head()
+        for name in ("worker-1", "worker-2"):
+            machine.start_worker(name)
+            machine.wait_for_worker(name)
+        # The file as it stands in the repository.
+        machine.serve(ROOT / "serve_config.yaml")
+        machine.wait_for_service()
+        for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH", "RAY_ADDRESS", "RAY_USAGE_STATS_ENABLED"):
+            os.environ[name] = machine.environment()[name]
+        with httpx.Client(base_url=machine.url, timeout=60) as http:
+            yield Cluster(machine, http)
+    finally:
+        _disconnect()
+        machine.stop()
+        if not os.environ.get("ARGUS_TEST_KEEP"):
+            shutil.rmtree(root, ignore_errors=True)
+
+
+def _disconnect() -> None:
+    import ray
+
+    if ray.is_initialized():
+        ray.shutdown()
+
+
+@pytest.fixture
+def ray_view(cluster: Cluster) -> Any:
+    """This process attached to the cluster, for looking at Ray's own state."""
+    import ray
+
+    if not ray.is_initialized():
+        ray.init(address=cluster.machine.address, log_to_driver=False, logging_level="ERROR", namespace="argus")
+    return ray

@@ -1,0 +1,122 @@
+"""Submit over HTTP, run on Ray, see it end: with the stand-in verl, on a real cluster."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from raycluster import Cluster
+
+
+def test_the_service_is_ready_and_says_what_it_sees(cluster: Cluster) -> None:
+    ready = cluster.http.get("/readyz")
+    assert ready.status_code == 200 and set(ready.json()["parts"].values()) == {"ok"}
+    nodes = cluster.admin.get("/api/v2/nodes")["nodes"]
+    assert sorted((node["is_head"], node["gpus_total"]) for node in nodes) == [(False, 4), (False, 4), (True, 0)]
+
+
+@pytest.mark.parametrize("workload", ["ppo", "grpo", "sft"])
+def test_each_workload_runs_to_its_end(cluster: Cluster, workload: str) -> None:
+    user = cluster.user()
+    # One process: the stand-in then needs no torch for sft.
+    task = user.submit({"steps": 3}, workload=workload, n_gpus_per_node=1, total_training_steps=3)
+    view = user.wait_final(task)
+    assert view["state"] == "SUCCEEDED", view["reason"]
+    root = cluster.job_root(view)
+    assert cluster.executions(view) == [1]
+    assert (root / "metrics.jsonl").read_text().count('"step"') == 3
+    assert (root / "checkpoints" / "latest_checkpointed_iteration.txt").read_text() == "3"
+    assert "step:3" in user.request("GET", f"/api/v2/tasks/{task}/logs").text
+    assert view["progress"]["step"] == 3
+
+
+def test_job_dir_written_under_user_jobs(cluster: Cluster) -> None:
+    user = cluster.user()
+    view = user.wait_final(user.submit(n_gpus_per_node=1))
+    user_id = user.get("/api/v2/me")["user_id"]
+    submission_id = view["attempts"][0]["submission_id"]
+    expected = cluster.shared / "users" / user_id / "jobs" / submission_id
+    assert cluster.job_root(view) == expected
+    assert (expected / "logs" / "driver.log").exists()
+
+
+def test_another_user_sees_nothing_of_it(cluster: Cluster) -> None:
+    owner, stranger = cluster.user(), cluster.user()
+    task = owner.submit(n_gpus_per_node=1)
+    owner.wait_final(task)
+    for path in ("", "/logs", "/logs/stream", "/spec", "/explain", "/events"):
+        mine = stranger.request("GET", f"/api/v2/tasks/{task}{path}")
+        nobodys = stranger.request("GET", f"/api/v2/tasks/{task[:-4]}ffff{path}")
+        assert mine.status_code == nobodys.status_code == 404
+        assert {**mine.json(), "instance": ""} == {**nobodys.json(), "instance": ""}
+    assert stranger.request("POST", f"/api/v2/tasks/{task}:cancel").status_code == 404
+    assert stranger.get("/api/v2/tasks")["tasks"] == []
+
+
+def test_the_legacy_token_submits_and_sees_the_queue(cluster: Cluster) -> None:
+    task = cluster.internal.submit(n_gpus_per_node=1)
+    assert task.startswith("argus-internal-grpo-")
+    assert cluster.internal.wait_final(task)["state"] == "SUCCEEDED"
+    assert cluster.internal.request("GET", "/api/v2/queue").status_code == 200
+
+
+def test_a_failing_program_is_failed_with_the_end_of_its_log(cluster: Cluster) -> None:
+    user = cluster.user()
+    view = user.wait_final(user.submit({"fail": "exit1"}, n_gpus_per_node=1))
+    assert view["state"] == "FAILED"
+    assert "exit code 1" in view["reason"] and "stand-in: told to fail" in view["reason"]
+    assert len(view["attempts"]) == 1 and view["attempts"][0]["exit_code"] == 1
+
+
+def test_verls_own_fit_check_sends_a_task_back_to_wait(cluster: Cluster) -> None:
+    user = cluster.user()
+    task = user.submit({"fail": "insufficient"}, n_gpus_per_node=1)
+    view = user.wait(task, lambda v: v["attempts"] and v["attempts"][0]["outcome"] is not None, "refused")
+    assert view["state"] == "PENDING_RESOURCES"
+    assert "Total available GPUs 0 is less than total desired GPUs 1" in view["reason"]
+    assert view["next_retry_at"] is not None
+    assert view["attempts"][0]["outcome"] == "INSUFFICIENT_RESOURCES"
+    user.cancel(task)
+    assert user.task(task)["state"] == "CANCELED"
+
+
+def test_the_live_log_is_followed_to_its_end(cluster: Cluster) -> None:
+    user = cluster.user()
+    task = user.submit({"steps": 4, "step_s": 0.3}, n_gpus_per_node=1)
+    lines: list[str] = []
+    with cluster.http.stream(
+        "GET", f"/api/v2/tasks/{task}/logs/stream", headers={"Authorization": f"Bearer {user.token}"}, timeout=180
+    ) as answer:
+        assert answer.status_code == 200
+        for line in answer.iter_lines():
+            lines.append(line)
+            if line == "event: end":
+                break
+    assert sum("step:" in line for line in lines) == 4
+    assert user.task(task)["state"] == "SUCCEEDED"
+
+
+def test_no_driver_and_nothing_of_a_task_runs_on_the_head(cluster: Cluster, ray_view: Any) -> None:
+    from ray.util.state import list_actors, list_jobs, list_nodes
+
+    user = cluster.user()
+    gate = user.gate()
+    task = user.submit({"wait_for_file": str(gate)}, nnodes=2, n_gpus_per_node=2)
+    user.wait(task, lambda v: (_log_of(cluster, v)).exists(), "running")
+    (head,) = [node.node_id for node in list_nodes() if node.is_head_node]
+    job = user.wait(task, lambda v: v["attempts"][0]["ray_job_id"] is not None, "attached to Ray")["attempts"][0]
+    (entry,) = [j for j in list_jobs(detail=True) if j.submission_id == job["submission_id"]]
+    assert entry.driver_node_id != head
+    on_head = [actor for actor in list_actors(detail=True, limit=1000) if actor.node_id == head]
+    assert not [actor.class_name for actor in on_head if actor.job_id == job["ray_job_id"]]
+    supervisors = [actor for actor in on_head if "JobSupervisor" in actor.class_name]
+    assert supervisors == []
+    gate.touch()
+    assert user.wait_final(task)["state"] == "SUCCEEDED"
+
+
+def _log_of(cluster: Cluster, view: dict[str, Any]) -> Path:
+    if not view["attempts"]:
+        return Path("/nonexistent")
+    return cluster.job_root(view) / "executions.log"

@@ -1,0 +1,109 @@
+"""Gang admission against Ray's own view: what runs holds exactly its gang, and nothing is given twice."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from raycluster import Api, Cluster
+
+from argus_ray.core.model import ClusterView
+
+
+def view_of_ray(ray_view: Any) -> ClusterView:
+    from argus_ray.cluster.view import look
+
+    assert ray_view.is_initialized()
+    return look()
+
+
+def wait_for_gang(user: Api, task: str, gpus: int, ray_view: Any) -> dict[str, Any]:
+    """Until the task holds so many GPUs in Ray's view; fails if it ever holds more."""
+
+    def holds(view: dict[str, Any]) -> bool:
+        job = view["attempts"][-1]["ray_job_id"] if view["attempts"] else None
+        held = view_of_ray(ray_view).gpus_of_job.get(job or "", 0)
+        assert held <= gpus
+        return held == gpus
+
+    return user.wait(task, holds, f"holding {gpus} GPUs")
+
+
+def test_a_gang_of_two_nodes_holds_both_and_nothing_else_starts(cluster: Cluster, ray_view: Any) -> None:
+    user = cluster.user()
+    gate = user.gate()
+    big = user.submit({"wait_for_file": str(gate)}, nnodes=2, n_gpus_per_node=4)
+    wait_for_gang(user, big, 8, ray_view)
+    small = user.submit(n_gpus_per_node=1)
+    view = user.wait_state(small, "PENDING_RESOURCES")
+    assert "needs 1 node with 1 GPU" in view["reason"] and "none has now" in view["reason"]
+    assert view["position"] == 1
+    gate.touch()
+    assert user.wait_final(big)["state"] == "SUCCEEDED"
+    assert user.wait_final(small)["state"] == "SUCCEEDED"
+
+
+def test_a_gang_that_no_node_can_hold_waits_and_holds_nobody_up(cluster: Cluster) -> None:
+    user = cluster.user()
+    wide = user.submit(n_gpus_per_node=8)
+    view = user.wait_state(wide, "PENDING_RESOURCES")
+    assert "no node has 8 GPUs" in view["reason"]
+    explained = user.get(f"/api/v2/tasks/{wide}/explain")
+    assert explained["position"] == 1 and "no node has 8 GPUs" in explained["reason"]
+    later = user.submit(n_gpus_per_node=4)
+    assert user.wait_final(later)["state"] == "SUCCEEDED"
+    assert user.task(wide)["state"] == "PENDING_RESOURCES"
+    user.cancel(wide)
+
+
+def test_two_gangs_submitted_at_the_same_instant_never_share(cluster: Cluster, ray_view: Any) -> None:
+    users = [cluster.user() for _ in range(3)]
+    gates = [user.gate() for user in users]
+    with ThreadPoolExecutor(3) as pool:
+        tasks = list(pool.map(lambda u, g: u.submit({"wait_for_file": str(g)}), users, gates))
+    running, waiting = [], []
+    for user, task in zip(users, tasks, strict=True):
+        view = user.wait_state(task, "SUBMITTED", "RUNNING", "PENDING_RESOURCES")
+        (waiting if view["state"] == "PENDING_RESOURCES" else running).append((user, task))
+    assert (len(running), len(waiting)) == (2, 1), "eight GPUs hold two gangs of four"
+    for user, task in running:
+        wait_for_gang(user, task, 4, ray_view)
+    for node in view_of_ray(ray_view).nodes:
+        assert node.gpus_free == 0
+    for gate in gates:
+        gate.touch()
+    for user, task in zip(users, tasks, strict=True):
+        assert user.wait_final(task)["state"] == "SUCCEEDED"
+
+
+def test_an_sft_run_claims_its_gang_too(cluster: Cluster, ray_view: Any) -> None:
+    user = cluster.user()
+    gate = user.gate()
+    task = user.submit({"wait_for_file": str(gate)}, workload="sft", n_gpus_per_node=1)
+    wait_for_gang(user, task, 1, ray_view)
+    gate.touch()
+    assert user.wait_final(task)["state"] == "SUCCEEDED"
+
+
+def test_two_rl_tasks_have_a_transfer_queue_each(cluster: Cluster, ray_view: Any) -> None:
+    """As stock verl does, the stand-in attaches to the queue that it finds by name: it must find only its own."""
+    from ray.util.state import list_actors
+
+    users = [cluster.user(), cluster.user()]
+    gates = [user.gate() for user in users]
+    tasks = [
+        user.submit({"wait_for_file": str(gate), "transfer_queue": True}, n_gpus_per_node=1)
+        for user, gate in zip(users, gates, strict=True)
+    ]
+    for user, task in zip(users, tasks, strict=True):
+        wait_for_gang(user, task, 1, ray_view)
+    alive = list_actors(filters=[("class_name", "=", "TransferQueueController"), ("state", "=", "ALIVE")], detail=True)
+    assert sorted(a.ray_namespace for a in alive) == sorted(f"transfer_queue-{task}--a01" for task in tasks)
+    for gate in gates:
+        gate.touch()
+    for user, task in zip(users, tasks, strict=True):
+        view = user.wait_final(task)
+        assert view["state"] == "SUCCEEDED"
+        log = Path(cluster.job_root(view) / "logs" / "driver.log").read_text()
+        assert f"stand-in transfer queue of {task}--a01" in log

@@ -1,0 +1,122 @@
+"""Kills: of a worker, of the state actor, of the scheduler. Real SIGKILL, real Ray."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import threading
+from typing import Any
+
+import pytest
+from raycluster import PATIENCE_S, Cluster
+
+from argus_ray.actors import options
+from argus_ray.node import processes
+
+
+def test_a_killed_worker_gives_the_task_a_second_attempt(cluster: Cluster) -> None:
+    user = cluster.user()
+    gate = user.gate()
+    cluster.machine.start_worker("doomed", gpus=5)
+    cluster.machine.wait_for_worker("doomed")
+    try:
+        # Only the doomed one has five GPUs.
+        task = user.submit({"wait_for_file": str(gate)}, n_gpus_per_node=5)
+        user.wait(task, lambda v: bool(v["attempts"]) and cluster.executions(v) == [1], "running")
+    finally:
+        cluster.machine.end_worker("doomed")
+    view = user.wait(task, lambda v: v["attempts"][0]["outcome"] is not None, "lost")
+    assert view["attempts"][0]["outcome"] == "INFRASTRUCTURE", view
+    user.wait_state(task, "PENDING_RESOURCES")
+    cluster.machine.start_worker("reborn", gpus=5)
+    cluster.machine.wait_for_worker("reborn")
+    gate.touch()
+    try:
+        view = user.wait_final(task)
+    finally:
+        cluster.machine.end_worker("reborn")
+    assert view["state"] == "SUCCEEDED"
+    assert [attempt["submission_id"][-3:] for attempt in view["attempts"]] == ["a01", "a02"]
+
+
+@pytest.mark.timeout(900)
+def test_kill_the_scheduler_and_the_state_actor_twenty_times_each(cluster: Cluster, ray_view: Any) -> None:
+    """While 30 tasks go through: each runs exactly once, none is lost, none is stuck."""
+    rng = random.Random(7)
+    kills = {options.STATE: 20, options.SCHEDULER: 20}
+    finished = threading.Event()
+
+    def kill_at_random() -> None:
+        while any(kills.values()) and not finished.is_set():
+            name = rng.choice([name for name, left in kills.items() if left])
+            if _kill(ray_view, name):
+                kills[name] -= 1
+            finished.wait(rng.uniform(0.2, 2.5))
+
+    killer = threading.Thread(target=kill_at_random)
+    killer.start()
+    user = cluster.user()
+    tasks = []
+    try:
+        for i in range(30):
+            tasks.append(user.submit({"steps": 1}, key=f"kill-{i}", n_gpus_per_node=1))
+        killer.join(600)
+        assert kills == {options.STATE: 0, options.SCHEDULER: 0}
+        views = [user.wait_final(task) for task in tasks]
+    finally:
+        finished.set()
+        killer.join(30)
+    assert [view["state"] for view in views] == ["SUCCEEDED"] * 30
+    assert [cluster.executions(view) for view in views] == [[1]] * 30
+    assert len(set(tasks)) == 30
+    assert user.submit(key="kill-0", n_gpus_per_node=1) == tasks[0], "the key is known after all restarts"
+
+
+def _kill(ray_view: Any, name: str) -> bool:
+    """SIGKILL of the actor's process, once it is up; False if it was not."""
+    try:
+        actor = ray_view.get_actor(name, namespace=options.NAMESPACE)
+        os.kill(ray_view.get(actor.pid.remote(), timeout=PATIENCE_S), signal.SIGKILL)
+    except (ray_view.exceptions.RayError, ValueError, ProcessLookupError):
+        return False
+    return True
+
+
+def test_accepted_tasks_survive_a_redeploy_with_other_settings(cluster: Cluster, ray_view: Any) -> None:
+    """`serve deploy` with a changed file: the detached actors are replaced, and what runs goes on."""
+    user = cluster.user()
+    gate = user.gate()
+    running = user.submit({"wait_for_file": str(gate)}, n_gpus_per_node=1)
+    user.wait(running, lambda v: bool(v["attempts"]) and cluster.executions(v) == [1], "running")
+    waiting = user.submit(n_gpus_per_node=8)
+    user.wait_state(waiting, "PENDING_RESOURCES")
+    before = _versions(ray_view)
+    config = cluster.machine.root / "serve_config.yaml"
+    text = config.read_text()
+    try:
+        config.write_text(text.replace("retry_interval_s: 60", "retry_interval_s: 61"))
+        cluster.machine.deploy(config)
+        assert processes.wait_until(lambda: _versions(ray_view) not in (before, {}), PATIENCE_S)
+        after = _versions(ray_view)
+        assert len(set(after.values())) == 1, "both actors carry the new version"
+        assert user.task(waiting)["state"] == "PENDING_RESOURCES"
+        gate.touch()
+        view = user.wait_final(running)
+        assert view["state"] == "SUCCEEDED" and cluster.executions(view) == [1]
+        user.cancel(waiting)
+    finally:
+        config.write_text(text)
+        cluster.machine.deploy(config)
+        processes.wait_until(lambda: _versions(ray_view) == before, PATIENCE_S)
+
+
+def _versions(ray_view: Any) -> dict[str, str]:
+    found = {}
+    for name in (options.STATE, options.SCHEDULER):
+        try:
+            actor = ray_view.get_actor(name, namespace=options.NAMESPACE)
+            found[name] = ray_view.get(actor.fingerprint.remote(), timeout=30)
+        except (ray_view.exceptions.RayError, ValueError):
+            return {}
+    return found
