@@ -138,7 +138,7 @@ def test_what_was_sent_is_not_repeated() -> None:
         ("a: \x00\n", "YAML"),
         ("a: 1\n---\na: 2\n", "YAML"),
         (b"\xff\xfe\xff", "UTF-8"),
-        ("{" * 30_000, "nested"),
+        ("{" * 30_000, "far more|nested"),
         ("- " * 30_000, "nested"),
     ],
 )
@@ -154,6 +154,24 @@ def test_an_alias_bomb_costs_nothing() -> None:
     with pytest.raises(InvalidSpec, match="anchors"):
         read("\n".join(lines))
     assert time.perf_counter() - start < 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{" * 65_000,
+        "a: [" + "x," * 32_000 + "]",
+        "a: [" + "[[[[]]]]," * 7_000 + "]",
+        "".join(f"a{i}: b\n" for i in range(7_000)),
+    ],
+    ids=["braces", "list", "lists", "keys"],
+)
+def test_a_large_body_that_is_no_taskspec_costs_little(text: str) -> None:
+    """The parser runs in the one process that serves everybody."""
+    start = time.process_time()
+    with pytest.raises(InvalidSpec):
+        read(text)
+    assert time.process_time() - start < 1
 
 
 def test_size_is_counted_in_bytes() -> None:
