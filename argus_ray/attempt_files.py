@@ -6,8 +6,10 @@ follows a symbolic link: what runs in the job root could have put one there.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import stat
 from pathlib import Path
 
 from argus_ray.core import paths
@@ -52,10 +54,12 @@ def _read_end(path: str, size: int) -> bytes | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        if error.errno == 40:  # ELOOP: a symbolic link stands there; the runner never makes one
+        if error.errno == errno.ELOOP:  # a symbolic link stands there; the runner never makes one
             return None
         raise
     with os.fdopen(fd, "rb") as file:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            return None
         end = file.seek(0, os.SEEK_END)
         file.seek(max(0, end - size))
         return file.read(size)

@@ -23,7 +23,10 @@ def marked(mark: str) -> list[int]:
 
 
 def with_variable(name: str, value: str) -> list[int]:
-    """Ids of the live processes that were started with this environment variable, without the caller."""
+    """Ids of the live processes that were started with this environment variable, without the caller.
+
+    A process that has ended and was not collected by its parent has no environment any more, so it does not count.
+    """
     wanted = f"{name}={value}".encode()
     found = []
     for entry in Path("/proc").iterdir():
@@ -39,16 +42,16 @@ def with_variable(name: str, value: str) -> list[int]:
 
 
 def end_marked(mark: str, *, grace_s: float, first: Iterable[int] = ()) -> None:
-    """End every process with this mark: SIGTERM to `first` (or to all), SIGKILL after the grace; reaps own children.
+    """End every process with this mark: SIGTERM to `first` (or to all), SIGKILL after the grace.
 
     Raises TimeoutError if some are left 10 s after SIGKILL (a process stuck in the kernel).
     """
     for pid in list(first) or marked(mark):
         _signal(pid, signal.SIGTERM)
-    if wait_until(lambda: not _alive(mark), grace_s):
+    if wait_until(lambda: not marked(mark), grace_s):
         return
     deadline = time.monotonic() + 10
-    while left := _alive(mark):
+    while left := marked(mark):
         # A process may have started another one since the list was made: list again until there is none.
         for pid in left:
             _signal(pid, signal.SIGKILL)
@@ -77,22 +80,6 @@ def wait_until(condition: Callable[[], bool], timeout_s: float, poll_s: float = 
             return False
         time.sleep(poll_s)
     return True
-
-
-def _alive(mark: str) -> list[int]:
-    reap()
-    return marked(mark)
-
-
-def reap() -> None:
-    """Collect children of this process that have ended, so that they do not count as alive."""
-    while True:
-        try:
-            pid, _ = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            return
-        if pid == 0:
-            return
 
 
 def _signal(pid: int, number: int) -> None:

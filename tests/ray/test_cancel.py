@@ -12,12 +12,12 @@ from argus_ray.node import processes
 def test_cancel_in_state(cluster: Cluster, state: str) -> None:
     user = cluster.user()
     gate = user.gate()
-    shape = {"n_gpus_per_node": 8 if state == "PENDING_RESOURCES" else 1}
+    gpus = 8 if state == "PENDING_RESOURCES" else 1
     if state in ("SUCCEEDED", "FAILED"):
-        task = user.submit({"fail": "exit1"} if state == "FAILED" else {}, **shape)
+        task = user.submit({"fail": "exit1"} if state == "FAILED" else {}, n_gpus_per_node=gpus)
         assert user.wait_final(task)["state"] == state
     else:
-        task = user.submit({"wait_for_file": str(gate)}, **shape)
+        task = user.submit({"wait_for_file": str(gate)}, n_gpus_per_node=gpus)
         if state == "RUNNING":
             user.wait(task, lambda v: bool(v["attempts"]) and cluster.executions(v) == [1], "running")
         elif state != "QUEUED":

@@ -62,7 +62,8 @@ def test_two_gangs_submitted_at_the_same_instant_never_share(cluster: Cluster, r
     gates = [user.gate() for user in users]
     with ThreadPoolExecutor(3) as pool:
         tasks = list(pool.map(lambda u, g: u.submit({"wait_for_file": str(g)}), users, gates))
-    running, waiting = [], []
+    running: list[tuple[Api, str]] = []
+    waiting: list[tuple[Api, str]] = []
     for user, task in zip(users, tasks, strict=True):
         view = user.wait_state(task, "SUBMITTED", "RUNNING", "PENDING_RESOURCES")
         (waiting if view["state"] == "PENDING_RESOURCES" else running).append((user, task))

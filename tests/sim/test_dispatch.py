@@ -207,7 +207,7 @@ def test_a_refused_submission_ends_as_a_loss_within_a_budget(tmp_path: Path) -> 
     async def refuse(*_: object) -> None:
         raise SubmissionRefused("no")
 
-    ray.submit = refuse  # type: ignore[method-assign]
+    ray.submit = refuse  # type: ignore[method-assign,assignment]
     dispatcher = make_dispatcher(world, ray, random.Random(0))
     for _ in range(40):
         asyncio.run(dispatcher.tick())

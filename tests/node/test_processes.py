@@ -1,0 +1,71 @@
+"""Ending what we started, and nothing else. Real processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from argus_ray.node import processes
+
+DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
+
+
+@pytest.fixture
+def mark() -> Iterator[str]:
+    name = f"test-{os.urandom(6).hex()}"
+    yield name
+    processes.end_marked(name, grace_s=0)
+
+
+def start(mark: str | None, code: str) -> subprocess.Popen[bytes]:
+    environ = {**os.environ, **({processes.MARK: mark} if mark else {})}
+    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=environ, start_new_session=True)
+    assert child.stdout is not None
+    assert child.stdout.readline().strip() == b"up"
+    return child
+
+
+def test_a_process_that_ignores_sigterm_is_killed(mark: str) -> None:
+    start(mark, DEAF)
+    processes.end_marked(mark, grace_s=0.2)
+    assert processes.marked(mark) == []
+
+
+def test_a_grandchild_in_its_own_session_is_found(mark: str) -> None:
+    code = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {DEAF!r}], start_new_session=True)"
+    start(mark, code)
+    assert processes.wait_until(lambda: len(processes.marked(mark)) == 1, 10), "the parent ended, the grandchild lives"
+    processes.end_marked(mark, grace_s=0.1)
+    assert processes.marked(mark) == []
+
+
+def test_a_process_without_the_mark_is_left_alone(mark: str) -> None:
+    bystander = start(None, DEAF)
+    try:
+        start(mark, DEAF)
+        processes.end_marked(mark, grace_s=0.1)
+        assert bystander.poll() is None
+    finally:
+        bystander.kill()
+        bystander.wait(10)
+
+
+def test_a_mark_that_is_a_prefix_of_another_is_another(mark: str) -> None:
+    other = start(f"{mark}-more", DEAF)
+    assert processes.marked(mark) == []
+    processes.end_marked(f"{mark}-more", grace_s=0)
+    assert other.wait(10) == -signal.SIGKILL
+
+
+def test_kill_tree_ends_children_too(mark: str) -> None:
+    code = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {DEAF!r}]).wait()"
+    parent = start(mark, code)
+    assert len(processes.marked(mark)) == 2
+    processes.kill_tree(parent.pid)
+    parent.wait(10)
+    assert processes.wait_until(lambda: processes.marked(mark) == [], 10)

@@ -1,0 +1,80 @@
+"""The files between the scheduler and the runner: missing, torn, foreign and hostile ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from argus_ray import attempt_files, payload_store
+from argus_ray.core import paths
+from argus_ray.core.observation import ExitRecord, FilesSeen
+
+
+def test_nothing_written_yet(tmp_path: Path) -> None:
+    assert attempt_files.look(str(tmp_path / "none")) == FilesSeen()
+
+
+def test_what_the_runner_wrote(tmp_path: Path) -> None:
+    root = str(tmp_path)
+    (tmp_path / "logs").mkdir()
+    Path(paths.start_marker(root)).write_text("{}")
+    Path(paths.exit_record(root)).write_text('{"exit_code": 143, "signal": 15}')
+    Path(paths.driver_log(root)).write_bytes(b"line\xff\n")
+    seen = attempt_files.look(root)
+    assert seen == FilesSeen(True, ExitRecord(143, 15), "line�\n")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"exit_code": "0"}', '{"exit_code": 0, "signal": "TERM"}', "null"])
+def test_a_torn_or_foreign_record_is_none(tmp_path: Path, content: str) -> None:
+    Path(paths.exit_record(str(tmp_path))).write_text(content)
+    assert attempt_files.look(str(tmp_path)).exit is None
+
+
+def test_only_the_end_of_a_long_log_is_read(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    Path(paths.driver_log(str(tmp_path))).write_bytes(b"x" * 10_000_000 + b"the end")
+    tail = attempt_files.look(str(tmp_path)).log_tail
+    assert tail.endswith("the end") and len(tail) == attempt_files.TAIL_BYTES
+
+
+def test_a_link_in_place_of_a_file_is_not_followed(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("another user's log")
+    root = tmp_path / "job"
+    (root / "logs").mkdir(parents=True)
+    Path(paths.driver_log(str(root))).symlink_to(secret)
+    assert attempt_files.look(str(root)).log_tail == ""
+
+
+def test_a_pipe_in_place_of_a_file_does_not_hang(tmp_path: Path) -> None:
+    import os
+
+    os.mkfifo(paths.exit_record(str(tmp_path)))
+    assert attempt_files.look(str(tmp_path)).exit is None
+
+
+def test_the_cancel_marker_needs_no_job_root(tmp_path: Path) -> None:
+    root = str(tmp_path / "not" / "there")
+    attempt_files.forbid_start(root)
+    attempt_files.forbid_start(root)
+    assert Path(paths.cancel_marker(root)).exists()
+
+
+def test_the_payload_is_published_once_and_complete(tmp_path: Path) -> None:
+    first = payload_store.publish(str(tmp_path))
+    assert payload_store.publish(str(tmp_path)) == first
+    names = {path.name for path in Path(first).iterdir()}
+    assert "argus_runner.py" in names and "__init__.py" not in names
+    assert [path.name for path in Path(first).parent.iterdir()] == [Path(first).name], "no half-made folder is left"
+
+
+def test_another_content_is_another_version(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "a.py").write_text("1")
+    first = payload_store.publish(str(tmp_path), source)
+    (source / "a.py").write_text("2")
+    second = payload_store.publish(str(tmp_path), source)
+    assert first != second
+    assert (Path(first) / "a.py").read_text() == "1", "a running job keeps its version"

@@ -1,0 +1,152 @@
+"""The Ray Jobs adapter against a server that misbehaves: it translates, and it never waits without a bound."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from argus_ray.cluster.jobs import JobRequest, RayJobs, RayRefused, RayUnreachable
+from argus_ray.core.observation import FailureKind, JobStatus
+
+Answer = tuple[int, Any]
+REQUEST = JobRequest("argus-u-sft-20260101-000000-abcd--a01", "true", {"A": "b"}, {})
+VERSION = {"version": "4", "ray_version": "2.60.0", "ray_commit": "x", "session_name": "s"}
+
+
+class FakeDashboard:
+    """Answers by a table of (method, path end) -> answer; a missing row is a 404."""
+
+    def __init__(self) -> None:
+        self.answers: dict[tuple[str, str], Answer | Callable[[], Answer]] = {("GET", "/api/version"): (200, VERSION)}
+        self.seen: list[tuple[str, str, Any]] = []
+        self.hold = threading.Event()
+        fake = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def _serve(self) -> None:
+                length = int(self.headers.get("Content-Length") or 0)
+                body = json.loads(self.rfile.read(length)) if length else None
+                fake.seen.append((self.command, self.path, body))
+                answer = fake.answers.get((self.command, self.path), (404, "Job does not exist"))
+                status, content = answer() if callable(answer) else answer
+                raw = (content if isinstance(content, str) else json.dumps(content)).encode()
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(raw)))
+                self.end_headers()
+                self.wfile.write(raw)
+
+            do_GET = do_POST = do_DELETE = _serve
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
+        self.thread.start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server.server_address[1]}"
+
+    def stuck(self) -> Answer:
+        self.hold.wait(30)
+        return 200, {}
+
+
+@pytest.fixture
+def dashboard() -> Iterator[FakeDashboard]:
+    fake = FakeDashboard()
+    yield fake
+    fake.hold.set()
+    fake.server.shutdown()
+    fake.server.server_close()
+
+
+def use(dashboard: FakeDashboard, call: Callable[[RayJobs], Any], timeout_s: float = 20) -> Any:
+    async def main() -> Any:
+        return await call(RayJobs(timeout_s=timeout_s, concurrency=2, address=lambda: dashboard.url))
+
+    return asyncio.run(main())
+
+
+def details(**fields: Any) -> dict[str, Any]:
+    return {"type": "SUBMISSION", "status": "RUNNING", "entrypoint": "true", **fields}
+
+
+JOB = f"/api/jobs/{REQUEST.submission_id}"
+
+
+def test_a_submission_asks_for_a_worker_and_nothing_else(dashboard: FakeDashboard) -> None:
+    dashboard.answers["POST", "/api/jobs/"] = (200, {"submission_id": "x", "job_id": "x"})
+    use(dashboard, lambda jobs: jobs.submit(REQUEST))
+    body = next(body for method, path, body in dashboard.seen if method == "POST")
+    assert body["entrypoint_resources"] == {"worker_node": 1}
+    assert body["runtime_env"] == {"env_vars": {"A": "b"}}
+    assert not body.get("entrypoint_num_gpus") and not body.get("entrypoint_num_cpus")
+
+
+def test_a_second_submission_of_the_same_id_is_fine(dashboard: FakeDashboard) -> None:
+    dashboard.answers["POST", "/api/jobs/"] = (500, "ValueError: Job with submission_id x already exists.")
+    use(dashboard, lambda jobs: jobs.submit(REQUEST))
+
+
+def test_a_refusal_and_a_failure_of_ray_are_told_apart(dashboard: FakeDashboard) -> None:
+    dashboard.answers["POST", "/api/jobs/"] = (400, "bad runtime_env")
+    with pytest.raises(RayRefused, match="bad runtime_env"):
+        use(dashboard, lambda jobs: jobs.submit(REQUEST))
+    dashboard.answers["POST", "/api/jobs/"] = (500, "No available agent to submit job, please try again later.")
+    with pytest.raises(RayUnreachable):
+        use(dashboard, lambda jobs: jobs.submit(REQUEST))
+
+
+def test_what_ray_says_of_a_job(dashboard: FakeDashboard) -> None:
+    dashboard.answers["GET", JOB] = (
+        200,
+        details(
+            status="FAILED",
+            error_type="JOB_ENTRYPOINT_COMMAND_ERROR",
+            driver_exit_code=3,
+            job_id="02000000",
+            message="last lines",
+            driver_node_id="n1",
+            driver_info={"id": "02000000", "node_ip_address": "10.0.0.2", "pid": "1"},
+        ),
+    )
+    seen = use(dashboard, lambda jobs: jobs.look(REQUEST.submission_id))
+    assert (seen.status, seen.failure, seen.exit_code) == (JobStatus.FAILED, FailureKind.DRIVER, 3)
+    assert (seen.ray_job_id, seen.node_id, seen.node_ip) == ("02000000", "n1", "10.0.0.2")
+
+
+def test_absent_is_said_only_when_ray_says_it(dashboard: FakeDashboard) -> None:
+    assert use(dashboard, lambda jobs: jobs.look(REQUEST.submission_id)).status is JobStatus.ABSENT
+    for status, text in ((500, "GCS is away"), (503, "later"), (404, "page not found")):
+        dashboard.answers["GET", JOB] = (status, text)
+        assert use(dashboard, lambda jobs: jobs.look(REQUEST.submission_id)).status is JobStatus.UNKNOWN
+
+
+def test_a_dashboard_that_is_away_is_unknown(dashboard: FakeDashboard) -> None:
+    dashboard.server.shutdown()
+    dashboard.server.server_close()
+    assert use(dashboard, lambda jobs: jobs.look(REQUEST.submission_id)).status is JobStatus.UNKNOWN
+    assert use(dashboard, lambda jobs: jobs.reachable()) is False
+
+
+def test_a_dashboard_that_hangs_is_bounded_and_recovered_from(dashboard: FakeDashboard) -> None:
+    dashboard.answers["GET", JOB] = dashboard.stuck
+
+    async def main() -> None:
+        jobs = RayJobs(timeout_s=0.3, concurrency=2, address=lambda: dashboard.url)
+        seen = await asyncio.gather(*(jobs.look(REQUEST.submission_id) for _ in range(2)))
+        assert [each.status for each in seen] == [JobStatus.UNKNOWN] * 2
+        dashboard.answers["GET", JOB] = (200, details())
+        jobs._timeout_s = 20.0
+        assert (await jobs.look(REQUEST.submission_id)).status is JobStatus.RUNNING, "both old threads are still stuck"
+        dashboard.hold.set()
+
+    asyncio.run(main())
