@@ -88,6 +88,9 @@ Verdict = Submit | Stop | Wait | Advance | End
 #: Exit codes of the runner itself (sysexits' temporary failures), see payload/argus_runner.py.
 RUNNER_REFUSED_CANCELED = 75
 RUNNER_REFUSED_STARTED = 76
+#: Exit codes of the sft launcher, see payload/argus_sft_launcher.py.
+LAUNCHER_NOT_PLACED = 77
+LAUNCHER_LOST_NODE = 78
 
 #: verl's own fit check. Source: verl 0.9.1, single_controller/ray/base.py, _check_resource_available.
 _INSUFFICIENT = re.compile(r"Total available GPUs \S+ is less than total desired GPUs \S+")
@@ -102,7 +105,6 @@ _LOST = re.compile(
     r"|(?:T|t)he local [Rr]aylet (?:failed|is dead)|due to local raylet death|the Raylet has most likely crashed"
     r"|because the raylet is unavailable \(crashed\)"
     r"|Failed to connect to GCS"
-    r"|argus: lost the node of"
 )
 
 #: Lines of a log that say nothing about why a program failed.
@@ -172,6 +174,10 @@ def _by_exit_code(attempt: Attempt, code: int, log: str, message: str) -> End:
         return End(attempt.submission_id, Outcome.SUCCEEDED, "", exit_code=0)
     if code in (RUNNER_REFUSED_CANCELED, RUNNER_REFUSED_STARTED):
         return _lost(attempt, f"the runner refused to start: {_decisive_lines(log) or _first_line(message)}", code)
+    if code == LAUNCHER_LOST_NODE:
+        return _lost(attempt, f"a node of its gang was lost: {_decisive_lines(log, 1)}", code)
+    if code == LAUNCHER_NOT_PLACED:
+        return End(attempt.submission_id, Outcome.INSUFFICIENT_RESOURCES, _decisive_lines(log, 1), code)
     tail = log[-65536:]
     if refused := _INSUFFICIENT.search(tail):
         return End(attempt.submission_id, Outcome.INSUFFICIENT_RESOURCES, f"verl: {refused.group()}", code)
@@ -188,9 +194,9 @@ def _lost(attempt: Attempt, why: str, exit_code: int | None = None) -> End:
     return End(attempt.submission_id, Outcome.INFRASTRUCTURE, why, exit_code)
 
 
-def _decisive_lines(log: str) -> str:
+def _decisive_lines(log: str, count: int = _REASON_LINES) -> str:
     lines = [line.rstrip() for line in log.splitlines() if not _NOISE.search(line)]
-    return "\n".join(lines[-_REASON_LINES:])[-_REASON_CHARS:]
+    return "\n".join(lines[-count:])[-_REASON_CHARS:]
 
 
 def _first_line(message: str) -> str:

@@ -6,8 +6,10 @@ several nodes to Ray. Never imports ray: it runs the `ray` and `serve` commands 
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
+import random
 import secrets
 import socket
 import subprocess
@@ -20,7 +22,9 @@ from pathlib import Path
 
 from argus_ray.node import processes
 
+#: Each node gets a loopback address of its own: several raylets on one host, and yet each driver finds its own.
 _HOST = "127.0.0.1"
+_HEAD = "127.0.0.10"
 _BIN = Path(sys.executable).parent
 #: Bytes. Enough for tests and tiny models; Ray would take 30 % of the memory for each node.
 _OBJECT_STORE = 200_000_000
@@ -67,7 +71,7 @@ class OneMachine:
 
     @property
     def address(self) -> str:
-        return f"{_HOST}:{self.gcs_port}"
+        return f"{_HEAD}:{self.gcs_port}"
 
     @property
     def url(self) -> str:
@@ -95,6 +99,7 @@ class OneMachine:
     def start_head(self) -> None:
         self._ray_start(
             "head",
+            _HEAD,
             "--head",
             f"--port={self.gcs_port}",
             f"--dashboard-port={self.dashboard_port}",
@@ -112,11 +117,14 @@ class OneMachine:
     def start_worker(self, name: str, *, gpus: int = 4, cpus: int = 24) -> None:
         """A worker with so many logical GPUs and CPUs; it joins in the background (see `wait_for_worker`)."""
         self._workers[name] = (
+            f"127.0.0.{11 + len(self._workers)}",
             f"--address={self.address}",
             f"--node-name={name}",
             f"--num-cpus={cpus}",
             f"--num-gpus={gpus}",
             f"--resources={json.dumps({'worker_node': 100})}",
+            # Of its own: else each node's log monitor ships the lines of all of them.
+            f"--temp-dir={self.root / name}",
         )
         self._ray_start(name, *self._workers[name])
 
@@ -142,7 +150,7 @@ class OneMachine:
         text = config.read_text().replace("port: 8000", f"port: {self.http_port}").replace("0.0.0.0", _HOST)  # noqa: S104
         ours = self.root / "serve_config.yaml"
         ours.write_text(text)
-        self._spawn("serve", [str(_BIN / "serve"), "run", str(ours)])
+        self._spawn("serve", [str(_BIN / "serve"), "run", str(ours)], self.environment())
 
     def deploy(self, config: Path, timeout_s: float = 120) -> None:
         """`serve deploy`: replace the running application by what this file says, and return at once."""
@@ -164,20 +172,13 @@ class OneMachine:
         processes.end_marked(self.mark, grace_s=grace_s, first=[child.pid for child in self.children.values()])
         self.children.clear()
 
-    def _ray_start(self, name: str, *options: str) -> None:
-        self._spawn(
-            name,
-            [
-                *(str(_BIN / "ray"), "start", "--block", "--disable-usage-stats"),
-                *(f"--node-ip-address={_HOST}", f"--object-store-memory={_OBJECT_STORE}"),
-                *options,
-            ],
-        )
+    def _ray_start(self, name: str, ip: str, *options: str) -> None:
+        environ = {**self.environment(), "ARGUS_NODE_IP": ip}
+        environ.pop("RAY_ADDRESS")  # `ray start` would join this instead of what its options say
+        command = [str(_BIN / "ray"), "start", "--block", "--disable-usage-stats", f"--node-ip-address={ip}"]
+        self._spawn(name, [*command, f"--object-store-memory={_OBJECT_STORE}", *options], environ)
 
-    def _spawn(self, name: str, command: list[str]) -> None:
-        environ = self.environment()
-        if command[1] == "start":
-            environ.pop("RAY_ADDRESS")  # `ray start` would join this instead of what its options say
+    def _spawn(self, name: str, command: list[str], environ: dict[str, str]) -> None:
         with self._log(name).open("wb") as out:
             self.children[name] = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=environ, start_new_session=True
@@ -203,9 +204,15 @@ class OneMachine:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((_HOST, 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody listens on, below the range from which the kernel and Ray pick theirs."""
+    while True:
+        port = random.randrange(20000, 32000)  # noqa: S311
+        with socket.socket() as probe:
+            try:
+                probe.bind(("", port))
+            except OSError:
+                continue
+        return port
 
 
 def _answers(url: str) -> bool:
@@ -213,5 +220,5 @@ def _answers(url: str) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - our own address
             return bool(answer.status == 200)
-    except OSError:
+    except (OSError, http.client.HTTPException):
         return False

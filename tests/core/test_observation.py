@@ -115,7 +115,6 @@ def test_verls_own_fit_check_is_not_a_failure() -> None:
     [
         "The actor died because its node has died. Node Id: 4f",
         "ray.exceptions.NodeDiedError: the node died",
-        "argus: lost the node of rank 1",
         "Shutting down the core worker because the local raylet failed.",
         "Failed to connect to GCS at address 10.0.0.1:6379 within 60 seconds.",
     ],
@@ -141,6 +140,15 @@ def test_a_lost_supervisor_is_a_loss(kind: FailureKind, record: ExitRecord | Non
 def test_a_program_that_had_ended_well_before_its_supervisor_died_succeeded() -> None:
     verdict = judge(attempt(RUNNING), failed(FailureKind.SUPERVISOR, None), FilesSeen(True, ExitRecord(0)), "s1")
     assert outcome(verdict) is Outcome.SUCCEEDED
+
+
+def test_the_sft_launcher_says_by_its_code_what_happened() -> None:
+    files = FilesSeen(True, ExitRecord(78), "step 1\nlost node 1 of the gang: RayActorError")
+    assert outcome(judge(attempt(RUNNING), failed(FailureKind.DRIVER, 78), files, "s1")) is Outcome.INFRASTRUCTURE
+    files = FilesSeen(True, ExitRecord(77), "insufficient resources: no 2 nodes within 600 s")
+    verdict = judge(attempt(RUNNING), failed(FailureKind.DRIVER, 77), files, "s1")
+    assert outcome(verdict) is Outcome.INSUFFICIENT_RESOURCES
+    assert isinstance(verdict, End) and verdict.reason.startswith("insufficient resources")
 
 
 @pytest.mark.parametrize("code", [75, 76])

@@ -29,9 +29,10 @@ def cluster() -> Iterator[Cluster]:
         machine.wait_for_head()
         for name in ("worker-1", "worker-2"):
             machine.start_worker(name)
-            machine.wait_for_worker(name)
         # The file as it stands in the repository.
         machine.serve(ROOT / "serve_config.yaml")
+        for name in ("worker-1", "worker-2"):
+            machine.wait_for_worker(name)
         machine.wait_for_service()
         for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH", "RAY_ADDRESS", "RAY_USAGE_STATS_ENABLED"):
             os.environ[name] = machine.environment()[name]

@@ -93,8 +93,12 @@ def test_the_live_log_is_followed_to_its_end(cluster: Cluster) -> None:
             lines.append(line)
             if line == "event: end":
                 break
-    assert sum("step:" in line for line in lines) == 4
-    assert user.task(task)["state"] == "SUCCEEDED"
+    view = user.task(task)
+    assert view["state"] == "SUCCEEDED"
+    log = (cluster.job_root(view) / "logs" / "driver.log").read_text()
+    assert "step:4" in log
+    streamed = [line.removeprefix("data: ") for line in lines if line.startswith("data: ")]
+    assert [line for line in streamed if "step:" in line] == [line for line in log.splitlines() if "step:" in line]
 
 
 def test_no_driver_and_nothing_of_a_task_runs_on_the_head(cluster: Cluster, ray_view: Any) -> None:
