@@ -101,11 +101,39 @@ def _hold(task: Task, reason: str, youngest_admitted: int, now: float, policy: P
     return Hold(task.task_id, reason, next_retry_at, overtaken_since)
 
 
+@dataclass(frozen=True)
+class NodeShortfall:
+    """What one worker lacks now for its share of a gang; zeros: it could take it."""
+
+    gpus_free: float
+    cpus_free: float
+    gpus_missing: float
+    cpus_missing: float
+
+
+def shortfall_per_node(gang: Gang, nodes: Sequence[NodeView]) -> tuple[NodeShortfall, ...]:
+    """One entry a worker, the one that lacks least first, without names: other users' business stays theirs."""
+    found = [
+        NodeShortfall(
+            node.gpus_free,
+            node.cpus_free,
+            max(0.0, gang.gpus_per_node - node.gpus_free),
+            max(0.0, gang.cpus_per_node - node.cpus_free),
+        )
+        for node in _workers(nodes)
+    ]
+    return tuple(sorted(found, key=lambda each: (each.gpus_missing, each.cpus_missing)))
+
+
+def _workers(nodes: Iterable[NodeView]) -> list[NodeView]:
+    return [node for node in nodes if not node.is_head and node.worker_slots_total >= 1]
+
+
 class _Pool:
     """The workers, and the parts of gangs that may still land on any of them."""
 
     def __init__(self, nodes: Sequence[NodeView], claims: Iterable[Claim]) -> None:
-        self._workers = [node for node in nodes if not node.is_head and node.worker_slots_total >= 1]
+        self._workers = _workers(nodes)
         self._empty = [replace(n, gpus_free=n.gpus_total, cpus_free=n.cpus_total) for n in self._workers]
         self._cpus_unclaimed = sum(node.cpus_total for node in self._workers)
         #: Each driver takes one unit of `worker_node` for its whole life.

@@ -42,6 +42,7 @@ T = TypeVar("T")
 #: A shared filesystem that hangs must not hang the gateway: seconds.
 _PROGRESS_TIMEOUT_S = 2.0
 _FILE_TIMEOUT_S = 15.0
+_NODES_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,13 @@ class Gateway:
     files: Executor
     streams: StreamLimit = field(default_factory=StreamLimit)
     timing: StreamTiming = field(default_factory=StreamTiming)
+
+    async def look_at_nodes(self) -> Sequence[NodeView]:
+        """Raises Unavailable if the scheduler does not tell."""
+        try:
+            return await asyncio.wait_for(self.nodes(), _NODES_TIMEOUT_S)
+        except asyncio.TimeoutError:
+            raise Unavailable("Ray's node view did not answer in time. Try again.") from None
 
     def notify_scheduler(self) -> None:
         """After a commit. It has a slow tick of its own, so a failure here costs time and nothing else."""

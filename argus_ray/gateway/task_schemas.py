@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field
 
 from argus_ray.core.actions import Explanation, QueueEntry, TaskView
 from argus_ray.core.model import Attempt, Event, Gang, Task
+from argus_ray.core.scheduler import NodeShortfall
 from argus_ray.core.states import AttemptState, Outcome, TaskState
 from argus_ray.gateway.progress import Progress
 from argus_ray.gateway.schemas import Time, rfc3339, time_or_none
@@ -152,6 +153,22 @@ class QueueOut(BaseModel):
         return cls(pending=pending, running=running)
 
 
+class NodeShortfallOut(BaseModel):
+    gpus_free: float
+    cpus_free: float
+    gpus_missing: float
+    cpus_missing: float
+
+    @classmethod
+    def of(cls, node: NodeShortfall) -> NodeShortfallOut:
+        return cls(
+            gpus_free=node.gpus_free,
+            cpus_free=node.cpus_free,
+            gpus_missing=node.gpus_missing,
+            cpus_missing=node.cpus_missing,
+        )
+
+
 class ExplanationOut(BaseModel):
     task_id: str
     state: TaskState
@@ -163,9 +180,13 @@ class ExplanationOut(BaseModel):
     reason: str | None
     next_retry_at: Time | None
     gang: GangOut
+    shortfall: list[NodeShortfallOut] | None = Field(
+        description="What each worker lacks now for its share of the gang, the nearest first; null when the task does "
+        "not wait or the nodes are not known"
+    )
 
     @classmethod
-    def of(cls, found: Explanation) -> ExplanationOut:
+    def of(cls, found: Explanation, shortfall: Sequence[NodeShortfall] | None) -> ExplanationOut:
         task = found.task
         return cls(
             task_id=task.task_id,
@@ -178,6 +199,7 @@ class ExplanationOut(BaseModel):
             reason=task.reason,
             next_retry_at=time_or_none(task.next_retry_at),
             gang=GangOut.of(task.gang),
+            shortfall=None if shortfall is None else [NodeShortfallOut.of(node) for node in shortfall],
         )
 
 

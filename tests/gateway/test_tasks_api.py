@@ -234,6 +234,18 @@ def test_explain_says_what_is_missing_and_who_is_ahead(api: Api) -> None:
     assert "head of the line" in head["summary"]
 
 
+def test_explain_says_what_each_worker_lacks(api: Api) -> None:
+    alice = api.user("alice")
+    task_id = api.submit(alice, n_gpus_per_node=6)
+    explained = api.get(f"/api/v2/tasks/{task_id}/explain", alice)
+    assert explained["shortfall"] == [{"gpus_free": 4.0, "cpus_free": 16.0, "gpus_missing": 2.0, "cpus_missing": 0.0}]
+    assert "worker-1" not in str(explained) and "10.0.0.2" not in str(explained)
+    api.nodes = ()
+    assert api.get(f"/api/v2/tasks/{task_id}/explain", alice)["shortfall"] is None, "the rest is answered all the same"
+    api.end(api.run(task_id), Outcome.APPLICATION, 1)
+    assert api.get(f"/api/v2/tasks/{task_id}/explain", alice)["shortfall"] is None
+
+
 def test_events_tell_every_move_in_pages(api: Api) -> None:
     alice = api.user("alice")
     task_id = api.submit(alice)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,16 @@ from raycluster import ADMIN_TOKEN, INTERNAL_TOKEN, ROOT, Cluster
 
 from argus_ray.node.onemachine import OneMachine
 
+# Short: Ray's Unix sockets lie below it.
+_FOLDER = Path(f"/tmp/argus-t-{os.getpid()}")
+# Ray reads these when it is imported, which the test modules do.
+os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=str(_FOLDER / "ray-token"), RAY_USAGE_STATS_ENABLED="0")
+
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    # Short: Ray's Unix sockets lie below it.
-    root = Path(tempfile.mkdtemp(prefix="argus-t-", dir="/tmp"))
+    root = _FOLDER
+    root.mkdir()
     environ = {"ARGUS_ADMIN_TOKEN": ADMIN_TOKEN, "MVP_INTERNAL_TOKEN": INTERNAL_TOKEN}
     machine = OneMachine(root, f"tests-{root.name}", environ=environ)
     (machine.shared_root / "common" / "plans").mkdir(parents=True)
@@ -34,8 +38,6 @@ def cluster() -> Iterator[Cluster]:
         for name in ("worker-1", "worker-2"):
             machine.wait_for_worker(name)
         machine.wait_for_service()
-        for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH", "RAY_ADDRESS", "RAY_USAGE_STATS_ENABLED"):
-            os.environ[name] = machine.environment()[name]
         with httpx.Client(base_url=machine.url, timeout=60) as http:
             yield Cluster(machine, http)
     finally:

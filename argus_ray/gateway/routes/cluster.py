@@ -21,7 +21,6 @@ _log = logging.getLogger("argus.gateway")
 router = APIRouter()
 
 #: Seconds; bounds of what is asked of parts outside the gateway.
-_NODES_TIMEOUT_S = 10.0
 _READY_TIMEOUT_S = 5.0
 
 
@@ -53,11 +52,7 @@ async def _queue(caller: Caller, *, everyone: bool) -> QueueOut:
 async def list_nodes(caller: TheCaller, gateway: TheGateway) -> NodesOut:
     """The live nodes as Ray reports them."""
     await caller.do(RequireAdmin())
-    try:
-        nodes = await asyncio.wait_for(gateway.nodes(), _NODES_TIMEOUT_S)
-    except asyncio.TimeoutError:
-        raise Unavailable("Ray's node view did not answer in time. Try again.") from None
-    return NodesOut(nodes=[NodeOut.of(node) for node in nodes])
+    return NodesOut(nodes=[NodeOut.of(node) for node in await gateway.look_at_nodes()])
 
 
 @router.get("/healthz", tags=["health"])

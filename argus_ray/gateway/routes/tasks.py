@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -16,7 +17,8 @@ from argus_ray.core.actions import (
     TaskPage,
     TaskView,
 )
-from argus_ray.core.errors import FieldError, InvalidRequest
+from argus_ray.core.errors import FieldError, InvalidRequest, Unavailable
+from argus_ray.core.scheduler import shortfall_per_node
 from argus_ray.core.taskspec import MAX_SPEC_BYTES
 from argus_ray.gateway.body import YAML_TYPES, read_spec
 from argus_ray.gateway.context import Caller, TheCaller, TheGateway
@@ -124,9 +126,15 @@ async def get_spec(caller: TheCaller, task_id: TaskId) -> Response:
 
 
 @router.get("/{task_id}/explain", dependencies=[NoQuery])
-async def explain_task(caller: TheCaller, task_id: TaskId) -> ExplanationOut:
+async def explain_task(caller: TheCaller, gateway: TheGateway, task_id: TaskId) -> ExplanationOut:
     """Why it waits: the place in the line, who is ahead, what is missing, when it is looked at again."""
-    return ExplanationOut.of(await caller.do(ExplainTask(task_id)))
+    found = await caller.do(ExplainTask(task_id))
+    shortfall = None
+    if found.task.state.is_waiting:
+        # The rest of the answer is worth having without it.
+        with contextlib.suppress(Unavailable):
+            shortfall = shortfall_per_node(found.task.gang, await gateway.look_at_nodes())
+    return ExplanationOut.of(found, shortfall)
 
 
 @router.get("/{task_id}/events")
