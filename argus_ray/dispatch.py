@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from argus_ray.core import ids, observation, paths, scheduler
-from argus_ray.core.lifecycle import Admit, Advance, Change, End
+from argus_ray.core.lifecycle import Admit, Advance, Change, End, Note
 from argus_ray.core.model import Attempt, ClusterView, Task
 from argus_ray.core.observation import FilesSeen, JobSeen, JobStatus, Stop, Submit, Wait
 from argus_ray.core.states import AttemptState, Outcome
@@ -74,6 +74,7 @@ class Dispatcher:
     view: ClusterView | None = None
     _refusals: dict[str, int] = field(default_factory=dict)
     _resubmit_at: dict[str, float] = field(default_factory=dict)
+    _told: dict[str, str] = field(default_factory=dict)
     _passed: tuple[object, float] | None = None
 
     async def tick(self, *, woken: bool = True) -> bool:
@@ -177,14 +178,18 @@ class Dispatcher:
             # It may have arrived all the same: the next tick asks for this id before it submits again.
             self._resubmit_at[key] = now + self.resubmit_s
             log.warning("submitting %s: %s", key, error)
+            if self._told.get(key) != str(error):
+                self._told[key] = str(error)
+                words = f"Ray has not confirmed the submission yet; trying on: {error}"[:500]
+                await self.state.apply([Note(task.task_id, words, key)])
         else:
             await self.state.apply([Advance(key, running=False, session=self.view.session if self.view else None)])
 
     def _forget_all_but(self, active: Sequence[Task]) -> None:
         alive = {attempt.submission_id for task in active if (attempt := live_attempt(task))}
-        for memory in (self._refusals, self._resubmit_at):
+        for memory in (self._refusals, self._resubmit_at, self._told):
             for key in memory.keys() - alive:
-                del memory[key]
+                memory.pop(key)
 
     # --- admit ----------------------------------------------------------------------------------------------------
 

@@ -176,7 +176,9 @@ class OneMachine:
         environ = {**self.environment(), "ARGUS_NODE_IP": ip}
         environ.pop("RAY_ADDRESS")  # `ray start` would join this instead of what its options say
         command = [str(_BIN / "ray"), "start", "--block", "--disable-usage-stats", f"--node-ip-address={ip}"]
-        self._spawn(name, [*command, f"--object-store-memory={_OBJECT_STORE}", *options], environ)
+        # Its default is one fixed port, and without its agent the head takes no jobs.
+        command += [f"--dashboard-agent-listen-port={free_port()}", f"--object-store-memory={_OBJECT_STORE}"]
+        self._spawn(name, [*command, *options], environ)
 
     def _spawn(self, name: str, command: list[str], environ: dict[str, str]) -> None:
         with self._log(name).open("wb") as out:
