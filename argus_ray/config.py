@@ -47,8 +47,9 @@ class TokenVariables(_Strict):
 class Limits(_Strict):
     """Bounds of what is stored and waited for; 429 beyond them."""
 
-    waiting_tasks: int = Field(default=10_000, ge=1, le=1_000_000)
-    waiting_tasks_per_user: int = Field(default=1_000, ge=1, le=1_000_000)
+    #: The scheduler looks at the whole line in one pass.
+    waiting_tasks: int = Field(default=10_000, ge=1, le=10_000)
+    waiting_tasks_per_user: int = Field(default=1_000, ge=1, le=10_000)
     tokens_per_user: int = Field(default=100, ge=1, le=10_000)
     log_tail_bytes: int = Field(default=4 * 1024 * 1024, ge=1024, le=64 * 1024 * 1024)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from argus_ray.core import ids, observation, paths, scheduler
-from argus_ray.core.lifecycle import Admit, Advance, Change, End, Note
+from argus_ray.core.lifecycle import Admit, Advance, Change, End, Hold, Note
 from argus_ray.core.model import Attempt, ClusterView, Task
 from argus_ray.core.observation import FilesSeen, JobSeen, JobStatus, Stop, Submit, Wait
 from argus_ray.core.states import AttemptState, Outcome
@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 #: Definite refusals of one submission by Ray before its attempt counts as lost.
 _MAX_REFUSALS = 5
+_MAX_RESUBMIT_S = 60.0
 
 
 class State(Protocol):
@@ -57,6 +58,15 @@ class Prepared:
 
 
 @dataclass
+class _Trouble:
+    """Failed submissions of one attempt."""
+
+    tries: int = 0
+    refusals: int = 0
+    again_at: float = 0.0
+
+
+@dataclass
 class Dispatcher:
     state: State
     jobs: Jobs
@@ -69,12 +79,10 @@ class Dispatcher:
     clock: Callable[[], float]
     #: Between two admission passes when nothing has changed.
     tick_s: float
-    #: After a failed submission; doubles with each one.
-    resubmit_s: float = 1.0
+    #: After a failed submission; doubles with each one, up to a bound.
+    resubmit_s: float = 0.5
     view: ClusterView | None = None
-    _refusals: dict[str, int] = field(default_factory=dict)
-    _resubmit_at: dict[str, float] = field(default_factory=dict)
-    _told: dict[str, str] = field(default_factory=dict)
+    _troubles: dict[str, _Trouble] = field(default_factory=dict)
     _passed: tuple[object, float] | None = None
 
     async def tick(self, *, woken: bool = True) -> bool:
@@ -115,12 +123,16 @@ class Dispatcher:
 
     async def _attend(self, task: Task, attempt: Attempt, view: ClusterView) -> bool:
         """Look at one attempt and do what follows. True if it has ended."""
+        marked = False
         if attempt.state is AttemptState.STOPPING:
-            # Before anything else: a submission that is still on its way must find the marker.
-            await self.files.forbid_start(attempt.job_root)
+            # Before anything else: a submission that is still on its way must find the marker. A disk that refuses
+            # it (full, say) is no reason to let the job run on.
+            marked = await self._try_to_forbid(attempt)
         job = await self.jobs.look(attempt.submission_id)
         if job.status is JobStatus.UNKNOWN:
             log.warning("Ray did not say how %s is: %s", attempt.submission_id, job.message)
+            return False
+        if job.status is JobStatus.ABSENT and attempt.state is AttemptState.STOPPING and not marked:
             return False
         files = FilesSeen()
         if job.status in (JobStatus.ABSENT, JobStatus.FAILED):
@@ -144,52 +156,52 @@ class Dispatcher:
     async def _end(self, attempt: Attempt, end: End, *, known_to_ray: bool) -> None:
         if end.outcome in (Outcome.INFRASTRUCTURE, Outcome.CANCELED):
             # Whatever may be left of this attempt on a node that we cannot see ends itself at this marker.
-            await self.files.forbid_start(attempt.job_root)
+            marked = await self._try_to_forbid(attempt)
+            if not marked and not known_to_ray:
+                return  # without Ray's word, the marker is all that keeps it from starting
         (applied,) = await self.state.apply([end])
-        log.info(
-            "%s ended: %s %s (stored: %s)",
-            attempt.submission_id,
-            end.outcome.value,
-            end.reason[:200],
-            applied,
-        )
-        if known_to_ray:
+        log.info("%s ended: %s %s (stored: %s)", attempt.submission_id, end.outcome.value, end.reason[:200], applied)
+        if known_to_ray and applied:
             try:
                 await self.jobs.forget(attempt.submission_id)
             except Exception as error:
                 # The record only takes space; the result is stored.
                 log.info("Ray keeps its record of %s: %s", attempt.submission_id, error)
 
+    async def _try_to_forbid(self, attempt: Attempt) -> bool:
+        try:
+            await self.files.forbid_start(attempt.job_root)
+        except Exception as error:
+            log.warning("no cancel marker for %s: %s: %s", attempt.submission_id, type(error).__name__, error)
+            return False
+        return True
+
     async def _submit(self, task: Task, attempt: Attempt) -> None:
         key, now = attempt.submission_id, self.clock()
-        if now < self._resubmit_at.get(key, 0.0):
+        trouble = self._troubles.setdefault(key, _Trouble())
+        if now < trouble.again_at:
             return
         try:
             await self.jobs.submit(task, attempt)
-        except SubmissionRefused as error:
-            refusals = self._refusals[key] = self._refusals.get(key, 0) + 1
-            self._resubmit_at[key] = now + self.resubmit_s * 2**refusals
-            log.warning("Ray refused %s (%d of %d): %s", key, refusals, _MAX_REFUSALS, error)
-            if refusals >= _MAX_REFUSALS:
-                await self._end(
-                    attempt, End(key, Outcome.INFRASTRUCTURE, f"Ray refused it: {error}"), known_to_ray=False
-                )
         except Exception as error:
-            # It may have arrived all the same: the next tick asks for this id before it submits again.
-            self._resubmit_at[key] = now + self.resubmit_s
-            log.warning("submitting %s: %s", key, error)
-            if self._told.get(key) != str(error):
-                self._told[key] = str(error)
-                words = f"Ray has not confirmed the submission yet; trying on: {error}"[:500]
-                await self.state.apply([Note(task.task_id, words, key)])
+            # Unless Ray refused it, it may have arrived: the next tick asks for this id before it submits again.
+            refused = isinstance(error, SubmissionRefused)
+            trouble.tries += 1
+            trouble.refusals += refused
+            trouble.again_at = now + min(_MAX_RESUBMIT_S, self.resubmit_s * 2**trouble.tries)
+            log.warning("submitting %s (try %d): %s", key, trouble.tries, error)
+            if trouble.refusals >= _MAX_REFUSALS:
+                reason = f"Ray refused the job {trouble.refusals} times: {error}"
+                await self._end(attempt, End(key, Outcome.INFRASTRUCTURE, reason[:1000]), known_to_ray=False)
+            elif trouble.tries == 1:
+                words = "Ray refused the job" if refused else "Ray has not confirmed that it has the job"
+                await self.state.apply([Note(task.task_id, f"{words}; trying again", key)])
         else:
             await self.state.apply([Advance(key, running=False, session=self.view.session if self.view else None)])
 
     def _forget_all_but(self, active: Sequence[Task]) -> None:
         alive = {attempt.submission_id for task in active if (attempt := live_attempt(task))}
-        for memory in (self._refusals, self._resubmit_at, self._told):
-            for key in memory.keys() - alive:
-                memory.pop(key)
+        self._troubles = {key: trouble for key, trouble in self._troubles.items() if key in alive}
 
     # --- admit ----------------------------------------------------------------------------------------------------
 
@@ -198,17 +210,17 @@ class Dispatcher:
         waiting = await self.state.waiting()
         if not waiting:
             return False
+        by_id = {task.task_id: task for task in waiting}
         view = self.view = await self.look_at_cluster()
         if view is None:
             return True
         claims = [claim for task in active if (claim := claim_of(task, view))]
         now = self.clock()
-        decision = scheduler.decide(waiting, view.nodes, claims, now, self.policy)
-        admits = [self._admission(task) for task in decision.admitted]
-        applied = await self.state.apply([*admits, *decision.holds])
+        admits, holds = self._decide(waiting, view, claims, now)
+        applied = await self.state.apply([*admits, *holds])
         started = [
-            self._submit(task, _new_attempt(admit, now))
-            for task, admit, ok in zip(decision.admitted, admits, applied, strict=False)
+            self._submit(by_id[admit.task_id], _new_attempt(admit, now))
+            for admit, ok in zip(admits, applied, strict=False)
             if ok
         ]
         if started:
@@ -217,6 +229,26 @@ class Dispatcher:
             if isinstance(result, BaseException):
                 log.error("a submission failed; the next tick looks again", exc_info=result)
         return True
+
+    def _decide(
+        self, waiting: Sequence[Task], view: ClusterView, claims: list[scheduler.Claim], now: float
+    ) -> tuple[list[Admit], list[Hold]]:
+        """Admissions with their commands. A task whose command cannot be made takes no room from the others."""
+        broken: list[Hold] = []
+        while True:
+            stuck = {hold.task_id for hold in broken}
+            queue = [task for task in waiting if task.task_id not in stuck]
+            decision = scheduler.decide(queue, view.nodes, claims, now, self.policy)
+            admits = []
+            for task in decision.admitted:
+                try:
+                    admits.append(self._admission(task))
+                except Exception as error:
+                    log.exception("%s cannot be prepared", task.task_id)
+                    reason = f"its command cannot be made any more: {type(error).__name__}: {error}"[:1000]
+                    broken.append(Hold(task.task_id, reason, now + self.policy.retry_interval_s, None))
+            if len(admits) == len(decision.admitted):
+                return admits, [*decision.holds, *broken]
 
     def _admission(self, task: Task) -> Admit:
         number = 1 + max((attempt.number for attempt in task.attempts), default=0)

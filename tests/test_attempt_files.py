@@ -25,7 +25,19 @@ def test_what_the_runner_wrote(tmp_path: Path) -> None:
     assert seen == FilesSeen(True, ExitRecord(143, 15), "line�\n")
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"exit_code": "0"}', '{"exit_code": 0, "signal": "TERM"}', "null"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        '{"exit_code": 99999999999999999999}',
+        '{"exit_code": -1}',
+        '{"exit_code": "0"}',
+        '{"exit_code": 0, "signal": "TERM"}',
+        "null",
+    ],
+)
 def test_a_torn_or_foreign_record_is_none(tmp_path: Path, content: str) -> None:
     Path(paths.exit_record(str(tmp_path))).write_text(content)
     assert attempt_files.look(str(tmp_path)).exit is None
@@ -59,6 +71,33 @@ def test_the_cancel_marker_needs_no_job_root(tmp_path: Path) -> None:
     attempt_files.forbid_start(root)
     attempt_files.forbid_start(root)
     assert Path(paths.cancel_marker(root)).exists()
+
+
+def test_whatever_is_called_canceled_forbids_the_start(tmp_path: Path) -> None:
+    roots = [tmp_path / name for name in ("folder", "link", "file")]
+    for root in roots:
+        root.mkdir()
+    Path(paths.cancel_marker(str(roots[0]))).mkdir()
+    Path(paths.cancel_marker(str(roots[1]))).symlink_to("/nowhere")
+    Path(paths.cancel_marker(str(roots[2]))).touch()
+    for root in roots:
+        attempt_files.forbid_start(str(root))
+
+
+def test_a_link_in_place_of_a_folder_is_not_followed(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    (victim / "logs").mkdir(parents=True)
+    Path(paths.driver_log(str(victim))).write_text("another user's log")
+    root = tmp_path / "job"
+    root.mkdir()
+    (root / "logs").symlink_to(victim / "logs")
+    assert attempt_files.look(str(root)).log_tail == ""
+    linked = tmp_path / "linked"
+    linked.symlink_to(victim)
+    assert attempt_files.look(str(linked)) == FilesSeen()
+    with pytest.raises(OSError, match="no folder"):
+        attempt_files.forbid_start(str(linked))
+    assert not Path(paths.cancel_marker(str(victim))).exists()
 
 
 def test_the_payload_is_published_once_and_complete(tmp_path: Path) -> None:

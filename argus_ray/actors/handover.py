@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 _ANSWER_WAIT_S = 60.0
 _GOODBYE_WAIT_S = 30.0
 _READY_WAIT_S = 120.0
+#: As long as another hand-over may take with all its waits.
+_LOCK_WAIT_S = 600.0
 
 
 @dataclass(frozen=True)
@@ -38,19 +40,21 @@ class Actors:
     scheduler: Any
 
 
-def ensure(settings: Settings) -> Actors:
-    """The two actors of this version, running. Called once a deployment; safe to call at any time, from anywhere.
+def ensure(settings: Settings, *, replace: bool) -> Actors:
+    """The two actors, running. A deployment replaces those of another version; a replica, which may be one of an old
+    deployment that is just going, only makes what is missing.
 
-    Raises OSError if the shared root cannot be written, and TimeoutError if the actors do not come up.
+    Raises OSError if the shared root cannot be written, and TimeoutError (also filelock's Timeout) if the actors do
+    not come up.
     """
     version = config.fingerprint(settings)
     lock_path = Path(paths.database_path(settings.shared_root, settings.cluster_name)).parent / "handover.lock"
     lock_path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(lock_path, timeout=_READY_WAIT_S):
+    with FileLock(lock_path, timeout=_LOCK_WAIT_S):
         # The scheduler first: it must not act on a state actor that is being replaced.
         for name, goodbye in ((options.SCHEDULER, _end_scheduler), (options.STATE, _close_state)):
             actor = _find(name)
-            if actor is not None and _version_of(actor) != version:
+            if replace and actor is not None and _version_of(actor) != version:
                 log.info("replacing %s", name)
                 goodbye(actor)
                 _kill(name, actor)

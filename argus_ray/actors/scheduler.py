@@ -8,13 +8,14 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 import ray
 
 from argus_ray import attempt_files, payload_store
 from argus_ray.actors import options
+from argus_ray.bounded import Threads
 from argus_ray.cluster import view as cluster_view
 from argus_ray.cluster.jobs import JobRequest, RayJobs, RayRefused
 from argus_ray.config import Settings
@@ -25,10 +26,10 @@ from argus_ray.core.observation import FilesSeen, JobSeen
 from argus_ray.dispatch import Dispatcher, Prepared, SubmissionRefused
 
 log = logging.getLogger(__name__)
-_T = TypeVar("_T")
 
 #: Bound of one call to the state actor, which may just be restarting; seconds.
 _STATE_TIMEOUT_S = 60.0
+_PUBLISH_TIMEOUT_S = 120.0
 #: The longest pause after failed ticks; seconds.
 _MAX_BACKOFF_S = 15.0
 
@@ -81,12 +82,15 @@ class SchedulerActor:
         }
 
     def _run(self) -> None:
+        asyncio.run(self._guarded())
+
+    async def _guarded(self) -> None:
         try:
-            asyncio.run(self._main())
+            await self._main()
         except BaseException:
+            # From here, since leaving the loop would wait for threads that may hang. Ray starts the actor again.
             log.exception("the scheduler's loop ended")
-        if not self._stopping:
-            os._exit(1)  # Ray starts the actor again
+            os._exit(1)
 
     async def _main(self) -> None:
         self._loop, self._wake = asyncio.get_running_loop(), asyncio.Event()
@@ -121,7 +125,8 @@ class SchedulerActor:
 
     async def _make_dispatcher(self) -> Dispatcher:
         settings, scheduling = self._settings, self._settings.scheduling
-        payload_dir = await asyncio.to_thread(payload_store.publish, settings.shared_root)
+        disk, ray_calls = Threads("disk", 8), Threads("ray", 4)
+        payload_dir = await disk.run(lambda: payload_store.publish(settings.shared_root), _PUBLISH_TIMEOUT_S)
         site = verl.Site(
             shared_root=settings.shared_root,
             payload_dir=payload_dir,
@@ -130,10 +135,10 @@ class SchedulerActor:
         )
         self._jobs = RayJobs(timeout_s=scheduling.ray_timeout_s, concurrency=scheduling.ray_concurrency)
         return Dispatcher(
-            state=_StateHandle(),
+            state=_StateHandle(ray_calls),
             jobs=_Jobs(self._jobs, site),
-            files=_Files(scheduling.ray_timeout_s),
-            look_at_cluster=lambda: _look_at_cluster(scheduling.ray_timeout_s),
+            files=_Files(disk, scheduling.ray_timeout_s),
+            look_at_cluster=lambda: _look_at_cluster(ray_calls, scheduling.ray_timeout_s),
             prepare=lambda task, submission_id, job_root: _prepare(task, site, submission_id, job_root),
             shared_root=settings.shared_root,
             policy=scheduler.Policy(scheduling.max_overtake_s, scheduling.retry_interval_s),
@@ -151,7 +156,8 @@ def _prepare(task: Task, site: verl.Site, submission_id: str, job_root: str) -> 
 class _StateHandle:
     """The state actor by name; looked up anew after a failure, since it may have been replaced."""
 
-    def __init__(self) -> None:
+    def __init__(self, threads: Threads) -> None:
+        self._threads = threads
         self._actor: Any = None
 
     async def active(self) -> tuple[Task, ...]:
@@ -165,7 +171,7 @@ class _StateHandle:
 
     async def _call(self, method: str, *args: Any) -> Any:
         if self._actor is None:
-            self._actor = await _in_thread(
+            self._actor = await self._threads.run(
                 lambda: ray.get_actor(options.STATE, namespace=options.NAMESPACE), _STATE_TIMEOUT_S
             )
         try:
@@ -199,24 +205,20 @@ class _Jobs:
 
 
 class _Files:
-    def __init__(self, timeout_s: float) -> None:
+    def __init__(self, threads: Threads, timeout_s: float) -> None:
+        self._threads = threads
         self._timeout_s = timeout_s
 
     async def look(self, job_root: str) -> FilesSeen:
-        return await _in_thread(lambda: attempt_files.look(job_root), self._timeout_s)
+        return await self._threads.run(lambda: attempt_files.look(job_root), self._timeout_s)
 
     async def forbid_start(self, job_root: str) -> None:
-        await _in_thread(lambda: attempt_files.forbid_start(job_root), self._timeout_s)
+        await self._threads.run(lambda: attempt_files.forbid_start(job_root), self._timeout_s)
 
 
-async def _look_at_cluster(timeout_s: float) -> ClusterView | None:
+async def _look_at_cluster(threads: Threads, timeout_s: float) -> ClusterView | None:
     try:
-        return await _in_thread(cluster_view.look, timeout_s)
+        return await threads.run(cluster_view.look, timeout_s)
     except Exception as error:
         log.warning("Ray did not show the cluster: %s: %s", type(error).__name__, error)
         return None
-
-
-async def _in_thread(call: Callable[[], _T], timeout_s: float) -> _T:
-    """Run a blocking call; TimeoutError after the bound (its thread is left to itself)."""
-    return await asyncio.wait_for(asyncio.to_thread(call), timeout_s)

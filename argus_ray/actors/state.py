@@ -7,9 +7,9 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from argus_ray.config import Settings
 from argus_ray.core import paths
@@ -22,6 +22,7 @@ from argus_ray.service import Service
 from argus_ray.store import Store
 
 log = logging.getLogger(__name__)
+_T = TypeVar("_T")
 
 #: How long an opening waits for the writer before it to end, in seconds.
 _LOCK_WAIT_S = 10.0
@@ -50,33 +51,38 @@ class StateActor:
     def batch(self, calls: Sequence[tuple[Credential, Action]]) -> list[Any]:
         """One transaction for all; a result or an ArgusError each, in order."""
         try:
-            return list(self._opened().handle_many(calls))
+            return self._use(lambda service: list(service.handle_many(calls)))
         except ArgusError as error:
-            self._close_if_stale(error)
             return [error for _ in calls]
 
     def active(self) -> tuple[Task, ...]:
-        return self._opened().active()
+        return self._use(lambda service: service.active())
 
     def waiting(self) -> tuple[Task, ...]:
-        return self._opened().waiting()
+        return self._use(lambda service: service.waiting())
 
     def apply(self, changes: Sequence[Change]) -> list[bool]:
-        try:
-            return self._opened().apply(changes)
-        except StaleWriter as error:
-            self._close_if_stale(error)
-            raise
+        return self._use(lambda service: service.apply(changes))
 
     def ping(self) -> dict[str, Any]:
         """Raises Unavailable while the database is."""
-        return self._opened().ping()
+        return self._use(lambda service: service.ping())
 
     def close(self) -> None:
         """Give the database up; the next call would open it again."""
         if self._service is not None:
             self._service.close()
             self._service = None
+
+    def _use(self, call: Callable[[Service], _T]) -> _T:
+        try:
+            return call(self._opened())
+        except StaleWriter as error:
+            # Another writer has taken over. This process holds nothing worth keeping: end it, after the answer is
+            # out, and let Ray start it anew behind the other's lock.
+            log.error("fenced off: %s", error)
+            threading.Timer(0.5, os._exit, args=(1,)).start()
+            raise
 
     def _opened(self) -> Service:
         if self._service is None:
@@ -90,10 +96,3 @@ class StateActor:
             self._service = Service(store, settings, clock=time.time, entropy=secrets.token_bytes, gang_of=gang_of)
             log.info("opened %s", path)
         return self._service
-
-    def _close_if_stale(self, error: ArgusError) -> None:
-        if isinstance(error, StaleWriter):
-            # Another writer has taken over. This process holds nothing worth keeping: end it, after the answer is
-            # out, and let Ray start it anew behind the other's lock.
-            log.error("fenced off: %s", error)
-            threading.Timer(0.5, os._exit, args=(1,)).start()

@@ -1,17 +1,14 @@
 """Ray Jobs through its public SDK: each call in a thread and bounded, each answer translated into core types.
 
-The SDK blocks and has no timeout of its own (ray 2.60, dashboard_sdk.py), so a call that outlives its bound leaves
-its thread behind; the pool is as large as the number of calls allowed at a time, and a pool whose every thread is
-stuck is abandoned for a new one.
+The SDK blocks and has no timeout of its own (ray 2.60, dashboard_sdk.py).
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
+import os
 import re
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -20,9 +17,9 @@ from ray._private import ray_constants
 from ray.experimental import internal_kv
 from ray.job_submission import JobSubmissionClient
 
+from argus_ray.bounded import Threads
 from argus_ray.core.observation import FailureKind, JobSeen, JobStatus
 
-log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 _STATUS_CODE = re.compile(r"status code (\d+)")
@@ -63,12 +60,9 @@ class RayJobs:
 
     def __init__(self, *, timeout_s: float, concurrency: int, address: Callable[[], str] | None = None) -> None:
         self._timeout_s = timeout_s
-        self._concurrency = concurrency
+        self._threads = Threads("ray-jobs", concurrency)
         self._address = address or _dashboard_address
         self._client: JobSubmissionClient | None = None
-        self._pool = self._new_pool()
-        self._stuck = 0
-        self._slots = asyncio.Semaphore(concurrency)
 
     async def submit(self, request: JobRequest) -> None:
         """Give the job to Ray. Returns if Ray has it, also if it had it before: a submission id runs at most once.
@@ -121,13 +115,10 @@ class RayJobs:
         return True
 
     async def _bounded(self, call: Callable[[JobSubmissionClient], _T]) -> _T:
-        async with self._slots:
-            future = asyncio.get_running_loop().run_in_executor(self._pool, self._call, call)
-            try:
-                return await asyncio.wait_for(asyncio.shield(future), self._timeout_s)
-            except asyncio.TimeoutError:
-                self._abandon(future)
-                raise RayUnreachable(f"Ray Jobs did not answer within {self._timeout_s:g} s") from None
+        try:
+            return await self._threads.run(lambda: self._call(call), self._timeout_s)
+        except asyncio.TimeoutError:
+            raise RayUnreachable(f"Ray Jobs did not answer within {self._timeout_s:g} s") from None
 
     def _call(self, call: Callable[[JobSubmissionClient], _T]) -> _T:
         try:
@@ -144,21 +135,12 @@ class RayJobs:
             raise RayUnreachable(str(error)[:2000]) from error
         except RayUnreachable:
             raise
+        except (TypeError, ValueError) as error:
+            # The SDK itself would not send it; another try would be no other.
+            raise RayRefused(f"{type(error).__name__}: {error}"[:2000]) from error
         except Exception as error:
             self._client = None
             raise RayUnreachable(f"{type(error).__name__}: {error}"[:2000]) from error
-
-    def _abandon(self, future: asyncio.Future[Any]) -> None:
-        # Its outcome is of no use any more, but must be fetched, or asyncio logs it as lost.
-        future.add_done_callback(lambda done: done.cancelled() or done.exception())
-        self._stuck += 1
-        if self._stuck >= self._concurrency:
-            log.warning("every thread of the Ray Jobs pool is stuck; starting a new pool")
-            self._pool.shutdown(wait=False)
-            self._pool, self._client, self._stuck = self._new_pool(), None, 0
-
-    def _new_pool(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(self._concurrency, thread_name_prefix="ray-jobs")
 
 
 def _dashboard_address() -> str:
@@ -168,7 +150,12 @@ def _dashboard_address() -> str:
     address = internal_kv._internal_kv_get(key, namespace=namespace)
     if not address:
         raise RayUnreachable("the cluster has no dashboard address")
-    return f"http://{address.decode()}"
+    host = address.decode()
+    # The SDK takes a proxy from the environment; this address is our own cluster's.
+    os.environ["NO_PROXY"] = os.environ["no_proxy"] = ",".join(
+        {host.rsplit(":", 1)[0], *filter(None, os.environ.get("NO_PROXY", "").split(","))}
+    )
+    return f"http://{host}"
 
 
 def _seen(details: Any) -> JobSeen:

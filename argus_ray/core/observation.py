@@ -85,15 +85,17 @@ class Wait:
 
 Verdict = Submit | Stop | Wait | Advance | End
 
-#: Exit codes of the runner itself (sysexits' temporary failures), see payload/argus_runner.py.
+#: Exit codes of the runner itself, see payload/argus_runner.py. A program may use the same ones, so the runner's
+#: traces and lines decide with them.
 RUNNER_REFUSED_CANCELED = 75
 RUNNER_REFUSED_STARTED = 76
-#: Exit codes of the sft launcher, see payload/argus_sft_launcher.py.
-LAUNCHER_NOT_PLACED = 77
-LAUNCHER_LOST_NODE = 78
+_RUNNER_LINE = "argus-runner: "
 
 #: verl's own fit check. Source: verl 0.9.1, single_controller/ray/base.py, _check_resource_available.
-_INSUFFICIENT = re.compile(r"Total available GPUs \S+ is less than total desired GPUs \S+")
+#: And the sft launcher's, see payload/argus_sft_launcher.py.
+_INSUFFICIENT = re.compile(
+    r"Total available GPUs \S+ is less than total desired GPUs \S+|(?<=argus-sft: )insufficient resources: [^\n]*"
+)
 
 #: What Ray writes into a driver's log when the ground under it went away. Source: the texts in ray 2.60's
 #: exceptions.py, core worker and GCS; and our own launcher's line.
@@ -105,11 +107,12 @@ _LOST = re.compile(
     r"|(?:T|t)he local [Rr]aylet (?:failed|is dead)|due to local raylet death|the Raylet has most likely crashed"
     r"|because the raylet is unavailable \(crashed\)"
     r"|Failed to connect to GCS"
+    r"|(?<=argus-sft: )lost node [^\n]*"
 )
 
 #: Lines of a log that say nothing about why a program failed.
 _NOISE = re.compile(r"^\s*$|UserWarning|FutureWarning|DeprecationWarning")
-_REASON_LINES = 20
+_REASON_LINES = 40
 _REASON_CHARS = 4000
 
 
@@ -149,7 +152,7 @@ def _judge_stopping(attempt: Attempt, job: JobSeen) -> Verdict:
 def _judge_absent(attempt: Attempt, files: FilesSeen, session: str) -> Verdict:
     if files.exit is not None:
         # Ray's record is gone, but the program had ended: its own record is the truth.
-        return _by_exit_code(attempt, files.exit.exit_code, files.log_tail, "")
+        return _by_exit_code(attempt, files.exit.exit_code, files.log_tail)
     if attempt.state is AttemptState.SUBMITTING and not files.started:
         return Submit()
     if attempt.session is not None and attempt.session != session:
@@ -161,7 +164,14 @@ def _judge_failed(attempt: Attempt, job: JobSeen, files: FilesSeen) -> Verdict:
     record = files.exit
     if job.failure is FailureKind.DRIVER:
         code = job.exit_code if job.exit_code is not None else (record.exit_code if record else 1)
-        return _by_exit_code(attempt, code, files.log_tail or job.message, job.message)
+        if not files.started and record is None:
+            return _never_began(attempt, job, code)
+        if code == RUNNER_REFUSED_STARTED and _RUNNER_LINE in job.message:
+            # A second delivery of the same submission; the files are those of the first.
+            if record is None:
+                return _lost(attempt, "it had been started before, in a Ray session that is gone", code)
+            code = record.exit_code
+        return _by_exit_code(attempt, code, files.log_tail or job.message)
     if record is not None and record.exit_code == 0:
         # The supervisor died between the program's good end and its report.
         return End(attempt.submission_id, Outcome.SUCCEEDED, "", exit_code=0)
@@ -169,32 +179,34 @@ def _judge_failed(attempt: Attempt, job: JobSeen, files: FilesSeen) -> Verdict:
     return _lost(attempt, f"its node or Ray on it was lost: {_first_line(job.message)}")
 
 
-def _by_exit_code(attempt: Attempt, code: int, log: str, message: str) -> End:
+def _never_began(attempt: Attempt, job: JobSeen, code: int) -> End:
+    """The runner left no trace: it refused, or the worker could not even start it (no shared filesystem, no Python).
+    Neither says anything about the program, and another worker may do better."""
+    if code == RUNNER_REFUSED_CANCELED:
+        return _lost(attempt, "the runner found the attempt canceled", code)
+    return _lost(attempt, f"the worker could not start it (exit code {code}): {_end_of(job.message, 3)}", code)
+
+
+def _by_exit_code(attempt: Attempt, code: int, log: str) -> End:
     if code == 0:
         return End(attempt.submission_id, Outcome.SUCCEEDED, "", exit_code=0)
-    if code in (RUNNER_REFUSED_CANCELED, RUNNER_REFUSED_STARTED):
-        return _lost(attempt, f"the runner refused to start: {_decisive_lines(log) or _first_line(message)}", code)
-    if code == LAUNCHER_LOST_NODE:
-        return _lost(attempt, f"a node of its gang was lost: {_decisive_lines(log, 1)}", code)
-    if code == LAUNCHER_NOT_PLACED:
-        return End(attempt.submission_id, Outcome.INSUFFICIENT_RESOURCES, _decisive_lines(log, 1), code)
-    tail = log[-65536:]
-    if refused := _INSUFFICIENT.search(tail):
+    # Only the end counts: a run may have survived what stands further up.
+    end = _end_of(log, _REASON_LINES)
+    if refused := _INSUFFICIENT.search(end):
         return End(attempt.submission_id, Outcome.INSUFFICIENT_RESOURCES, f"verl: {refused.group()}", code)
-    if lost := _LOST.search(tail):
+    if lost := _LOST.search(end):
         return _lost(attempt, lost.group().strip(), code)
     how = f"exit code {code}" if code < 128 else f"exit code {code} (signal {code - 128})"
     if code == 137:
         how += ", killed: often out of memory"
-    lines = _decisive_lines(log)
-    return End(attempt.submission_id, Outcome.APPLICATION, f"{how}; last lines:\n{lines}" if lines else how, code)
+    return End(attempt.submission_id, Outcome.APPLICATION, f"{how}; last lines:\n{end}" if end else how, code)
 
 
 def _lost(attempt: Attempt, why: str, exit_code: int | None = None) -> End:
     return End(attempt.submission_id, Outcome.INFRASTRUCTURE, why, exit_code)
 
 
-def _decisive_lines(log: str, count: int = _REASON_LINES) -> str:
+def _end_of(log: str, count: int) -> str:
     lines = [line.rstrip() for line in log.splitlines() if not _NOISE.search(line)]
     return "\n".join(lines[-count:])[-_REASON_CHARS:]
 

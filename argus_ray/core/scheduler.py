@@ -61,38 +61,46 @@ def decide(
     pool = _Pool(nodes, claims)
     admitted: list[Task] = []
     held: list[tuple[Task, str]] = []
+    impossible: set[str] = set()
     barrier = False
     for task in sorted(queue, key=lambda t: t.seq):
         if task.not_before is not None and task.not_before > now:
             # verl refused this one a moment ago: Ray's view was not the whole truth, so let some time pass.
+            # Nothing is held back for it: its own time has not come.
             held.append((task, task.reason or "waits before the next try"))
-        elif barrier:
+            continue
+        if barrier:
             held.append((task, _BEHIND_BARRIER))
             continue
-        else:
-            shortfall = pool.shortfall(task.gang)
-            if shortfall is None:
-                pool.take(task.gang)
-                admitted.append(task)
-                continue
-            held.append((task, shortfall.words))
-            if not shortfall.possible:
-                # No wait would make it fit, so holding the others back would help nobody.
-                continue
+        shortfall = pool.shortfall(task.gang)
+        if shortfall is None:
+            pool.take(task.gang)
+            admitted.append(task)
+            continue
+        if not shortfall.possible:
+            # No wait would make it fit, so holding the others back would help nobody, and its clock does not run.
+            held.append((replace(task, overtaken_since=None), shortfall.words))
+            impossible.add(task.task_id)
+            continue
+        held.append((task, shortfall.words))
         if task.overtaken_since is not None and now - task.overtaken_since >= policy.max_overtake_s:
             barrier = True
     youngest = max((task.seq for task in admitted), default=-1)
-    holds = (_hold(task, reason, youngest, now, policy) for task, reason in held)
-    return Decision(tuple(admitted), tuple(hold for hold in holds if hold is not None))
+    before = {task.task_id: task for task in queue}
+    holds = []
+    for task, reason in held:
+        since = task.overtaken_since
+        if since is None and task.seq < youngest and task.task_id not in impossible:
+            since = now
+        if (hold := _hold(before[task.task_id], reason, since, now, policy)) is not None:
+            holds.append(hold)
+    return Decision(tuple(admitted), tuple(holds))
 
 
 _BEHIND_BARRIER = "an older task has been overtaken for as long as is allowed; nothing younger starts before it"
 
 
-def _hold(task: Task, reason: str, youngest_admitted: int, now: float, policy: Policy) -> Hold | None:
-    overtaken_since = task.overtaken_since
-    if overtaken_since is None and task.seq < youngest_admitted:
-        overtaken_since = now
+def _hold(task: Task, reason: str, overtaken_since: float | None, now: float, policy: Policy) -> Hold | None:
     promised = task.next_retry_at is not None and task.next_retry_at > now
     as_before = (task.state, task.reason, task.overtaken_since)
     if promised and as_before == (TaskState.PENDING_RESOURCES, reason, overtaken_since):

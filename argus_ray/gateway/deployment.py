@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import Sequence
@@ -23,6 +24,11 @@ from argus_ray.gateway.control import Asked, BatchingControlPlane
 
 #: Seconds within which a part must answer to count as ready.
 _READY_S = 5.0
+#: As long as a scheduler that is gone may take to be made again.
+_WAKE_S = 180.0
+_NAMES = (options.STATE, options.SCHEDULER)
+
+log = logging.getLogger(__name__)
 
 
 def build(args: dict[str, Any]) -> serve.Application:
@@ -31,7 +37,7 @@ def build(args: dict[str, Any]) -> serve.Application:
     Runs once a deployment, on the head (Serve's controller prefers its own node). Raises ConfigError.
     """
     settings = config.load(args)
-    handover.ensure(settings)
+    handover.ensure(settings, replace=True)
     return Gateway.bind(settings.model_dump(mode="json"), config.fingerprint(settings))  # type: ignore[attr-defined]
 
 
@@ -41,6 +47,8 @@ class Gateway:
     """One replica. `version` is unused here, but makes Serve replace the replicas when the code has changed."""
 
     def __init__(self, settings: dict[str, Any], version: str) -> None:
+        # Serve configures its own loggers only; without this the access log would go nowhere.
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         self._settings = Settings.model_validate(settings)
         self._parts = _Parts(self._settings)
 
@@ -64,17 +72,30 @@ class _Parts:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._actors: dict[str, Any] = {}
+        self._finding: asyncio.Task[None] | None = None
+        self._wakes: set[asyncio.Task[None]] = set()
 
     async def send(self, batch: list[Asked]) -> Sequence[Any]:
         return await self._call(options.STATE, "batch", batch)
 
     def wake(self) -> None:
-        if options.SCHEDULER in self._actors:
-            self._actors[options.SCHEDULER].wake.remote()
+        task = asyncio.get_running_loop().create_task(self._wake())
+        self._wakes.add(task)
+        task.add_done_callback(self._wakes.discard)
+
+    async def _wake(self) -> None:
+        # The answer is awaited only to notice a scheduler that is gone for good, and to make it again.
+        try:
+            await asyncio.wait_for(self._call(options.SCHEDULER, "wake"), _WAKE_S)
+        except Exception as error:
+            log.warning("the scheduler could not be woken: %s", type(error).__name__)
 
     async def nodes(self) -> tuple[NodeView, ...]:
         """As the scheduler's last tick saw them. Raises Unavailable before the first one."""
-        view = (await asyncio.wait_for(self._call(options.SCHEDULER, "status"), _READY_S))["view"]
+        try:
+            view = (await asyncio.wait_for(self._call(options.SCHEDULER, "status"), _READY_S))["view"]
+        except (ray.exceptions.RayError, asyncio.TimeoutError, TimeoutError, OSError):
+            raise Unavailable("The scheduler does not answer. Try again.") from None
         if view is None:
             raise Unavailable("Ray has not shown its nodes yet. Try again.")
         nodes: tuple[NodeView, ...] = view.nodes
@@ -108,22 +129,27 @@ class _Parts:
         return scheduler, {True: "ok", False: "it does not answer", None: "not asked yet"}[jobs]
 
     async def _call(self, name: str, method: str, *args: Any) -> Any:
-        actor = self._actors.get(name) or await asyncio.to_thread(self._find, name)
+        if name not in self._actors:
+            # One search for all that wait; it goes on when one of them gives up.
+            if self._finding is None or self._finding.done():
+                self._finding = asyncio.get_running_loop().create_task(asyncio.to_thread(self._find))
+            await asyncio.shield(self._finding)
         try:
-            return await getattr(actor, method).remote(*args)
+            return await getattr(self._actors[name], method).remote(*args)
+        except ray.exceptions.ActorUnavailableError:
+            raise  # it is restarting, and the handle stays good
         except ray.exceptions.RayActorError:
             self._actors.pop(name, None)
             raise
 
-    def _find(self, name: str) -> Any:
-        for key in (options.STATE, options.SCHEDULER):
-            try:
-                self._actors[key] = ray.get_actor(key, namespace=options.NAMESPACE)
-            except ValueError:
-                # Somebody ended it for good; the state on disk is all that it was.
-                actors = handover.ensure(self._settings)
-                self._actors = {options.STATE: actors.state, options.SCHEDULER: actors.scheduler}
-        return self._actors[name]
+    def _find(self) -> None:
+        try:
+            found = {name: ray.get_actor(name, namespace=options.NAMESPACE) for name in _NAMES}
+        except ValueError:
+            # Somebody ended one for good; the state on disk is all that it was.
+            actors = handover.ensure(self._settings, replace=False)
+            found = {options.STATE: actors.state, options.SCHEDULER: actors.scheduler}
+        self._actors = found
 
 
 def _why(error: Exception) -> str:

@@ -56,7 +56,10 @@ class AttemptOut(BaseModel):
     exit_code: int | None
     reason: str | None
     job_root: str
+    #: The driver's node and Ray's own id of the driver, for the Ray dashboard.
+    node_id: str | None
     node_ip: str | None
+    ray_job_id: str | None
     created_at: Time
     started_at: Time | None
     ended_at: Time | None
@@ -74,7 +77,9 @@ class AttemptOut(BaseModel):
             exit_code=attempt.exit_code,
             reason=attempt.reason,
             job_root=attempt.job_root,
+            node_id=attempt.node_id,
             node_ip=attempt.node_ip,
+            ray_job_id=attempt.ray_job_id,
             created_at=rfc3339(attempt.created_at),
             started_at=time_or_none(attempt.started_at),
             ended_at=time_or_none(attempt.ended_at),

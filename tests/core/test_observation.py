@@ -93,7 +93,8 @@ def test_an_application_failure_quotes_the_end_of_the_log() -> None:
 
 
 def test_without_a_log_rays_message_is_quoted() -> None:
-    verdict = judge(attempt(RUNNING), failed(FailureKind.DRIVER, 2, "command not found"), FilesSeen(), "s1")
+    seen = failed(FailureKind.DRIVER, 2, "command not found")
+    verdict = judge(attempt(RUNNING), seen, FilesSeen(started=True), "s1")
     assert isinstance(verdict, End) and "command not found" in verdict.reason
 
 
@@ -142,19 +143,45 @@ def test_a_program_that_had_ended_well_before_its_supervisor_died_succeeded() ->
     assert outcome(verdict) is Outcome.SUCCEEDED
 
 
-def test_the_sft_launcher_says_by_its_code_what_happened() -> None:
-    files = FilesSeen(True, ExitRecord(78), "step 1\nlost node 1 of the gang: RayActorError")
+def test_the_sft_launcher_says_what_happened() -> None:
+    files = FilesSeen(True, ExitRecord(78), "step 1\nargus-sft: lost node 1 of the gang: RayActorError\n")
     assert outcome(judge(attempt(RUNNING), failed(FailureKind.DRIVER, 78), files, "s1")) is Outcome.INFRASTRUCTURE
-    files = FilesSeen(True, ExitRecord(77), "insufficient resources: no 2 nodes within 600 s")
+    files = FilesSeen(True, ExitRecord(77), "argus-sft: insufficient resources: no 2 nodes within 600 s\n")
     verdict = judge(attempt(RUNNING), failed(FailureKind.DRIVER, 77), files, "s1")
     assert outcome(verdict) is Outcome.INSUFFICIENT_RESOURCES
-    assert isinstance(verdict, End) and verdict.reason.startswith("insufficient resources")
+    assert isinstance(verdict, End) and "no 2 nodes within 600 s" in verdict.reason
 
 
-@pytest.mark.parametrize("code", [75, 76])
-def test_a_runner_that_refused_to_start_spends_a_loss_and_not_the_task(code: int) -> None:
-    verdict = judge(attempt(RUNNING), failed(FailureKind.DRIVER, code), FilesSeen(), "s1")
+@pytest.mark.parametrize("code", [2, 64, 75, 76, 77, 78])
+def test_a_program_may_use_any_exit_code(code: int) -> None:
+    files = FilesSeen(True, ExitRecord(code), "my own failure")
+    verdict = judge(attempt(RUNNING), failed(FailureKind.DRIVER, code), files, "s1")
+    assert outcome(verdict) is Outcome.APPLICATION
+
+
+@pytest.mark.parametrize("code", [2, 74, 75, 127, None])
+def test_a_worker_that_cannot_start_the_runner_does_not_fail_the_task(code: int | None) -> None:
+    """No shared filesystem, no Python: the runner left no trace."""
+    seen = failed(FailureKind.DRIVER, code, "python3: can't open file '/private/ray/payload/argus_runner.py'")
+    verdict = judge(attempt(RUNNING), seen, FilesSeen(), "s1")
     assert outcome(verdict) is Outcome.INFRASTRUCTURE
+    if code not in (75,):
+        assert isinstance(verdict, End) and "can't open file" in verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [(None, Outcome.INFRASTRUCTURE), (ExitRecord(0), Outcome.SUCCEEDED), (ExitRecord(1), Outcome.APPLICATION)],
+)
+def test_a_second_delivery_of_a_submission_is_judged_by_the_first(record: ExitRecord | None, expected: Outcome) -> None:
+    seen = failed(FailureKind.DRIVER, 76, "argus-runner: x has been started before")
+    assert outcome(judge(attempt(RUNNING), seen, FilesSeen(True, record, "a bug"), "s1")) is expected
+
+
+def test_only_the_end_of_the_log_decides() -> None:
+    log = "Failed to connect to GCS, trying again\n" + "step\n" * 100 + "KeyError: 'x'\n"
+    verdict = judge(attempt(RUNNING), failed(FailureKind.DRIVER), FilesSeen(True, ExitRecord(1), log), "s1")
+    assert outcome(verdict) is Outcome.APPLICATION
 
 
 def test_a_kill_is_named() -> None:

@@ -65,6 +65,21 @@ def test_an_impossible_task_never_holds_the_others_back() -> None:
     assert admitted(decision) == [2]
 
 
+def test_the_clock_of_an_impossible_task_does_not_run() -> None:
+    """A wide node that joins busy would otherwise stop everybody at once."""
+    wide = task(1, rl(1, 8))
+    decision = run([wide, task(2, rl(1, 4))], TWO_WORKERS, now=100)
+    assert admitted(decision) == [2]
+    assert decision.holds[0].overtaken_since is None
+    once_possible = replace(wide, overtaken_since=1.0)
+    assert run([once_possible], TWO_WORKERS, now=100).holds[0].overtaken_since is None
+
+
+def test_a_task_whose_own_time_has_not_come_holds_nobody_back() -> None:
+    refused = replace(task(1, rl(1, 4)), not_before=9_999.0, overtaken_since=0.0)
+    assert admitted(run([refused, task(2, rl(1, 4))], TWO_WORKERS, now=5_000)) == [2]
+
+
 def test_a_gang_of_two_nodes_needs_two_nodes() -> None:
     big = task(1, rl(2, 4))
     assert admitted(run([big], TWO_WORKERS)) == [1]

@@ -213,9 +213,66 @@ def test_a_refused_submission_ends_as_a_loss_within_a_budget(tmp_path: Path) -> 
         asyncio.run(dispatcher.tick())
         world.clock.advance(100)
     assert world.task(task.task_id).state is TaskState.FAILED
-    assert "Ray refused it" in (world.task(task.task_id).reason or "")
+    assert "Ray refused the job" in (world.task(task.task_id).reason or "")
     assert len(world.task(task.task_id).attempts) == 2
     world.close()
+
+
+def test_a_task_that_cannot_be_prepared_stops_nobody(world: World) -> None:
+    ada = world.user("ada")
+    poison, healthy = world.submit(ada), world.submit(ada)
+    ray = sim({"n1": 4})
+    dispatcher = make_dispatcher(world, ray, random.Random(0))
+    prepare = dispatcher.prepare
+
+    def picky(task: Task, submission_id: str, job_root: str) -> object:
+        if task.task_id == poison.task_id:
+            raise ValueError("the shared root has moved")
+        return prepare(task, submission_id, job_root)
+
+    dispatcher.prepare = picky  # type: ignore[assignment]
+    asyncio.run(dispatcher.tick())
+    assert list(ray.jobs) == [f"{healthy.task_id}--a01"]
+    held = world.task(poison.task_id)
+    assert held.state is TaskState.PENDING_RESOURCES and "the shared root has moved" in (held.reason or "")
+
+
+def test_a_full_disk_does_not_keep_a_canceled_job_running(world: World) -> None:
+    ada = world.user("ada")
+    task = world.submit(ada)
+    ray = sim()
+    tick(world, ray)
+    ray.step()
+    tick(world, ray)
+    world.service.handle(ada, actions.CancelTask(task.task_id))
+
+    async def full(_: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    ray.forbid_start = full  # type: ignore[method-assign,assignment]
+    tick(world, ray)
+    assert ray.jobs[f"{task.task_id}--a01"].stop_asked
+    ray.step()
+    tick(world, ray)
+    assert world.service.active() == (), "Ray said that it has stopped, which is enough"
+
+
+def test_a_job_whose_end_was_not_stored_is_not_forgotten(world: World) -> None:
+    task = world.submit(world.user("ada"))
+    ray = sim()
+    tick(world, ray)
+    ray.step()
+    ray._finish(f"{task.task_id}--a01", JobStatus.SUCCEEDED, 0)
+    dispatcher = make_dispatcher(world, ray, random.Random(0))
+
+    async def drop(changes: object) -> list[bool]:
+        return [False]
+
+    dispatcher.state.apply = drop  # type: ignore[method-assign]
+    asyncio.run(dispatcher.tick())
+    assert f"{task.task_id}--a01" in ray.jobs
+    tick(world, ray)
+    assert world.task(task.task_id).state is TaskState.SUCCEEDED
 
 
 @pytest.mark.parametrize("seed", [int(SEED)] if SEED else range(RUNS))

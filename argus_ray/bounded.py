@@ -1,0 +1,53 @@
+"""Blocking calls with a bound, in threads: for what has no timeout of its own (a hung filesystem, Ray's SDK)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+
+class Threads:
+    """At most `size` calls at a time. A call that outlives its bound leaves its thread to itself; when all threads are
+    stuck that way, they are abandoned for new ones, so that a hang in the past does not stop the future."""
+
+    def __init__(self, name: str, size: int) -> None:
+        self._name = name
+        self._size = size
+        self._pool = ThreadPoolExecutor(size, thread_name_prefix=name)
+        self._stuck = 0
+        self._slots = asyncio.Semaphore(size)
+
+    async def run(self, call: Callable[[], _T], timeout_s: float) -> _T:
+        """The call's result. Raises what it raises, and TimeoutError after the bound, which begins with the call."""
+        async with self._slots:
+            pool = self._pool
+            future = asyncio.get_running_loop().run_in_executor(pool, call)
+            try:
+                return await asyncio.wait_for(asyncio.shield(future), timeout_s)
+            except (asyncio.TimeoutError, asyncio.CancelledError):
+                self._abandon(future, pool)
+                raise
+
+    def _abandon(self, future: asyncio.Future[Any], pool: ThreadPoolExecutor) -> None:
+        if future.done() or pool is not self._pool:
+            return
+        self._stuck += 1
+
+        def freed(done: asyncio.Future[Any]) -> None:
+            # Its outcome is of no use any more, but must be fetched, or asyncio logs it as lost.
+            if not done.cancelled():
+                done.exception()
+            if pool is self._pool:
+                self._stuck -= 1
+
+        future.add_done_callback(freed)
+        if self._stuck >= self._size:
+            log.warning("all %d threads for %s are stuck; starting new ones", self._size, self._name)
+            self._pool.shutdown(wait=False)
+            self._pool, self._stuck = ThreadPoolExecutor(self._size, thread_name_prefix=self._name), 0
