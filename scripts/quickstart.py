@@ -3,14 +3,18 @@ with a token, and two verl training tasks on the CPU that run to their end.
 
   scripts/quickstart           run it, show it, stop everything
   scripts/quickstart --keep    leave it up afterwards
-  scripts/quickstart --stop    end what --keep, or a crash, has left
+  scripts/quickstart --stop    end one that is running, and what --keep or a crash has left
 
-Everything lies in one folder (default /tmp/argus-quickstart-<user id>), made anew by each run.
+Everything lies in one folder (default /tmp/argus-quickstart-<user id>), emptied by each run. A folder that holds
+anything else is left alone. Exit codes: 0 all is well, 1 something failed, 2 refused.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import fcntl
+import http.client
 import json
 import os
 import secrets
@@ -22,6 +26,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,62 +53,210 @@ trainer_device: cpu
 """
 
 
-def main() -> int:
-    arguments = _arguments()
-    root = Path(arguments.dir)
-    mark = f"quickstart-{root.resolve()}"
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    processes.end_marked(mark, grace_s=5)  # what a crash or --keep has left
-    if arguments.stop:
-        print("Everything of the quickstart has been stopped.")
-        return 0
-    shutil.rmtree(root, ignore_errors=True)
-    admin = secrets.token_hex(24)
-    machine = OneMachine(root, mark, environ={"ARGUS_ADMIN_TOKEN": admin})
-    keep = False
+def main(argv: list[str] | None = None) -> int:
+    arguments = _arguments(argv)
     try:
-        _start(machine)
-        api = Api(machine.url, admin)
-        token = _user_and_token(api)
-        tasks = _submit(Api(machine.url, token), machine)
-        succeeded = _follow(Api(machine.url, token), tasks)
-        _show(machine, Api(machine.url, token), tasks, token, kept=arguments.keep)
-        keep = arguments.keep
-        return 0 if succeeded else 1
-    except (NotStarted, ApiError, TimeoutError) as error:
+        root = _root(arguments.dir)
+        _check(root)
+        if arguments.stop:
+            return _stop(root)
+        with _lock(root):
+            return _run(root, keep=arguments.keep)
+    except Refused as refusal:
+        print(f"quickstart: {refusal}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"quickstart: {error}", file=sys.stderr)
+        return 1
+
+
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--keep", action="store_true", help="leave it up afterwards")
+    parser.add_argument("--stop", action="store_true", help="end what is running there, and nothing else")
+    parser.add_argument("--dir", default=f"/tmp/argus-quickstart-{os.getuid()}", help="where everything lies")  # noqa: S108
+    return parser.parse_args(argv)
+
+
+def _run(root: Path, *, keep: bool) -> int:
+    os.chdir(HERE)  # what we start takes its own folder for a place to import from
+    admin = secrets.token_hex(24)
+    machine = OneMachine(root, _claim(root), environ={"ARGUS_ADMIN_TOKEN": admin})
+    stays = False
+    try:
+        try:
+            _start(machine)
+            token = _user_and_token(Api(machine.url, admin))
+            user = Api(machine.url, token)
+            tasks = _submit(user, machine)
+            succeeded = _follow(user, tasks)
+            _show(machine, user, tasks, token, kept=keep)
+            stays = keep
+            return 0 if succeeded else 1
+        finally:
+            _ignore_signals()  # nothing may break off the cleanup
+    except (NotStarted, ApiError, OSError) as error:
         print(f"\nquickstart: {error}\nThe logs are in {machine.logs}.", file=sys.stderr)
         return 1
     finally:
-        if not keep:
-            _say("stopping everything that was started")
+        if not stays:
+            with contextlib.suppress(OSError):  # whoever read our output may have gone
+                _say("stopping everything that was started")
             machine.stop()
 
 
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--keep", action="store_true", help="leave it up afterwards")
-    parser.add_argument("--stop", action="store_true", help="end what an earlier run has left, and nothing else")
-    parser.add_argument("--dir", default=f"/tmp/argus-quickstart-{os.getuid()}", help="where everything lies")  # noqa: S108
-    return parser.parse_args()
+def _stop(root: Path) -> int:
+    """End a quickstart that runs there, and what --keep or a crash has left."""
+    running = _end_running(root)
+    mark = _mark_in(root)
+    left = bool(mark) and bool(processes.marked(mark))
+    if left:
+        processes.end_marked(mark, grace_s=5)
+    print(f"The quickstart in {root} has been stopped." if running or left else f"Nothing is running in {root}.")
+    return 0
+
+
+# --- the folder ---
+
+#: Says that the folder is ours, and which processes belong to it.
+MARKER = ".argus-quickstart"
+_MARK = "quickstart-"
+
+
+class Refused(Exception):
+    """What was asked for could do harm; nothing has been done."""
+
+
+def _root(folder: str) -> Path:
+    path = Path(folder)
+    if path.is_symlink():
+        raise Refused(f"{path} is a link; name the folder itself")
+    return path.resolve()
+
+
+def _check(root: Path) -> None:
+    """Refuse a folder that is not there for us alone."""
+    if not root.exists():
+        return
+    if not root.is_dir():
+        raise Refused(f"{root} is not a folder")
+    if root.stat().st_uid != os.getuid():
+        raise Refused(f"{root} belongs to another user; take another --dir")
+    if any(root.iterdir()) and not _is_file(root / MARKER):
+        raise Refused(f"{root} holds something else than a quickstart; delete it yourself, or take another --dir")
+
+
+def _claim(root: Path) -> str:
+    """Make the folder, or end what runs in ours and empty it; the new mark of our processes. Raises Refused."""
+    root.mkdir(mode=0o700, exist_ok=True)
+    _check(root)  # again: someone may have been faster
+    if old := _mark_in(root):
+        processes.end_marked(old, grace_s=5)
+    root.chmod(0o700)
+    for entry in root.iterdir():
+        # The marker stays: should this be broken off, the folder is still ours.
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        elif entry.name != MARKER:
+            entry.unlink()
+    mark = _MARK + secrets.token_hex(8)
+    (root / MARKER).write_text(mark)
+    return mark
+
+
+def _mark_in(root: Path) -> str:
+    """The mark of the processes that were started in our folder; empty if there is none."""
+    mark = (root / MARKER).read_text() if _is_file(root / MARKER) else ""
+    return mark if mark.startswith(_MARK) else ""
+
+
+def _is_file(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
+
+
+# --- one at a time ---
+
+
+def _lock_file(root: Path) -> Path:
+    """Beside the folder, since the folder is emptied. It stays; what counts is who has locked it."""
+    return root.parent / f"{root.name}.lock"
+
+
+@contextlib.contextmanager
+def _lock(root: Path) -> Iterator[None]:
+    """Hold the folder for as long as this process runs. Raises Refused if another one does."""
+    root.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(_lock_file(root), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    try:
+        if not _try_lock(descriptor):
+            raise Refused(f"another one is running in {root}; end it with --stop, or take another --dir")
+        os.ftruncate(descriptor, 0)
+        try:
+            os.write(descriptor, str(os.getpid()).encode())  # whom --stop has to tell
+            yield
+        finally:
+            os.ftruncate(descriptor, 0)
+    finally:
+        os.close(descriptor)
+
+
+def _end_running(root: Path) -> bool:
+    """Have the quickstart that holds the folder stop what it has started; False if there is none."""
+    try:
+        descriptor = os.open(_lock_file(root), os.O_RDWR | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return False
+
+    def has_ended() -> bool:
+        if _try_lock(descriptor):
+            return True
+        if holder := os.pread(descriptor, 20, 0):  # else it has just begun, or is about to end
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(holder), signal.SIGTERM)
+        return False
+
+    try:
+        if _try_lock(descriptor):
+            return False
+        if not processes.wait_until(has_ended, 60, poll_s=0.5):
+            raise TimeoutError("the one that is running does not end")
+        return True
+    finally:
+        os.close(descriptor)
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+# --- what it shows ---
 
 
 def _start(machine: OneMachine) -> None:
     _say("starting a head with 0 CPUs and 0 GPUs, and making a tiny model and data set")
     machine.start_head()
     common = machine.shared_root / "common"
-    with subprocess.Popen(
-        [sys.executable, str(HERE / "scripts" / "make_tiny.py"), str(common)], stdout=subprocess.DEVNULL
-    ) as tiny:
-        machine.wait_for_head()
-        _say("starting two workers with 4 logical GPUs each, and the service (serve run serve_config.yaml)")
-        for name in ("worker-1", "worker-2"):
-            machine.start_worker(name)
-        machine.serve(HERE / "serve_config.yaml")
-        for name in ("worker-1", "worker-2"):
-            machine.wait_for_worker(name)
-        machine.wait_for_service()
-        if tiny.wait(120) != 0:
-            raise NotStarted("scripts/make_tiny.py failed")
+    # In a session of its own, so that Ctrl-C reaches us alone; the mark ends it.
+    tiny = subprocess.Popen(
+        [sys.executable, str(HERE / "scripts" / "make_tiny.py"), str(common)],
+        stdout=subprocess.DEVNULL,
+        env={**os.environ, processes.MARK: machine.mark},
+        start_new_session=True,
+    )
+    machine.wait_for_head()
+    _say("starting two workers with 4 logical GPUs each, and the service (serve run serve_config.yaml)")
+    for name in ("worker-1", "worker-2"):
+        machine.start_worker(name)
+    machine.serve(HERE / "serve_config.yaml")
+    for name in ("worker-1", "worker-2"):
+        machine.wait_for_worker(name)
+    machine.wait_for_service()
+    if not processes.wait_until(lambda: tiny.poll() is not None, 120) or tiny.returncode != 0:
+        raise NotStarted("scripts/make_tiny.py failed, or took too long")
     # verl is installed on the workers; a team's own copy would lie here and be found first.
     (common / "code" / "verl").mkdir(parents=True)
 
@@ -158,26 +311,41 @@ def _one_line(view: dict[str, Any]) -> str:
 
 
 def _print_log(user: Api, task: str) -> None:
-    """The live log, as server-sent events: the lines with a training step only, since verl prints a lot."""
-    try:
+    """The live log, as server-sent events."""
+    # It ends when the stream does, however that is: the log is not needed for the rest.
+    with contextlib.suppress(ApiError, OSError, http.client.HTTPException):
         for line in user.stream(f"/api/v2/tasks/{task}/logs/stream"):
-            if "train/loss" in line:
-                print(f"      | {line.removeprefix('data:').strip()[:140]}", flush=True)
-    except OSError:
-        return
+            if shown := _training_step(line):
+                print(f"      | {shown[:140]}", flush=True)
+
+
+def _training_step(line: str) -> str | None:
+    """What to show of a line of the stream: a line of the log (`data: ...`) with a training step, since verl prints a
+    lot; nothing of the others (`event: ...`, `id: ...`, keep-alives)."""
+    if line.startswith("data: ") and "train/loss" in line:
+        return line.removeprefix("data: ").strip()
+    return None
 
 
 def _show(machine: OneMachine, user: Api, tasks: dict[str, str], token: str, *, kept: bool) -> None:
     print()
     for workload, task in tasks.items():
         view = user.get(f"/api/v2/tasks/{task}")
+        print(f"{workload}: {view['state']}")
+        if view["state"] != "SUCCEEDED":
+            print(f"  reason      {view['reason']}")
+        if not view["attempts"]:
+            continue
         root = Path(view["attempts"][-1]["job_root"])
         saved = sorted(path.name for path in root.glob("checkpoints/global_step_*"))
-        print(f"{workload}: {view['state']}\n  output      {root}\n  log         {root}/logs/driver.log")
+        print(f"  output      {root}\n  log         {root}/logs/driver.log")
         print(f"  checkpoints {', '.join(saved) or 'none'}")
         losses = _losses(root / "metrics.jsonl", "train/loss" if workload == "sft" else "actor/pg_loss")
         if losses and workload == "sft":
             print(f"  train/loss  {losses[0]:.3f} at the first step, {losses[-1]:.3f} at the last")
+        if view["state"] != "SUCCEEDED":
+            print("  its last lines:")
+            print("".join(f"    | {line}\n" for line in user.text(f"/api/v2/tasks/{task}/logs?tail=20").splitlines()))
     if not kept:
         print("\nTry `scripts/quickstart --keep` to leave it up and use it.")
         return
@@ -204,6 +372,10 @@ class ApiError(Exception):
     """The API refused a call."""
 
 
+#: Never by a proxy: the service is on this machine.
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
 class Api:
     """Just enough of an HTTP client, with the standard library."""
 
@@ -214,6 +386,9 @@ class Api:
     def get(self, path: str) -> dict[str, Any]:
         return self._json(urllib.request.Request(self._url + path, headers=self._headers))  # noqa: S310
 
+    def text(self, path: str) -> str:
+        return self._send(urllib.request.Request(self._url + path, headers=self._headers)).decode(errors="replace")  # noqa: S310
+
     def post(self, path: str, body: dict[str, Any] | str) -> dict[str, Any]:
         is_yaml = isinstance(body, str)
         raw = body if is_yaml else json.dumps(body)
@@ -222,18 +397,21 @@ class Api:
 
     def stream(self, path: str) -> Any:
         request = urllib.request.Request(self._url + path, headers=self._headers)  # noqa: S310
-        with urllib.request.urlopen(request, timeout=TASKS_TIMEOUT_S) as answer:  # noqa: S310
+        with _OPENER.open(request, timeout=TASKS_TIMEOUT_S) as answer:
             for raw in answer:
                 yield raw.decode(errors="replace")
 
     def _json(self, request: urllib.request.Request) -> dict[str, Any]:
+        body: dict[str, Any] = json.loads(self._send(request))
+        return body
+
+    def _send(self, request: urllib.request.Request) -> bytes:
         try:
-            with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
-                answer_body: dict[str, Any] = json.load(answer)
-                return answer_body
+            with _OPENER.open(request, timeout=60) as answer:
+                return bytes(answer.read())
         except urllib.error.HTTPError as error:
             raise ApiError(f"{request.full_url}: {error.code} {error.read().decode(errors='replace')[:500]}") from None
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:
             raise ApiError(f"{request.full_url}: {error}") from None
 
 
@@ -244,5 +422,26 @@ def _say(words: str) -> None:
     print(f"[{time.monotonic() - _BEGUN:5.0f} s] {words}", flush=True)
 
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def _end_on_signals() -> None:
+    """Each ends us by way of the cleanup, and only the first one does: Ctrl-C may be pressed twice."""
+
+    def end(number: int, _: object) -> None:
+        _ignore_signals()
+        sys.exit(128 + number)
+
+    for each in _SIGNALS:
+        if signal.getsignal(each) != signal.SIG_IGN:  # as under nohup
+            signal.signal(each, end)
+
+
+def _ignore_signals() -> None:
+    for each in _SIGNALS:
+        signal.signal(each, signal.SIG_IGN)
+
+
 if __name__ == "__main__":
+    _end_on_signals()
     sys.exit(main())

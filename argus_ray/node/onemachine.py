@@ -6,7 +6,9 @@ several nodes to Ray. Never imports ray: it runs the `ray` and `serve` commands 
 
 from __future__ import annotations
 
+import contextlib
 import http.client
+import itertools
 import json
 import os
 import random
@@ -16,7 +18,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,6 +27,9 @@ from argus_ray.node import processes
 #: Each node gets a loopback address of its own: several raylets on one host, and yet each driver finds its own.
 _HOST = "127.0.0.1"
 _HEAD = "127.0.0.10"
+_WORKERS = tuple(f"127.0.0.{last}" for last in range(11, 20))
+#: Never by a proxy, which has a loopback of its own.
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 _BIN = Path(sys.executable).parent
 #: Bytes. Enough for tests and tiny models; Ray would take 30 % of the memory for each node.
 _OBJECT_STORE = 200_000_000
@@ -44,12 +49,16 @@ class OneMachine:
 
     root: Path
     mark: str
+    #: For the head and the service only (the tokens): what a worker has, the users' programs inherit.
     environ: Mapping[str, str] = field(default_factory=dict)
     gcs_port: int = 0
     dashboard_port: int = 0
     http_port: int = 0
     children: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    #: Of the workers that have not been ended: the address and the options of `ray start`.
     _workers: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    #: In turn, so that a new worker gets the address of one just ended as late as possible.
+    _addresses: Iterator[str] = field(default_factory=lambda: itertools.cycle(_WORKERS))
 
     def __post_init__(self) -> None:
         for name in ("gcs_port", "dashboard_port", "http_port"):
@@ -82,9 +91,11 @@ class OneMachine:
         return f"http://{_HOST}:{self.dashboard_port}"
 
     def environment(self) -> dict[str, str]:
-        """What every process of this cluster, and every client of its Ray, needs in its environment."""
+        """What every process of this cluster, and every client of its Ray, needs in its environment; a worker has
+        this and no more."""
         return {
-            **os.environ,
+            **{name: value for name, value in os.environ.items() if name not in self.environ},
+            **_without_proxy(os.environ),
             "PATH": f"{_BIN}{os.pathsep}{os.environ.get('PATH', '')}",
             processes.MARK: self.mark,
             "ARGUS_SHARED_ROOT": str(self.shared_root),
@@ -93,12 +104,16 @@ class OneMachine:
             "RAY_ADDRESS": self.address,
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-            **self.environ,
         }
+
+    def head_environment(self) -> dict[str, str]:
+        """The same for the head and the service, which hold the tokens."""
+        return {**self.environment(), **self.environ}
 
     def start_head(self) -> None:
         self._ray_start(
             "head",
+            self.head_environment(),
             _HEAD,
             "--head",
             f"--port={self.gcs_port}",
@@ -115,9 +130,12 @@ class OneMachine:
         self._wait("head", lambda: _answers(f"{self.dashboard}/api/gcs_healthz"), timeout_s)
 
     def start_worker(self, name: str, *, gpus: int = 4, cpus: int = 24) -> None:
-        """A worker with so many logical GPUs and CPUs; it joins in the background (see `wait_for_worker`)."""
+        """A worker with so many logical GPUs and CPUs; it joins in the background (see `wait_for_worker`). The name of
+        one that was ended may be used again."""
+        if name in self._workers:
+            raise ValueError(f"there is a worker {name} already")
         self._workers[name] = (
-            f"127.0.0.{11 + len(self._workers)}",
+            self._free_address(),
             f"--address={self.address}",
             f"--node-name={name}",
             f"--num-cpus={cpus}",
@@ -126,7 +144,7 @@ class OneMachine:
             # Of its own: else each node's log monitor ships the lines of all of them.
             f"--temp-dir={self.root / name}",
         )
-        self._ray_start(name, *self._workers[name])
+        self._ray_start(name, self.environment(), *self._workers[name])
 
     def wait_for_worker(self, name: str, timeout_s: float = 180) -> None:
         """Until it has joined. Ray gives up a start after 30 s (ray 2.60, _private/node.py), which a busy machine may
@@ -136,21 +154,27 @@ class OneMachine:
             if time.monotonic() > deadline:
                 raise NotStarted(f"{name} has not joined after {timeout_s:g} s:\n{self._tail(name)}")
             if self.children[name].poll() is not None:
-                self._ray_start(name, *self._workers[name])
+                self._ray_start(name, self.environment(), *self._workers[name])
             time.sleep(0.2)
+
+    def worker_at(self, ip: str) -> str:
+        """The name of the living worker with this address. KeyError if there is none."""
+        return {self._workers[name][0]: name for name in self.children if name in self._workers}[ip]
 
     def end_worker(self, name: str) -> None:
         """Kill a worker's raylet and all that it runs, as a machine that loses power would."""
         child = self.children.pop(name)
-        processes.kill_tree(child.pid)
-        child.wait()
+        if child.poll() is None:  # else its id may be another's by now
+            processes.kill_tree(child.pid)
+            child.wait()
+        del self._workers[name]  # its address is free again
 
     def serve(self, config: Path) -> None:
         """`serve run` with this file, whose HTTP port is set to ours."""
         text = config.read_text().replace("port: 8000", f"port: {self.http_port}").replace("0.0.0.0", _HOST)  # noqa: S104
         ours = self.root / "serve_config.yaml"
         ours.write_text(text)
-        self._spawn("serve", [str(_BIN / "serve"), "run", str(ours)], self.environment())
+        self._spawn("serve", [str(_BIN / "serve"), "run", str(ours)], self.head_environment())
 
     def deploy(self, config: Path, timeout_s: float = 120) -> None:
         """`serve deploy`: replace the running application by what this file says, and return at once."""
@@ -164,16 +188,29 @@ class OneMachine:
         self._wait("serve", lambda: _answers(f"{self.url}/readyz"), timeout_s)
 
     def stop(self, grace_s: float = 5) -> None:
-        """End everything that carries the mark, the service first."""
+        """End everything that carries the mark, the service first. May be called at any time, and again."""
         serve = self.children.pop("serve", None)
         if serve is not None and serve.poll() is None:
             serve.terminate()
             processes.wait_until(lambda: serve.poll() is not None, 5)
-        processes.end_marked(self.mark, grace_s=grace_s, first=[child.pid for child in self.children.values()])
+        # Not those that have ended: their ids may be others' by now.
+        alive = [child.pid for child in self.children.values() if child.poll() is None]
+        processes.end_marked(self.mark, grace_s=grace_s, first=alive)
+        for child in self.children.values():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(5)
         self.children.clear()
+        self._workers.clear()
 
-    def _ray_start(self, name: str, ip: str, *options: str) -> None:
-        environ = {**self.environment(), "ARGUS_NODE_IP": ip}
+    def _free_address(self) -> str:
+        taken = {worker[0] for worker in self._workers.values()}
+        for address in itertools.islice(self._addresses, len(_WORKERS)):
+            if address not in taken:
+                return address
+        raise ValueError(f"no more than {len(_WORKERS)} workers")
+
+    def _ray_start(self, name: str, environ: Mapping[str, str], ip: str, *options: str) -> None:
+        environ = {**environ, "ARGUS_NODE_IP": ip}
         environ.pop("RAY_ADDRESS")  # `ray start` would join this instead of what its options say
         command = [str(_BIN / "ray"), "start", "--block", "--disable-usage-stats", f"--node-ip-address={ip}"]
         # Its default is one fixed port, and without its agent the head takes no jobs.
@@ -217,10 +254,19 @@ def free_port() -> int:
         return port
 
 
+def _without_proxy(environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables that keep our addresses from a proxy, with what they say already. One by one: some programs do not
+    understand a network, and Python reads the lower case first."""
+    said = environ.get("no_proxy") or environ.get("NO_PROXY") or ""
+    if said.strip() != "*":  # which counts only where it stands alone
+        said = ",".join([*filter(None, [said]), "localhost", _HOST, _HEAD, *_WORKERS])
+    return {"no_proxy": said, "NO_PROXY": said}
+
+
 def _answers(url: str) -> bool:
     """Whether it answers 200."""
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - our own address
+        with _OPENER.open(url, timeout=5) as answer:
             return bool(answer.status == 200)
     except (OSError, http.client.HTTPException):
         return False

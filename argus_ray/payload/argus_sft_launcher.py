@@ -22,6 +22,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 EXIT_NOT_PLACED = 77
@@ -36,6 +37,8 @@ MAX_LINE = 1 << 16
 DRAIN_S = 2.0
 #: torch's words when the port that was free a moment ago is not free any more.
 PORT_TAKEN = b"EADDRINUSE"
+#: The processes meet at the beginning: whatever holds these words later is not about that port.
+MEETING_S = 120.0
 _SIOCGIFADDR = 0x8915
 
 #: Ties the program to the thread that starts it: killed with the actor, however that ends. Not a
@@ -184,6 +187,7 @@ class Gang:
         self._nodes: list[Any] = []
         self._stopping = False
         self._port_was_taken = False
+        self._failed_after_s = 0.0
         self._grace_s = max(1.0, float(os.environ.get("ARGUS_STOP_GRACE_S", "25")) - 5.0)
 
     def stop(self, *_: object) -> None:
@@ -195,13 +199,19 @@ class Gang:
             if not self._place():
                 return 128 + signal.SIGTERM if self._stopping else EXIT_NOT_PLACED
             code = self._run_once()
-            if code and self._port_was_taken and not self._stopping:
+            if code and self._could_not_meet() and not self._stopping:
                 say("the port for the processes to meet was taken meanwhile; trying another one")
                 code = self._run_once()
         except NodeLost as loss:
             say(str(loss))
             return EXIT_NODE_LOST
         return 128 + signal.SIGTERM if self._stopping else code
+
+    def _could_not_meet(self) -> bool:
+        """Whether the run failed over the port before it had trained: only then may it be made again."""
+        metrics = Path(os.environ.get("VERL_FILE_LOGGER_PATH", os.devnull))
+        has_trained = metrics.exists() and metrics.stat().st_size > 0
+        return self._port_was_taken and self._failed_after_s <= MEETING_S and not has_trained
 
     def _place(self) -> bool:
         import ray
@@ -255,6 +265,7 @@ class Gang:
         code."""
         import ray
 
+        begin = time.monotonic()
         polls = {node.poll.remote(POLL_S): i for i, node in enumerate(self._nodes)}
         code = 0
         stopped = False
@@ -269,6 +280,7 @@ class Gang:
                     polls[self._nodes[i].poll.remote(POLL_S)] = i
                 elif exit_code and not code:
                     code = exit_code
+                    self._failed_after_s = time.monotonic() - begin
                     say(f"a process on node {i} ended with exit code {code}")
             if (code or self._stopping) and not stopped:
                 stopped = True

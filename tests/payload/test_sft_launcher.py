@@ -3,6 +3,7 @@ running."""
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from argus_ray.payload.argus_sft_launcher import MAX_LINE, Node
+from argus_ray.payload.argus_sft_launcher import MAX_LINE, MEETING_S, PORT_TAKEN, Gang, Node
 
 DEADLINE_S = 15.0
 WORLD = {"WORLD_SIZE": "2"}
@@ -140,3 +141,50 @@ def test_rendezvous_is_on_the_nodes_own_address(node: Node) -> None:
     address, port = node.rendezvous()
     assert address == "127.0.0.1"
     assert 0 < port < 65536
+
+
+class Runs(Gang):
+    """A gang whose runs fail with these words, so many seconds after they began."""
+
+    def __init__(self, words: bytes, after_s: float) -> None:
+        super().__init__(argparse.Namespace(nnodes=2))
+        self.words = words
+        self.after_s = after_s
+        self.runs = 0
+
+    def _place(self) -> bool:
+        return True
+
+    def _run_once(self) -> int:
+        self.runs += 1
+        self._print(0, self.words)
+        self._failed_after_s = self.after_s
+        return 1
+
+
+@pytest.mark.parametrize(
+    ("words", "after_s", "metrics", "runs"),
+    [
+        (PORT_TAKEN, 3.0, None, 2),
+        (PORT_TAKEN, 3.0, "", 2),
+        (PORT_TAKEN, 3.0, '{"step": 1}\n', 1),
+        (PORT_TAKEN, MEETING_S + 1, None, 1),
+        (b"out of memory", 3.0, None, 1),
+    ],
+)
+def test_only_a_run_that_could_not_meet_is_made_again(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsysbinary: pytest.CaptureFixture[bytes],
+    words: bytes,
+    after_s: float,
+    metrics: str | None,
+    runs: int,
+) -> None:
+    file = tmp_path / "metrics.jsonl"
+    if metrics is not None:
+        file.write_text(metrics)
+    monkeypatch.setenv("VERL_FILE_LOGGER_PATH", str(file))
+    gang = Runs(words, after_s)
+    assert gang.run() == 1
+    assert gang.runs == runs

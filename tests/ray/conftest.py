@@ -5,27 +5,27 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from raycluster import ADMIN_TOKEN, INTERNAL_TOKEN, ROOT, Cluster
+from raycluster import ADMIN_TOKEN, FOLDERS, INTERNAL_TOKEN, ROOT, Cluster, end_orphans, mark_of
 
 from argus_ray.node.onemachine import OneMachine
 
 # Short: Ray's Unix sockets lie below it.
-_FOLDER = Path(f"/tmp/argus-t-{os.getpid()}")
+_FOLDER = FOLDERS / f"argus-t-{os.getpid()}"
 # Ray reads these when it is imported, which the test modules do.
 os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=str(_FOLDER / "ray-token"), RAY_USAGE_STATS_ENABLED="0")
 
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
+    end_orphans()
     root = _FOLDER
-    root.mkdir()
+    root.mkdir(mode=0o700)
     environ = {"ARGUS_ADMIN_TOKEN": ADMIN_TOKEN, "MVP_INTERNAL_TOKEN": INTERNAL_TOKEN}
-    machine = OneMachine(root, f"tests-{root.name}", environ=environ)
+    machine = OneMachine(root, mark_of(root), environ=environ)
     (machine.shared_root / "common" / "plans").mkdir(parents=True)
     shutil.copytree(ROOT / "tests" / "standin", machine.shared_root / "common" / "standin")
     try:
@@ -38,7 +38,7 @@ def cluster() -> Iterator[Cluster]:
         for name in ("worker-1", "worker-2"):
             machine.wait_for_worker(name)
         machine.wait_for_service()
-        with httpx.Client(base_url=machine.url, timeout=60) as http:
+        with httpx.Client(base_url=machine.url, timeout=60, trust_env=False) as http:  # no proxy
             yield Cluster(machine, http)
     finally:
         _disconnect()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,24 @@ INTERNAL_TOKEN = "internal-" + "1" * 40
 #: Seconds. Generous, since the machine may be busy; no test waits this long when all is well.
 PATIENCE_S = 180.0
 FINAL = ("SUCCEEDED", "FAILED", "CANCELED")
+#: Where each run of the tests has a folder `argus-t-<its process id>`. Short: Ray's Unix sockets lie below it.
+FOLDERS = Path("/tmp")
+
+
+def mark_of(folder: Path) -> str:
+    return f"tests-{folder.name}"
+
+
+def end_orphans(folders: Path = FOLDERS) -> None:
+    """End and remove what runs of the tests have left that were killed."""
+    for folder in folders.glob("argus-t-*"):
+        owner = folder.name.removeprefix("argus-t-")
+        is_ours = folder.is_dir() and not folder.is_symlink() and folder.stat().st_uid == os.getuid()
+        # One that has our own id is of an earlier process that had it.
+        is_over = owner.isdigit() and (int(owner) == os.getpid() or not Path(f"/proc/{owner}").exists())
+        if is_ours and is_over:
+            processes.end_marked(mark_of(folder), grace_s=0)
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclass
