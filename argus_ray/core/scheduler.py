@@ -157,7 +157,9 @@ class _Pool:
         self._answers.clear()
 
     def _claim(self, claim: Claim) -> None:
-        self._cpus_unclaimed -= claim.gang.cpus
+        if self._workers and self._why_never(claim.gang) is None:
+            # Else its nodes have left, and what it holds is not among these.
+            self._cpus_unclaimed -= claim.gang.cpus
         if claim.unseen_nodes:
             self._slots_free -= 1
             self._unseen[claim] += 1
@@ -210,6 +212,8 @@ class _Pool:
         newcomer = Claim(gang, gang.nnodes)
         unseen = self._unseen + Counter([newcomer])
         for claim in unseen:
+            if claim != newcomer and self._why_never(claim.gang) is not None:
+                continue  # its nodes have left; holding everybody back would not bring them back
             others = unseen - Counter([claim])
             fitting = [node for node in self._workers if _has(node, claim.gang)]
             if len(fitting) - _most_spoiled(fitting, claim.gang, others) < claim.unseen_nodes:
@@ -225,14 +229,21 @@ def _most_spoiled(fitting: Sequence[NodeView], gang: Gang, others: Counter[Claim
     """
 
     def share(gpus: float, cpus: float) -> float:
-        worst = max(
-            max(
-                gpus / (node.gpus_free - gang.gpus_per_node + 1),
-                cpus / (node.cpus_free - gang.cpus_per_node + _RESOLUTION),
-            )
-            for node in fitting
+        return max(
+            (
+                min(
+                    1.0,
+                    max(
+                        gpus / (node.gpus_free - gang.gpus_per_node + 1),
+                        cpus / (node.cpus_free - gang.cpus_per_node + _RESOLUTION),
+                    ),
+                )
+                for node in fitting
+                # A part can only land where it would fit if the node were empty.
+                if node.gpus_total + _RESOLUTION >= gpus and node.cpus_total + _RESOLUTION >= cpus
+            ),
+            default=0.0,
         )
-        return min(1.0, worst)
 
     damage = 0.0
     if fitting:

@@ -125,6 +125,13 @@ def test_an_unseen_part_may_land_on_any_node() -> None:
     assert admitted(run([eight], nodes, [Claim(rl(1, 2), unseen_nodes=0)])) == [2]
 
 
+def test_a_gang_whose_node_has_left_does_not_hold_the_others_back() -> None:
+    """It was started on a node of eight that died since; nothing of four has room for it."""
+    orphan = Claim(rl(1, 8), unseen_nodes=1)
+    assert admitted(run([task(2, rl(1, 4)), task(3, rl(1, 4))], TWO_WORKERS, [orphan])) == [2, 3]
+    assert admitted(run([task(2, rl(1, 1))], TWO_WORKERS, [Claim(rl(3, 4), unseen_nodes=3)])) == []
+
+
 def test_three_unseen_small_ones_may_spread() -> None:
     claims = [Claim(rl(1, 1), 1)] * 3
     four = task(9, rl(1, 4))
