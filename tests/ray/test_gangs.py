@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import pytest
 from raycluster import Api, Cluster
 
 from argus_ray.core.model import ClusterView
@@ -72,19 +73,29 @@ def test_two_gangs_submitted_at_the_same_instant_never_share(cluster: Cluster, r
         wait_for_gang(user, task, 4, ray_view)
     for node in view_of_ray(ray_view).nodes:
         assert node.gpus_free == 0
+        assert node.cpus_free == node.cpus_total - (0 if node.is_head else 12), "exactly three CPUs a GPU"
     for gate in gates:
         gate.touch()
     for user, task in zip(users, tasks, strict=True):
         assert user.wait_final(task)["state"] == "SUCCEEDED"
 
 
-def test_an_sft_run_claims_its_gang_too(cluster: Cluster, ray_view: Any) -> None:
+@pytest.mark.parametrize(("workload", "nnodes"), [("ppo", 1), ("sft", 2)])
+def test_every_workload_holds_exactly_its_gang(cluster: Cluster, ray_view: Any, workload: str, nnodes: int) -> None:
     user = cluster.user()
     gate = user.gate()
-    task = user.submit({"wait_for_file": str(gate)}, workload="sft", n_gpus_per_node=1)
-    wait_for_gang(user, task, 1, ray_view)
+    before = _free(ray_view)
+    task = user.submit({"wait_for_file": str(gate)}, workload=workload, nnodes=nnodes, n_gpus_per_node=1)
+    wait_for_gang(user, task, nnodes, ray_view)
+    user.wait(task, lambda v: cluster.executions(v) == [1], "running")
+    held = [(b[0] - now[0], b[1] - now[1]) for b, now in zip(before, _free(ray_view), strict=True)]
+    assert sorted(h for h in held if h != (0, 0)) == [(1, 3)] * nnodes, "a GPU and three CPUs on each of its nodes"
     gate.touch()
     assert user.wait_final(task)["state"] == "SUCCEEDED"
+
+
+def _free(ray_view: Any) -> list[tuple[float, float]]:
+    return [(node.gpus_free, node.cpus_free) for node in view_of_ray(ray_view).nodes]
 
 
 def test_two_rl_tasks_have_a_transfer_queue_each(cluster: Cluster, ray_view: Any) -> None:
