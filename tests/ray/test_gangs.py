@@ -10,6 +10,7 @@ import pytest
 from raycluster import Api, Cluster
 
 from argus_ray.core.model import ClusterView
+from argus_ray.node import processes
 
 
 def view_of_ray(ray_view: Any) -> ClusterView:
@@ -84,18 +85,20 @@ def test_two_gangs_submitted_at_the_same_instant_never_share(cluster: Cluster, r
 def test_every_workload_holds_exactly_its_gang(cluster: Cluster, ray_view: Any, workload: str, nnodes: int) -> None:
     user = cluster.user()
     gate = user.gate()
-    before = _free(ray_view)
     task = user.submit({"wait_for_file": str(gate)}, workload=workload, nnodes=nnodes, n_gpus_per_node=1)
     wait_for_gang(user, task, nnodes, ray_view)
     user.wait(task, lambda v: cluster.executions(v) == [1], "running")
-    held = [(b[0] - now[0], b[1] - now[1]) for b, now in zip(before, _free(ray_view), strict=True)]
-    assert sorted(h for h in held if h != (0, 0)) == [(1, 3)] * nnodes, "a GPU and three CPUs on each of its nodes"
+    # Until then Ray may still be taking back what an earlier test held.
+    expected = [(1, 3)] * nnodes
+    assert processes.wait_until(lambda: held_on_nodes(ray_view) == expected, 60), held_on_nodes(ray_view)
     gate.touch()
     assert user.wait_final(task)["state"] == "SUCCEEDED"
 
 
-def _free(ray_view: Any) -> list[tuple[float, float]]:
-    return [(node.gpus_free, node.cpus_free) for node in view_of_ray(ray_view).nodes]
+def held_on_nodes(ray_view: Any) -> list[tuple[float, float]]:
+    """GPUs and CPUs in use on each node that has some in use."""
+    held = [(n.gpus_total - n.gpus_free, n.cpus_total - n.cpus_free) for n in view_of_ray(ray_view).nodes]
+    return sorted(each for each in held if each != (0, 0))
 
 
 def test_two_rl_tasks_have_a_transfer_queue_each(cluster: Cluster, ray_view: Any) -> None:
