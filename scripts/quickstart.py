@@ -17,6 +17,7 @@ import fcntl
 import http.client
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -244,6 +245,7 @@ def _start(machine: OneMachine) -> None:
     tiny = subprocess.Popen(
         [sys.executable, str(HERE / "scripts" / "make_tiny.py"), str(common)],
         stdout=subprocess.DEVNULL,
+        stderr=(machine.logs / "make_tiny.log").open("wb"),
         env={**os.environ, processes.MARK: machine.mark},
         start_new_session=True,
     )
@@ -316,15 +318,18 @@ def _print_log(user: Api, task: str) -> None:
     with contextlib.suppress(ApiError, OSError, http.client.HTTPException):
         for line in user.stream(f"/api/v2/tasks/{task}/logs/stream"):
             if shown := _training_step(line):
-                print(f"      | {shown[:140]}", flush=True)
+                print(f"      | {shown}", flush=True)
+
+
+#: verl's console logger: `step:12 - name:value - name:value ...`.
+_STEP = re.compile(r"step:(\d+) - .*?\btrain/loss:(-?[0-9.]+(?:e-?[0-9]+)?)")
 
 
 def _training_step(line: str) -> str | None:
-    """What to show of a line of the stream: a line of the log (`data: ...`) with a training step, since verl prints a
-    lot; nothing of the others (`event: ...`, `id: ...`, keep-alives)."""
-    if line.startswith("data: ") and "train/loss" in line:
-        return line.removeprefix("data: ").strip()
-    return None
+    """What to show of a line of the stream: the loss in a line of the log (`data: ...`) with a training step, since
+    verl prints a lot; nothing of the others (`event: ...`, `id: ...`, keep-alives)."""
+    step = _STEP.search(line) if line.startswith("data: ") else None
+    return f"step {step[1]}: train/loss {float(step[2]):.3f}" if step else None
 
 
 def _show(machine: OneMachine, user: Api, tasks: dict[str, str], token: str, *, kept: bool) -> None:

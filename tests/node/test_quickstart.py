@@ -160,9 +160,11 @@ def test_ctrl_c_twice_leaves_nothing(running: Any) -> None:
 
 
 def test_the_lines_of_the_real_stream_are_understood() -> None:
-    event = stream._event(data="loading\nstep:1 - train/loss:2.5\n", id="1:40").decode()
+    event = stream._event(
+        data="loading\nEpoch 1/2: 0%\rstep:1 - perf/x:0.0 - train/loss:2.5 - train/lr:1e-3\n", id="1:40"
+    ).decode()
     shown = [quickstart._training_step(line) for line in event.splitlines(keepends=True)]
-    assert [line for line in shown if line] == ["step:1 - train/loss:2.5"]
+    assert [line for line in shown if line] == ["step 1: train/loss 2.500"]
 
 
 class Answers:
