@@ -61,7 +61,9 @@ class Api:
 
     def submit(self, plan: dict[str, Any] | None = None, *, key: str | None = None, **fields: Any) -> str:
         """A task that runs the stand-in verl with this plan; retried with a key while the service restarts."""
-        name = f"plan-{os.urandom(8).hex()}.json"
+        # The same key stands for the same body, so the plan's name follows from it.
+        key = key or os.urandom(8).hex()
+        name = f"plan-{self.token[-8:]}-{key}.json"
         (self.shared / "common" / "plans" / name).write_text(json.dumps({"steps": 2, "step_s": 0.05, **(plan or {})}))
         path = str(self.shared / "common" / "plans" / name)
         spec = {
@@ -81,7 +83,7 @@ class Api:
         headers = {
             "Authorization": f"Bearer {self.token}",
             "Content-Type": "application/yaml",
-            "Idempotency-Key": key or os.urandom(8).hex(),
+            "Idempotency-Key": key,
         }
         answers: list[httpx.Response] = []
 

@@ -72,7 +72,7 @@ def test_kill_the_scheduler_and_the_state_actor_twenty_times_each(cluster: Clust
     assert len(set(tasks)) == 30
     (head,) = [node["node_id"] for node in cluster.admin.get("/api/v2/nodes")["nodes"] if node["is_head"]]
     assert head not in {view["attempts"][0]["node_id"] for view in views}, "no driver ever runs on the head"
-    assert user.submit(key="kill-0", n_gpus_per_node=1) == tasks[0], "the key is known after all restarts"
+    assert user.submit({"steps": 1}, key="kill-0", n_gpus_per_node=1) == tasks[0], "the key is known after all restarts"
 
 
 def _kill(ray_view: Any, name: str) -> bool:
