@@ -98,8 +98,6 @@ class Dispatcher:
         if ended:
             active = await self.state.active()
         self._forget_all_but(active)
-        # The view must not be older than the list of live attempts: an attempt that has ended since the view was
-        # taken would be missing from the claims while its GPUs still look free.
         signature = (self.view.nodes, frozenset(task.task_id for task in active))
         now = self.clock()
         if woken or ended or self._passed is None or self._passed[0] != signature or self._due(now):
@@ -211,6 +209,8 @@ class Dispatcher:
         if not waiting:
             return False
         by_id = {task.task_id: task for task in waiting}
+        # Looked at again: a view that is older than the list of live attempts could show as free what an attempt,
+        # missing from the claims since it has ended, still held or was just claiming.
         view = self.view = await self.look_at_cluster()
         if view is None:
             return True

@@ -6,6 +6,8 @@ from typing import Any
 
 import ray
 
+from argus_ray.cluster.view import HEAD_RESOURCE
+
 #: All actors of Argus live in this Ray namespace, one set a cluster.
 NAMESPACE = "argus"
 STATE = "argus-state"
@@ -24,7 +26,7 @@ def detached(cls: type, name: str, **options: Any) -> Any:
         lifetime="detached",
         get_if_exists=True,
         num_cpus=0,
-        resources={"node:__internal_head__": 0.001},
+        resources={HEAD_RESOURCE: 0.001},
         max_restarts=-1,
         max_task_retries=0,
         **options,

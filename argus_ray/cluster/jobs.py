@@ -19,6 +19,7 @@ from ray.job_submission import JobSubmissionClient
 
 from argus_ray.bounded import Threads
 from argus_ray.core.observation import FailureKind, JobSeen, JobStatus
+from argus_ray.core.verl import WORKER_RESOURCE
 
 _T = TypeVar("_T")
 
@@ -79,7 +80,7 @@ class RayJobs:
                     metadata=request.metadata,
                     entrypoint_num_cpus=0,
                     entrypoint_num_gpus=0,
-                    entrypoint_resources={"worker_node": 1},
+                    entrypoint_resources={WORKER_RESOURCE: 1},
                 )
             except RuntimeError as error:
                 if "already exists" not in str(error):

@@ -60,39 +60,34 @@ def decide(
     """One pass over the line, oldest first. `queue` holds waiting tasks; `claims` every live attempt."""
     pool = _Pool(nodes, claims)
     admitted: list[Task] = []
-    held: list[tuple[Task, str]] = []
-    impossible: set[str] = set()
+    #: With the reason, and whether the task could run on the empty pool: if not, its overtaking clock stands still.
+    held: list[tuple[Task, str, bool]] = []
     barrier = False
     for task in sorted(queue, key=lambda t: t.seq):
         if task.not_before is not None and task.not_before > now:
             # verl refused this one a moment ago: Ray's view was not the whole truth, so let some time pass.
             # Nothing is held back for it: its own time has not come.
-            held.append((task, task.reason or "waits before the next try"))
+            held.append((task, task.reason or "waits before the next try", True))
             continue
         if barrier:
-            held.append((task, _BEHIND_BARRIER))
+            held.append((task, _BEHIND_BARRIER, True))
             continue
         shortfall = pool.shortfall(task.gang)
         if shortfall is None:
             pool.take(task.gang)
             admitted.append(task)
             continue
-        if not shortfall.possible:
-            # No wait would make it fit, so holding the others back would help nobody, and its clock does not run.
-            held.append((replace(task, overtaken_since=None), shortfall.words))
-            impossible.add(task.task_id)
-            continue
-        held.append((task, shortfall.words))
-        if task.overtaken_since is not None and now - task.overtaken_since >= policy.max_overtake_s:
-            barrier = True
+        held.append((task, shortfall.words, shortfall.possible))
+        # No wait would make an impossible one fit, so holding the others back for it would help nobody.
+        if shortfall.possible and task.overtaken_since is not None:
+            barrier = now - task.overtaken_since >= policy.max_overtake_s
     youngest = max((task.seq for task in admitted), default=-1)
-    before = {task.task_id: task for task in queue}
     holds = []
-    for task, reason in held:
-        since = task.overtaken_since
-        if since is None and task.seq < youngest and task.task_id not in impossible:
+    for task, reason, possible in held:
+        since = task.overtaken_since if possible else None
+        if since is None and possible and task.seq < youngest:
             since = now
-        if (hold := _hold(before[task.task_id], reason, since, now, policy)) is not None:
+        if (hold := _hold(task, reason, since, now, policy)) is not None:
             holds.append(hold)
     return Decision(tuple(admitted), tuple(holds))
 
