@@ -94,7 +94,7 @@ def launch(spec: TaskSpec, site: Site, *, submission_id: str, job_root: str, res
     return Launch(
         command=command,
         entrypoint=entrypoint(site, job_root, command),
-        env=_environment(spec, site, submission_id, job_root),
+        env=_environment(spec, site, submission_id, job_root, resumes=resume_from is not None),
         gang=gang_of(spec),
     )
 
@@ -105,7 +105,7 @@ def entrypoint(site: Site, job_root: str, command: tuple[str, ...]) -> str:
     return shlex.join([*runner, *command])
 
 
-def _environment(spec: TaskSpec, site: Site, submission_id: str, job_root: str) -> dict[str, str]:
+def _environment(spec: TaskSpec, site: Site, submission_id: str, job_root: str, *, resumes: bool) -> dict[str, str]:
     env = {
         "ARGUS_JOB_ROOT": job_root,
         "ARGUS_STOP_GRACE_S": str(site.stop_grace_s),
@@ -138,6 +138,8 @@ def _environment(spec: TaskSpec, site: Site, submission_id: str, job_root: str) 
         # The platform is the CPU; the engine class is the one that verl registers for "cuda" (it has none
         # for "cpu").
         env |= {"OMP_NUM_THREADS": "1", "VERL_ENGINE_DEVICE": "cuda", "VERL_PLATFORM": "cpu"}
+    if resumes and spec.workload == "sft":
+        modules.append("argus_verl_resume")
     if modules:
         env["VERL_USE_EXTERNAL_MODULES"] = ",".join(modules)
     return env

@@ -102,7 +102,7 @@ class TestGolden:
 
     def test_modules_are_in_the_payload(self, workload: str, device: str) -> None:
         payload = Path(verl.__file__).parents[1] / "payload"
-        made = launch(spec(workload, device))
+        made = launch(spec(workload, device), resume_from=f"{ROOT}/checkpoints/global_step_2")
         modules = made.env.get("VERL_USE_EXTERNAL_MODULES", "").split(",")
         for module in (*filter(None, modules), "argus_runner", "argus_sft_launcher", "argus_verl_reward"):
             assert (payload / f"{module}.py").is_file()
@@ -130,6 +130,15 @@ class TestOptions:
         command = launch(spec(workload), resume_from=folder).command
         assert "trainer.resume_mode=resume_path" in command
         assert f"trainer.resume_from_path={folder}" in command
+        assert f"trainer.default_local_dir={ROOT}/checkpoints" in command, "what is new goes into its own job root"
+
+    def test_only_an_sft_run_that_resumes_needs_help_at_the_end_of_an_epoch(self, workload: str) -> None:
+        resumed = launch(spec(workload), resume_from="/private/users/ada/jobs/old/checkpoints/global_step_70").env
+        fresh = launch(spec(workload)).env
+        modules = "VERL_USE_EXTERNAL_MODULES"
+        assert {**resumed, modules: ""} == {**fresh, modules: ""}
+        added = set(resumed.get(modules, "").split(",")) - set(fresh.get(modules, "").split(","))
+        assert added == ({"argus_verl_resume"} if workload == "sft" else set())
 
     def test_fresh_runs_never_resume(self, workload: str) -> None:
         assert "trainer.resume_mode=disable" in launch(spec(workload)).command
