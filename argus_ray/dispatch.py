@@ -1,6 +1,6 @@
 """The scheduler's work: follow the attempts that are alive, then admit what fits. Plain code without Ray.
 
-It fetches facts through four ports, asks the core, and sends the answer to the state actor. It remembers nothing that
+It fetches facts through five ports, asks the core, and sends the answer to the state actor. It remembers nothing that
 matters: after a crash the first tick sees the same rows and the same jobs, so starting is recovering.
 """
 
@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from argus_ray.checkpoints import Checkpoint
 from argus_ray.core import ids, observation, paths, scheduler
 from argus_ray.core.lifecycle import Admit, Advance, Change, End, Hold, Note
 from argus_ray.core.model import Attempt, ClusterView, Task
@@ -73,7 +74,10 @@ class Dispatcher:
     files: Files
     #: Ray's view of the cluster, or None when Ray did not answer.
     look_at_cluster: Callable[[], Awaitable[ClusterView | None]]
-    prepare: Callable[[Task, str, str], Prepared]
+    #: (task, submission id, job root, folder of the checkpoint to resume from)
+    prepare: Callable[[Task, str, str, str | None], Prepared]
+    #: The newest complete checkpoint that the task's attempts have left. OSError or TimeoutError: no observation.
+    find_checkpoint: Callable[[Task], Awaitable[Checkpoint | None]]
     shared_root: str
     policy: scheduler.Policy
     clock: Callable[[], float]
@@ -84,6 +88,8 @@ class Dispatcher:
     view: ClusterView | None = None
     _troubles: dict[str, _Trouble] = field(default_factory=dict)
     _passed: tuple[object, float] | None = None
+    #: The filesystem hung on a search for a checkpoint: none is begun before then, for each holds up everybody.
+    _search_again_at: float = 0.0
 
     async def tick(self, *, woken: bool = True) -> bool:
         """Follow, then admit. Returns whether anything is alive or waiting, so that the next tick should come soon.
@@ -216,7 +222,7 @@ class Dispatcher:
             return True
         claims = [claim for task in active if (claim := claim_of(task, view))]
         now = self.clock()
-        admits, holds = self._decide(waiting, view, claims, now)
+        admits, holds = await self._decide(waiting, view, claims, now)
         applied = await self.state.apply([*admits, *holds])
         started = [
             self._submit(by_id[admit.task_id], _new_attempt(admit, now))
@@ -230,32 +236,75 @@ class Dispatcher:
                 log.error("a submission failed; the next tick looks again", exc_info=result)
         return True
 
-    def _decide(
+    async def _decide(
         self, waiting: Sequence[Task], view: ClusterView, claims: list[scheduler.Claim], now: float
     ) -> tuple[list[Admit], list[Hold]]:
-        """Admissions with their commands. A task whose command cannot be made takes no room from the others."""
-        broken: list[Hold] = []
+        """Admissions with their commands. A task that cannot be given one takes no room from the others."""
+        found: dict[str, Checkpoint | None] = {}
+        stuck: dict[str, Hold] = {}
         while True:
-            stuck = {hold.task_id for hold in broken}
             queue = [task for task in waiting if task.task_id not in stuck]
             decision = scheduler.decide(queue, view.nodes, claims, now, self.policy)
+            wanted = [task for task in decision.admitted if _may_resume(task) and task.task_id not in found]
+            for task, result in zip(wanted, await self._search(wanted, now), strict=True):
+                if isinstance(result, BaseException):
+                    log.warning("no checkpoint of %s was looked for: %r", task.task_id, result)
+                    stuck[task.task_id] = self._stuck(task, f"{_UNKNOWN_CHECKPOINT}: {_words(result)}")
+                else:
+                    found[task.task_id] = result
             admits = []
             for task in decision.admitted:
+                if task.task_id in stuck:
+                    continue
                 try:
-                    admits.append(self._admission(task))
+                    admits.append(self._admission(task, found.get(task.task_id)))
                 except Exception as error:
                     log.exception("%s cannot be prepared", task.task_id)
-                    reason = f"its command cannot be made any more: {type(error).__name__}: {error}"[:1000]
-                    broken.append(Hold(task.task_id, reason, now + self.policy.retry_interval_s, None))
+                    stuck[task.task_id] = self._stuck(task, f"its command cannot be made any more: {_words(error)}")
             if len(admits) == len(decision.admitted):
-                return admits, [*decision.holds, *broken]
+                return admits, [*decision.holds, *stuck.values()]
 
-    def _admission(self, task: Task) -> Admit:
+    async def _search(self, tasks: Sequence[Task], now: float) -> list[Checkpoint | BaseException | None]:
+        """For each task its checkpoint to resume from, or why that is not known. All at once: they share one bound."""
+        if now < self._search_again_at:
+            return [TimeoutError(_HUNG) for _ in tasks]
+        results = await asyncio.gather(*map(self.find_checkpoint, tasks), return_exceptions=True)
+        hung = [isinstance(result, (TimeoutError, asyncio.TimeoutError)) for result in results]
+        if any(hung):
+            self._search_again_at = self.clock() + self.policy.retry_interval_s
+        return [TimeoutError(_HUNG) if late else result for late, result in zip(hung, results, strict=True)]
+
+    def _stuck(self, task: Task, reason: str) -> Hold:
+        return Hold(task.task_id, reason[:1000], self.clock() + self.policy.retry_interval_s, None)
+
+    def _admission(self, task: Task, checkpoint: Checkpoint | None) -> Admit:
         number = 1 + max((attempt.number for attempt in task.attempts), default=0)
         submission_id = ids.submission_id(task.task_id, number)
         job_root = paths.job_root(self.shared_root, task.user_id, submission_id)
-        prepared = self.prepare(task, submission_id, job_root)
-        return Admit(task.task_id, number, submission_id, job_root, prepared.command, prepared.env)
+        prepared = self.prepare(task, submission_id, job_root, checkpoint.path if checkpoint else None)
+        note = _resume_note(task, number, checkpoint) if _may_resume(task) else None
+        return Admit(task.task_id, number, submission_id, job_root, prepared.command, prepared.env, note)
+
+
+#: To start from zero in doubt would throw away what may be days of training.
+_UNKNOWN_CHECKPOINT = "waits to learn whether an earlier attempt has left a checkpoint"
+_HUNG = "the shared filesystem does not answer"
+
+
+def _may_resume(task: Task) -> bool:
+    return any(attempt.outcome is Outcome.INFRASTRUCTURE for attempt in task.attempts)
+
+
+def _resume_note(task: Task, number: int, checkpoint: Checkpoint | None) -> str:
+    if checkpoint is None:
+        earlier = " and ".join(f"a{attempt.number:02d}" for attempt in task.attempts)
+        return f"a{number:02d} starts from the beginning: {earlier} left no complete checkpoint"
+    (source,) = (attempt.number for attempt in task.attempts if attempt.job_root == checkpoint.job_root)
+    return f"a{number:02d} resumes from step {checkpoint.step} of a{source:02d}"
+
+
+def _words(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".removesuffix(": ")
 
 
 class SubmissionRefused(Exception):

@@ -13,7 +13,7 @@ from typing import Any
 
 import ray
 
-from argus_ray import attempt_files, payload_store
+from argus_ray import attempt_files, checkpoints, payload_store
 from argus_ray.actors import options
 from argus_ray.bounded import Threads
 from argus_ray.cluster import view as cluster_view
@@ -139,7 +139,8 @@ class SchedulerActor:
             jobs=_Jobs(self._jobs, site),
             files=_Files(disk, scheduling.ray_timeout_s),
             look_at_cluster=lambda: _look_at_cluster(ray_calls, scheduling.ray_timeout_s),
-            prepare=lambda task, submission_id, job_root: _prepare(task, site, submission_id, job_root),
+            prepare=lambda task, *where: _prepare(task, site, *where),
+            find_checkpoint=lambda task: _find_checkpoint(disk, scheduling.ray_timeout_s, task),
             shared_root=settings.shared_root,
             policy=scheduler.Policy(scheduling.max_overtake_s, scheduling.retry_interval_s),
             clock=time.time,
@@ -147,10 +148,20 @@ class SchedulerActor:
         )
 
 
-def _prepare(task: Task, site: verl.Site, submission_id: str, job_root: str) -> Prepared:
+def _prepare(task: Task, site: verl.Site, submission_id: str, job_root: str, resume_from: str | None) -> Prepared:
     spec = taskspec.parse(task.spec_yaml, shared_root=site.shared_root, resolve=lambda path: path)
-    launch = verl.launch(spec, site, submission_id=submission_id, job_root=job_root)
+    launch = verl.launch(spec, site, submission_id=submission_id, job_root=job_root, resume_from=resume_from)
     return Prepared(launch.command, tuple(sorted(launch.env.items())))
+
+
+async def _find_checkpoint(disk: Threads, timeout_s: float, task: Task) -> checkpoints.Checkpoint | None:
+    job_roots = [attempt.job_root for attempt in task.attempts]
+
+    def find() -> checkpoints.Checkpoint | None:
+        return checkpoints.newest_complete(job_roots, task.workload, task.gang.gpus)
+
+    # The outer bound: many tasks are looked at together, and a thread for each may take its time to get.
+    return await asyncio.wait_for(disk.run(find, timeout_s), timeout_s)
 
 
 class _StateHandle:

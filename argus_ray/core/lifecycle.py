@@ -44,6 +44,8 @@ class Admit:
     job_root: str
     command: tuple[str, ...]
     env: tuple[tuple[str, str], ...]
+    #: Worth telling the task's user, if it is admitted.
+    note: str | None = None
 
 
 @dataclass(frozen=True)

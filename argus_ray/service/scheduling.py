@@ -121,7 +121,10 @@ def _admit(turn: Turn, task: Task, change: Admit) -> bool:
     attempts.add(turn.db, attempt)
     new = replace(_out_of_line(task), state=TaskState.SUBMITTING, reason=None, updated_at=turn.now)
     message = f"admitted: attempt a{change.number:02d} starts"
-    return _moved(tasks.move(turn.db, task, new, Cause.ADMITTED, message, change.submission_id))
+    _moved(tasks.move(turn.db, task, new, Cause.ADMITTED, message, change.submission_id))
+    if change.note is not None:
+        events.add_remark(turn.db, task.task_id, turn.now, "note", change.note, change.submission_id)
+    return True
 
 
 def _advance(turn: Turn, task: Task, change: Advance) -> bool:

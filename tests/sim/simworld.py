@@ -15,6 +15,7 @@ from typing import Any
 
 from builders import World
 
+from argus_ray.checkpoints import Checkpoint
 from argus_ray.core.lifecycle import Change
 from argus_ray.core.model import Attempt, ClusterView, Gang, NodeView, Task
 from argus_ray.core.observation import ExitRecord, FailureKind, FilesSeen, JobSeen, JobStatus
@@ -55,6 +56,8 @@ class SimRay:
     started: Counter[str] = field(default_factory=Counter)
     exits: dict[str, ExitRecord] = field(default_factory=dict)
     markers: set[str] = field(default_factory=set)
+    #: The step of the newest checkpoint: job root -> step.
+    saved: dict[str, int] = field(default_factory=dict)
     #: Probability that a call fails before, and after, it had its effect.
     flakiness: float = 0.0
     violations: list[str] = field(default_factory=list)
@@ -93,6 +96,14 @@ class SimRay:
     async def files(self, job_root: str) -> FilesSeen:
         self._maybe_fail()
         return FilesSeen(self.started[job_root] > 0, self.exits.get(job_root))
+
+    async def find_checkpoint(self, task: Task) -> Checkpoint | None:
+        self._maybe_fail()
+        roots = [attempt.job_root for attempt in task.attempts if attempt.job_root in self.saved]
+        if not roots:
+            return None
+        root = max(roots, key=lambda each: self.saved[each])
+        return Checkpoint(f"{root}/checkpoints/global_step_{self.saved[root]}", self.saved[root], root)
 
     async def view(self) -> ClusterView | None:
         if self.rng.random() < self.flakiness:
@@ -177,6 +188,8 @@ class SimRay:
             self._finish(key, JobStatus.FAILED, 1)
         else:
             job.failure, job.status, job.held = FailureKind.SUPERVISOR, JobStatus.FAILED, {}
+            if self.rng.random() < 0.5:
+                self.saved[self.job_root(key)] = self.rng.randint(1, 100)
 
     def _finish(self, key: str, status: JobStatus, code: int) -> None:
         job, root = self.jobs[key], self.job_root(key)
@@ -237,9 +250,14 @@ def make_dispatcher(world: World, ray: SimRay, rng: random.Random, crashiness: f
         jobs=ray,
         files=SimFiles(ray),
         look_at_cluster=ray.view,
-        prepare=lambda task, submission_id, job_root: Prepared(("run", submission_id), (("ROOT", job_root),)),
+        prepare=_prepare,
+        find_checkpoint=ray.find_checkpoint,
         shared_root=world.shared_root,
         policy=Policy(max_overtake_s=600, retry_interval_s=60),
         clock=world.clock,
         tick_s=5,
     )
+
+
+def _prepare(task: Task, submission_id: str, job_root: str, resume_from: str | None) -> Prepared:
+    return Prepared(("run", submission_id, *([resume_from] if resume_from else [])), (("ROOT", job_root),))

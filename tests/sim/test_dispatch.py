@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import random
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from builders import World, make_service
@@ -19,8 +22,8 @@ from simworld import Crash, NoAnswer, SimRay, make_dispatcher
 from argus_ray.core import actions
 from argus_ray.core.actions import Credential
 from argus_ray.core.errors import ArgusError
-from argus_ray.core.model import Task
-from argus_ray.core.observation import JobStatus
+from argus_ray.core.model import Event, Task
+from argus_ray.core.observation import FailureKind, JobStatus
 from argus_ray.core.states import TaskState
 
 RUNS = int(os.environ.get("ARGUS_SIM_RUNS", "25"))
@@ -225,10 +228,10 @@ def test_a_task_that_cannot_be_prepared_stops_nobody(world: World) -> None:
     dispatcher = make_dispatcher(world, ray, random.Random(0))
     prepare = dispatcher.prepare
 
-    def picky(task: Task, submission_id: str, job_root: str) -> object:
+    def picky(task: Task, *where: Any) -> object:
         if task.task_id == poison.task_id:
             raise ValueError("the shared root has moved")
-        return prepare(task, submission_id, job_root)
+        return prepare(task, *where)
 
     dispatcher.prepare = picky  # type: ignore[assignment]
     asyncio.run(dispatcher.tick())
@@ -275,6 +278,137 @@ def test_a_job_whose_end_was_not_stored_is_not_forgotten(world: World) -> None:
     assert world.task(task.task_id).state is TaskState.SUCCEEDED
 
 
+def lost(world: World, ray: SimRay, task: Task, saved: int | None = None) -> None:
+    """The task's live attempt runs, saves a checkpoint and is lost with its supervisor."""
+    attempt = world.task(task.task_id).attempts[-1]
+    if saved is not None:
+        ray.saved[attempt.job_root] = saved
+    job = ray.jobs[attempt.submission_id]
+    job.status, job.failure, job.held = JobStatus.FAILED, FailureKind.SUPERVISOR, {}
+
+
+def remarks(world: World, who: Credential, task: Task) -> list[str]:
+    events = world.service.handle(who, actions.TaskEvents(task.task_id))
+    assert isinstance(events, tuple)
+    return [event.message for event in events if isinstance(event, Event) and event.kind == "note"]
+
+
+def test_a_lost_task_resumes_from_the_newest_checkpoint_of_its_attempts(world: World) -> None:
+    ada = world.user("ada")
+    task, ray = world.submit(ada), sim()
+    tick(world, ray)
+    lost(world, ray, task, saved=70)
+    tick(world, ray)
+    lost(world, ray, task)
+    tick(world, ray)
+    first, second, third = world.task(task.task_id).attempts
+    folder = f"{first.job_root}/checkpoints/global_step_70"
+    assert [attempt.command[2:] for attempt in (first, second, third)] == [(), (folder,), (folder,)]
+    assert third.env == (("ROOT", third.job_root),), "it writes to a job root of its own"
+    assert remarks(world, ada, task) == ["a02 resumes from step 70 of a01", "a03 resumes from step 70 of a01"]
+
+
+def test_a_task_without_a_checkpoint_says_that_it_starts_from_the_beginning(world: World) -> None:
+    ada = world.user("ada")
+    task, ray = world.submit(ada), sim()
+    tick(world, ray)
+    assert remarks(world, ada, task) == []
+    for _ in range(2):
+        lost(world, ray, task)
+        tick(world, ray)
+    assert remarks(world, ada, task) == [
+        "a02 starts from the beginning: a01 left no complete checkpoint",
+        "a03 starts from the beginning: a01 and a02 left no complete checkpoint",
+    ]
+    assert [len(attempt.command) for attempt in world.task(task.task_id).attempts] == [2, 2, 2]
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), TimeoutError()])
+def test_while_the_disk_does_not_answer_a_lost_task_waits_and_others_start(world: World, error: Exception) -> None:
+    ada = world.user("ada")
+    task, ray = world.submit(ada), sim({"n1": 4})
+    tick(world, ray)
+    lost(world, ray, task, saved=70)
+    other = world.submit(ada)
+    dispatcher = make_dispatcher(world, ray, random.Random(0))
+    find, asked = dispatcher.find_checkpoint, 0
+
+    async def fails(_: Task) -> None:
+        nonlocal asked
+        asked += 1
+        raise error
+
+    dispatcher.find_checkpoint = fails
+    reasons = set()
+    for _ in range(5):
+        asyncio.run(dispatcher.tick())
+        held = world.task(task.task_id)
+        assert held.state is TaskState.PENDING_RESOURCES and len(held.attempts) == 1, "not from zero"
+        reasons.add(held.reason)
+        world.clock.advance(10)
+        if other.task_id in {each.task_id for each in world.service.active()}:
+            ray._finish(f"{other.task_id}--a01", JobStatus.SUCCEEDED, 0)
+    (reason,) = reasons
+    assert reason and reason.startswith("waits to learn whether an earlier attempt has left a checkpoint: ")
+    assert "Input/output error" in reason or "the shared filesystem does not answer" in reason
+    assert world.task(other.task_id).attempts, "the room was not kept for the one that waits"
+    assert asked == (1 if isinstance(error, TimeoutError) else 5), "a hang holds up everybody, so it is not repeated"
+    dispatcher.find_checkpoint = find
+    world.clock.advance(60)
+    asyncio.run(dispatcher.tick())
+    assert remarks(world, ada, task) == ["a02 resumes from step 70 of a01"]
+
+
+def test_a_hang_of_the_disk_is_waited_for_once_a_pass(world: World) -> None:
+    """The line holds more lost tasks than fit; each one that is held lets the next one in."""
+    ada = world.user("ada")
+    tasks, ray = [world.submit(ada) for _ in range(2)], sim()
+    tick(world, ray)
+    for task in tasks:
+        lost(world, ray, task, saved=1)
+    ray.nodes = {"n1": 4}
+    dispatcher = make_dispatcher(world, ray, random.Random(0))
+    asked = []
+
+    async def hangs(task: Task) -> None:
+        asked.append(task.task_id)
+        raise asyncio.TimeoutError
+
+    dispatcher.find_checkpoint = hangs
+    asyncio.run(dispatcher.tick())
+    assert asked == [tasks[0].task_id]
+    assert {world.task(task.task_id).state for task in tasks} == {TaskState.PENDING_RESOURCES}
+
+
+def test_checkpoints_are_looked_for_only_when_a_lost_task_may_start(world: World) -> None:
+    ada = world.user("ada")
+    task, ray = world.submit(ada), sim({"n1": 4})
+    asked: list[str] = []
+
+    async def note(task: Task) -> None:
+        asked.append(task.task_id)
+
+    ray.find_checkpoint = note  # type: ignore[method-assign]
+    tick(world, ray)
+    lost(world, ray, task)
+    ray.nodes = {}
+    tick(world, ray)
+    assert world.task(task.task_id).state is TaskState.PENDING_RESOURCES
+    assert asked == [], "neither for a first attempt, nor for one that does not fit"
+    ray.nodes = {"n1": 4}
+    tick(world, ray)
+    assert asked == [task.task_id]
+
+
+def test_a_remark_about_an_admission_that_came_too_late_is_not_written(world: World) -> None:
+    ada = world.user("ada")
+    task = world.submit(ada)
+    admission = replace(world.admission(task), note="a01 resumes from nowhere")
+    world.service.handle(ada, actions.CancelTask(task.task_id))
+    assert world.service.apply([admission]) == [False]
+    assert remarks(world, ada, task) == []
+
+
 @pytest.mark.parametrize("seed", [int(SEED)] if SEED else range(RUNS))
 def test_random_histories(tmp_path: Path, seed: int) -> None:
     """Submissions, cancels, crashes, silence, lost nodes and lost sessions in random order; then calm. Every task
@@ -297,7 +431,20 @@ def test_random_histories(tmp_path: Path, seed: int) -> None:
         task = world.task(task_id)
         assert task.state is TaskState.CANCELED
         assert sum(ray.started[a.job_root] for a in task.attempts) <= started_then + _racing(task)
+    _check_resumed(world, ray)
     world.close()
+
+
+def _check_resumed(world: World, ray: SimRay) -> None:
+    """Each attempt went on from the highest step that the ones before it had saved, or from the beginning."""
+    with world.store.transaction() as db:
+        names = [row[0] for row in db.execute("SELECT task_id FROM tasks").fetchall()]
+    attempts = {name: world.task(name).attempts for name in names}
+    for attempt in itertools.chain(*attempts.values()):
+        earlier = [a.job_root for a in attempts[attempt.task_id] if a.number < attempt.number]
+        steps = [ray.saved[root] for root in earlier if root in ray.saved]
+        resumed = [int(word.rsplit("_", 1)[1]) for word in attempt.command[2:]]
+        assert resumed == ([max(steps)] if steps else []), attempt.submission_id
 
 
 def _racing(task: Task) -> int:
