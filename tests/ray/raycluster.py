@@ -173,3 +173,8 @@ class Cluster:
         """How often each attempt's program was started."""
         logs = [self.job_root(view, i) / "executions.log" for i in range(len(view["attempts"]))]
         return [len(log.read_text().splitlines()) if log.exists() else 0 for log in logs]
+
+    def saved(self, view: dict[str, Any]) -> int:
+        """The step of the newest checkpoint of the last attempt; 0: none."""
+        tracker = self.job_root(view) / "checkpoints" / "latest_checkpointed_iteration.txt"
+        return int(tracker.read_text() or 0) if tracker.exists() else 0

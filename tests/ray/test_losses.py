@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -15,16 +16,21 @@ from argus_ray.actors import options
 from argus_ray.node import processes
 
 
-def test_a_killed_worker_gives_the_task_a_second_attempt(cluster: Cluster) -> None:
-    """The worker of the driver loses power; the task goes back to its place and runs elsewhere."""
+def test_a_killed_worker_gives_the_task_a_second_attempt_that_resumes(cluster: Cluster) -> None:
+    """The worker of the driver loses power; the task goes back to its place and runs elsewhere, from the newest
+    checkpoint that is whole: the last one was torn by the loss."""
     user = cluster.user()
     gate = user.gate()
-    task = user.submit({"wait_for_file": str(gate)}, n_gpus_per_node=1)
+    plan = {"steps": 4, "wait_for_file": str(gate), "wait_at_step": 4}
+    task = user.submit(plan, n_gpus_per_node=1, total_training_steps=4)
     view = user.wait(
         task,
-        lambda v: bool(v["attempts"]) and cluster.executions(v) == [1] and v["attempts"][0]["node_ip"] is not None,
-        "running",
+        lambda v: bool(v["attempts"]) and cluster.saved(v) == 3 and v["attempts"][0]["node_ip"] is not None,
+        "running, with three steps saved",
     )
+    checkpoints = cluster.job_root(view) / "checkpoints"
+    (torn,) = (checkpoints / "global_step_3").rglob("optim_world_size_1_rank_0.pt")
+    os.truncate(torn, torn.stat().st_size - 1)
     victim = cluster.machine.worker_at(view["attempts"][0]["node_ip"])
     cluster.machine.end_worker(victim)
     try:
@@ -38,6 +44,16 @@ def test_a_killed_worker_gives_the_task_a_second_attempt(cluster: Cluster) -> No
     assert view["state"] == "SUCCEEDED"
     assert [attempt["submission_id"][-3:] for attempt in view["attempts"]] == ["a01", "a02"]
     assert cluster.executions(view) == [1, 1]
+    assert f"trainer.resume_from_path={checkpoints}/global_step_2" in view["attempts"][1]["command"]
+    log = json.loads((cluster.job_root(view) / "executions.log").read_text())
+    assert log["first_step"] == 3, "verl's side of it"
+    assert sorted(path.name for path in (cluster.job_root(view) / "checkpoints").glob("global_step_*")) == [
+        "global_step_3",
+        "global_step_4",
+    ], "what is new lies in its own job root"
+    assert not (checkpoints / "global_step_4").exists()
+    events = user.get(f"/api/v2/tasks/{task}/events")["events"]
+    assert "a02 resumes from step 2 of a01" in [event["message"] for event in events]
 
 
 @pytest.mark.timeout(900)

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import time
+import zipfile
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -59,6 +60,7 @@ class Run:
         self.checkpoints = Path(settings["trainer.default_local_dir"])
         resumed = settings.get("trainer.resume_from_path", "")
         self.first_step = int(resumed.rsplit("global_step_", 1)[1]) + 1 if resumed else 1
+        self.world = int(settings["trainer.nnodes"]) * int(settings["trainer.n_gpus_per_node"])
         self.last_step = int(settings.get("trainer.total_training_steps", self.plan.steps))
         self.save_freq = int(settings.get("trainer.save_freq", "-1"))
 
@@ -71,7 +73,10 @@ class Run:
         """All steps. `save_always`: also after the last one when save_freq is -1, as verl's sft trainer
         does."""
         if self.first_step > 1:
-            print(f"Resuming from {self.settings['trainer.resume_from_path']}", flush=True)
+            folder = self.settings["trainer.resume_from_path"]
+            print(f"Resuming from {folder}", flush=True)
+            for name in self._files(parts):
+                zipfile.ZipFile(Path(folder) / name).close()
         # Truncates, as verl's file logger does in a run that resumes.
         with open(os.environ["VERL_FILE_LOGGER_PATH"], "wb", buffering=0) as metrics:
             for step in range(self.first_step, self.last_step + 1):
@@ -106,10 +111,19 @@ class Run:
 
     def _save(self, step: int, parts: tuple[str, ...]) -> None:
         folder = self.checkpoints / f"global_step_{step}"
-        for part in parts:
-            (folder / part).parent.mkdir(parents=True, exist_ok=True)
-            (folder / part).write_text(str(step))
+        for name in self._files(parts):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            with zipfile.ZipFile(folder / name, "w") as archive:  # as torch.save writes
+                archive.writestr("archive/data.pkl", str(step))
         (self.checkpoints / "latest_checkpointed_iteration.txt").write_text(str(step))
+
+    def _files(self, parts: tuple[str, ...]) -> list[str]:
+        """What verl loads of a checkpoint. `parts`: folders with a model's shards; the folder itself for sft."""
+        ranks = range(self.world)
+        kinds = ("model", "optim", "extra_state")
+        shards = [f"{kind}_world_size_{self.world}_rank_{rank}.pt" for kind in kinds for rank in ranks]
+        loaders = [f"data_{rank}.pt" for rank in ranks] if parts == (".",) else ["data.pt"]
+        return [*(f"{part}/{name}" for part in parts for name in shards), *loaders]
 
 
 def insufficient(available: int, desired: int) -> ValueError:

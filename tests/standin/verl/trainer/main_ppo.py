@@ -35,7 +35,8 @@ class TaskRunner:
         n_gpus = int(settings["trainer.n_gpus_per_node"])
         self._claim(nnodes, n_gpus, refuse=run.plan.fail == "insufficient")
         try:
-            run.train(save_always=False, parts=("actor/model.pt", "data.pt"), metric="critic/score/mean")
+            parts = ("actor", "critic") if settings["algorithm.adv_estimator"] == "gae" else ("actor",)
+            run.train(save_always=False, parts=parts, metric="critic/score/mean")
         except KillDriver:
             return False
         return True

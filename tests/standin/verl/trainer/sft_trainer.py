@@ -17,7 +17,7 @@ def main() -> None:
         raise insufficient(0, world)
     run.record_execution()
     try:
-        run.train(save_always=True, parts=("model_world_size_1_rank_0.pt", "data_0.pt"), metric="train/loss")
+        run.train(save_always=True, parts=(".",), metric="train/loss")
     except KillDriver:
         os.kill(os.getpid(), signal.SIGKILL)
 
