@@ -21,8 +21,13 @@ from lab import STATE, CommandFailed, Host, HostDown, Lab, LeftOver, Unsupported
 
 PORT = 8123
 DEADLINE_S = 20
-# In an orphan's place: its parent is gone, its session is its own.
-DAEMON = "import os, time\nif os.fork(): os._exit(0)\nos.setsid()\nif os.fork(): os._exit(0)\ntime.sleep(1000)  # {}"
+# A process that leaves its parent and its session; only at its end does its command line begin with the mark.
+DAEMON = """import os
+if os.fork(): os._exit(0)
+os.setsid()
+if os.fork(): os._exit(0)
+os.execvp('sleep', ['{}', '1000'])
+"""
 WITH_CHILD = "import subprocess, sys\nsubprocess.Popen(['sleep', '1234'])\nprint('ready', flush=True)\nsys.stdin.read()"
 
 
@@ -61,8 +66,8 @@ def listen(host: Host) -> None:
 def leave_daemon(host: Host, mark: str) -> int:
     """The pid outside of a process that left its session and its parents."""
     host.run(sys.executable, "-ISc", DAEMON.format(mark))
-    wait_for("the daemon is alone", lambda: len(host.find(mark)) == 1, DEADLINE_S, poll_s=0.02)
-    return host.find(mark)[0][0]
+    [(pid, _)] = wait_for("the daemon is there", lambda: host.find(f"{mark} 1000"), DEADLINE_S, poll_s=0.02)
+    return pid
 
 
 def is_alive(pid: int) -> bool:
