@@ -18,6 +18,7 @@ from ray.exceptions import RayActorError
 
 from argus_ray import config
 from argus_ray.actors import options
+from argus_ray.actors.publisher import HeadPublisher
 from argus_ray.actors.scheduler import SchedulerActor
 from argus_ray.actors.state import StateActor
 from argus_ray.config import Settings
@@ -38,10 +39,11 @@ _LOCK_WAIT_S = 600.0
 class Actors:
     state: Any
     scheduler: Any
+    publisher: Any
 
 
 def ensure(settings: Settings, *, replace: bool) -> Actors:
-    """The two actors, running. A deployment replaces those of another version; a replica, which may be one of an old
+    """The three actors, running. A deployment replaces those of another version; a replica, which may be one of an old
     deployment that is just going, only makes what is missing.
 
     Raises OSError if the shared root cannot be written, and TimeoutError (also filelock's Timeout) if the actors do
@@ -52,7 +54,8 @@ def ensure(settings: Settings, *, replace: bool) -> Actors:
     lock_path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(lock_path, timeout=_LOCK_WAIT_S):
         # The scheduler first: it must not act on a state actor that is being replaced.
-        for name, goodbye in ((options.SCHEDULER, _end_scheduler), (options.STATE, _close_state)):
+        goodbyes = ((options.SCHEDULER, _stop), (options.STATE, _close_state), (options.PUBLISHER, _stop))
+        for name, goodbye in goodbyes:
             actor = _find(name)
             if replace and actor is not None and _version_of(actor) != version:
                 log.info("replacing %s", name)
@@ -62,8 +65,9 @@ def ensure(settings: Settings, *, replace: bool) -> Actors:
         state = options.detached(StateActor, options.STATE).remote(*arguments)
         ray.get(state.pid.remote(), timeout=_READY_WAIT_S)
         scheduler = options.detached(SchedulerActor, options.SCHEDULER).remote(*arguments)
-        ray.get(scheduler.pid.remote(), timeout=_READY_WAIT_S)
-    return Actors(state, scheduler)
+        publisher = options.detached(HeadPublisher, options.PUBLISHER).remote(*arguments)
+        ray.get([scheduler.pid.remote(), publisher.pid.remote()], timeout=_READY_WAIT_S)
+    return Actors(state, scheduler, publisher)
 
 
 def _find(name: str) -> Any | None:
@@ -85,7 +89,7 @@ def _version_of(actor: Any) -> str | None:
     return None
 
 
-def _end_scheduler(actor: Any) -> None:
+def _stop(actor: Any) -> None:
     _try(actor.stop.remote(_GOODBYE_WAIT_S))
 
 

@@ -12,6 +12,7 @@ from argus_ray.cluster.view import HEAD_RESOURCE
 NAMESPACE = "argus"
 STATE = "argus-state"
 SCHEDULER = "argus-scheduler"
+PUBLISHER = "argus-publisher"
 
 
 def detached(cls: type, name: str, **options: Any) -> Any:

@@ -7,7 +7,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +18,8 @@ from argus_ray.core.errors import ArgusError, StaleWriter, Unavailable
 from argus_ray.core.lifecycle import Change
 from argus_ray.core.model import Task
 from argus_ray.core.verl import gang_of
+from argus_ray.node import discovery, epoch
+from argus_ray.node.epoch import EpochUnknown, Superseded
 from argus_ray.service import Service
 from argus_ray.store import Store
 
@@ -26,6 +28,25 @@ _T = TypeVar("_T")
 
 #: How long an opening waits for the writer before it to end, in seconds.
 _LOCK_WAIT_S = 10.0
+
+
+def head_guard(settings: Settings, environ: Mapping[str, str]) -> Callable[[], None] | None:
+    """Raises StaleWriter once a head with a higher epoch has taken over; None on a head that was started by hand,
+    which has no epoch."""
+    mine = int(environ.get(epoch.VARIABLE) or 0)
+    if not mine:
+        return None
+    folder = discovery.folder(settings.shared_root, settings.cluster_name)
+
+    def check() -> None:
+        try:
+            epoch.check(folder, mine)
+        except Superseded as error:
+            raise StaleWriter(str(error)) from error
+        except EpochUnknown as error:
+            raise Unavailable(str(error)) from error
+
+    return check
 
 
 class StateActor:
@@ -90,7 +111,7 @@ class StateActor:
             path = Path(paths.database_path(settings.shared_root, settings.cluster_name))
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                store = Store.open(path, lock_timeout_s=_LOCK_WAIT_S)
+                store = Store.open(path, lock_timeout_s=_LOCK_WAIT_S, guard=head_guard(settings, os.environ))
             except OSError as error:
                 raise Unavailable(f"the database cannot be opened: {error.strerror}") from error
             self._service = Service(store, settings, clock=time.time, entropy=secrets.token_bytes, gang_of=gang_of)

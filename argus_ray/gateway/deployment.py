@@ -26,7 +26,7 @@ from argus_ray.gateway.control import Asked, BatchingControlPlane
 _READY_S = 5.0
 #: As long as a scheduler that is gone may take to be made again.
 _WAKE_S = 180.0
-_NAMES = (options.STATE, options.SCHEDULER)
+_NAMES = (options.STATE, options.SCHEDULER, options.PUBLISHER)
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class Gateway:
 
 
 class _Parts:
-    """The two detached actors, found by name, found again after a failure, and made again if they are gone."""
+    """The detached actors, found by name, found again after a failure, and made again if they are gone."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -103,8 +103,10 @@ class _Parts:
 
     async def readiness(self) -> dict[str, str]:
         """Each part -> "ok", or why it is not."""
-        state, (scheduler, jobs) = await asyncio.gather(self._state_readiness(), self._scheduler_readiness())
-        return {"state": state, "scheduler": scheduler, "ray_jobs": jobs}
+        state, (scheduler, jobs), publisher = await asyncio.gather(
+            self._state_readiness(), self._scheduler_readiness(), self._publisher_readiness()
+        )
+        return {"state": state, "scheduler": scheduler, "ray_jobs": jobs, "publisher": publisher}
 
     async def _state_readiness(self) -> str:
         try:
@@ -128,6 +130,13 @@ class _Parts:
             scheduler = "ok" if age < bound else f"its last tick was {age:.0f} s ago"
         return scheduler, {True: "ok", False: "it does not answer", None: "not asked yet"}[jobs]
 
+    async def _publisher_readiness(self) -> str:
+        try:
+            status = await asyncio.wait_for(self._call(options.PUBLISHER, "status"), _READY_S)
+        except Exception as error:
+            return _why(error)
+        return str(status["status"])
+
     async def _call(self, name: str, method: str, *args: Any) -> Any:
         if name not in self._actors:
             # One search for all that wait; it goes on when one of them gives up.
@@ -148,7 +157,7 @@ class _Parts:
         except ValueError:
             # Somebody ended one for good; the state on disk is all that it was.
             actors = handover.ensure(self._settings, replace=False)
-            found = {options.STATE: actors.state, options.SCHEDULER: actors.scheduler}
+            found = dict(zip(_NAMES, (actors.state, actors.scheduler, actors.publisher), strict=True))
         self._actors = found
 
 

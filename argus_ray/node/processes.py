@@ -41,17 +41,17 @@ def with_variable(name: str, value: str) -> list[int]:
     return found
 
 
-def end_marked(mark: str, *, grace_s: float, first: Iterable[int] = ()) -> None:
-    """End every process with this mark: SIGTERM to `first` (or to all), SIGKILL after the grace.
+def end_marked(mark: str, *, grace_s: float, first: Iterable[int] = (), variable: str = MARK) -> None:
+    """End every process with this mark in this variable: SIGTERM to `first` (or to all), SIGKILL after the grace.
 
     Raises TimeoutError if some are left 10 s after SIGKILL (a process stuck in the kernel).
     """
-    for pid in list(first) or marked(mark):
+    for pid in list(first) or with_variable(variable, mark):
         _signal(pid, signal.SIGTERM)
-    if wait_until(lambda: not marked(mark), grace_s):
+    if wait_until(lambda: not with_variable(variable, mark), grace_s):
         return
     deadline = time.monotonic() + 10
-    while left := marked(mark):
+    while left := with_variable(variable, mark):
         # A process may have started another one since the list was made: list again until there is none.
         for pid in left:
             _signal(pid, signal.SIGKILL)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -23,15 +24,25 @@ from argus_ray.core.errors import StaleWriter, Unavailable
 class Fence:
     """The claim of one writer on one database. Made by `Fence.take` only."""
 
-    def __init__(self, lock: FileLock, note: Path, text: bytes) -> None:
+    def __init__(self, lock: FileLock, note: Path, text: bytes, guard: Callable[[], None] | None) -> None:
         self._lock = lock
+        self._guard = guard
         self._note = note
         self._text = text
 
     @classmethod
-    def take(cls, database: Path, writer_id: str, now: float, timeout_s: float) -> Fence:
+    def take(
+        cls,
+        database: Path,
+        writer_id: str,
+        now: float,
+        timeout_s: float,
+        guard: Callable[[], None] | None = None,
+    ) -> Fence:
         """Wait at most `timeout_s` for the lock; Unavailable, naming the holder, when it is not free by
-        then."""
+        then. `guard` raises StaleWriter once its owner may write no more, for reasons of its own (another head)."""
+        if guard is not None:
+            guard()  # else an old head could take the database from a new one
         note = Path(f"{database}.owner")
         # Not thread-local: the thread that closes the store need not be the one that opened it.
         lock = FileLock(f"{database}.lock", mode=0o600, thread_local=False)
@@ -52,10 +63,12 @@ class Fence:
         except BaseException:
             lock.release()
             raise
-        return cls(lock, note, text)
+        return cls(lock, note, text, guard)
 
     def check(self) -> None:
-        """StaleWriter if another writer has claimed the database since."""
+        """StaleWriter if another writer has claimed the database since, or the guard says so."""
+        if self._guard is not None:
+            self._guard()
         try:
             fd = os.open(self._note, os.O_RDONLY)
             try:

@@ -45,11 +45,12 @@ class Store:
         lock_timeout_s: float = 30.0,
         busy_timeout_s: float = 5.0,
         clock: Callable[[], float] = time.time,
+        guard: Callable[[], None] | None = None,
     ) -> Store:
         """Take the lock, bring the schema up to date, and become the writer.
 
-        `epoch` None: one more than the stored one. Raises Unavailable when another writer holds the database
-        for longer than `lock_timeout_s` seconds, StaleWriter for an epoch that is lower than the stored one,
+        `epoch` None: one more than the stored one. `guard`: see Fence. Raises Unavailable when another writer
+        holds the database for longer than `lock_timeout_s` seconds, StaleWriter for an epoch that is lower than the stored one,
         and SchemaError for a database that is not ours or newer than this code.
         """
         if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
@@ -58,7 +59,7 @@ class Store:
         writer_id = os.urandom(16).hex()
         with _as_unavailable(file, OSError):
             file.parent.mkdir(parents=True, exist_ok=True)
-            fence = Fence.take(file, writer_id, clock(), lock_timeout_s)
+            fence = Fence.take(file, writer_id, clock(), lock_timeout_s, guard)
         db: sqlite3.Connection | None = None
         try:
             with _as_unavailable(file, OSError):

@@ -1,0 +1,100 @@
+"""What the watchdog does next: a pure function of what it read, what it joined, and whether its raylet lives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from argus_ray.node.discovery import HeadRecord, Outcome, Reading
+
+
+class Verb(str, Enum):
+    #: Not in a cluster, and nothing to do yet.
+    WAIT = "wait"
+    JOIN = "join"
+    STAY = "stay"
+    #: End the raylet; the next decision may join again.
+    LEAVE = "leave"
+
+
+@dataclass(frozen=True)
+class Decision:
+    verb: Verb
+    reason: str
+
+
+@dataclass(frozen=True)
+class Joined:
+    """The cluster that this machine is in, or is just joining."""
+
+    address: str
+    session: str
+    epoch: int
+
+
+@dataclass(frozen=True)
+class Versions:
+    """Of this machine. Ray refuses a node of another Ray or Python, down to the patch level (ray 2.60,
+    _private/utils.py, check_version_info)."""
+
+    ray: str
+    python: str
+
+
+def decide(
+    reading: Reading, joined: Joined | None, raylet_alive: bool, retry_at: float, now: float, mine: Versions
+) -> Decision:
+    """One row of the table in docs/architecture.md. `retry_at` and `now` are seconds of the same monotonic clock."""
+    if joined is not None and not raylet_alive:
+        return Decision(Verb.LEAVE, f"the raylet that joined {joined.address} has died")
+    record = reading.record
+    if joined is not None:
+        if not reading.is_valid or record is None:
+            # A stale or broken file is no reason to kill training.
+            return Decision(Verb.STAY, f"{reading.outcome.value}, but the raylet lives: {reading.message}")
+        return _compare(record, joined)
+    if not reading.is_valid or record is None:
+        return Decision(Verb.WAIT, f"{reading.outcome.value}: {reading.message}")
+    if other := _other_version(record, mine):
+        return Decision(Verb.WAIT, other)
+    if now < retry_at:
+        return Decision(Verb.WAIT, f"the last try failed; the next one comes in {retry_at - now:.0f} s")
+    return Decision(Verb.JOIN, f"{record.address}, epoch {record.epoch}")
+
+
+def _compare(record: HeadRecord, joined: Joined) -> Decision:
+    if record.epoch < joined.epoch:
+        # An old head that has not noticed yet that it is one.
+        return Decision(Verb.STAY, f"head.json has epoch {record.epoch}, older than {joined.epoch}, which we joined")
+    if record.address != joined.address:
+        return Decision(Verb.LEAVE, f"the head has moved from {joined.address} to {record.address}")
+    if record.session != joined.session:
+        return Decision(Verb.LEAVE, f"{record.address} has a new Ray session, {record.session}")
+    return Decision(Verb.STAY, f"in the cluster of {joined.address}")
+
+
+def _other_version(record: HeadRecord, mine: Versions) -> str | None:
+    if record.ray_version != mine.ray:
+        return f"other Ray version: the head has {record.ray_version}, this machine {mine.ray}; install the same"
+    if record.python_version != mine.python:
+        return f"other Python version: the head has {record.python_version}, this machine {mine.python}; use the same"
+    return None
+
+
+def may_take_over(reading: Reading, quiet_s: float, ttl_s: float) -> Decision:
+    """Whether a head launcher that has the lock may begin: JOIN or WAIT. The lock alone decides who is the head; this
+    is for the day on which a filesystem gives the lock of a living head away.
+
+    `quiet_s`: since the content of head.json was last seen to change, or first seen; `ttl_s`: what the file promises,
+    or the usual value where it cannot be read.
+    """
+    if reading.outcome in (Outcome.MISSING, Outcome.EXPIRED):
+        return Decision(Verb.JOIN, reading.message)
+    if quiet_s >= ttl_s:
+        return Decision(Verb.JOIN, f"head.json has not changed for {quiet_s:.0f} s")
+    return Decision(Verb.WAIT, f"the head before us may still live: {reading.message}")
+
+
+def backoff_s(failures: int, entropy: float, *, first_s: float = 1.0, most_s: float = 60.0) -> float:
+    """Seconds until the next try after so many failures in a row; `entropy` in [0, 1) spreads a thousand machines."""
+    return min(most_s, first_s * 2.0 ** min(failures - 1, 16)) * (0.5 + entropy)

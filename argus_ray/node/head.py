@@ -1,0 +1,537 @@
+"""The head launcher: takes the head's lock, raises the epoch, runs the Ray head and deploys Argus on it.
+
+`python -m argus_ray.node.head`. A second one, on any machine, waits for the lock as a hot standby and takes over when
+the first one is gone. It lives outside Ray and never imports it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import re
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from argus_ray.node import discovery, epoch, files, options
+from argus_ray.node.decision import Decision, Verb, backoff_s, may_take_over
+from argus_ray.node.epoch import Claim, EpochUnknown, Superseded
+from argus_ray.node.options import BadSetting, Journal, Stop
+from argus_ray.node.patience import Patience
+from argus_ray.node.raychild import RayChild, become_subreaper, command_beside_python
+
+#: Seconds that head.json is good for where nothing else is said; the publisher renews it every third.
+DEFAULT_TTL_S = 15.0
+#: Tells the publisher what to write as `api_url`.
+API_URL_VARIABLE = "ARGUS_API_URL"
+TTL_VARIABLE = "ARGUS_HEAD_TTL_S"
+_POLL_S = 1.0
+_START_TIMEOUT_S = 180.0
+_DEPLOY_TIMEOUT_S = 240.0
+#: A head that came back on its durable store brings the API back by itself; `serve deploy` then only applies what has
+#: changed in the file, and must not compete with it for the machine.
+_COMES_BACK_S = 60.0
+_STABLE_S = 60.0
+#: Starts on a durable store that may fail in a row before the head begins with an empty one.
+_MAX_REUSES = 3
+#: What `ray start` says when the GCS does not come up (ray 2.60, _private/node.py); so it does on a damaged store.
+_STORE_REFUSED = "Failed to start GCS"
+#: Never by a proxy: it is this machine.
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Of one head launcher. Times in seconds."""
+
+    shared_root: str
+    cluster: str
+    node_name: str
+    node_ip: str
+    run_dir: Path
+    token: Path
+    gcs_port: int
+    dashboard_host: str
+    dashboard_port: int
+    is_durable: bool
+    serve_config: Path
+    api_url: str
+    ttl_s: float
+    stop_grace_s: float
+    temp_dir: str | None
+    ray_options: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """Of this node's files and, as the mark, of its processes."""
+        return f"head-{self.cluster}-{self.node_name}"
+
+    @property
+    def folder(self) -> Path:
+        return discovery.folder(self.shared_root, self.cluster)
+
+    @property
+    def dashboard(self) -> str:
+        host = self.node_ip if self.dashboard_host in ("0.0.0.0", "::") else self.dashboard_host  # noqa: S104
+        return f"http://[{host}]:{self.dashboard_port}" if ":" in host else f"http://{host}:{self.dashboard_port}"
+
+
+class Launcher:
+    """Made by `main`; one thread."""
+
+    def __init__(self, settings: Settings, journal: Journal, environ: Mapping[str, str], stop: Stop) -> None:
+        self._settings = settings
+        self._journal = journal
+        self._environ = environ
+        self._stop = stop
+        self._child = RayChild(settings.name, settings.run_dir / f"{settings.name}.ray.log")
+        self._deploy: _Deployment | None = None
+        self._watch = _Watch(settings)
+        self._fence: Patience[None] = Patience(10.0)
+        self._failures = 0
+        self._reuse_failures = 0
+
+    def run(self) -> int:
+        """Until asked to stop: standby, head, and standby again when another head has taken over."""
+        if self._child.has_leftovers:
+            self._journal.say("clean", "ending what an earlier launcher of this node has left")
+            self._end(0)
+        while not self._stop:
+            try:
+                with self._lock() as is_held:
+                    if is_held:
+                        self._be_head()
+            except (OSError, EpochUnknown) as error:
+                # The shared filesystem, most likely. There is no head without it, and no reason to give up.
+                self._journal.say("wait", f"{type(error).__name__}: {error}")
+                self._report("waiting", str(error))
+                self._stop.wait(options.jitter(2.0))
+        self._report("stopped", f"asked to by {self._stop.signal}")
+        self._journal.say("stopped", "nothing is left running")
+        return options.OK
+
+    @contextlib.contextmanager
+    def _lock(self) -> Iterator[bool]:
+        """Held for as long as this is the head; False when asked to stop before."""
+        self._settings.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self._settings.folder / "head.lock", mode=0o600)
+        is_held = False
+        try:
+            while not self._stop and not is_held:
+                self._watch.look()
+                try:
+                    lock.acquire(timeout=0)
+                    is_held = True
+                except Timeout:
+                    self._journal.say("standby", f"another head holds the lock; {self._watch.reading.message}")
+                    self._report("standby", self._watch.reading.message)
+                    self._stop.wait(options.jitter(_POLL_S))
+            yield is_held
+        finally:
+            lock.release()
+
+    def _be_head(self) -> None:
+        """With the lock. Returns when asked to stop or superseded; everything of ours has ended by then."""
+        try:
+            if not self._wait_for_the_one_before():
+                return
+            _make_token(self._settings.token)
+            while not self._stop:
+                claim = self._take()
+                self._supervise(claim)
+                if not self._stop:
+                    self._failures += 1
+                    pause = backoff_s(self._failures, secrets.randbelow(1000) / 1000)
+                    self._journal.say("retry", f"the head starts again in {pause:.1f} s (failure {self._failures})")
+                    self._stop.wait(pause)
+        except Superseded as error:
+            self._journal.say("superseded", str(error))
+            self._report("superseded", str(error))
+            self._end(0)
+        finally:
+            if self._stop:
+                self._journal.say("stop", f"asked to by {self._stop.signal}")
+            self._end(self._settings.stop_grace_s)
+
+    def _wait_for_the_one_before(self) -> bool:
+        """False if asked to stop."""
+        while not self._stop:
+            last = epoch.current(self._settings.folder)
+            if last is None or last.head_ip == self._settings.node_ip:
+                # Nobody else can be at our own address, and what was left here has been ended.
+                return True
+            decision = self._watch.look()
+            if decision.verb is Verb.JOIN:
+                self._journal.say(
+                    "take over", f"from {last.host} ({last.head_ip}), epoch {last.epoch}: {decision.reason}"
+                )
+                return True
+            self._journal.say("wait", decision.reason)
+            self._report("waiting", decision.reason)
+            self._stop.wait(options.jitter(_POLL_S))
+        return False
+
+    def _take(self) -> Claim:
+        """A new epoch, with the GCS store of the last one where that is still good for this address."""
+        settings = self._settings
+        last = epoch.current(settings.folder)
+        here = Claim(0, socket.gethostname(), settings.node_ip, settings.gcs_port)
+        if settings.is_durable:
+            root = Path(settings.shared_root) / "ray" / "gcs" / settings.cluster
+            reuse = last is not None and (last.head_ip, last.gcs_port) == (here.head_ip, here.gcs_port)
+            if reuse and last is not None and last.gcs_dir and self._reuse_failures < _MAX_REUSES:
+                here = replace(here, gcs_dir=last.gcs_dir)
+            else:
+                if self._reuse_failures >= _MAX_REUSES:
+                    self._journal.say("warning", "Ray does not start on its stored state; it begins with an empty one")
+                number = 1 + (last.epoch if last else 0)
+                here = replace(here, gcs_dir=str(root / f"e{number}-{secrets.token_hex(3)}"))
+                self._reuse_failures = 0
+                _delete_old(root)
+            Path(here.gcs_dir).mkdir(parents=True, exist_ok=True, mode=0o700)
+        claim = epoch.take(settings.folder, here)
+        store = f"its state in {claim.gcs_dir}" if claim.gcs_dir else "its state in memory"
+        self._journal.say("head", f"epoch {claim.epoch} at {claim.head_ip}:{claim.gcs_port}, {store}")
+        return claim
+
+    def _supervise(self, claim: Claim) -> None:
+        """Run Ray and the application until Ray ends or we are asked to stop. Raises Superseded."""
+        settings = self._settings
+        begun = time.monotonic()
+        environ = self._ray_environment(claim)
+        # Something was published from this store before, so the application is in it.
+        comes_back = (
+            bool(claim.gcs_dir) and any(Path(claim.gcs_dir).iterdir()) and self._watch.reading.record is not None
+        )
+        _forget_address(Path(settings.temp_dir or "/tmp/ray"), f"{claim.head_ip}:{claim.gcs_port}")  # noqa: S108
+        self._child.start(self._ray_options(), environ)
+        self._report("starting", "`ray start` runs", claim)
+        is_up = False
+        while not self._stop:
+            self._child.reap(self._deploy.pid if self._deploy else None)
+            self._check_epoch(claim)
+            if not self._child.is_alive:
+                break
+            if not is_up and self._child.has_started:
+                is_up = True
+                self._journal.say("up", f"Ray's head, after {time.monotonic() - begun:.1f} s")
+                self._deploy = _Deployment(settings, self._journal, environ, comes_back=comes_back)
+            if not is_up and time.monotonic() - begun > _START_TIMEOUT_S:
+                self._journal.say("failed", f"`ray start` has not finished within {_START_TIMEOUT_S:g} s")
+                break
+            if is_up and self._deploy is not None:
+                self._deploy.step()
+                state = "serving" if self._deploy.is_done else "deploying"
+                self._report(state, self._deploy.words, claim)
+                if time.monotonic() - begun > _STABLE_S:
+                    self._failures = self._reuse_failures = 0
+            self._stop.wait(options.jitter(_POLL_S))
+        if self._stop:
+            self._retire(claim)
+        else:
+            self._journal.say("failed", f"Ray's head has ended; it said last:\n{self._child.last_words()}")
+            # Only this counts as "the store cannot be opened"; a new one would cost the running training.
+            self._reuse_failures += not is_up and _STORE_REFUSED in self._child.last_words()
+        self._end(settings.stop_grace_s if self._stop else 0)
+
+    def _check_epoch(self, claim: Claim) -> None:
+        try:
+            self._fence.call(lambda: epoch.check(self._settings.folder, claim.epoch))
+        except (EpochUnknown, TimeoutError) as error:
+            # Not knowing is no reason to end a head that works; the publisher and the database check for themselves.
+            self._journal.say("warning", f"the epoch cannot be checked now: {error}")
+
+    def _retire(self, claim: Claim) -> None:
+        """Let head.json expire at once, so that a standby need not wait for it."""
+        path = discovery.head_file(self._settings.shared_root, self._settings.cluster)
+        try:
+            with epoch.writing(self._settings.folder):
+                epoch.check(self._settings.folder, claim.epoch)
+                record = discovery.parse(files.read_small(path), self._settings.cluster).record
+                if record is not None and record.epoch == claim.epoch:
+                    now = time.time()
+                    gone = replace(record, updated_at=now - 1, expires_at=now)
+                    files.write_atomically(path, gone.to_json(), mode=0o644)
+        except (OSError, EpochUnknown, Superseded) as error:
+            self._journal.say("warning", f"head.json expires by itself: {error}")
+
+    def _end(self, grace_s: float) -> None:
+        if self._deploy is not None:
+            self._deploy.end()
+            self._deploy = None
+        try:
+            self._child.end(grace_s)
+        except TimeoutError as error:
+            self._journal.say("warning", f"{error}; this machine may need a restart")
+
+    def _ray_options(self) -> list[str]:
+        settings = self._settings
+        return [
+            "--head",
+            f"--node-name={settings.node_name}",
+            f"--node-ip-address={settings.node_ip}",
+            f"--port={settings.gcs_port}",
+            f"--dashboard-host={settings.dashboard_host}",
+            f"--dashboard-port={settings.dashboard_port}",
+            # Nothing of a user's may land here.
+            "--num-cpus=0",
+            "--num-gpus=0",
+            *settings.ray_options,
+        ]
+
+    def _ray_environment(self, claim: Claim) -> dict[str, str]:
+        settings = self._settings
+        found = {name: value for name, value in self._environ.items() if name != "RAY_ADDRESS"}
+        # `serve deploy` and the deployment find their `python` and `ray` beside this one.
+        found["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{found.get('PATH', os.defpath)}"
+        found |= {
+            "ARGUS_SHARED_ROOT": settings.shared_root,
+            "ARGUS_CLUSTER": settings.cluster,
+            "ARGUS_NODE_IP": settings.node_ip,
+            epoch.VARIABLE: str(claim.epoch),
+            API_URL_VARIABLE: settings.api_url,
+            TTL_VARIABLE: f"{settings.ttl_s:g}",
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(settings.token),
+            "RAY_USAGE_STATS_ENABLED": "0",
+        }
+        if claim.gcs_dir:
+            found |= {"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": claim.gcs_dir}
+        return found
+
+    def _report(self, state: str, reason: str, claim: Claim | None = None) -> None:
+        self._journal.status(
+            state=state,
+            reason=reason,
+            epoch=claim.epoch if claim else None,
+            address=f"{claim.head_ip}:{claim.gcs_port}" if claim else None,
+            api_url=self._settings.api_url if claim else None,
+            cluster=self._settings.cluster,
+            node=self._settings.node_name,
+            pid=os.getpid(),
+        )
+
+
+class _Watch:
+    """Looks at head.json and knows for how long it has not changed."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._ttl_s = settings.ttl_s
+        self._reader = discovery.Reader(discovery.head_file(settings.shared_root, settings.cluster), settings.cluster)
+        self._patience: Patience[discovery.Reading] = Patience(10.0)
+        self._first = time.monotonic()
+        self.reading = discovery.Reading(discovery.Outcome.MISSING, "head.json has not been looked at")
+
+    def look(self) -> Decision:
+        """The decision whether a holder of the lock may begin."""
+        now = time.monotonic()
+        try:
+            self.reading = self._patience.call(lambda: self._reader.read(time.time(), now))
+        except TimeoutError:
+            self.reading = self._reader.unanswered(self._patience.timeout_s)
+        changed = self._reader.quiet_s(now)
+        quiet_s = now - self._first if changed is None else changed
+        ttl_s = self.reading.record.ttl_s if self.reading.record else self._ttl_s
+        return may_take_over(self.reading, quiet_s, ttl_s)
+
+
+class _Deployment:
+    """`serve deploy` of our file: tried until it has succeeded, with a pause that grows."""
+
+    def __init__(self, settings: Settings, journal: Journal, environ: Mapping[str, str], *, comes_back: bool) -> None:
+        self._settings = settings
+        self._journal = journal
+        self._environ = environ
+        self._comes_back = comes_back
+        self._log = settings.run_dir / f"{settings.name}.deploy.log"
+        self._child: subprocess.Popen[bytes] | None = None
+        self._begun = time.monotonic()
+        self._next = 0.0
+        self._failures = 0
+        self.is_done = False
+        self.words = f"waiting to deploy {settings.serve_config}"
+
+    @property
+    def pid(self) -> int | None:
+        """Of `serve deploy`, while it has not been waited for."""
+        return self._child.pid if self._child is not None else None
+
+    def step(self) -> None:
+        """Called again and again; never waits."""
+        now = time.monotonic()
+        if self.is_done or now < self._next:
+            return
+        if self._child is None:
+            if self._comes_back and now - self._begun < _COMES_BACK_S and not self._answers():
+                return
+            self._child, self._comes_back = self._start(), False
+            self._begun = now
+            return
+        code = self._child.poll()
+        if code is None and now - self._begun < _DEPLOY_TIMEOUT_S:
+            return
+        self.end()
+        if code == 0:
+            self.is_done = True
+            self.words = f"{self._settings.serve_config} is deployed"
+            self._journal.say("deployed", f"{self._settings.serve_config}; the API is {self._settings.api_url}")
+            return
+        self._failures += 1
+        pause = backoff_s(self._failures, secrets.randbelow(1000) / 1000)
+        self._next = now + pause
+        self.words = f"`serve deploy` has failed {self._failures} times; see {self._log}"
+        self._journal.say("deploy failed", f"{'no answer' if code is None else f'exit code {code}'}; see {self._log}")
+
+    def end(self) -> None:
+        """End `serve deploy` if it runs."""
+        if self._child is not None and self._child.poll() is None:
+            self._child.kill()
+        if self._child is not None:
+            self._child.wait()
+        self._child = None
+
+    def _answers(self) -> bool:
+        try:
+            with _OPENER.open(f"{self._settings.api_url}/healthz", timeout=1) as answer:
+                return bool(answer.status == 200)
+        except (OSError, http.client.HTTPException):
+            return False
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        command = [command_beside_python("serve"), "deploy", str(self._settings.serve_config)]
+        with self._log.open("ab") as out:
+            return subprocess.Popen(
+                [*command, "--address", self._settings.dashboard],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                env={**self._environ},
+                start_new_session=True,
+            )
+
+
+def _make_token(path: Path) -> None:
+    """Ray's cluster token, once for the life of a cluster; readable by its owner alone."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if path.exists():
+        if path.stat().st_mode & 0o077:
+            path.chmod(0o600)
+        return
+    files.write_atomically(path, secrets.token_hex(32).encode(), mode=0o600)
+
+
+def _forget_address(temp_dir: Path, address: str) -> None:
+    """Ray refuses to start a head at the address that this note names while any raylet of this machine uses it, and
+    takes a worker beside the head for the head itself (ray 2.60, scripts.py). Ours has ended, so the note is old."""
+    note = temp_dir / "ray_current_cluster"
+    with contextlib.suppress(OSError):
+        if files.read_small(note).decode(errors="replace").strip() == address:
+            note.unlink()
+
+
+def _delete_old(root: Path) -> None:
+    """Stores of heads that have moved away."""
+    with contextlib.suppress(OSError):
+        for old in root.iterdir():
+            if re.fullmatch(r"e\d+-[0-9a-f]{6}", old.name) and old.is_dir() and not old.is_symlink():
+                shutil.rmtree(old, ignore_errors=True)
+
+
+def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
+    """The exit code: 0 when asked to stop, 2 for a setting that is wrong."""
+    return options.run("head", lambda: _main(sys.argv[1:] if argv is None else argv, environ))
+
+
+def _main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+    settings = _settings(argv, environ)
+    mine = options.versions()
+    options.make_run_dir(settings.run_dir)
+    lock = FileLock(settings.run_dir / f"{settings.name}.lock", mode=0o600)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise BadSetting(f"another head launcher runs as --node-name {settings.node_name} on this machine") from None
+    with lock:
+        stop = Stop()
+        become_subreaper()
+        journal = Journal("head", settings.run_dir / f"{settings.name}.json")
+        journal.say("start", f"{settings.name} at {settings.node_ip}, Ray {mine.ray}, Python {mine.python}")
+        return Launcher(settings, journal, environ, stop).run()
+
+
+def _settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
+    """Raises BadSetting."""
+    parser = options.Parser(
+        description="Run the head of the cluster, or wait as a standby for the one that runs.",
+        epilog="What follows `--` goes to `ray start` as it is.",
+    )
+    options.add_common(parser, environ)
+    options.add(parser, environ, "--gcs-port", "ARGUS_GCS_PORT", "6379", "port of Ray's GCS")
+    options.add(parser, environ, "--dashboard-host", "ARGUS_DASHBOARD_HOST", "0.0.0.0", "where the dashboard listens")  # noqa: S104
+    options.add(parser, environ, "--dashboard-port", "ARGUS_DASHBOARD_PORT", "8265", "port of Ray's dashboard")
+    options.add(parser, environ, "--gcs-storage", "ARGUS_GCS_STORAGE", "rocksdb", "rocksdb (durable) or memory")
+    options.add(parser, environ, "--serve-config", "ARGUS_SERVE_CONFIG", _DEFAULT_CONFIG, "what to deploy")
+    options.add(parser, environ, "--api-url", API_URL_VARIABLE, None, "the API's URL for head.json; made if not given")
+    options.add(parser, environ, "--ttl", TTL_VARIABLE, f"{DEFAULT_TTL_S:g}", "seconds that head.json is good for")
+    options.add(parser, environ, "--stop-grace", "ARGUS_STOP_GRACE_S", "30", "seconds for Ray to end by itself")
+    arguments, rest = options.parse(parser, argv)
+    options.check_common(arguments)
+    if arguments.gcs_storage not in ("rocksdb", "memory"):
+        raise BadSetting(f"--gcs-storage must be rocksdb or memory, not {arguments.gcs_storage!r}")
+    node_ip = arguments.node_ip or _address_of_this_machine()
+    config = Path(arguments.serve_config).absolute()
+    return Settings(
+        shared_root=arguments.shared_root,
+        cluster=arguments.cluster,
+        node_name=arguments.node_name,
+        node_ip=node_ip,
+        run_dir=Path(arguments.run_dir),
+        token=options.ray_token(arguments.shared_root, arguments.cluster, environ),
+        gcs_port=options.whole("--gcs-port", arguments.gcs_port, least=1, most=65535),
+        dashboard_host=arguments.dashboard_host,
+        dashboard_port=options.whole("--dashboard-port", arguments.dashboard_port, least=1, most=65535),
+        is_durable=arguments.gcs_storage == "rocksdb",
+        serve_config=config,
+        api_url=arguments.api_url or f"http://{node_ip}:{_http_port(config)}",
+        ttl_s=options.number("--ttl", arguments.ttl, least=1, most=3600),
+        stop_grace_s=options.number("--stop-grace", arguments.stop_grace, least=0, most=3600),
+        temp_dir=arguments.temp_dir,
+        ray_options=(*options.ray_options(arguments), *rest),
+    )
+
+
+#: Of the checkout that this module lies in.
+_DEFAULT_CONFIG = str(Path(__file__).resolve().parents[2] / "serve_config.yaml")
+
+
+def _http_port(config: Path) -> int:
+    """Serve's HTTP port; this module has no YAML reader. Raises BadSetting."""
+    try:
+        text = files.read_small(config).decode()
+    except (OSError, ValueError) as error:
+        raise BadSetting(f"--serve-config {config} cannot be read: {error}") from None
+    block = re.search(r"^http_options:[^\n]*\n((?:[ #][^\n]*\n|\n)*)", text, re.MULTILINE)
+    port = re.search(r"^\s+port:\s*(\d+)", block[1] if block else "", re.MULTILINE)
+    return int(port[1]) if port else 8000
+
+
+def _address_of_this_machine() -> str:
+    """The address of the default route. Raises BadSetting if there is none."""
+    try:
+        return options.own_address("203.0.113.1", 9)  # of a block that is nobody's (RFC 5737); nothing is sent
+    except OSError as error:
+        raise BadSetting(f"--node-ip must be given: this machine has no default route ({error.strerror})") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,143 @@
+"""One `ray start --block` as our child: started, watched, ended with all that runs under it.
+
+`ray stop` kills every Ray process of the host by name (ray-project/ray#12264), so it is never used. Each process below
+the child inherits a variable that names this node, and only what carries it is ended.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from argus_ray.node import files, processes
+
+#: The variable that marks everything below one launcher or watchdog. Its value follows from cluster and node name,
+#: so that the next one on this machine finds what a killed one has left.
+NODE_MARK = "ARGUS_NODE"
+#: What `ray start` prints when its node has joined, and a head's when it is up.
+_STARTED = b"Ray runtime started"
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_LOG_BYTES = 1024 * 1024
+
+
+def become_subreaper() -> None:
+    """Orphans below this process become its children, so that `RayChild.reap` can collect them (needed where no
+    init does: in a container whose first process we are)."""
+    _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+class RayChild:
+    """At most one at a time. Not safe for threads: the loop that owns it is the only caller."""
+
+    def __init__(self, mark: str, log: Path) -> None:
+        self._mark = mark
+        self._log = log
+        self._child: subprocess.Popen[bytes] | None = None
+        self._raylet: int | None = None
+
+    def start(self, options: Sequence[str], environ: Mapping[str, str]) -> None:
+        """`ray start --block` with these options, in a process group of its own. It dies with us."""
+        command = [command_beside_python("ray"), "start", "--block", "--disable-usage-stats", *options]
+        self._raylet = None
+        with self._log.open("wb") as out:
+            self._child = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                env={**environ, NODE_MARK: self._mark},
+                start_new_session=True,
+                # Its own reaper then ends its process group (ray 2.60, ray_process_reaper.py).
+                preexec_fn=_die_with(os.getpid()),
+            )
+
+    @property
+    def has_started(self) -> bool:
+        """Whether Ray has said that the node is up."""
+        try:
+            return _STARTED in files.read_small(self._log, _LOG_BYTES)
+        except OSError:
+            return False
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the child lives and, once it was up, its raylet. A raylet that was ended by SIGTERM counts as a
+        good end to `ray start --block`, which then stays for ever; so it is looked at by itself."""
+        if self._child is None or self._child.poll() is not None:
+            return False
+        if not self.has_started:
+            return True
+        if self._raylet is None:
+            self._raylet = next((pid for pid in self._marked() if _name_of(pid) == "raylet"), None)
+        return self._raylet is not None and _name_of(self._raylet) == "raylet"
+
+    @property
+    def has_leftovers(self) -> bool:
+        """Whether anything with our mark runs: of ours, or of one before us on this machine."""
+        return bool(self._marked())
+
+    def end(self, grace_s: float) -> None:
+        """SIGTERM to `ray start`, which ends its children; after the grace SIGKILL for whatever carries the mark.
+        Raises TimeoutError if something does not die."""
+        first = [self._child.pid] if self._child is not None and self._child.poll() is None else []
+        if first or self.has_leftovers:
+            processes.end_marked(self._mark, grace_s=grace_s if first else 0, first=first, variable=NODE_MARK)
+        if self._child is not None:
+            self._child.wait(10)
+        self._child, self._raylet = None, None
+        self.reap()
+
+    def reap(self, spare: int | None = None) -> None:
+        """Collect orphans that have ended, but neither `ray start` nor the child `spare`: their exit codes belong to
+        their Popen."""
+        ours = {spare, self._child.pid if self._child is not None and self._child.returncode is None else None}
+        while True:
+            try:
+                ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return
+            if ended is None or ended.si_pid in ours:
+                return  # the others are collected after our own was
+            os.waitpid(ended.si_pid, os.WNOHANG)
+
+    def last_words(self, lines: int = 8) -> str:
+        """The end of what `ray start` has printed."""
+        try:
+            with self._log.open("rb") as log:
+                log.seek(max(0, log.seek(0, os.SEEK_END) - 8192))
+                text = log.read().decode(errors="replace")
+        except OSError as error:
+            return f"(its log cannot be read: {error.strerror})"
+        return "\n".join([line for line in text.splitlines() if line.strip()][-lines:])
+
+    def _marked(self) -> list[int]:
+        return processes.with_variable(NODE_MARK, self._mark)
+
+
+def command_beside_python(name: str) -> str:
+    """A command of this Python's environment, else the one on PATH."""
+    beside = Path(sys.executable).with_name(name)
+    return str(beside) if beside.exists() else name
+
+
+def _name_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _die_with(parent: int):  # type: ignore[no-untyped-def]
+    def prepare() -> None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(1)  # the parent died before the call
+
+    return prepare
