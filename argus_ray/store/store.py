@@ -50,8 +50,8 @@ class Store:
         """Take the lock, bring the schema up to date, and become the writer.
 
         `epoch` None: one more than the stored one. `guard`: see Fence. Raises Unavailable when another writer
-        holds the database for longer than `lock_timeout_s` seconds, StaleWriter for an epoch that is lower than the stored one,
-        and SchemaError for a database that is not ours or newer than this code.
+        holds the database for longer than `lock_timeout_s` seconds, StaleWriter for an epoch that is lower than
+        the stored one, and SchemaError for a database that is not ours or newer than this code.
         """
         if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
             raise ArgusError(f"SQLite {sqlite3.sqlite_version} is too old: 3.37 or newer is needed")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 import time
@@ -13,6 +14,8 @@ from typing import Any
 import pytest
 from raycluster import ROOT, Api, Cluster
 
+from argus_ray.checkpoints import newest_complete
+from argus_ray.core import taskspec, verl
 from argus_ray.node import processes
 
 pytestmark = [
@@ -80,6 +83,28 @@ def test_a_real_sft_run_learns_and_leaves_its_checkpoint(cluster: Cluster, commo
     assert root == cluster.shared / "users" / view["user_id"] / "jobs" / f"{view['task_id']}--a01"
     assert "train/loss" in user.request("GET", f"/api/v2/tasks/{view['task_id']}/logs").text
     assert view["progress"]["step"] == 50
+    _resume(cluster, user, view, steps=53)
+
+
+def _resume(cluster: Cluster, user: Api, view: dict[str, Any], steps: int) -> None:
+    """The same run with more steps, from its own checkpoint: the one at the end of an epoch (800 rows, 16 a step), from
+    which stock verl would train nothing. By torchrun, since what is asked is verl's side of it."""
+    found = newest_complete([str(cluster.job_root(view))], "sft", 1)
+    assert found is not None and found.step == 50, "what real verl writes is complete"
+    text = user.request("GET", f"/api/v2/tasks/{view['task_id']}/spec").text
+    spec = taskspec.parse(text, shared_root=str(cluster.shared), resolve=str)
+    spec = spec.model_copy(update={"total_training_steps": steps, "save_freq": steps})
+    site = verl.Site(str(cluster.shared), str(ROOT / "argus_ray" / "payload"), sys.executable, stop_grace_s=30)
+    root = cluster.machine.root / "resumed"
+    root.mkdir()
+    launch = verl.launch(spec, site, submission_id="resumed", job_root=str(root), resume_from=found.path)
+    overrides = launch.command[launch.command.index("--") + 1 :]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=1"]
+    command = [*torchrun, "-m", "verl.trainer.sft_trainer", *overrides]
+    subprocess.run(command, env={**os.environ, **launch.env}, cwd=root, check=True, timeout=300)
+    assert [json.loads(line)["step"] for line in (root / "metrics.jsonl").read_text().splitlines()][:3] == [51, 52, 53]
+    again = newest_complete([str(cluster.job_root(view)), str(root)], "sft", 1)
+    assert again is not None and (again.step, again.job_root) == (steps, str(root))
 
 
 def test_two_real_grpo_tasks_at_once_have_a_queue_each(cluster: Cluster, common: Path, ray_view: Any) -> None:
