@@ -624,7 +624,7 @@ def _namespaces(lab_id: str) -> list[str]:
 @contextlib.contextmanager
 def _state_lock() -> Iterator[None]:
     """One lab at a time looks for an unused network or sweeps. The holder's own tools have timeouts."""
-    STATE.mkdir(exist_ok=True)
+    STATE.mkdir(parents=True, exist_ok=True)
     with (STATE / "lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -384,46 +384,50 @@ def test_a_boot_that_fails_says_why_and_leaves_nothing(root: Path) -> None:
 OWNER = """
 import os, sys, time
 from pathlib import Path
-from lab import Lab
-lab = Lab(Path(sys.argv[1])).__enter__()
-one = lab.host("one")
+import lab
+root, line = Path(sys.argv[1]), sys.argv[2]
+lab.STATE = root / "state"
+made = lab.Lab(root).__enter__()
+one = made.host("one")
 sleeper = one.spawn("sleeper", "sleep", "1000")
-helper = os.fork() if sys.argv[2] == "held" else 0  # a helper that has the owner's end of the host's line
-print(lab.id, one.first_pid, sleeper.pid, helper, flush=True)
+helper = os.fork() if line == "held" else -1  # it has the owner's end of the host's line
+if helper:
+    print(f"{made.id} {one.first_pid} {sleeper.pid} {helper}\\n", end="", flush=True)
 time.sleep(1000)
 """
 
 
 @pytest.mark.parametrize("line", ["closed", "held"])
-def test_sweep_clears_up_after_a_killed_owner(root: Path, line: str) -> None:
+def test_sweep_clears_up_after_a_killed_owner(root: Path, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = root / "state"  # its own: another run's sweep would be first
+    monkeypatch.setattr("lab.STATE", state)
     environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
     command = [sys.executable, "-c", OWNER, str(root), line]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environ) as owner:
+    owner = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environ)
+    helper = -1
+    try:
         assert owner.stdout
-        # With a helper, both write this line, the helper with a 0.
-        words = max(
-            (owner.stdout.readline().split() for _ in range(2 if line == "held" else 1)), key=lambda w: int(w[3])
-        )
-        lab_id, pids, helper = words[0], [int(word) for word in words[1:3]], int(words[3])
-        try:
-            assert all(is_alive(pid) for pid in pids)
-            Lab.sweep()
-            assert all(is_alive(pid) for pid in pids), "the owner lives"
-            owner.kill()
-            owner.wait(DEADLINE_S)
-            if helper:
-                assert all(is_alive(pid) for pid in pids), "nobody told the host"
-            else:
-                wait_for("the host ends by itself", lambda: not any(map(runs, pids)), DEADLINE_S, poll_s=0.02)
-            assert links_and_namespaces(lab_id)
-            Lab.sweep()
-            assert not any(map(runs, pids))  # they may wait as zombies for the machine's own first process
-            assert links_and_namespaces(lab_id) == ""
-            assert not (STATE / f"{lab_id}.json").exists()
-        finally:
-            owner.kill()
-            if helper:
-                os.kill(helper, signal.SIGKILL)
+        with owner.stdout:
+            lab_id, *words = owner.stdout.readline().split()
+        *pids, helper = map(int, words)
+        Lab.sweep()
+        assert all(is_alive(pid) for pid in pids), "the owner lives"
+        owner.kill()
+        owner.wait(DEADLINE_S)
+        if line == "held":
+            assert all(is_alive(pid) for pid in pids), "nobody told the host"
+        else:
+            wait_for("the host ends by itself", lambda: not any(map(runs, pids)), DEADLINE_S, poll_s=0.02)
+        assert links_and_namespaces(lab_id)
+        Lab.sweep()
+        assert not any(map(runs, pids))  # they may wait as zombies for the machine's own first process
+        assert links_and_namespaces(lab_id) == ""
+        assert not (state / f"{lab_id}.json").exists()
+    finally:
+        owner.kill()
+        owner.wait(DEADLINE_S)
+        if helper > 0:
+            os.kill(helper, signal.SIGKILL)
 
 
 def test_wait_for_names_what_did_not_come(lab: Lab) -> None:
