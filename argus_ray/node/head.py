@@ -103,6 +103,7 @@ class Launcher:
 
     def run(self) -> int:
         """Until asked to stop: standby, head, and standby again when another head has taken over."""
+        self._report("starting", "not looked yet")
         if self._child.has_leftovers:
             self._journal.say("clean", "ending what an earlier launcher of this node has left")
             self._end(0)

@@ -79,6 +79,7 @@ class Watchdog:
 
     def run(self, stop: Stop) -> int:
         """Until asked to stop. Nothing that happens to head.json, to Ray or to the network ends it."""
+        self._report("starting", "not looked yet")
         if self._child.has_leftovers:
             self._journal.say("clean", "ending what an earlier watchdog of this node has left")
             self._end_child(0)

@@ -1,0 +1,330 @@
+"""The pool heals itself: one story on real hosts, told in the order of the file. Each test leaves a pool that works.
+
+The hosts: `ha` and `hb` for heads, `wa` and `wb` for workers with four logical GPUs each. Measured times are printed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+from lab import Host, wait_for
+from pool import PATIENCE_S, TTL_S, Pool, freeze, thaw
+from raycluster import Api
+
+#: Seconds that the head stays dead in the test of a long death; the full one is 300.
+LONG_DEATH_S = float(os.environ.get("ARGUS_LONG_DEATH_S", 2.5 * TTL_S))
+
+pytestmark = pytest.mark.timeout(900)
+
+
+@pytest.fixture(scope="module")
+def hosts(pool: Pool) -> dict[str, Host]:
+    """All four, with nothing on them."""
+    lasts = {"ha": 11, "hb": 12, "wa": 21, "wb": 22}
+    return {name: pool.lab.host(name, last) for name, last in lasts.items()}
+
+
+@pytest.fixture(scope="module")
+def story(pool: Pool, hosts: dict[str, Host]) -> dict[str, Any]:
+    """The pool is up: a head on `ha`, two workers that were started before it and told no address."""
+    begun = time.monotonic()
+    for name in ("wa", "wb"):
+        pool.start_worker(hosts[name])
+    for name in ("wa", "wb"):
+        say = f"{name} waits for head.json"
+        wait_for(say, lambda host=hosts[name]: pool.status(host).get("state") == "waiting", 30, lab=pool.lab)  # type: ignore[misc]
+    pool.start_head(hosts["ha"])
+    pool.wait_ready(hosts["ha"])
+    ready_s = time.monotonic() - begun
+    for name in ("wa", "wb"):
+        pool.wait_joined(hosts[name])
+    wait_for("1 + 2 nodes and 8 GPUs", lambda: len(pool.nodes()) == 3 and pool.gpus() == 8, PATIENCE_S, lab=pool.lab)
+    print(f"\nAPI ready after {ready_s:.1f} s, all workers in after {time.monotonic() - begun:.1f} s")
+    return {}
+
+
+def test_workers_that_are_told_no_address_join(pool: Pool, hosts: dict[str, Host], story: dict[str, Any]) -> None:
+    """A1. Within 60 s of its start, where a head is up."""
+    wa = hosts["wa"]
+    pool.watchdogs["wa"].signal(signal.SIGTERM)
+    assert pool.watchdogs["wa"].wait(30) == 0
+    assert [command for _, command in wa.pids()] == [], "it left nothing behind"
+    begun = time.monotonic()
+    pool.start_worker(wa)
+    pool.wait_joined(wa)
+    took = time.monotonic() - begun
+    watchdog = pool.watchdogs["wa"].log_text()
+    print(f"\nA1: joined {took:.1f} s after the watchdog's start; " + watchdog.split("joined: ")[1].splitlines()[0])
+    assert took < 60
+    wait_for("8 GPUs again", lambda: pool.gpus() == 8, PATIENCE_S, lab=pool.lab)
+
+
+def test_no_driver_lands_on_the_head(pool: Pool, hosts: dict[str, Host], story: dict[str, Any]) -> None:
+    """A3. The head offers 0 CPUs and 0 GPUs."""
+    user = pool.user()
+    tasks = [user.submit(n_gpus_per_node=2) for _ in range(3)]
+    views = [user.wait_state(task, "SUCCEEDED") for task in tasks]
+    workers = {hosts["wa"].ip, hosts["wb"].ip}
+    assert {view["attempts"][0]["node_ip"] for view in views} <= workers
+    head = next(node for node in pool.nodes() if node["is_head"])
+    assert (head["ip"], head["gpus_total"], head["cpus_total"]) == (hosts["ha"].ip, 0, 0)
+
+
+def test_rays_own_doors_are_closed_without_the_token(pool: Pool, hosts: dict[str, Host], story: dict[str, Any]) -> None:
+    dashboard = f"http://{hosts['ha'].ip}:8265"
+    token = (pool.shared / "ray" / "auth" / "argus.token").read_text()
+    (path,) = (pool.shared / "ray" / "auth").iterdir()
+    assert path.stat().st_mode & 0o777 == 0o600
+    for page in ("/api/jobs/", "/api/serve/applications/", "/nodes?view=summary", "/api/v0/actors"):
+        assert httpx.get(dashboard + page, timeout=10, trust_env=False).status_code == 401, page
+    with_token = httpx.get(
+        f"{dashboard}/api/jobs/", headers={"Authorization": f"Bearer {token}"}, timeout=10, trust_env=False
+    )
+    assert with_token.status_code == 200
+    logs = {log.name: log.read_text(errors="replace") for log in pool.lab.logs.glob("*.log")}
+    for host in hosts.values():
+        found = host.run("grep", "-rl", token, "/tmp", "/run", check=False).stdout.split()
+        assert found == [], f"{host.name}: the token lies in {found}"
+    assert [name for name, text in logs.items() if token in text] == []
+    assert token not in pool.head_file.read_text()
+
+
+def _heads(pool: Pool, hosts: dict[str, Host]) -> tuple[Host, Host]:
+    """The host of the head, and the other one, which is up and has no launcher, or a standby."""
+    ip = pool.record()["head_ip"]
+    live, other = sorted((hosts["ha"], hosts["hb"]), key=lambda host: host.ip != ip)
+    if not other.is_up:
+        other.boot()
+    return live, other
+
+
+def _standby(pool: Pool, host: Host) -> None:
+    """A standby on this host."""
+    if not pool.status(host, "head"):
+        pool.start_head(host)
+    wait_for(f"{host.name} is a standby", lambda: pool.status(host, "head").get("state") == "standby", 30, lab=pool.lab)
+
+
+def _running(pool: Pool, user: Api, **plan: Any) -> tuple[str, dict[str, Any]]:
+    """A task that runs until the end of its many steps, and its view once some steps are saved."""
+    task = user.submit({"step_s": 0.2, **plan}, n_gpus_per_node=4, total_training_steps=plan["steps"])
+    view = user.wait(task, lambda v: v["state"] == "RUNNING" and len(pool.steps(v)) > 9, "running, with steps")
+    return task, view
+
+
+def _pids(pool: Pool, host_list: list[Host], text: str) -> set[int]:
+    return {pid for host in host_list for pid, _ in host.find(text)}
+
+
+def test_the_head_dies_and_comes_back_at_its_address(pool: Pool, hosts: dict[str, Host], story: dict[str, Any]) -> None:
+    """A2, and a head that is away for long with a stale head.json that then goes bad: training does not notice."""
+    ha, workers = hosts["ha"], [hosts["wa"], hosts["wb"]]
+    user = pool.user()
+    task, before = _running(pool, user, steps=int((LONG_DEATH_S + 120) / 0.2))
+    waiting = [user.submit(n_gpus_per_node=4, nnodes=2) for _ in range(2)]
+    raylets = {host.name: pool.raylet(host) for host in workers}
+    session = pool.record()["session"]
+    drivers = _pids(pool, workers, "verl.trainer")
+    assert drivers
+
+    ha.power_off()
+    time_of_death = time.monotonic()
+    _bad_files(pool, workers)
+    wait_for("the death has lasted", lambda: time.monotonic() - time_of_death > LONG_DEATH_S, LONG_DEATH_S + 10)
+    assert {host.name: pool.raylet(host) for host in workers} == raylets, "no worker leaves for a stale file"
+    at_death = len(pool.steps(before))
+
+    ha.boot()
+    begun = time.monotonic()
+    pool.start_head(ha)
+    answers = f"http://{ha.ip}:8000/api/v2/queue"
+    header = {"Authorization": f"Bearer {user.token}"}
+    wait_for("the API answers a user", lambda: _code(answers, header) == 200, PATIENCE_S, 0.1, lab=pool.lab)
+    print(f"\nA2: the first answered request {time.monotonic() - begun:.1f} s after the head's start (no `serve run`)")
+    pool.wait_ready(ha)
+
+    view = user.task(task)
+    assert view["state"] == "RUNNING", view
+    assert [attempt["submission_id"][-3:] for attempt in view["attempts"]] == ["a01"]
+    assert pool.record()["session"] == session
+    assert _pids(pool, workers, "verl.trainer") >= drivers, "the same process, still running"
+    assert {host.name: pool.raylet(host) for host in workers} == raylets
+    steps = pool.steps(view)
+    assert len(steps) > at_death, "it went on while there was no head"
+    assert steps == list(range(1, len(steps) + 1)), "no gap in its log"
+    assert [user.task(each)["state"] for each in waiting] == ["PENDING_RESOURCES"] * 2, "no accepted task is missing"
+    user.cancel(task)
+    for each in waiting:
+        assert pool.executions(user.wait_state(each, "SUCCEEDED")) == [1]
+    assert user.task(task)["state"] == "CANCELED"
+
+
+def _code(url: str, headers: dict[str, str]) -> int:
+    try:
+        return httpx.get(url, headers=headers, timeout=5, trust_env=False).status_code
+    except httpx.HTTPError:
+        return 0
+
+
+def _bad_files(pool: Pool, workers: list[Host]) -> None:
+    """While nobody writes head.json: everything bad in turn. Each watchdog says what it is and stays."""
+    path = pool.head_file
+    good = path.read_bytes()
+
+    def said(words: str) -> None:
+        for host in workers:
+            log = pool.watchdogs[host.name]
+            wait_for(f"{host.name} says {words!r}", lambda log=log: words in log.log_text(), 30, lab=pool.lab)  # type: ignore[misc]
+
+    said("stay: expired")
+    path.write_bytes(good[: len(good) // 2])
+    said("ends in the middle")
+    path.write_bytes(b"\x00garbage")
+    said("head.json is not JSON")
+    path.unlink()
+    said("stay: missing")
+    path.mkdir()
+    said("is not a plain file")
+    path.rmdir()
+    path.symlink_to(path)  # for root, modes are no obstacle
+    said("stay: unreadable")
+    path.unlink()
+    future = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(time.time() + 3600))
+    later = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(time.time() + 3615))
+    text = good.decode()
+    record = json.loads(text)
+    path.write_text(text.replace(record["updated_at"], future).replace(record["expires_at"], later))
+    said("stay: clock skew")
+    path.write_bytes(good)
+
+
+def test_a_standby_takes_over_on_another_host(pool: Pool, hosts: dict[str, Host], story: dict[str, Any]) -> None:
+    """A2' and A2'': the live head dies while a standby waits at another address. Nobody touches anything."""
+    (ha, hb), workers = _heads(pool, hosts), [hosts["wa"], hosts["wb"]]
+    _standby(pool, hb)
+    user, other = pool.user(), pool.user()
+    gate = user.gate()
+    plan = {"steps": 20, "step_s": 0.05, "wait_for_file": str(gate), "wait_at_step": 11}
+    task, _ = _running(pool, user, **plan)
+    blocker, _ = _running(pool, other, **plan)
+    queued = [user.submit(n_gpus_per_node=4, nnodes=2), other.submit(n_gpus_per_node=4, nnodes=2)]
+    epoch = pool.epoch()
+
+    begun = time.monotonic()
+    ha.power_off()
+    wait_for("hb is the head", lambda: pool.record().get("head_ip") == hb.ip, PATIENCE_S, lab=pool.lab)
+    pool.wait_ready(hb)
+    print(f"\nA2'': the standby serves {time.monotonic() - begun:.1f} s after the head's death")
+    published = time.monotonic()
+    for host in workers:
+        pool.wait_joined(host, epoch=epoch + 1)
+    print(f"A2': both workers are back {time.monotonic() - begun:.1f} s after it, by themselves")
+    assert time.monotonic() - published < 60
+    assert pool.epoch() == pool.record()["epoch"] == epoch + 1
+
+    view = user.wait(task, lambda v: len(v["attempts"]) == 2, "in its second attempt")
+    assert view["attempts"][0]["outcome"] == "INFRASTRUCTURE"
+    gate.touch()
+    for caller, each in ((user, task), (other, blocker)):
+        view = caller.wait_state(each, "SUCCEEDED")
+        assert pool.executions(view) == [1, 1]
+        assert pool.steps(view, 0) == list(range(1, 11))
+        assert pool.steps(view) == list(range(11, 21)), "from its last checkpoint: no step twice, none left out"
+    ended = [caller.wait_state(each, "SUCCEEDED") for caller, each in zip((user, other), queued, strict=True)]
+    assert ended[0]["started_at"] <= ended[1]["started_at"], "in their old order"
+
+
+def test_a_paused_head_cannot_write_when_it_wakes(pool: Pool, hosts: dict[str, Host], story: dict[str, Any]) -> None:
+    """Its host is stopped for longer than the ttl, and the filesystem gives its lock away (as a network filesystem
+    does when a lease ends). Then it goes on, with another head in office."""
+    (hb, ha), workers = _heads(pool, hosts), [hosts["wa"], hosts["wb"]]
+    _standby(pool, ha)
+    user = pool.user()
+    epoch = pool.epoch()
+    stopped = freeze(hb)
+    try:
+        # A lock file that is not there any more is a lock that the filesystem has given away.
+        for lock in pool.discovery.glob("*.lock"):
+            lock.unlink()
+        wait_for("ha is the head", lambda: pool.record().get("head_ip") == ha.ip, PATIENCE_S, lab=pool.lab)
+        assert pool.epoch() == pool.record()["epoch"] == epoch + 1
+        # The sleeper still holds the database's own lock here: nobody writes beside it.
+        parts = wait_for("ha says what it waits for", lambda: pool.readiness(ha).get("parts", {}), 60, lab=pool.lab)
+        assert set(parts.values()) != {"ok"}
+    finally:
+        thaw(stopped)
+    pool.wait_ready(ha)
+    wait_for("hb says so", lambda: "superseded: " in pool.heads[hb.name].log_text(), 60, lab=pool.lab)
+    wait_for("hb has ended its Ray", lambda: not hb.find("gcs_server"), 60, lab=pool.lab)
+    wait_for("hb is a standby", lambda: pool.status(hb, "head").get("state") == "standby", 60, lab=pool.lab)
+    for _ in range(3):
+        written = pool.record()["updated_at"]
+        wait_for("head.json is renewed", lambda was=written: pool.record().get("updated_at") != was, 30)  # type: ignore[misc]
+        assert pool.record()["head_ip"] == ha.ip
+    for host in workers:
+        pool.wait_joined(host, epoch=epoch + 1)
+    assert pool.executions(user.wait_state(user.submit(), "SUCCEEDED")) == [1]
+
+
+def test_a_killed_watchdog_leaves_no_raylet_and_a_new_one_brings_a_clean_node(
+    pool: Pool, hosts: dict[str, Host], story: dict[str, Any]
+) -> None:
+    """With a foreign Ray cluster on the same machine, which nobody touches."""
+    wa = hosts["wa"]
+    foreign = wa.spawn(
+        "foreign", "ray", "start", "--head", "--block", "--port=7777", "--temp-dir=/tmp/foreign", "--num-cpus=1",
+        "--include-dashboard=false", "--object-store-memory=100000000", "--dashboard-agent-listen-port=52777",
+        env={"RAY_USAGE_STATS_ENABLED": "0"},
+    )  # fmt: skip
+    wait_for("the foreign cluster is up", lambda: "Ray runtime started" in foreign.log_text(), PATIENCE_S, lab=pool.lab)
+    foreign_pids = {pid for pid, command in wa.find("/tmp/foreign")}
+    ours = [pid for pid in pool.raylet(wa) if pid not in foreign_pids]
+    assert len(ours) == 1
+    user = pool.user()
+    gate = user.gate()
+    tasks = [
+        user.submit({"wait_for_file": str(gate), "wait_at_step": 2}, n_gpus_per_node=4, total_training_steps=2)
+        for _ in range(2)
+    ]
+    for task in tasks:
+        user.wait(task, lambda v: bool(v["attempts"]) and pool.steps(v) == [1], "at its first step")
+
+    pool.watchdogs["wa"].kill()
+    wait_for("its raylet is gone", lambda: not _alive(ours), 30, lab=pool.lab)
+    pool.start_worker(wa)
+    pool.wait_joined(wa)
+    again = [pid for pid in pool.raylet(wa) if pid not in foreign_pids]
+    assert len(again) == 1
+    assert all(_alive([pid]) for pid in foreign_pids), "the foreign cluster was not touched"
+    wait_for("8 GPUs", lambda: pool.gpus() == 8, PATIENCE_S, lab=pool.lab)
+    gate.touch()
+    views = [user.wait_state(task, "SUCCEEDED") for task in tasks]
+    assert all(set(pool.executions(view)) == {1} for view in views)
+    assert any(len(view["attempts"]) == 2 for view in views), "the one that held that machine's GPUs"
+    foreign.signal(signal.SIGTERM)
+    wait_for("the foreign cluster has ended", lambda: not wa.find("/tmp/foreign"), 30, lab=pool.lab)
+
+
+def _alive(pids: list[int]) -> bool:
+    return any(os.path.exists(f"/proc/{pid}") for pid in pids)  # noqa: PTH110
+
+
+def test_head_json_on_a_full_disk_is_said_and_heals(pool: Pool, hosts: dict[str, Host], story: dict[str, Any]) -> None:
+    """The publisher cannot write: /readyz says so; it goes on trying."""
+    ha, _ = _heads(pool, hosts)
+    folder = str(pool.discovery)
+    ha.run("mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", folder)
+    try:
+        ha.fill(folder)
+        words: Callable[[], str] = lambda: pool.readiness(ha).get("parts", {}).get("publisher", "")  # noqa: E731
+        wait_for("/readyz names it", lambda: "cannot be written" in words(), 60, lab=pool.lab)
+    finally:
+        ha.run("umount", "-l", folder)
+    pool.wait_ready(ha, 60)
