@@ -111,8 +111,9 @@ def parse(content: bytes, cluster_name: str) -> Reading:
         return Reading(Outcome.MALFORMED, f"head.json is not JSON: {str(error)[:200]}")
     if not isinstance(raw, dict):
         return Reading(Outcome.MALFORMED, f"head.json holds a {type(raw).__name__}, not an object")
-    if raw.get("format_version") != FORMAT_VERSION:
-        said = str(raw.get("format_version"))[:40]
+    version = raw.get("format_version")
+    if type(version) is not int or version != FORMAT_VERSION:
+        said = ascii(version)[:40] if isinstance(version, (int, float, str)) else f"a {type(version).__name__}"
         return Reading(
             Outcome.OTHER_FORMAT, f"head.json has format version {said}, and this watchdog reads {FORMAT_VERSION}"
         )

@@ -60,7 +60,7 @@ def current(folder: Path) -> Claim | None:
         )
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise EpochUnknown(f"{path} cannot be used: {error}") from error
     if claim.epoch < 1:
         raise EpochUnknown(f"{path} holds the epoch {claim.epoch}")
