@@ -518,7 +518,7 @@ _DEFAULT_CONFIG = str(Path(__file__).resolve().parents[2] / "serve_config.yaml")
 def _http_port(config: Path) -> int:
     """Serve's HTTP port; this module has no YAML reader. Raises BadSetting."""
     try:
-        text = files.read_small(config).decode()
+        text = files.read_small(config).decode() + "\n"
     except (OSError, ValueError) as error:
         raise BadSetting(f"--serve-config {config} cannot be read: {error}") from None
     block = re.search(r"^http_options:[^\n]*\n((?:[ #][^\n]*\n|\n)*)", text, re.MULTILINE)

@@ -96,7 +96,8 @@ def ray_options(arguments: argparse.Namespace) -> list[str]:
     if arguments.temp_dir:
         found.append(f"--temp-dir={arguments.temp_dir}")
     if arguments.object_store_memory is not None:
-        found.append(f"--object-store-memory={int(arguments.object_store_memory)}")
+        size = whole("--object-store-memory", arguments.object_store_memory)
+        found.append(f"--object-store-memory={size}")
     return found
 
 

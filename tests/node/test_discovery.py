@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from argus_ray.node import discovery, files
+from argus_ray.node import files
 from argus_ray.node.discovery import HeadRecord, Outcome, Reader, Reading, parse
 
 NOW = 1_800_000_000.0
@@ -36,6 +36,12 @@ FIELDS: dict[str, Any] = json.loads(CONTENT)
 TEXTS = ("cluster_name", "head_ip", "api_url", "session", "ray_version", "python_version")
 NUMBERS = ("gcs_port", "dashboard_port", "epoch")
 TIMES = ("updated_at", "expires_at")
+NO_TEXTS: tuple[Any, ...] = (None, 1, True, [], {}, "", "x" * 513, "a\nb", "a\0", "ä", "\ud800")
+NO_NUMBERS: tuple[Any, ...] = (None, "1", 1.0, True, False, [], 0, -1, 2**62 + 1, float("nan"))
+NO_TIMES: tuple[Any, ...] = (
+    *(None, 0, NOW, True, [], "", "now", "2026-01-31", "2026-01-31T12:00:00", "2026-13-31T12:00:00Z"),
+    *("2026-01-31T12:00:00+25:00", "99999-01-31T12:00:00Z", "x" * 60_000),
+)
 
 
 def changed(**change: Any) -> bytes:
@@ -179,22 +185,11 @@ def test_a_missing_field_is_named(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        *[
-            (name, bad)
-            for name in TEXTS
-            for bad in (None, 1, True, [], {}, "", "x" * 513, "a\nb", "a\0", "ä", "\ud800")
-        ],
-        *[(name, bad) for name in NUMBERS for bad in (None, "1", 1.0, True, False, [], 0, -1, 2**62 + 1, float("nan"))],
+        *[(name, bad) for name in TEXTS for bad in NO_TEXTS],
+        *[(name, bad) for name in NUMBERS for bad in NO_NUMBERS],
+        *[(name, bad) for name in TIMES for bad in NO_TIMES],
         ("gcs_port", 65536),
         ("dashboard_port", 65536),
-        *[
-            (name, bad)
-            for name in TIMES
-            for bad in (
-                *(None, 0, NOW, True, [], "", "now", "2026-01-31", "2026-01-31T12:00:00", "2026-13-31T12:00:00Z"),
-                *("2026-01-31T12:00:00+25:00", "99999-01-31T12:00:00Z", "x" * 60_000),
-            )
-        ],
         # Each of these would be read as something else by `ray start` or a shell.
         ("head_ip", "--head"),
         ("head_ip", "-x"),
