@@ -18,6 +18,7 @@ import yaml
 from filelock import FileLock
 
 from argus_ray.node import discovery, head, options, watchdog
+from argus_ray.node.discovery import Outcome
 
 ROOT = Path(__file__).resolve().parents[1]
 UNITS = ROOT / "scripts" / "systemd"
@@ -245,3 +246,72 @@ def test_the_image_has_what_its_file_names() -> None:
         assert (ROOT / path).exists(), path
     ignored = (ROOT / ".dockerignore").read_text().split()
     assert {".git", ".venv"} <= set(ignored)
+
+
+# --- docs/operations.md ---
+
+
+def _page() -> str:
+    return (ROOT / "docs" / "operations.md").read_text()
+
+
+def _rows(heading: str) -> str:
+    """The first cells of the tables below this heading."""
+    section = re.split(r"^#+ ", _page().split(f"\n{heading}\n")[1], maxsplit=1, flags=re.MULTILINE)[0]
+    return "\n".join(line.split("|")[1] for line in section.splitlines() if line.startswith("|"))
+
+
+def test_every_setting_is_documented_with_its_default(role: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = _page()
+    of_this_machine = {"--node-name", "--run-dir", "--serve-config"}
+    missing = [
+        flag
+        for flag, variable, default in _settings(role, monkeypatch)
+        if f"| `{flag}` | `{variable}` | " + (f"`{default}`" if default and flag not in of_this_machine else "")
+        not in page
+    ]
+    assert missing == []
+
+
+def test_every_verb_of_the_log_is_documented(role: str) -> None:
+    source = (ROOT / "argus_ray" / "node" / f"{role}.py").read_text()
+    verbs = set(re.findall(r'\.say\(\s*"([a-z ]+)"', source)) | {"warning"}
+    if role == "watchdog":
+        verbs |= {"wait", "stay"}  # by the decision's name
+    assert len(verbs) > 8
+    rows = _rows({"watchdog": "### Watchdog", "head": "### Head launcher"}[role])
+    assert {verb for verb in verbs if f"`{verb}`" not in rows} == set()
+
+
+def test_every_state_of_the_status_files_is_documented(role: str) -> None:
+    source = (ROOT / "argus_ray" / "node" / f"{role}.py").read_text()
+    states = set(re.findall(r'_report\(\s*"([a-z]+)"', source))
+    states |= {"joined"} if role == "watchdog" else {"deploying", "serving"}
+    section = _page().split("### Status files")[1].split("\n## ")[0]
+    assert {state for state in states if f"`{state}`" not in section} == set()
+
+
+def test_every_outcome_of_a_look_is_documented() -> None:
+    rows = _rows("### head.json")
+    assert [outcome.value for outcome in Outcome if f"`{outcome.value}`" not in rows] == []
+
+
+@pytest.mark.parametrize(
+    ("state", "is_alive", "code"),
+    [("joined", True, 0), ("standby", True, 0), ("joined", False, 1), ("waiting", True, 1)],
+)
+def test_the_health_check_tells_the_good_from_the_bad(state: str, is_alive: bool, code: int, tmp_path: Path) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    status = tmp_path / "status.json"
+    status.write_text(json.dumps({"state": state, "reason": "so it is", "pid": os.getpid() if is_alive else ended.pid}))
+    (command,) = re.findall(r"^(python3 -c '.*?') /run/argus", _page(), re.MULTILINE | re.DOTALL)
+    done = subprocess.run(f"{command} {status}", shell=True, capture_output=True, text=True, timeout=60)
+    assert done.returncode == code
+    assert done.stderr == ("" if code == 0 else f"{state}: so it is\n")
+
+
+def test_links_within_the_page_lead_somewhere() -> None:
+    headings = re.findall(r"^#+ (.+)$", _page(), re.MULTILINE)
+    anchors = {re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    assert [link for link in re.findall(r"\]\(#([^)]+)\)", _page()) if link not in anchors] == []
