@@ -238,8 +238,10 @@ def _try_lock(descriptor: int) -> bool:
 
 
 def _start(machine: OneMachine) -> None:
-    _say("starting a head with 0 CPUs and 0 GPUs, and making a tiny model and data set")
-    machine.start_head()
+    _say("starting the head launcher and two watchdogs, which join by reading one file; making a tiny model and data")
+    machine.launch_head(HERE / "serve_config.yaml")
+    for name in ("worker-1", "worker-2"):
+        machine.launch_worker(name)
     common = machine.shared_root / "common"
     # In a session of its own, so that Ctrl-C reaches us alone; the mark ends it.
     tiny = subprocess.Popen(
@@ -249,14 +251,8 @@ def _start(machine: OneMachine) -> None:
         env={**os.environ, processes.MARK: machine.mark},
         start_new_session=True,
     )
-    machine.wait_for_head()
-    _say("starting two workers with 4 logical GPUs each, and the service (serve run serve_config.yaml)")
-    for name in ("worker-1", "worker-2"):
-        machine.start_worker(name)
-    machine.serve(HERE / "serve_config.yaml")
-    for name in ("worker-1", "worker-2"):
-        machine.wait_for_worker(name)
-    machine.wait_for_service()
+    machine.wait_for_launch(("worker-1", "worker-2"))
+    _say("the service is ready, and both workers are in: 1 + 2 nodes, 8 logical GPUs, none on the head")
     if not processes.wait_until(lambda: tiny.poll() is not None, 120) or tiny.returncode != 0:
         raise NotStarted("scripts/make_tiny.py failed, or took too long")
     # verl is installed on the workers; a team's own copy would lie here and be found first.

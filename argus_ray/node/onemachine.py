@@ -1,12 +1,14 @@
 """A whole cluster on one machine, without root: a head that offers nothing, and workers with logical GPUs.
 
-For trying Argus out, and for tests. Each node is a plain `ray start --block` child; several raylets on one host are
-several nodes to Ray. Never imports ray: it runs the `ray` and `serve` commands that lie beside this Python.
+For trying Argus out (the launcher and the watchdogs, as on real machines), and for tests that kill single nodes (each a
+plain `ray start --block` child). Several raylets on one host are several nodes to Ray. Never imports ray: it runs the
+`ray` and `serve` commands that lie beside this Python.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import http.client
 import itertools
 import json
@@ -18,7 +20,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,6 +30,7 @@ from argus_ray.node import processes
 _HOST = "127.0.0.1"
 _HEAD = "127.0.0.10"
 _WORKERS = tuple(f"127.0.0.{last}" for last in range(11, 20))
+_CLUSTER = "argus"
 #: Never by a proxy, which has a loopback of its own.
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 _BIN = Path(sys.executable).parent
@@ -99,6 +102,7 @@ class OneMachine:
             "PATH": f"{_BIN}{os.pathsep}{os.environ.get('PATH', '')}",
             processes.MARK: self.mark,
             "ARGUS_SHARED_ROOT": str(self.shared_root),
+            "ARGUS_CLUSTER": _CLUSTER,
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(self.root / "ray-token"),
             "RAY_ADDRESS": self.address,
@@ -109,6 +113,51 @@ class OneMachine:
     def head_environment(self) -> dict[str, str]:
         """The same for the head and the service, which hold the tokens."""
         return {**self.environment(), **self.environ}
+
+    def launch_head(self, config: Path) -> None:
+        """The head launcher, which runs Ray's head and deploys this file; see `wait_for_launch`."""
+        options = [
+            f"--node-ip={_HEAD}",
+            f"--gcs-port={self.gcs_port}",
+            f"--dashboard-port={self.dashboard_port}",
+            f"--dashboard-host={_HOST}",
+            f"--serve-config={self._own_config(config)}",
+            f"--api-url={self.url}",
+            f"--temp-dir={self.root / 'ray'}",
+        ]
+        self._spawn_module("head", "head", options, self.head_environment())
+
+    def launch_worker(self, name: str, *, gpus: int = 4, cpus: int = 24) -> None:
+        """A watchdog, which finds the head by itself."""
+        options = [
+            f"--node-ip={next(self._addresses)}",
+            f"--num-gpus={gpus}",
+            f"--num-cpus={cpus}",
+            f"--temp-dir={self.root / name}",
+        ]
+        self._spawn_module(name, "watchdog", options, self.environment())
+
+    def wait_for_launch(self, workers: Collection[str], timeout_s: float = 300) -> None:
+        """Until the service is ready and these workers have joined."""
+        self._wait("head", lambda: _answers(f"{self.url}/readyz"), timeout_s)
+        for name in workers:
+            status = self._run_dir / f"worker-{_CLUSTER}-{name}.json"
+            self._wait(name, functools.partial(_has_joined, status), timeout_s)
+
+    def _spawn_module(self, name: str, module: str, options: list[str], environ: dict[str, str]) -> None:
+        command = [
+            sys.executable,
+            "-m",
+            f"argus_ray.node.{module}",
+            f"--node-name={name}",
+            f"--run-dir={self._run_dir}",
+        ]
+        command += [f"--object-store-memory={_OBJECT_STORE}", "--stop-grace=5", *options]
+        self._spawn(name, [*command, "--", f"--dashboard-agent-listen-port={free_port()}"], environ)
+
+    @property
+    def _run_dir(self) -> Path:
+        return self.root / "run"
 
     def start_head(self) -> None:
         self._ray_start(
@@ -171,10 +220,13 @@ class OneMachine:
 
     def serve(self, config: Path) -> None:
         """`serve run` with this file, whose HTTP port is set to ours."""
+        self._spawn("serve", [str(_BIN / "serve"), "run", str(self._own_config(config))], self.head_environment())
+
+    def _own_config(self, config: Path) -> Path:
         text = config.read_text().replace("port: 8000", f"port: {self.http_port}").replace("0.0.0.0", _HOST)  # noqa: S104
         ours = self.root / "serve_config.yaml"
         ours.write_text(text)
-        self._spawn("serve", [str(_BIN / "serve"), "run", str(ours)], self.head_environment())
+        return ours
 
     def deploy(self, config: Path, timeout_s: float = 120) -> None:
         """`serve deploy`: replace the running application by what this file says, and return at once."""
@@ -261,6 +313,13 @@ def _without_proxy(environ: Mapping[str, str]) -> dict[str, str]:
     if said.strip() != "*":  # which counts only where it stands alone
         said = ",".join([*filter(None, [said]), "localhost", _HOST, _HEAD, *_WORKERS])
     return {"no_proxy": said, "NO_PROXY": said}
+
+
+def _has_joined(status: Path) -> bool:
+    try:
+        return bool(json.loads(status.read_text())["joined"])
+    except FileNotFoundError:
+        return False
 
 
 def _answers(url: str) -> bool:

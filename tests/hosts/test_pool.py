@@ -24,33 +24,7 @@ LONG_DEATH_S = float(os.environ.get("ARGUS_LONG_DEATH_S", 2.5 * TTL_S))
 pytestmark = pytest.mark.timeout(900)
 
 
-@pytest.fixture(scope="module")
-def hosts(pool: Pool) -> dict[str, Host]:
-    """All four, with nothing on them."""
-    lasts = {"ha": 11, "hb": 12, "wa": 21, "wb": 22}
-    return {name: pool.lab.host(name, last) for name, last in lasts.items()}
-
-
-@pytest.fixture(scope="module")
-def story(pool: Pool, hosts: dict[str, Host]) -> dict[str, Any]:
-    """The pool is up: a head on `ha`, two workers that were started before it and told no address."""
-    begun = time.monotonic()
-    for name in ("wa", "wb"):
-        pool.start_worker(hosts[name])
-    for name in ("wa", "wb"):
-        say = f"{name} waits for head.json"
-        wait_for(say, lambda host=hosts[name]: pool.status(host).get("state") == "waiting", 30, lab=pool.lab)  # type: ignore[misc]
-    pool.start_head(hosts["ha"])
-    pool.wait_ready(hosts["ha"])
-    ready_s = time.monotonic() - begun
-    for name in ("wa", "wb"):
-        pool.wait_joined(hosts[name])
-    wait_for("1 + 2 nodes and 8 GPUs", lambda: len(pool.nodes()) == 3 and pool.gpus() == 8, PATIENCE_S, lab=pool.lab)
-    print(f"\nAPI ready after {ready_s:.1f} s, all workers in after {time.monotonic() - begun:.1f} s")
-    return {}
-
-
-def test_workers_that_are_told_no_address_join(pool: Pool, hosts: dict[str, Host], story: dict[str, Any]) -> None:
+def test_workers_that_are_told_no_address_join(pool: Pool, hosts: dict[str, Host], story: None) -> None:
     """A1. Within 60 s of its start, where a head is up."""
     wa = hosts["wa"]
     pool.watchdogs["wa"].signal(signal.SIGTERM)
@@ -66,7 +40,7 @@ def test_workers_that_are_told_no_address_join(pool: Pool, hosts: dict[str, Host
     wait_for("8 GPUs again", lambda: pool.gpus() == 8, PATIENCE_S, lab=pool.lab)
 
 
-def test_no_driver_lands_on_the_head(pool: Pool, hosts: dict[str, Host], story: dict[str, Any]) -> None:
+def test_no_driver_lands_on_the_head(pool: Pool, hosts: dict[str, Host], story: None) -> None:
     """A3. The head offers 0 CPUs and 0 GPUs."""
     user = pool.user()
     tasks = [user.submit(n_gpus_per_node=2) for _ in range(3)]
@@ -77,7 +51,7 @@ def test_no_driver_lands_on_the_head(pool: Pool, hosts: dict[str, Host], story: 
     assert (head["ip"], head["gpus_total"], head["cpus_total"]) == (hosts["ha"].ip, 0, 0)
 
 
-def test_rays_own_doors_are_closed_without_the_token(pool: Pool, hosts: dict[str, Host], story: dict[str, Any]) -> None:
+def test_rays_own_doors_are_closed_without_the_token(pool: Pool, hosts: dict[str, Host], story: None) -> None:
     dashboard = f"http://{hosts['ha'].ip}:8265"
     token = (pool.shared / "ray" / "auth" / "argus.token").read_text()
     (path,) = (pool.shared / "ray" / "auth").iterdir()
@@ -123,7 +97,7 @@ def _pids(pool: Pool, host_list: list[Host], text: str) -> set[int]:
     return {pid for host in host_list for pid, _ in host.find(text)}
 
 
-def test_the_head_dies_and_comes_back_at_its_address(pool: Pool, hosts: dict[str, Host], story: dict[str, Any]) -> None:
+def test_the_head_dies_and_comes_back_at_its_address(pool: Pool, hosts: dict[str, Host], story: None) -> None:
     """A2, and a head that is away for long with a stale head.json that then goes bad: training does not notice."""
     ha, workers = hosts["ha"], [hosts["wa"], hosts["wb"]]
     user = pool.user()
@@ -205,7 +179,7 @@ def _bad_files(pool: Pool, workers: list[Host]) -> None:
     path.write_bytes(good)
 
 
-def test_a_standby_takes_over_on_another_host(pool: Pool, hosts: dict[str, Host], story: dict[str, Any]) -> None:
+def test_a_standby_takes_over_on_another_host(pool: Pool, hosts: dict[str, Host], story: None) -> None:
     """A2' and A2'': the live head dies while a standby waits at another address. Nobody touches anything."""
     (ha, hb), workers = _heads(pool, hosts), [hosts["wa"], hosts["wb"]]
     _standby(pool, hb)
@@ -241,7 +215,7 @@ def test_a_standby_takes_over_on_another_host(pool: Pool, hosts: dict[str, Host]
     assert ended[0]["started_at"] <= ended[1]["started_at"], "in their old order"
 
 
-def test_a_paused_head_cannot_write_when_it_wakes(pool: Pool, hosts: dict[str, Host], story: dict[str, Any]) -> None:
+def test_a_paused_head_cannot_write_when_it_wakes(pool: Pool, hosts: dict[str, Host], story: None) -> None:
     """Its host is stopped for longer than the ttl, and the filesystem gives its lock away (as a network filesystem
     does when a lease ends). Then it goes on, with another head in office."""
     (hb, ha), workers = _heads(pool, hosts), [hosts["wa"], hosts["wb"]]
@@ -274,7 +248,7 @@ def test_a_paused_head_cannot_write_when_it_wakes(pool: Pool, hosts: dict[str, H
 
 
 def test_a_killed_watchdog_leaves_no_raylet_and_a_new_one_brings_a_clean_node(
-    pool: Pool, hosts: dict[str, Host], story: dict[str, Any]
+    pool: Pool, hosts: dict[str, Host], story: None
 ) -> None:
     """With a foreign Ray cluster on the same machine, which nobody touches."""
     wa = hosts["wa"]
@@ -307,7 +281,9 @@ def test_a_killed_watchdog_leaves_no_raylet_and_a_new_one_brings_a_clean_node(
     gate.touch()
     views = [user.wait_state(task, "SUCCEEDED") for task in tasks]
     assert all(set(pool.executions(view)) == {1} for view in views)
-    assert any(len(view["attempts"]) == 2 for view in views), "the one that held that machine's GPUs"
+    for view in views:
+        was_there = view["attempts"][0]["node_ip"] == wa.ip
+        assert len(view["attempts"]) == 2 or not was_there, "its driver was on that machine"
     foreign.signal(signal.SIGTERM)
     wait_for("the foreign cluster has ended", lambda: not wa.find("/tmp/foreign"), 30, lab=pool.lab)
 
@@ -316,7 +292,7 @@ def _alive(pids: list[int]) -> bool:
     return any(os.path.exists(f"/proc/{pid}") for pid in pids)  # noqa: PTH110
 
 
-def test_head_json_on_a_full_disk_is_said_and_heals(pool: Pool, hosts: dict[str, Host], story: dict[str, Any]) -> None:
+def test_head_json_on_a_full_disk_is_said_and_heals(pool: Pool, hosts: dict[str, Host], story: None) -> None:
     """The publisher cannot write: /readyz says so; it goes on trying."""
     ha, _ = _heads(pool, hosts)
     folder = str(pool.discovery)

@@ -67,7 +67,7 @@ class Run:
     def record_execution(self) -> None:
         """One line a run, for tests that count them."""
         with (self.checkpoints.parent / "executions.log").open("a") as log:
-            log.write(f"{json.dumps({'pid': os.getpid(), 'first_step': self.first_step})}\n")
+            log.write(f"{json.dumps({'pid': os.getpid(), 'first_step': self.first_step, 'at': time.time()})}\n")
 
     def train(self, *, save_always: bool, parts: tuple[str, ...], metric: str) -> None:
         """All steps. `save_always`: also after the last one when save_freq is -1, as verl's sft trainer
