@@ -128,10 +128,13 @@ def command_beside_python(name: str) -> str:
 
 
 def _name_of(pid: int) -> str:
+    """Empty for a process that has ended, collected by its parent or not."""
     try:
-        return Path(f"/proc/{pid}/comm").read_text().strip()
+        stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return ""
+    name, _, state = stat.partition("(")[2].rpartition(") ")
+    return "" if state.startswith(("Z", "X")) else name
 
 
 def _die_with(parent: int):  # type: ignore[no-untyped-def]
