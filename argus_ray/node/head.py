@@ -24,7 +24,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from argus_ray.node import discovery, epoch, files, options
-from argus_ray.node.decision import Decision, Verb, backoff_s, may_take_over
+from argus_ray.node.decision import Decision, Verb, Versions, backoff_s, may_take_over
 from argus_ray.node.epoch import Claim, EpochUnknown, Superseded
 from argus_ray.node.options import BadSetting, Journal, Stop
 from argus_ray.node.patience import Patience
@@ -89,8 +89,11 @@ class Settings:
 class Launcher:
     """Made by `main`; one thread."""
 
-    def __init__(self, settings: Settings, journal: Journal, environ: Mapping[str, str], stop: Stop) -> None:
+    def __init__(
+        self, settings: Settings, mine: Versions, journal: Journal, environ: Mapping[str, str], stop: Stop
+    ) -> None:
         self._settings = settings
+        self._mine = mine
         self._journal = journal
         self._environ = environ
         self._stop = stop
@@ -98,6 +101,7 @@ class Launcher:
         self._deploy: _Deployment | None = None
         self._watch = _Watch(settings)
         self._fence: Patience[None] = Patience(10.0)
+        self._why = ""
         self._failures = 0
         self._reuse_failures = 0
 
@@ -129,23 +133,33 @@ class Launcher:
         is_held = False
         try:
             while not self._stop and not is_held:
-                self._watch.look()
-                try:
-                    lock.acquire(timeout=0)
-                    is_held = True
-                except Timeout:
-                    self._journal.say("standby", f"another head holds the lock; {self._watch.reading.message}")
-                    self._report("standby", self._watch.reading.message)
+                self._child.reap()
+                # Only then: a launcher that is started again at its address within the ttl finds its lock free.
+                if self._may_begin():
+                    with contextlib.suppress(Timeout):
+                        lock.acquire(timeout=0)
+                        is_held = True
+                if not is_held:
+                    self._journal.say("standby", self._why)
+                    self._report("standby", self._why)
                     self._stop.wait(options.jitter(_POLL_S))
             yield is_held
         finally:
             lock.release()
 
+    def _may_begin(self) -> bool:
+        """Whether no other head seems to live. The lock decides; see `may_take_over`."""
+        decision = self._watch.look()
+        self._why = decision.reason
+        last = epoch.current(self._settings.folder)
+        if last is None or last.head_ip == self._settings.node_ip:
+            # Nobody else can be at our own address, and what was left here has been ended.
+            return True
+        return decision.verb is Verb.JOIN
+
     def _be_head(self) -> None:
         """With the lock. Returns when asked to stop or superseded; everything of ours has ended by then."""
         try:
-            if not self._wait_for_the_one_before():
-                return
             _make_token(self._settings.token)
             while not self._stop:
                 claim = self._take()
@@ -164,46 +178,33 @@ class Launcher:
                 self._journal.say("stop", f"asked to by {self._stop.signal}")
             self._end(self._settings.stop_grace_s)
 
-    def _wait_for_the_one_before(self) -> bool:
-        """False if asked to stop."""
-        while not self._stop:
-            last = epoch.current(self._settings.folder)
-            if last is None or last.head_ip == self._settings.node_ip:
-                # Nobody else can be at our own address, and what was left here has been ended.
-                return True
-            decision = self._watch.look()
-            if decision.verb is Verb.JOIN:
-                self._journal.say(
-                    "take over", f"from {last.host} ({last.head_ip}), epoch {last.epoch}: {decision.reason}"
-                )
-                return True
-            self._journal.say("wait", decision.reason)
-            self._report("waiting", decision.reason)
-            self._stop.wait(options.jitter(_POLL_S))
-        return False
-
     def _take(self) -> Claim:
         """A new epoch, with the GCS store of the last one where that is still good for this address."""
         settings = self._settings
         last = epoch.current(settings.folder)
         here = Claim(0, socket.gethostname(), settings.node_ip, settings.gcs_port)
+        if last is not None and last.head_ip != here.head_ip:
+            self._journal.say("take over", f"from {last.host} ({last.head_ip}), epoch {last.epoch}: {self._why}")
         if settings.is_durable:
-            root = Path(settings.shared_root) / "ray" / "gcs" / settings.cluster
-            reuse = last is not None and (last.head_ip, last.gcs_port) == (here.head_ip, here.gcs_port)
-            if reuse and last is not None and last.gcs_dir and self._reuse_failures < _MAX_REUSES:
-                here = replace(here, gcs_dir=last.gcs_dir)
-            else:
-                if self._reuse_failures >= _MAX_REUSES:
-                    self._journal.say("warning", "Ray does not start on its stored state; it begins with an empty one")
-                number = 1 + (last.epoch if last else 0)
-                here = replace(here, gcs_dir=str(root / f"e{number}-{secrets.token_hex(3)}"))
-                self._reuse_failures = 0
-                _delete_old(root)
+            here = replace(here, gcs_dir=self._gcs_dir(here, last))
             Path(here.gcs_dir).mkdir(parents=True, exist_ok=True, mode=0o700)
         claim = epoch.take(settings.folder, here)
         store = f"its state in {claim.gcs_dir}" if claim.gcs_dir else "its state in memory"
         self._journal.say("head", f"epoch {claim.epoch} at {claim.head_ip}:{claim.gcs_port}, {store}")
         return claim
+
+    def _gcs_dir(self, here: Claim, last: Claim | None) -> str:
+        """The last head's store if it was at this address, with this Ray and this Python, and can be opened."""
+        root = Path(self._settings.shared_root) / "ray" / "gcs" / self._settings.cluster
+        versions = f"ray{self._mine.ray}-py{self._mine.python}"
+        if last is not None and last.gcs_dir and (last.head_ip, last.gcs_port) == (here.head_ip, here.gcs_port):
+            if f"-{versions}-" in Path(last.gcs_dir).name and self._reuse_failures < _MAX_REUSES:
+                return last.gcs_dir
+            why = f"does not start on {last.gcs_dir}" if self._reuse_failures else f"{versions} is new here"
+            self._journal.say("warning", f"Ray {why}: it begins with an empty one, and running attempts are lost")
+        self._reuse_failures = 0
+        _delete_old(root)
+        return str(root / f"e{1 + (last.epoch if last else 0)}-{versions}-{secrets.token_hex(3)}")
 
     def _supervise(self, claim: Claim) -> None:
         """Run Ray and the application until Ray ends or we are asked to stop. Raises Superseded."""
@@ -444,7 +445,7 @@ def _delete_old(root: Path) -> None:
     """Stores of heads that have moved away."""
     with contextlib.suppress(OSError):
         for old in root.iterdir():
-            if re.fullmatch(r"e\d+-[0-9a-f]{6}", old.name) and old.is_dir() and not old.is_symlink():
+            if re.fullmatch(r"e\d+-.*[0-9a-f]{6}", old.name) and old.is_dir() and not old.is_symlink():
                 shutil.rmtree(old, ignore_errors=True)
 
 
@@ -467,7 +468,7 @@ def _main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         become_subreaper()
         journal = Journal("head", settings.run_dir / f"{settings.name}.json")
         journal.say("start", f"{settings.name} at {settings.node_ip}, Ray {mine.ray}, Python {mine.python}")
-        return Launcher(settings, journal, environ, stop).run()
+        return Launcher(settings, mine, journal, environ, stop).run()
 
 
 def _settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:

@@ -41,17 +41,30 @@ def with_variable(name: str, value: str) -> list[int]:
     return found
 
 
+def descendants(pid: int) -> list[int]:
+    """Ids of the live processes below this one, the nearest first."""
+    found = _children(pid)
+    for parent in found:  # grows while it is read
+        found += _children(parent)
+    return [each for each in found if not _has_ended(each)]
+
+
 def end_marked(mark: str, *, grace_s: float, first: Iterable[int] = (), variable: str = MARK) -> None:
-    """End every process with this mark in this variable: SIGTERM to `first` (or to all), SIGKILL after the grace.
+    """End every process with this mark in this variable; see `end`."""
+    end(lambda: with_variable(variable, mark), grace_s=grace_s, first=first)
+
+
+def end(find: Callable[[], list[int]], *, grace_s: float, first: Iterable[int] = ()) -> None:
+    """End every process that `find` finds: SIGTERM to `first` (or to all), SIGKILL after the grace.
 
     Raises TimeoutError if some are left 10 s after SIGKILL (a process stuck in the kernel).
     """
-    for pid in list(first) or with_variable(variable, mark):
+    for pid in list(first) or find():
         _signal(pid, signal.SIGTERM)
-    if wait_until(lambda: not with_variable(variable, mark), grace_s):
+    if wait_until(lambda: not find(), grace_s):
         return
     deadline = time.monotonic() + 10
-    while left := with_variable(variable, mark):
+    while left := find():
         # A process may have started another one since the list was made: list again until there is none.
         for pid in left:
             _signal(pid, signal.SIGKILL)
@@ -64,10 +77,7 @@ def kill_tree(pid: int) -> None:
     """SIGKILL a process and everything below it, top first, so that no parent sees a child die and reacts."""
     doomed = [pid]
     for parent in doomed:
-        try:
-            doomed += [int(child) for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
-        except OSError:
-            continue
+        doomed += _children(parent)
     for each in doomed:
         _signal(each, signal.SIGKILL)
 
@@ -85,3 +95,20 @@ def wait_until(condition: Callable[[], bool], timeout_s: float, poll_s: float = 
 def _signal(pid: int, number: int) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.kill(pid, number)
+
+
+def _children(pid: int) -> list[int]:
+    """Of all its threads."""
+    found = []
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            found += [int(child) for child in children.read_text().split()]
+    return found
+
+
+def _has_ended(pid: int) -> bool:
+    """Gone, or only waiting to be collected by its parent."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except OSError:
+        return True

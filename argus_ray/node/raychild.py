@@ -84,11 +84,11 @@ class RayChild:
         return bool(self._marked())
 
     def end(self, grace_s: float) -> None:
-        """SIGTERM to `ray start`, which ends its children; after the grace SIGKILL for whatever carries the mark.
-        Raises TimeoutError if something does not die."""
+        """SIGTERM to `ray start`, which ends its children; after the grace SIGKILL for whatever carries the mark or
+        runs below us. Raises TimeoutError if something does not die."""
         first = [self._child.pid] if self._child is not None and self._child.poll() is None else []
-        if first or self.has_leftovers:
-            processes.end_marked(self._mark, grace_s=grace_s if first else 0, first=first, variable=NODE_MARK)
+        if first or self._ours():
+            processes.end(self._ours, grace_s=grace_s if first else 0, first=first)
         if self._child is not None:
             self._child.wait(10)
         self._child, self._raylet = None, None
@@ -116,6 +116,11 @@ class RayChild:
         except OSError as error:
             return f"(its log cannot be read: {error.strerror})"
         return "\n".join([line for line in text.splitlines() if line.strip()][-lines:])
+
+    def _ours(self) -> list[int]:
+        """A process that sets its title (Ray's dashboard does) writes over its environment, and so over the mark; what
+        is left of those is below us, the subreaper."""
+        return list({*self._marked(), *processes.descendants(os.getpid())})
 
     def _marked(self) -> list[int]:
         return processes.with_variable(NODE_MARK, self._mark)

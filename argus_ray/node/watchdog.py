@@ -192,6 +192,8 @@ class Watchdog:
         kept = {name: value for name, value in self._environ.items() if name not in (*_SECRETS, "RAY_ADDRESS")}
         return {
             **kept,
+            # A job's `python3` is then the one that has Ray.
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', os.defpath)}",
             "ARGUS_SHARED_ROOT": self._settings.shared_root,
             "ARGUS_CLUSTER": self._settings.cluster,
             "ARGUS_NODE_IP": ip,
