@@ -17,7 +17,17 @@ def test_the_layers_point_one_way() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("module", ["argus_ray", "argus_ray.node", "argus_ray.node.onemachine"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "argus_ray",
+        "argus_ray.node",
+        "argus_ray.node.onemachine",
+        "argus_ray.node.watchdog",
+        "argus_ray.node.head",
+        "argus_ray.node.discovery",
+    ],
+)
 def test_a_cheap_import_brings_neither_ray_nor_pydantic(module: str) -> None:
     code = f"import sys, {module}; print(sorted(m for m in ('ray', 'pydantic', 'fastapi', 'yaml') if m in sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)

@@ -6,6 +6,7 @@ commands in place of the real ones (`run`). So it imports nothing of Argus befor
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -132,6 +133,7 @@ def run(role: str, argv: list[str], orders: Path) -> int:
         "watchdog.backoff_s": backoff_s,
         "options.jitter": no_more_than_a_poll,
         "head._COMES_BACK_S": 0.3,
+        "head._POLL_S": 0.05,
     }.items():
         module, _, attribute = name.partition(".")
         where = {"raychild": raychild, "head": head, "watchdog": watchdog, "options": options}[module]
@@ -166,11 +168,12 @@ class Program:
 
     @property
     def status(self) -> dict[str, Any]:
+        """What its status file says; empty while that is still of the one before."""
         try:
             found: dict[str, Any] = json.loads(self._status.read_text())
         except FileNotFoundError:
             return {}
-        return found
+        return found if found["pid"] == self.child.pid else {}
 
     def is_in_state(self, state: str) -> dict[str, Any]:
         """Wait for it; the whole status."""
@@ -296,11 +299,18 @@ class Machine:
 
     def close(self) -> None:
         """Nothing of this test lives on."""
-        from argus_ray.node import processes
+        from argus_ray.node.processes import wait_until
 
         for program in self._programs:
             program.kill()
-        processes.end_marked(str(self.orders), grace_s=0, variable=VARIABLE)
+
+        def is_empty() -> bool:
+            for pid in self.running():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            return not self.running()
+
+        assert wait_until(is_empty, 10, poll_s=0.01)
 
     def _run(self, role: str, name: str, node: str, argv: list[str], environ: dict[str, str]) -> Program:
         import subprocess

@@ -155,7 +155,7 @@ def test_whatever_becomes_of_the_file_it_stays_and_says_why_once(machine: Machin
     machine.head_file.mkdir()
     stays("not a file")
     machine.head_file.rmdir()
-    machine.publish(ttl_s=15, age_s=100)
+    machine.publish(ttl_s=0.3, age_s=100)  # only just changed, so skew for 0.3 s
     stays("expired")
     machine.publish(cluster_name="another")
     stays("wrong cluster")

@@ -1,0 +1,307 @@
+"""The head launcher as a real process, with a `ray` and a `serve` that are ours."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import stat
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fakeray import Machine, Program
+
+from argus_ray.node import epoch, files
+from argus_ray.node.discovery import Outcome, Reader
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[Machine]:
+    made = Machine(tmp_path)
+    yield made
+    made.close()
+
+
+def serving(machine: Machine, *argv: str, node: str = "h", ip: str = "127.0.0.1", **environ: str) -> Program:
+    program = machine.head(*argv, node=node, ip=ip, **environ)
+    program.is_in_state("serving")
+    return program
+
+
+def present(machine: Machine) -> epoch.Claim:
+    claim = epoch.current(machine.discovery)
+    assert claim is not None
+    return claim
+
+
+def stores(machine: Machine) -> set[str]:
+    return {str(path) for path in (machine.shared / "ray" / "gcs" / machine.cluster).iterdir()}
+
+
+def test_it_takes_epoch_1_makes_the_token_runs_ray_deploys_and_retires(machine: Machine) -> None:
+    program = serving(
+        *(machine, "--ttl=7.5", "--gcs-port=6400", "--dashboard-port=8300", "--", "--extra=1"),
+        ARGUS_ADMIN_TOKEN="kept",
+        RAY_ADDRESS="elsewhere",
+    )
+    claim = present(machine)
+    assert (claim.epoch, claim.head_ip, claim.gcs_port) == (1, "127.0.0.1", 6400)
+    assert stores(machine) == {claim.gcs_dir}
+    assert re.fullmatch(r"e1-ray[\d.]+-py[\d.]+-[0-9a-f]{6}", Path(claim.gcs_dir).name)
+    assert stat.S_IMODE(Path(claim.gcs_dir).stat().st_mode) == 0o700
+    assert re.fullmatch(r"[0-9a-f]{64}", machine.token.read_text())
+    assert stat.S_IMODE(machine.token.stat().st_mode) == 0o600
+
+    (start,) = machine.starts()
+    assert {"--head", "--port=6400", "--num-cpus=0", "--num-gpus=0", "--dashboard-port=8300"} < set(start["argv"])
+    assert start["argv"][-1] == "--extra=1"
+    expected = {
+        "ARGUS_SHARED_ROOT": str(machine.shared),
+        "ARGUS_CLUSTER": machine.cluster,
+        "ARGUS_EPOCH": "1",
+        "ARGUS_API_URL": "http://127.0.0.1:9",
+        "ARGUS_HEAD_TTL_S": "7.5",
+        "ARGUS_ADMIN_TOKEN": "kept",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(machine.token),
+        "RAY_gcs_storage": "rocksdb",
+        "RAY_gcs_storage_path": claim.gcs_dir,
+    }
+    assert expected.items() <= start["env"].items()
+    assert "RAY_ADDRESS" not in start["env"]
+    (deploy,) = machine.starts("deploys")
+    assert deploy["argv"][0] == "deploy"
+    assert deploy["argv"][-2:] == ["--address", "http://127.0.0.1:8300"]
+    assert deploy["env"]["RAY_AUTH_TOKEN_PATH"] == str(machine.token)
+    status = program.status
+    assert (status["epoch"], status["address"], status["api_url"]) == (1, "127.0.0.1:6400", "http://127.0.0.1:9")
+
+    record = machine.publish(epoch=1)
+    program.terminate()
+    assert machine.running() == []
+    assert program.status["state"] == "stopped"
+    reading = Reader(machine.head_file, machine.cluster).read(time.time() + 0.001, 0.0)
+    assert reading.outcome is Outcome.EXPIRED, "a standby need not wait"
+    assert reading.record is not None
+    found = reading.record
+    assert found == replace(record, updated_at=found.updated_at, expires_at=found.expires_at), (
+        "and all else is as it was"
+    )
+
+
+def test_one_that_comes_back_at_its_address_finds_its_store_and_another_one_does_not(machine: Machine) -> None:
+    serving(machine).terminate()
+    first, token = present(machine), machine.token.read_text()
+    serving(machine).terminate()
+    second = present(machine)
+    assert (second.epoch, second.gcs_dir) == (2, first.gcs_dir)
+    serving(machine, "--gcs-port=6400").terminate()
+    third = present(machine)
+    assert third.epoch == 3 and third.gcs_dir != first.gcs_dir
+    serving(machine, "--gcs-port=6400", ip="127.0.0.2").terminate()
+    fourth = present(machine)
+    assert fourth.epoch == 4
+    assert stores(machine) == {fourth.gcs_dir}, "the stores of heads that have moved away are deleted"
+    assert machine.token.read_text() == token, "once for the life of a cluster"
+    assert [start["env"]["RAY_gcs_storage_path"] for start in machine.starts()] == [
+        claim.gcs_dir for claim in (first, second, third, fourth)
+    ]
+
+
+def test_a_store_of_another_ray_is_not_opened(machine: Machine) -> None:
+    serving(machine).terminate()
+    first = present(machine)
+    old = f"{Path(first.gcs_dir).parent}/e2-ray2.1.0-py3.1.0-abcdef"
+    Path(old).mkdir()
+    epoch.take(machine.discovery, replace(first, gcs_dir=old))
+    program = serving(machine)
+    program.says("it begins with an empty store")
+    assert present(machine).epoch == 3
+    assert stores(machine) == {present(machine).gcs_dir}
+    assert present(machine).gcs_dir != old
+
+
+def test_in_memory_there_is_no_store(machine: Machine) -> None:
+    machine.token.parent.mkdir(parents=True)
+    machine.token.write_text("mine")
+    machine.token.chmod(0o644)
+    serving(machine, "--gcs-storage=memory").terminate()
+    assert present(machine).gcs_dir == ""
+    assert not (machine.shared / "ray" / "gcs").exists()
+    assert not {"RAY_gcs_storage", "RAY_gcs_storage_path"} & set(machine.starts()[0]["env"])
+    assert machine.token.read_text() == "mine"
+    assert stat.S_IMODE(machine.token.stat().st_mode) == 0o600
+
+
+# Two of them.
+
+
+def test_a_standby_elsewhere_takes_over_when_head_json_has_expired(machine: Machine) -> None:
+    old = serving(machine, node="a")
+    machine.publish(ttl_s=60)
+    standby = machine.head(node="b", ip="127.0.0.2")
+    status = standby.is_in_state("standby")
+    assert status["epoch"] is None
+    standby.looks_again()
+    assert len(standby.lines("standby: ")) == 1
+    record = machine.publish(ttl_s=1.0)
+    old.kill()
+    standby.says("take over: from ")
+    standby.is_in_state("serving")
+    assert machine.starts()[1]["at"] >= record.expires_at
+    assert (present(machine).epoch, present(machine).head_ip) == (2, "127.0.0.2")
+    assert machine.starts()[1]["env"]["ARGUS_EPOCH"] == "2"
+
+
+def test_one_whose_head_is_well_but_whose_clock_is_off_is_waited_for_by_our_own_clock(machine: Machine) -> None:
+    epoch.take(machine.discovery, epoch.Claim(0, "other", "127.0.0.2", 6379))
+    machine.publish(ttl_s=0.5, age_s=-3600)
+    begun = time.time()
+    program = serving(machine)
+    program.says("take over: from other (127.0.0.2), epoch 1")
+    assert machine.starts()[0]["at"] - begun >= 0.5
+
+
+def test_after_a_kill_the_next_one_at_the_same_address_begins_at_once_and_cleans_up(machine: Machine) -> None:
+    machine.order("grandchild")
+    old = serving(machine)
+    machine.publish(ttl_s=3600)
+    left = machine.raylet()
+    old.kill()
+    old.until(lambda: machine.starts()[0]["pid"] not in machine.running(), "`ray start` has died with it")
+    assert left in machine.running()
+    successor = serving(machine, "--stop-grace=0.2")
+    assert left not in machine.running()
+    text = successor.text
+    assert text.index(" clean: ") < text.index(" head: epoch 2")
+    assert present(machine).gcs_dir == machine.starts()[0]["env"]["RAY_gcs_storage_path"]
+    successor.terminate()
+    assert machine.running() == []
+
+
+def test_a_second_one_of_the_same_name_is_refused(machine: Machine) -> None:
+    program = serving(machine)
+    second = machine.head()
+    second.ends(2)
+    (line,) = second.text.splitlines()
+    assert "another head launcher runs as --node-name h on this machine" in line
+    assert program.child.poll() is None and present(machine).epoch == 1
+
+
+def test_a_standby_ends_on_request(machine: Machine) -> None:
+    serving(machine, node="a")
+    standby = machine.head(node="b")
+    standby.is_in_state("standby")
+    standby.terminate()
+    assert len(machine.starts()) == 1 and present(machine).epoch == 1
+
+
+def test_one_that_is_superseded_ends_its_ray_and_becomes_a_standby(machine: Machine) -> None:
+    program = serving(machine)
+    machine.publish(ttl_s=600)
+    content = machine.head_file.read_bytes()
+    epoch.take(machine.discovery, epoch.Claim(0, "other", "127.0.0.2", 6379))
+    program.says("superseded: epoch 1 is over: other (127.0.0.2) is the head with epoch 2")
+    program.is_in_state("standby")
+    assert machine.running() == []
+    assert machine.head_file.read_bytes() == content, "not ours to retire"
+    machine.publish(epoch=2, ttl_s=1, age_s=2)
+    program.says("head: epoch 3")
+    program.is_in_state("serving")
+
+
+# What fails.
+
+
+def test_a_deployment_that_fails_is_tried_again(machine: Machine) -> None:
+    machine.order("serve-fail")
+    program = machine.head()
+    program.says("deploy failed: exit code 1", 1)
+    program.until(lambda: len(machine.starts("deploys")) >= 3, "three tries")
+    status = program.is_in_state("deploying")
+    assert "has failed" in status["reason"]
+    machine.withdraw("serve-fail")
+    program.is_in_state("serving")
+    assert len(machine.starts()) == 1, "the head itself went on"
+
+
+def test_a_deployment_that_hangs_ends_with_us(machine: Machine) -> None:
+    machine.order("serve-hang")
+    program = machine.head()
+    program.until(lambda: len(machine.starts("deploys")) == 1, "it deploys")
+    program.is_in_state("deploying")
+    program.terminate()
+    assert machine.running() == []
+
+
+@pytest.mark.parametrize(
+    ("words", "is_store"),
+    [("RuntimeError: Failed to start GCS.", True), ("RuntimeError: the port is taken", False)],
+)
+def test_only_a_store_that_does_not_open_three_times_is_given_up(machine: Machine, words: str, is_store: bool) -> None:
+    machine.order("fail", words)
+    program = machine.head()
+    program.until(lambda: len(machine.starts()) >= 4, "four tries")
+    machine.withdraw("fail")
+    program.is_in_state("serving")
+    paths = [start["env"]["RAY_gcs_storage_path"] for start in machine.starts()]
+    assert len(set(paths[:3])) == 1
+    assert (paths[3] != paths[0]) is is_store
+    assert len(program.lines(words)) >= 3
+    assert bool(program.lines("it begins with an empty store")) is is_store
+    assert [start["env"]["ARGUS_EPOCH"] for start in machine.starts()[:4]] == ["1", "2", "3", "4"]
+
+
+def test_a_ray_that_dies_is_started_again_on_its_store(machine: Machine) -> None:
+    program = serving(machine)
+    os.kill(machine.raylet(), signal.SIGKILL)
+    program.says("failed: Ray's head has ended; it said last:")
+    program.says("head: epoch 2")
+    program.until(lambda: len(machine.starts("deploys")) == 2, "deployed again")
+    program.is_in_state("serving")
+    assert len({start["env"]["RAY_gcs_storage_path"] for start in machine.starts()}) == 1
+
+
+def test_a_damaged_epoch_is_waited_for_and_said_once(machine: Machine) -> None:
+    path = epoch.path_in(machine.discovery)
+    path.write_bytes(b"{")
+    program = machine.head()
+    program.says("wait: EpochUnknown")
+    assert program.is_in_state("waiting")
+    assert machine.starts() == []
+    path.unlink()
+    program.is_in_state("serving")
+    assert len(program.lines("EpochUnknown")) == 1
+
+
+def test_an_epoch_that_cannot_be_read_does_not_end_a_head_that_works(machine: Machine) -> None:
+    program = serving(machine)
+    content = files.read_small(epoch.path_in(machine.discovery))
+    epoch.path_in(machine.discovery).write_bytes(b"{")
+    program.says("warning: the epoch cannot be checked now")
+    program.looks_again()
+    assert program.child.poll() is None and machine.raylet() in machine.running()
+    epoch.path_in(machine.discovery).write_bytes(content)
+    program.terminate()
+    assert machine.running() == []
+
+
+def test_a_shared_filesystem_that_is_not_there_yet_is_waited_for(machine: Machine) -> None:
+    machine.discovery.rmdir()
+    machine.discovery.touch()
+    program = machine.head()
+    program.says("wait: FileExistsError")
+    machine.discovery.unlink()
+    program.is_in_state("serving")
+
+
+def test_a_deaf_ray_ends_within_the_grace(machine: Machine) -> None:
+    machine.order("deaf")
+    program = serving(machine, "--stop-grace=0.5")
+    begun = time.monotonic()
+    program.terminate()
+    assert 0.5 <= time.monotonic() - begun < 4
+    assert machine.running() == []
