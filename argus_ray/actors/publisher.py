@@ -70,7 +70,7 @@ class HeadPublisher:
         self._stopping.set()
         self._thread.join(timeout_s)
         if self._lock is not None:
-            self._lock.release()
+            self._lock.release(force=True)  # taken again by each try that got no epoch
         return not self._thread.is_alive()
 
     def _run(self) -> None:

@@ -115,7 +115,7 @@ def note(orders: Path, name: str, argv: list[str]) -> None:
 
 def run(role: str, argv: list[str], orders: Path) -> int:
     """The real program with the fake commands and short pauses."""
-    from argus_ray.node import decision, head, options, raychild, watchdog
+    from argus_ray.node import decision, options, raychild
 
     def command(name: str) -> str:
         return str(orders / "bin" / name)
@@ -126,20 +126,20 @@ def run(role: str, argv: list[str], orders: Path) -> int:
     def no_more_than_a_poll(seconds: float) -> float:
         return min(seconds, 0.05)
 
-    for name, value in {
-        "raychild.command_beside_python": command,
-        "head.command_beside_python": command,
-        "head.backoff_s": backoff_s,
-        "watchdog.backoff_s": backoff_s,
-        "options.jitter": no_more_than_a_poll,
-        "head._COMES_BACK_S": 0.3,
-        "head._POLL_S": 0.05,
-    }.items():
-        module, _, attribute = name.partition(".")
-        where = {"raychild": raychild, "head": head, "watchdog": watchdog, "options": options}[module]
-        assert hasattr(where, attribute)
-        setattr(where, attribute, value)
-    code: int = watchdog.main(argv) if role == "watchdog" else head.main(argv)
+    raychild.command_beside_python = command
+    options.jitter = no_more_than_a_poll
+    if role == "watchdog":
+        from argus_ray.node import watchdog
+
+        watchdog.backoff_s = backoff_s  # type: ignore[attr-defined,assignment]
+        code = watchdog.main(argv)
+    else:
+        from argus_ray.node import head
+
+        head.command_beside_python = command  # type: ignore[attr-defined]
+        head.backoff_s = backoff_s  # type: ignore[attr-defined,assignment]
+        head._COMES_BACK_S, head._POLL_S = 0.3, 0.05
+        code = head.main(argv)
     assert not {"ray", "pydantic", "fastapi"} & set(sys.modules)
     return code
 
