@@ -121,7 +121,7 @@ def run(role: str, argv: list[str], orders: Path) -> int:
         return str(orders / "bin" / name)
 
     def backoff_s(failures: int, _: float) -> float:
-        return decision.backoff_s(failures, 0.0, first_s=0.2)
+        return decision.backoff_s(failures, 0.0, first_s=0.1)
 
     def no_more_than_a_poll(seconds: float) -> float:
         return min(seconds, 0.05)

@@ -205,7 +205,7 @@ def test_a_raylet_that_dies_is_replaced_after_a_pause_that_grows(machine: Machin
         os.kill(machine.raylet(), signal.SIGKILL)
         program.says("joined: ", number + 1)
         program.is_in_state("joined")
-    assert pauses(program) == [0.1, 0.2, 0.4]
+    assert pauses(program) == [0.1, 0.1, 0.2]  # 0.05, rounded
     assert len(machine.starts()) == 4
 
 
@@ -225,11 +225,11 @@ def test_a_ray_start_that_fails_is_tried_again_and_its_last_words_are_shown(mach
     program = machine.watchdog()
     program.says("retry: failure 4 in a row")
     assert len(program.lines("RuntimeError: the disk is full")) >= 4
-    assert pauses(program)[:4] == [0.1, 0.2, 0.4, 0.8]
+    assert pauses(program)[:4] == [0.1, 0.1, 0.2, 0.4]  # 0.05, rounded
     assert not program.status["joined"]
     times = [start["at"] for start in machine.starts()]
     gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
-    assert all(gap >= pause for gap, pause in zip(gaps, (0.1, 0.2, 0.4), strict=False)), "it did wait that long"
+    assert all(gap >= pause for gap, pause in zip(gaps, (0.05, 0.1, 0.2), strict=False)), "it did wait that long"
     machine.withdraw("fail")
     program.is_in_state("joined")
     program.terminate()
@@ -256,8 +256,6 @@ def test_a_head_that_moves_while_ray_start_hangs_is_followed_at_once(machine: Ma
     program = machine.watchdog()
     program.says("join: 127.0.0.1:6379")
     program.until(lambda: len(machine.starts()) == 1, "ray has begun")
-    machine.withdraw("hang")
-    machine.order("hang")
     machine.publish(epoch=2, gcs_port=6380)
     program.says("join: 127.0.0.1:6380")
     machine.withdraw("hang")
