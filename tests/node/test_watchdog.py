@@ -282,7 +282,7 @@ def test_a_deaf_ray_and_its_children_end_within_the_grace(machine: Machine) -> N
     assert len(machine.running()) == 3
     begun = time.monotonic()
     program.terminate()
-    assert 0.5 <= time.monotonic() - begun < 3
+    assert 0.5 <= time.monotonic() - begun < 3, program.text
     assert machine.running() == []
 
 
