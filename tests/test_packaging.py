@@ -112,7 +112,8 @@ def test_a_unit_runs_its_module_and_restarts_it(role: str) -> None:
 
 
 def test_a_unit_waits_for_the_stop(role: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    grace = next(default for flag, _, default in _settings(role, monkeypatch) if flag == "--stop-grace")
+    # The head has no grace: it ends its Ray at once.
+    grace = next((default for flag, _, default in _settings(role, monkeypatch) if flag == "--stop-grace"), "0")
     (timeout,) = _values(_unit(role), "TimeoutStopSec")
     assert grace is not None and int(timeout) > float(grace) + 15
     assert _compose()["services"]["head"]["stop_grace_period"] == "60s"

@@ -67,7 +67,6 @@ class Settings:
     serve_config: Path
     api_url: str
     ttl_s: float
-    stop_grace_s: float
     temp_dir: str | None
     ray_options: tuple[str, ...]
 
@@ -110,7 +109,7 @@ class Launcher:
         self._report("starting", "not looked yet")
         if self._child.has_leftovers:
             self._journal.say("clean", "ending what an earlier launcher of this node has left")
-            self._end(0)
+            self._end()
         while not self._stop:
             try:
                 with self._lock() as is_held:
@@ -172,11 +171,11 @@ class Launcher:
         except Superseded as error:
             self._journal.say("superseded", str(error))
             self._report("superseded", str(error))
-            self._end(0)
+            self._end()
         finally:
             if self._stop:
                 self._journal.say("stop", f"asked to by {self._stop.signal}")
-            self._end(self._settings.stop_grace_s)
+            self._end()
 
     def _take(self) -> Claim:
         """A new epoch, with the GCS store of the last one where that is still good for this address."""
@@ -244,7 +243,7 @@ class Launcher:
             self._journal.say("failed", f"Ray's head has ended; it said last:\n{self._child.last_words()}")
             # Only this counts as "the store cannot be opened"; a new one would cost the running training.
             self._reuse_failures += not is_up and _STORE_REFUSED in self._child.last_words()
-        self._end(settings.stop_grace_s if self._stop else 0)
+        self._end()
 
     def _check_epoch(self, claim: Claim) -> None:
         try:
@@ -267,12 +266,14 @@ class Launcher:
         except (OSError, EpochUnknown, Superseded) as error:
             self._journal.say("warning", f"head.json expires by itself: {error}")
 
-    def _end(self, grace_s: float) -> None:
+    def _end(self) -> None:
+        """As a power cut would, which its durable state is made for. A GCS that is asked to stop takes the actors and
+        the application for ended, and they would not come back with it (seen in ray 2.60)."""
         if self._deploy is not None:
             self._deploy.end()
             self._deploy = None
         try:
-            self._child.end(grace_s)
+            self._child.end(0)
         except TimeoutError as error:
             self._journal.say("warning", f"{error}; this machine may need a restart")
 
@@ -485,7 +486,6 @@ def _settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
     options.add(parser, environ, "--serve-config", "ARGUS_SERVE_CONFIG", _DEFAULT_CONFIG, "what to deploy")
     options.add(parser, environ, "--api-url", API_URL_VARIABLE, None, "the API's URL for head.json; made if not given")
     options.add(parser, environ, "--ttl", TTL_VARIABLE, f"{DEFAULT_TTL_S:g}", "seconds that head.json is good for")
-    options.add(parser, environ, "--stop-grace", "ARGUS_STOP_GRACE_S", "30", "seconds for Ray to end by itself")
     arguments, rest = options.parse(parser, argv)
     options.check_common(arguments)
     if arguments.gcs_storage not in ("rocksdb", "memory"):
@@ -506,7 +506,6 @@ def _settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
         serve_config=config,
         api_url=arguments.api_url or f"http://{node_ip}:{_http_port(config)}",
         ttl_s=options.number("--ttl", arguments.ttl, least=1, most=3600),
-        stop_grace_s=options.number("--stop-grace", arguments.stop_grace, least=0, most=3600),
         temp_dir=arguments.temp_dir,
         ray_options=(*options.ray_options(arguments), *rest),
     )

@@ -130,6 +130,7 @@ class OneMachine:
     def launch_worker(self, name: str, *, gpus: int = 4, cpus: int = 24) -> None:
         """A watchdog, which finds the head by itself."""
         options = [
+            "--stop-grace=5",
             f"--node-ip={next(self._addresses)}",
             f"--num-gpus={gpus}",
             f"--num-cpus={cpus}",
@@ -152,7 +153,7 @@ class OneMachine:
             f"--node-name={name}",
             f"--run-dir={self._run_dir}",
         ]
-        command += [f"--object-store-memory={_OBJECT_STORE}", "--stop-grace=5", *options]
+        command += [f"--object-store-memory={_OBJECT_STORE}", *options]
         self._spawn(name, [*command, "--", f"--dashboard-agent-listen-port={free_port()}"], environ)
 
     @property

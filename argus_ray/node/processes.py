@@ -55,14 +55,16 @@ def end_marked(mark: str, *, grace_s: float, first: Iterable[int] = (), variable
 
 
 def end(find: Callable[[], list[int]], *, grace_s: float, first: Iterable[int] = ()) -> None:
-    """End every process that `find` finds: SIGTERM to `first` (or to all), SIGKILL after the grace.
+    """End every process that `find` finds: SIGTERM to `first` (or to all), SIGKILL after the grace, in seconds. Without
+    a grace there is no SIGTERM.
 
     Raises TimeoutError if some are left 10 s after SIGKILL (a process stuck in the kernel).
     """
-    for pid in list(first) or find():
-        _signal(pid, signal.SIGTERM)
-    if wait_until(lambda: not find(), grace_s):
-        return
+    if grace_s > 0:
+        for pid in list(first) or find():
+            _signal(pid, signal.SIGTERM)
+        if wait_until(lambda: not find(), grace_s):
+            return
     deadline = time.monotonic() + 10
     while left := find():
         # A process may have started another one since the list was made: list again until there is none.

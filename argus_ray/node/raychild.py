@@ -86,6 +86,10 @@ class RayChild:
     def end(self, grace_s: float) -> None:
         """SIGTERM to `ray start`, which ends its children; after the grace SIGKILL for whatever carries the mark or
         runs below us. Raises TimeoutError if something does not die."""
+        if self._child is not None and self._child.poll() is None and grace_s <= 0:
+            # All that it has started dies in the same moment, by the kernel (ray 2.60, node.py, kernel_fate_share).
+            self._child.kill()
+            self._child.wait(10)
         first = [self._child.pid] if self._child is not None and self._child.poll() is None else []
         if first or self._ours():
             processes.end(self._ours, grace_s=grace_s if first else 0, first=first)

@@ -51,7 +51,7 @@ class Pool:
 
     def start_head(self, host: Host, *flags: str) -> Proc:
         """A head launcher; a standby if another one has the lock."""
-        command = [*_module("head"), *self._common(), f"--ttl={TTL_S}", "--stop-grace=5", *flags]
+        command = [*_module("head"), *self._common(), f"--ttl={TTL_S}", *flags]
         self.heads[host.name] = host.spawn("head", *command, env={"ARGUS_ADMIN_TOKEN": ADMIN_TOKEN})
         return self.heads[host.name]
 

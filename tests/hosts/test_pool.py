@@ -101,7 +101,7 @@ def test_the_head_dies_and_comes_back_at_its_address(pool: Pool, hosts: dict[str
     """A2, and a head that is away for long with a stale head.json that then goes bad: training does not notice."""
     ha, workers = hosts["ha"], [hosts["wa"], hosts["wb"]]
     user = pool.user()
-    task, before = _running(pool, user, steps=int((LONG_DEATH_S + 120) / 0.2))
+    task, before = _running(pool, user, steps=int((LONG_DEATH_S + 240) / 0.2))
     waiting = [user.submit(n_gpus_per_node=4, nnodes=2) for _ in range(2)]
     raylets = {host.name: pool.raylet(host) for host in workers}
     session = pool.record()["session"]
@@ -134,6 +134,21 @@ def test_the_head_dies_and_comes_back_at_its_address(pool: Pool, hosts: dict[str
     assert len(steps) > at_death, "it went on while there was no head"
     assert steps == list(range(1, len(steps) + 1)), "no gap in its log"
     assert [user.task(each)["state"] for each in waiting] == ["PENDING_RESOURCES"] * 2, "no accepted task is missing"
+
+    # The same when it is asked to stop, as for an upgrade, and when the launcher alone is killed.
+    pool.heads["ha"].signal(signal.SIGTERM)
+    assert pool.heads["ha"].wait(60) == 0
+    assert [command for _, command in ha.pids()] == []
+    pool.start_head(ha)
+    pool.wait_ready(ha)
+    pool.heads["ha"].kill()
+    wait_for("its Ray is gone", lambda: not ha.find("gcs_server"), 30, lab=pool.lab)
+    pool.start_head(ha)
+    pool.wait_ready(ha)
+    assert [attempt["submission_id"][-3:] for attempt in user.task(task)["attempts"]] == ["a01"]
+    assert _pids(pool, workers, "verl.trainer") >= drivers, "the same process, still running"
+    steps = pool.steps(view)
+    assert steps == list(range(1, len(steps) + 1)), "no gap in its log"
     user.cancel(task)
     for each in waiting:
         assert pool.executions(user.wait_state(each, "SUCCEEDED")) == [1]

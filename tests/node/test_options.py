@@ -125,9 +125,6 @@ def test_bytes_may_be_written_in_each_way_that_is_accepted(size: str) -> None:
         ("--object-store-memory", "1000", "from 8e+07"),
         ("--object-store-memory", "8GB", "number"),
         ("--object-store-memory", "80000000.5", "whole"),
-        ("--stop-grace", "-1", "from 0 to 3600"),
-        ("--stop-grace", "nan", "number"),
-        ("--stop-grace", "inf", "number"),
     ],
 )
 def test_a_bad_common_setting(
@@ -190,6 +187,11 @@ def test_a_run_dir_that_cannot_be_made(
     (tmp_path / "plain").touch()
     assert main([f"--shared-root={tmp_path}", f"--run-dir={tmp_path / where}", "--node-ip=10.0.0.1"], NOTHING) == 2
     assert "--run-dir" in only_line(capsys)
+
+
+@pytest.mark.parametrize(("value", "rule"), [("-1", "from 0 to 3600"), ("nan", "number"), ("inf", "number")])
+def test_a_bad_grace(value: str, rule: str, capsys: pytest.CaptureFixture[str]) -> None:
+    complains(watchdog.main, "--stop-grace", value, rule, capsys)
 
 
 def complains(main: Callable[..., int], flag: str, value: str, rule: str, capsys: pytest.CaptureFixture[str]) -> None:
