@@ -188,6 +188,7 @@ class Launcher:
             here = replace(here, gcs_dir=self._gcs_dir(here, last))
             Path(here.gcs_dir).mkdir(parents=True, exist_ok=True, mode=0o700)
         claim = epoch.take(settings.folder, here)
+        _delete_old(Path(settings.shared_root) / "ray" / "gcs" / settings.cluster, claim.gcs_dir)
         store = f"its state in {claim.gcs_dir}" if claim.gcs_dir else "its state in memory"
         self._journal.say("head", f"epoch {claim.epoch} at {claim.head_ip}:{claim.gcs_port}, {store}")
         return claim
@@ -202,7 +203,6 @@ class Launcher:
             why = f"does not start on {last.gcs_dir}" if self._reuse_failures else f"{versions} is new here"
             self._journal.say("warning", f"Ray {why}: it begins with an empty one, and running attempts are lost")
         self._reuse_failures = 0
-        _delete_old(root)
         return str(root / f"e{1 + (last.epoch if last else 0)}-{versions}-{secrets.token_hex(3)}")
 
     def _supervise(self, claim: Claim) -> None:
@@ -442,11 +442,16 @@ def _forget_address(temp_dir: Path, address: str) -> None:
             note.unlink()
 
 
-def _delete_old(root: Path) -> None:
-    """Stores of heads that have moved away."""
+def _delete_old(root: Path, kept: str) -> None:
+    """The stores of heads before this one."""
     with contextlib.suppress(OSError):
         for old in root.iterdir():
-            if re.fullmatch(r"e\d+-.*[0-9a-f]{6}", old.name) and old.is_dir() and not old.is_symlink():
+            if (
+                str(old) != kept
+                and re.fullmatch(r"e\d+-.*[0-9a-f]{6}", old.name)
+                and old.is_dir()
+                and not old.is_symlink()
+            ):
                 shutil.rmtree(old, ignore_errors=True)
 
 

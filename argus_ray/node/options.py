@@ -27,6 +27,8 @@ from argus_ray.node.decision import Versions
 OK, BROKEN, BAD_SETTINGS = 0, 1, 2
 
 _CLUSTER = re.compile(r"[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?")
+#: As the service's own settings have it.
+_ROOT = re.compile(r"(/[A-Za-z0-9._+@=][A-Za-z0-9._+@=-]*)+/?")
 _NODE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")
 
 
@@ -79,8 +81,9 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[argpars
 
 def check_common(arguments: argparse.Namespace) -> None:
     """Raises BadSetting."""
-    if not Path(arguments.shared_root).is_absolute() or ".." in Path(arguments.shared_root).parts:
-        raise BadSetting(f"--shared-root must be an absolute path without '..', not {arguments.shared_root!r}")
+    if not _ROOT.fullmatch(arguments.shared_root) or ".." in Path(arguments.shared_root).parts:
+        rule = "an absolute path without '..', of the characters A-Z a-z 0-9 . _ + @ = - and /"
+        raise BadSetting(f"--shared-root must be {rule}, not {arguments.shared_root!r}")
     arguments.shared_root = str(Path(arguments.shared_root))
     if not _CLUSTER.fullmatch(arguments.cluster):
         raise BadSetting(f"--cluster must be 1 to 64 of a-z, 0-9 and '-', not {arguments.cluster!r}")

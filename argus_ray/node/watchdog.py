@@ -13,7 +13,7 @@ import secrets
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -116,6 +116,9 @@ class Watchdog:
                 return
             self._leave(f"it did not join within {self._settings.join_timeout_s:g} s", failed=True)
             return
+        if self._joined is not None and reading.is_valid and reading.record is not None:
+            # The head came back in its own place. From now on one with the epoch that we joined is an old one.
+            self._joined = replace(self._joined, epoch=max(self._joined.epoch, reading.record.epoch))
         self._journal.say(decision.verb.value, decision.reason)
         self._report("joined" if self._joined else "waiting", decision.reason)
 

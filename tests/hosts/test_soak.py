@@ -19,7 +19,7 @@ import pytest
 from lab import Host, wait_for
 from pool import PATIENCE_S, Pool
 
-CYCLES = int(os.environ.get("ARGUS_SOAK_CYCLES", 3))
+CYCLES = int(os.environ.get("ARGUS_SOAK_CYCLES", 2))
 SEED = int(os.environ.get("ARGUS_SOAK_SEED", 11))
 
 pytestmark = pytest.mark.timeout(600 + 180 * CYCLES)
@@ -37,6 +37,7 @@ class Chaos:
         fault = self._rng.choice(
             [
                 self.worker_loses_power,
+                self.launcher_is_killed,
                 self.worker_is_cut_off,
                 self.watchdog_is_killed,
                 self.head_restarts,
@@ -71,6 +72,12 @@ class Chaos:
         head.power_off()
         self._last(self._rng.uniform(0, 10), "there is no head")
         head.boot()
+        self._pool.start_head(head)
+
+    def launcher_is_killed(self) -> None:
+        """systemd starts it again."""
+        head, _ = self._heads()
+        self._pool.heads[head.name].kill()
         self._pool.start_head(head)
 
     def head_moves(self) -> None:
