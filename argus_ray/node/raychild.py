@@ -25,6 +25,9 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _LOG_BYTES = 1024 * 1024
+#: Milliseconds after which a raylet gives itself up when its agents, two Python programs, have not started; Ray's own
+#: 30 s are too few for a machine that just boots and reads them from a shared filesystem.
+_AGENT_TIMEOUT = "RAY_agent_register_timeout_ms"
 
 
 def become_subreaper() -> None:
@@ -52,7 +55,7 @@ class RayChild:
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
-                env={**environ, NODE_MARK: self._mark},
+                env={_AGENT_TIMEOUT: "120000", **environ, NODE_MARK: self._mark},
                 start_new_session=True,
                 # Its own reaper then ends its process group (ray 2.60, ray_process_reaper.py).
                 preexec_fn=_die_with(os.getpid()),

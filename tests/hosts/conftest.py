@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lab import Host, Lab, require_root, wait_for
-from pool import PATIENCE_S, Pool
+from lab import Host, require_root, wait_for
+from pool import PATIENCE_S, Pool, RayLab
 
 
 @pytest.fixture(scope="session")
@@ -21,7 +21,7 @@ def pool() -> Iterator[Pool]:
     shutil.rmtree(root, ignore_errors=True)
     root.mkdir(mode=0o700)
     try:
-        with Lab(root) as lab:
+        with RayLab(root) as lab:
             yield Pool(lab)
     finally:
         if not os.environ.get("ARGUS_TEST_KEEP"):

@@ -21,6 +21,18 @@ _OBJECT_STORE = "150000000"
 PATIENCE_S = 180.0
 
 
+class RayLab(Lab):
+    """Shows the ends of Ray's own logs, too: they go with their host."""
+
+    def describe(self) -> str:
+        lines = [super().describe()]
+        for host in self.hosts.values():
+            if host.is_up:
+                logs = "cd /tmp/ray/session_latest/logs 2>/dev/null && tail -n 12 raylet.out raylet.err gcs_server.out"
+                lines += [f"--- Ray's logs on {host.name}", host.run("bash", "-c", logs, check=False).stdout]
+        return "\n".join(lines)
+
+
 @dataclass
 class Pool:
     """The shared filesystem has the same path inside the hosts and outside."""
