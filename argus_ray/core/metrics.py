@@ -150,8 +150,12 @@ class Digest:
             self._remember(data)
         for name in data.keys() & self._wanted:
             value = _finite(data[name])
-            if value is not None:
-                self.curves.setdefault(name, Curve()).put(step, value)
+            if value is None:
+                continue
+            curve = self.curves.get(name)
+            if curve is None:
+                curve = self.curves[name] = Curve()
+            curve.put(step, value)
         self._time(step, data)
 
     def _go_back(self, step: int) -> None:

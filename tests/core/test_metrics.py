@@ -8,7 +8,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from argus_ray.core import metrics
@@ -196,15 +196,15 @@ def test_of_three_attempts_the_last_wins() -> None:
 
 def test_a_long_curve_keeps_its_ends_and_its_spikes() -> None:
     digest = Digest()
-    for step in range(1, 200_001):
-        value = {77_777: 1000.0, 123_456: -1000.0}.get(step, math.sin(step / 1000))
+    for step in range(1, 60_001):
+        value = {22_222: 1000.0, 45_678: -1000.0}.get(step, math.sin(step / 1000))
         digest._feed_line(b'{"step": %d, "data": {"train/loss": %r}}' % (step, value))
     found = curve(digest)
     assert len(found) <= metrics.MAX_POINTS
-    assert {found[0][0], 77_777, 123_456, found[-1][0]} <= {step for step, _ in found}
-    assert (found[0][0], found[-1][0]) == (1, 200_000)
+    assert {found[0][0], 22_222, 45_678, found[-1][0]} <= {step for step, _ in found}
+    assert (found[0][0], found[-1][0]) == (1, 60_000)
     gaps = [after[0] - before[0] for before, after in itertools.pairwise(found)]
-    assert max(gaps) <= 200_000 / (metrics.MAX_POINTS / 8), "even: old parts are no coarser than new ones"
+    assert max(gaps) <= 60_000 / (metrics.MAX_POINTS / 8), "even: old parts are no coarser than new ones"
 
 
 values = st.floats(-1e6, 1e6)
@@ -271,11 +271,12 @@ def test_junk_never_raises(lines: list[bytes]) -> None:
 json_like = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-    max_leaves=10,
+    max_leaves=5,
 )
 
 
-@given(st.lists(st.fixed_dictionaries({"step": json_like, "data": json_like})))
+@settings(max_examples=50)
+@given(st.lists(st.fixed_dictionaries({"step": json_like, "data": json_like}), max_size=5))
 def test_any_json_never_raises(records: list[dict[str, Any]]) -> None:
     digest = digest_of(b"\n".join(json.dumps(record).encode() for record in records))
     for name in digest.other_names | set(digest.curves):
