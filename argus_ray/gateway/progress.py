@@ -19,7 +19,7 @@ from argus_ray.gateway import files
 
 #: Some ten to three hundred lines of verl.
 _WINDOW = 64 * 1024
-_MAX_ENTRIES = 4096
+_MAX_ENTRIES = 1024
 #: Where verl does not tell how long its steps take (sft), the pace is taken from when the file was seen to grow, over
 #: the looks of this many seconds.
 _LOOKS_S = 600.0
