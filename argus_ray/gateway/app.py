@@ -18,14 +18,17 @@ from argus_ray.gateway import problems
 from argus_ray.gateway.auth import Authenticator, Tokens
 from argus_ray.gateway.context import Gateway, Nodes, Readiness, ReadProgress
 from argus_ray.gateway.control import ControlPlane, Wake
+from argus_ray.gateway.curves import CurveReader
 from argus_ray.gateway.edge import Edge
-from argus_ray.gateway.progress import read_progress
-from argus_ray.gateway.routes import cluster, logs, tasks, users
+from argus_ray.gateway.progress import ProgressReader
+from argus_ray.gateway.routes import cluster, logs, metrics, tasks, users
 from argus_ray.gateway.schemas import Problem
 from argus_ray.gateway.stream import StreamLimit, StreamTiming
 
-#: Threads that read logs and metrics. They wait for a disk, not for a CPU.
+#: Threads that read logs and the ends of metrics. They wait for a disk, not for a CPU.
 _FILE_THREADS = 8
+#: Threads that digest metrics, which takes the CPU from everything else in this process.
+_CURVE_THREADS = 2
 
 
 def create_app(
@@ -37,21 +40,24 @@ def create_app(
     readiness: Readiness,
     wake: Wake,
     clock: Callable[[], float] = time.time,
-    progress: ReadProgress = read_progress,
+    progress: ReadProgress | None = None,
+    curves: CurveReader | None = None,
     streams: StreamLimit | None = None,
     timing: StreamTiming | None = None,
     sets_request_id: bool = True,
 ) -> FastAPI:
-    """The application. It belongs to one event loop, and keeps nothing that a restart could lose.
+    """The application. It belongs to one event loop, and keeps nothing that a restart would lose for good.
 
     `sets_request_id`: False behind Serve, whose proxy gives each request an id and answers with it itself.
     """
     files = ThreadPoolExecutor(_FILE_THREADS, thread_name_prefix="argus-files")
+    curve_threads = ThreadPoolExecutor(_CURVE_THREADS, thread_name_prefix="argus-curves")
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        files.shutdown(wait=False, cancel_futures=True)
+        for threads in (files, curve_threads):
+            threads.shutdown(wait=False, cancel_futures=True)
 
     app = FastAPI(
         title="Argus",
@@ -74,12 +80,14 @@ def create_app(
         nodes=nodes,
         readiness=readiness,
         wake=wake,
-        read_progress=progress,
+        read_progress=progress or ProgressReader(),
         files=files,
+        curve_threads=curve_threads,
+        curves=curves or CurveReader(),
         streams=streams or StreamLimit(),
         timing=timing or StreamTiming(),
     )
-    routers = [module.router for module in (users, tasks, logs, cluster)]
+    routers = [module.router for module in (users, tasks, logs, metrics, cluster)]
     for router in routers:
         app.include_router(router)
     _describe(app)

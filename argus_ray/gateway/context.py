@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ from argus_ray.core.errors import Unavailable
 from argus_ray.core.model import NodeView, Task
 from argus_ray.gateway.auth import Authenticator
 from argus_ray.gateway.control import ControlPlane, Wake
+from argus_ray.gateway.curves import CurveReader
 from argus_ray.gateway.edge import Facts, facts_of
 from argus_ray.gateway.progress import Progress
 from argus_ray.gateway.stream import StreamLimit, StreamTiming
@@ -41,6 +43,8 @@ T = TypeVar("T")
 
 #: A shared filesystem that hangs must not hang the gateway: seconds.
 _PROGRESS_TIMEOUT_S = 2.0
+#: Less than that: what was read by then is shown, and the rest is left out.
+_PROGRESS_READ_S = 1.5
 _FILE_TIMEOUT_S = 15.0
 _NODES_TIMEOUT_S = 10.0
 
@@ -56,6 +60,9 @@ class Gateway:
     read_progress: ReadProgress
     #: Threads for files alone: when the filesystem hangs, only what needs files waits.
     files: Executor
+    #: Threads for curves alone: these compute as well, and no log should wait for them.
+    curve_threads: Executor
+    curves: CurveReader = field(default_factory=CurveReader)
     streams: StreamLimit = field(default_factory=StreamLimit)
     timing: StreamTiming = field(default_factory=StreamTiming)
 
@@ -75,20 +82,34 @@ class Gateway:
 
     async def in_file_thread(self, function: Callable[..., T], *args: Any) -> T:
         """Raises what the function raises; Unavailable if the disk does not answer."""
-        running = asyncio.get_running_loop().run_in_executor(self.files, function, *args)
+        return await self._in_thread(self.files, function, *args)
+
+    async def in_curve_thread(self, function: Callable[..., T], *args: Any) -> T:
+        """The same."""
+        return await self._in_thread(self.curve_threads, function, *args)
+
+    async def _in_thread(self, threads: Executor, function: Callable[..., T], *args: Any) -> T:
+        running = asyncio.get_running_loop().run_in_executor(threads, function, *args)
         try:
             return await asyncio.wait_for(running, _FILE_TIMEOUT_S)
         except asyncio.TimeoutError:
             raise Unavailable("The shared filesystem does not answer. Try again.") from None
 
     async def progress_of(self, tasks: Sequence[Task]) -> dict[str, Progress]:
-        """Of those tasks that have some, by task id; empty when the disk is slow. Never raises."""
+        """Of those tasks that have some, by task id; of fewer or none when the disk is slow. Never raises."""
         started = [task for task in tasks if task.attempts]
         if not started:
             return {}
 
         def read() -> list[tuple[str, Progress | None]]:
-            return [(task.task_id, self.read_progress(task)) for task in started]
+            deadline = time.monotonic() + _PROGRESS_READ_S
+            found: list[tuple[str, Progress | None]] = []
+            for task in started:
+                if time.monotonic() >= deadline:
+                    _log.warning("reading progress takes long: %d tasks have none", len(started) - len(found))
+                    break
+                found.append((task.task_id, self.read_progress(task)))
+            return found
 
         loop = asyncio.get_running_loop()
         try:

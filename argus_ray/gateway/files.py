@@ -65,7 +65,7 @@ def read_tail(root: str, path: str, lines: int, max_bytes: int) -> Span:
     with opened(root, path) as fd:
         size = os.fstat(fd).st_size
         start = _tail_start(fd, size, lines, max_bytes)
-        return Span(_read(fd, start, size - start), start, size)
+        return Span(read_at(fd, start, size - start), start, size)
 
 
 def tail_offset(root: str, path: str, lines: int, max_bytes: int) -> int:
@@ -79,7 +79,7 @@ def read_end(root: str, path: str, max_bytes: int) -> Span:
     with opened(root, path) as fd:
         size = os.fstat(fd).st_size
         start = max(0, size - max_bytes)
-        return Span(_read(fd, start, size - start), start, size)
+        return Span(read_at(fd, start, size - start), start, size)
 
 
 def read_lines_from(root: str, path: str, offset: int, *, final: bool, max_bytes: int = _BLOCK) -> Span:
@@ -88,7 +88,7 @@ def read_lines_from(root: str, path: str, offset: int, *, final: bool, max_bytes
     """
     with opened(root, path) as fd:
         offset = min(offset, os.fstat(fd).st_size)
-        data = _read(fd, offset, max_bytes)
+        data = read_at(fd, offset, max_bytes)
     # A carriage return as the very last byte may be half of a line end.
     cut = max(data.rfind(b"\n"), data.rfind(b"\r", 0, max(0, len(data) - 1))) + 1
     if cut:
@@ -107,7 +107,7 @@ def _tail_start(fd: int, size: int, lines: int, max_bytes: int) -> int:
     position, missing = size, lines
     while position > floor:
         start = max(floor, position - _BLOCK)
-        block = _read(fd, start, position - start)
+        block = read_at(fd, start, position - start)
         # The file's last byte, if it ends a line, begins no other one.
         index = len(block) - (position == size and block.endswith(b"\n"))
         found = block.count(b"\n", 0, index)
@@ -122,11 +122,11 @@ def _tail_start(fd: int, size: int, lines: int, max_bytes: int) -> int:
     if floor == 0:
         return 0
     # The byte limit cut into a line: begin with the next one, if there is one.
-    newline = _read(fd, floor, min(_BLOCK, size - floor)).find(b"\n")
+    newline = read_at(fd, floor, min(_BLOCK, size - floor)).find(b"\n")
     return floor + newline + 1 if 0 <= newline < size - floor - 1 else floor
 
 
-def _read(fd: int, offset: int, length: int) -> bytes:
+def read_at(fd: int, offset: int, length: int) -> bytes:
     """Exactly what is there: one pread may return less, on a network filesystem above all."""
     parts = []
     while length > 0:

@@ -12,12 +12,15 @@ from fastapi import Depends, Path, Query, Request
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from argus_ray.core.errors import FieldError, InvalidRequest
+from argus_ray.core.metrics import MAX_NAME_LENGTH, MAX_POINTS, MAX_STEP, is_name
 from argus_ray.core.states import TaskState
 from argus_ray.gateway.context import TheCaller
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 #: No row can have it.
 _IMPOSSIBLE_ID = "-"
+#: Metrics that one call may ask for.
+_MAX_NAMES = 16
 
 
 def _possible_id(value: str) -> str:
@@ -107,10 +110,26 @@ class StreamQuery(LogQuery):
     )
 
 
+class MetricsQuery(_Query):
+    since_step: int = Field(default=0, ge=0, lt=MAX_STEP, description="Only points of this step and later ones")
+    max_points: int = Field(default=500, ge=2, le=MAX_POINTS, description="Points of one curve")
+    names: list[str] = Field(
+        default=[], max_length=_MAX_NAMES, description="Curves to show instead of the main ones; repeated, or by commas"
+    )
+
+    def asked(self) -> list[str]:
+        names = dict.fromkeys(name.strip() for value in self.names for name in value.split(",") if name.strip())
+        if len(names) > _MAX_NAMES or not all(is_name(name) for name in names):
+            rule = f"at most {_MAX_NAMES} names, each of 1 to {MAX_NAME_LENGTH} printable characters"
+            raise InvalidRequest("These cannot be names of metrics.", [FieldError("names", rule)])
+        return list(names)
+
+
 TasksParams = Annotated[TasksQuery, Query()]
 EventsParams = Annotated[EventsQuery, Query()]
 LogParams = Annotated[LogQuery, Query()]
 StreamParams = Annotated[StreamQuery, Query()]
+MetricsParams = Annotated[MetricsQuery, Query()]
 
 
 def encode_cursor(kind: str, position: int) -> str:

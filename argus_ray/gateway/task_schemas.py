@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pydantic import BaseModel, Field
 
 from argus_ray.core.actions import Explanation, QueueEntry, TaskView
+from argus_ray.core.metrics import Headline
 from argus_ray.core.model import Attempt, Event, Gang, Task
 from argus_ray.core.scheduler import NodeShortfall
 from argus_ray.core.states import AttemptState, Outcome, TaskState
@@ -39,13 +40,34 @@ class GangOut(BaseModel):
         )
 
 
+class HeadlineOut(BaseModel):
+    name: str
+    value: float
+    step: int
+
+    @classmethod
+    def of(cls, headline: Headline | None) -> HeadlineOut | None:
+        return None if headline is None else cls(name=headline.name, value=headline.value, step=headline.step)
+
+
 class ProgressOut(BaseModel):
     step: int
-    total_steps: int | None
+    total_steps: int | None = Field(description="null if neither the TaskSpec nor verl's log tells")
+    steps_per_s: float | None = Field(description="Of the last steps; null while it is not known")
+    seconds_left: float | None = Field(description="null while it is not known, and when the task does not run")
+    headline: HeadlineOut | None = Field(description="The newest loss (sft) or score (ppo, grpo)")
 
     @classmethod
     def of(cls, progress: Progress | None) -> ProgressOut | None:
-        return None if progress is None else cls(step=progress.step, total_steps=progress.total_steps)
+        if progress is None:
+            return None
+        return cls(
+            step=progress.step,
+            total_steps=progress.total_steps,
+            steps_per_s=progress.steps_per_s,
+            seconds_left=progress.seconds_left,
+            headline=HeadlineOut.of(progress.headline),
+        )
 
 
 class AttemptOut(BaseModel):

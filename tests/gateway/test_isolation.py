@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 from gateway_world import ADMIN, YAML, Api, Headers, log_of
@@ -16,7 +17,8 @@ def test_task_visibility_isolated(api: Api) -> None:
     task_id = api.submit(alice)
     calls = [
         ("GET", ""), ("GET", "/spec"), ("GET", "/explain"), ("GET", "/events"), ("GET", "/logs"),
-        ("GET", "/logs/stream"), ("GET", "/logs?attempt=1"), ("POST", ":cancel"),
+        ("GET", "/logs/stream"), ("GET", "/logs?attempt=1"), ("GET", "/metrics"), ("GET", "/metrics?names=x"),
+        ("POST", ":cancel"),
     ]  # fmt: skip
     for method, rest in calls:
         refused = api.client.request(method, f"/api/v2/tasks/{task_id}{rest}", headers=bob)
@@ -78,6 +80,7 @@ def test_every_route_hides_alice_from_bob(api: Api) -> None:
     running = api.submit(alice, model_id=f"org/{SECRET}")
     change = api.run(running)
     log_of(change).write_text(f"{SECRET} in the log\n")
+    (Path(change.job_root) / "metrics.jsonl").write_text(f'{{"step": 1, "data": {{"{SECRET}": 1.0}}}}\n')
     own = api.submit(bob)
 
     for method, path, _ in _operations(api):

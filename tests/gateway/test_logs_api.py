@@ -11,7 +11,6 @@ from gateway_world import Api, log_of
 
 from argus_ray.core.states import Outcome
 from argus_ray.gateway import files
-from argus_ray.gateway.progress import last_step, total_steps
 
 
 def tail(root: Path, lines: int, max_bytes: int = 1 << 20) -> bytes:
@@ -156,31 +155,3 @@ def test_the_tail_is_bounded_by_the_settings(tmp_path: Path) -> None:
     text = api.client.get(f"/api/v2/tasks/{task_id}/logs", headers=alice).text
     assert text == "0123456\n" * 127
     world.close()
-
-
-@pytest.mark.parametrize(
-    ("data", "step"),
-    [
-        (b"", None), (b'{"step": 1}\n', 1), (b'{"step": 1}\n{"step": 2}', 1), (b'{"step": 3}\nnoise\n', 3),
-        (b'{"step": true}\n', None), (b'{"step": -1}\n', None), (b'{"step": 1.5}\n', None), (b"[1]\n", None),
-        (b'\xff\n{"step": 4}\n\xff\n', 4), (b"[" * 9999 + b"\n", None), (b'tep": 5}\n', None),
-    ],
-)  # fmt: skip
-def test_the_last_step(data: bytes, step: int | None) -> None:
-    assert last_step(data) == step
-
-
-@pytest.mark.parametrize(
-    ("text", "total"),
-    [
-        ("a: 1\ntotal_training_steps: 10\nb: 2\n", 10),
-        ("total_training_steps: 10  # ten\n", 10),
-        ("{a: 1, total_training_steps: 10}", 10),
-        ("'total_training_steps': 10\r\n", 10),
-        ("# total_training_steps: 10\n", None),
-        ("xtotal_training_steps: 10\n", None),
-        ("total_training_steps: 0x10\n", None),
-    ],
-)
-def test_total_steps(text: str, total: int | None) -> None:
-    assert total_steps(text) == total

@@ -83,6 +83,8 @@ def test_a_real_sft_run_learns_and_leaves_its_checkpoint(cluster: Cluster, commo
     assert root == cluster.shared / "users" / view["user_id"] / "jobs" / f"{view['task_id']}--a01"
     assert "train/loss" in user.request("GET", f"/api/v2/tasks/{view['task_id']}/logs").text
     assert view["progress"]["step"] == 50
+    curves = user.request("GET", f"/api/v2/tasks/{view['task_id']}/metrics").json()["curves"]
+    assert curves["train/loss"]["values"] == losses and curves["val/loss"]["steps"][-1] == 50
     _resume(cluster, user, view, steps=53)
 
 
