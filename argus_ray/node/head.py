@@ -237,13 +237,13 @@ class Launcher:
                 if time.monotonic() - begun > _STABLE_S:
                     self._failures = self._reuse_failures = 0
             self._stop.wait(options.jitter(_POLL_S))
-        if self._stop:
-            self._retire(claim)
-        else:
+        if not self._stop:
             self._journal.say("failed", f"Ray's head has ended; it said last:\n{self._child.last_words()}")
             # Only this counts as "the store cannot be opened"; a new one would cost the running training.
             self._reuse_failures += not is_up and _STORE_REFUSED in self._child.last_words()
         self._end()
+        if self._stop:
+            self._retire(claim)  # when the publisher cannot write it anew any more
 
     def _check_epoch(self, claim: Claim) -> None:
         try:
