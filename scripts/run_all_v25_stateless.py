@@ -107,6 +107,9 @@ def _story(pool: Pool) -> None:
     for caller, task in ((ada, sft), (ada, grpo), (bob, ppo)):
         view = _wait(caller, task, lambda view: view["state"] in FINAL, "final")
         assert view["state"] == "SUCCEEDED", view
+        curves = caller.get(f"/api/v2/tasks/{task}/metrics?max_points=1000")["curves"]
+        seen = max((curve["steps"] for curve in curves.values()), key=len)
+        assert seen == list(range(1, seen[-1] + 1)), f"the curve through both attempts has a hole or a double: {seen}"
         _say(f"   {task}: SUCCEEDED after {len(view['attempts'])} attempts, steps {_steps(pool, view)}")
 
 
