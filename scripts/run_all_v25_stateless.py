@@ -28,7 +28,7 @@ train_file: {common}/datasets/add/{data}_train.parquet
 val_file: {common}/datasets/add/{data}_val.parquet
 nnodes: {nnodes}
 n_gpus_per_node: {gpus}
-total_epochs: 4
+total_epochs: 8
 total_training_steps: {steps}
 save_freq: {save_freq}
 test_freq: -1
@@ -75,7 +75,7 @@ def _story(pool: Pool) -> None:
     _say(f"   GET /api/v2/me as ada: {ada.get('/api/v2/me')}")
 
     _say("3. SFT and GRPO by ada, and a PPO by bob that needs the whole pool and so has to wait")
-    sft = _submit(pool, ada, workload="sft", data="sft", steps=120, save_freq=20)
+    sft = _submit(pool, ada, workload="sft", data="sft", steps=300, save_freq=20)
     grpo = _submit(pool, ada, workload="grpo", data="rl", steps=2, save_freq=1)
     big = _submit(pool, bob, workload="ppo", data="rl", steps=2, save_freq=1, nnodes=2, gpus=4)
     ppo = _submit(pool, bob, workload="ppo", data="rl", steps=1, save_freq=1)
