@@ -76,7 +76,8 @@ class Dispatcher:
     look_at_cluster: Callable[[], Awaitable[ClusterView | None]]
     #: (task, submission id, job root, folder of the checkpoint to resume from)
     prepare: Callable[[Task, str, str, str | None], Prepared]
-    #: The newest complete checkpoint that the task's attempts have left. OSError or TimeoutError: no observation.
+    #: The newest complete checkpoint of the task's attempts, and of those that it was to resume from. OSError or
+    #: TimeoutError: no observation.
     find_checkpoint: Callable[[Task], Awaitable[Checkpoint | None]]
     shared_root: str
     policy: scheduler.Policy
@@ -292,15 +293,21 @@ _HUNG = "the shared filesystem does not answer"
 
 
 def _may_resume(task: Task) -> bool:
+    if task.resume_roots is not None:
+        return True
     return any(attempt.outcome is Outcome.INFRASTRUCTURE for attempt in task.attempts)
 
 
 def _resume_note(task: Task, number: int, checkpoint: Checkpoint | None) -> str:
-    if checkpoint is None:
-        earlier = " and ".join(f"a{attempt.number:02d}" for attempt in task.attempts)
-        return f"a{number:02d} starts from the beginning: {earlier} left no complete checkpoint"
-    (source,) = (attempt.number for attempt in task.attempts if attempt.job_root == checkpoint.job_root)
-    return f"a{number:02d} resumes from step {checkpoint.step} of a{source:02d}"
+    own = {attempt.job_root: f"a{attempt.number:02d}" for attempt in task.attempts}
+    if checkpoint is not None:
+        # The job root of another task's attempt bears its submission id as its name.
+        source = own.get(checkpoint.job_root) or checkpoint.job_root.rsplit("/", 1)[-1]
+        return f"a{number:02d} resumes from step {checkpoint.step} of {source}"
+    if task.resume_roots is None:
+        return f"a{number:02d} starts from the beginning: {' and '.join(own.values())} left no complete checkpoint"
+    earlier = " and ".join([f"the task {task.resubmitted_from}", *own.values()])
+    return f"a{number:02d} starts from the beginning: no complete checkpoint of {earlier} is there"
 
 
 def _words(error: BaseException) -> str:

@@ -155,7 +155,7 @@ def _prepare(task: Task, site: verl.Site, submission_id: str, job_root: str, res
 
 
 async def _find_checkpoint(disk: Threads, timeout_s: float, task: Task) -> checkpoints.Checkpoint | None:
-    job_roots = [attempt.job_root for attempt in task.attempts]
+    job_roots = [*(task.resume_roots or ()), *(attempt.job_root for attempt in task.attempts)]
 
     def find() -> checkpoints.Checkpoint | None:
         return checkpoints.newest_complete(job_roots, task.workload, task.gang.gpus)

@@ -111,6 +111,10 @@ class Task:
     #: Attempts lost to infrastructure so far; compared with the budget.
     losses: int = 0
     attempts: tuple[Attempt, ...] = ()
+    #: The task that this one was made again from.
+    resubmitted_from: str | None = None
+    #: Job roots of other tasks, oldest first: an attempt may resume from a checkpoint there. None: nobody asked to.
+    resume_roots: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from argus_ray.core.actions import Explanation, QueueEntry, TaskView
 from argus_ray.core.metrics import Headline
@@ -18,6 +18,18 @@ from argus_ray.gateway.schemas import Time, rfc3339, time_or_none
 class SubmittedOut(BaseModel):
     task_id: str
     state: TaskState
+
+
+class Resubmission(BaseModel):
+    """The body of a resubmission; none is the same as `{}`."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    resume: bool = Field(default=False, description="Go on from the newest complete checkpoint of the old task")
+
+
+class ResubmittedOut(SubmittedOut):
+    resubmitted_from: str
 
 
 class GangOut(BaseModel):
@@ -126,6 +138,7 @@ class TaskSummary(BaseModel):
     next_retry_at: Time | None
     gang: GangOut
     progress: ProgressOut | None
+    resubmitted_from: str | None = Field(description="The task that this one was made again from")
 
     @classmethod
     def of(cls, task: Task, position: int | None, progress: Progress | None) -> TaskSummary:
@@ -156,6 +169,7 @@ def _summary(task: Task, position: int | None, progress: Progress | None) -> dic
         "next_retry_at": time_or_none(task.next_retry_at),
         "gang": GangOut.of(task.gang),
         "progress": ProgressOut.of(progress),
+        "resubmitted_from": task.resubmitted_from,
     }
 
 

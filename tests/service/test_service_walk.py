@@ -44,7 +44,9 @@ class Walk(RuleBasedStateMachine):
             if isinstance(answer, Submitted) and answer.created:
                 self.tasks.append(answer.task.task_id)
             if isinstance(answer, ArgusError):
-                assert answer.code in ("queue_full", "task_not_found", "idempotency_conflict")
+                assert answer.code in (
+                    "queue_full", "task_not_found", "idempotency_conflict", "task_not_ended", "nothing_to_resume",
+                )  # fmt: skip
 
     @rule(user=st.integers(0, 1), keys=st.lists(st.sampled_from([None, "a", "b"]), min_size=1, max_size=3))
     def submit(self, user: int, keys: list[str | None]) -> None:
@@ -53,6 +55,11 @@ class Walk(RuleBasedStateMachine):
     @rule(user=st.integers(0, 2), index=INDEX)
     def cancel(self, user: int, index: int) -> None:
         self.call([*self.users, ADMIN][user], actions.CancelTask(self.name(index)))
+
+    @rule(user=st.integers(0, 2), index=INDEX, resume=st.booleans(), key=st.sampled_from([None, "a", "b"]))
+    def resubmit(self, user: int, index: int, resume: bool, key: str | None) -> None:
+        who = [*self.users, ADMIN][user]
+        self.call(who, *[actions.ResubmitTask(self.name(index), resume, key)] * 2)
 
     @rule(data=st.data())
     def apply(self, data: st.DataObject) -> None:

@@ -99,7 +99,8 @@ class SimRay:
 
     async def find_checkpoint(self, task: Task) -> Checkpoint | None:
         self._maybe_fail()
-        roots = [attempt.job_root for attempt in task.attempts if attempt.job_root in self.saved]
+        known = [*(task.resume_roots or ()), *(attempt.job_root for attempt in task.attempts)]
+        roots = [root for root in known if root in self.saved]
         if not roots:
             return None
         root = max(roots, key=lambda each: self.saved[each])
