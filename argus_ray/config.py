@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from argus_ray.core import stall
 from argus_ray.core.lifecycle import RetryPolicy
 from argus_ray.core.taskspec import field_errors
 
@@ -74,6 +75,14 @@ class Scheduling(_Strict):
     ray_concurrency: int = Field(default=8, ge=1, le=64)
     #: How long a canceled driver may take to end by SIGTERM before it is killed.
     stop_grace_s: int = Field(default=30, ge=1, le=3600)
+
+    #: How long an attempt may run without a new step before its task is shown as stalled; 0: never.
+    stall_after_s: float = Field(default=1800.0, ge=0, le=86_400 * 30)
+    #: Whether a stalled attempt is stopped and its task FAILED.
+    stop_stalled: bool = False
+
+    def stall_policy(self) -> stall.Policy:
+        return stall.Policy(self.stall_after_s, self.stop_stalled)
 
     def retry_policy(self) -> RetryPolicy:
         return RetryPolicy(self.max_losses, self.retry_interval_s, self.max_retry_interval_s)

@@ -23,6 +23,7 @@ from argus_ray.core import scheduler, taskspec, verl
 from argus_ray.core.lifecycle import Change
 from argus_ray.core.model import Attempt, ClusterView, Task
 from argus_ray.core.observation import FilesSeen, JobSeen
+from argus_ray.core.stall import MetricsSeen
 from argus_ray.dispatch import Dispatcher, Prepared, SubmissionRefused
 
 log = logging.getLogger(__name__)
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 #: Bound of one call to the state actor, which may just be restarting; seconds.
 _STATE_TIMEOUT_S = 60.0
 _PUBLISH_TIMEOUT_S = 120.0
+#: Of the looks at all metrics files, which are not worth a longer wait.
+_METRICS_TIMEOUT_S = 5.0
 #: The longest pause after failed ticks; seconds.
 _MAX_BACKOFF_S = 15.0
 
@@ -145,6 +148,7 @@ class SchedulerActor:
             policy=scheduler.Policy(scheduling.max_overtake_s, scheduling.retry_interval_s),
             clock=time.time,
             tick_s=scheduling.tick_s,
+            stall_policy=scheduling.stall_policy(),
         )
 
 
@@ -218,10 +222,16 @@ class _Jobs:
 class _Files:
     def __init__(self, threads: Threads, timeout_s: float) -> None:
         self._threads = threads
+        self._watchers = Threads("metrics", 4)
         self._timeout_s = timeout_s
 
     async def look(self, job_root: str) -> FilesSeen:
         return await self._threads.run(lambda: attempt_files.look(job_root), self._timeout_s)
+
+    async def metrics(self, job_root: str) -> MetricsSeen:
+        bound = min(_METRICS_TIMEOUT_S, self._timeout_s)
+        # The outer bound: all running attempts are looked at together, and wait for a thread.
+        return await asyncio.wait_for(self._watchers.run(lambda: attempt_files.metrics(job_root), bound), bound)
 
     async def forbid_start(self, job_root: str) -> None:
         await self._threads.run(lambda: attempt_files.forbid_start(job_root), self._timeout_s)

@@ -81,7 +81,18 @@ class Note:
     submission_id: str | None = None
 
 
-Change = Hold | Admit | Advance | End | Note
+@dataclass(frozen=True)
+class Stall:
+    """The attempt runs and has made no step since then; without a time: it makes steps again. Its state stays. With
+    `stop_reason` it is to be stopped, and that is why its task will be FAILED."""
+
+    submission_id: str
+    since: float | None = None
+    why: str | None = None
+    stop_reason: str | None = None
+
+
+Change = Hold | Admit | Advance | End | Note | Stall
 
 
 @dataclass(frozen=True)

@@ -85,6 +85,11 @@ class Attempt:
     #: The resolved command and environment, so that a user can repeat the run by hand.
     command: tuple[str, ...] = ()
     env: tuple[tuple[str, str], ...] = ()
+    #: Since when it makes no step while it runs, and what is seen of the cause.
+    stalled_since: float | None = None
+    stalled_why: str | None = None
+    #: Why Argus is stopping it, for another reason than a cancel.
+    stop_reason: str | None = None
 
 
 @dataclass(frozen=True)

@@ -138,6 +138,8 @@ class TaskSummary(BaseModel):
     next_retry_at: Time | None
     gang: GangOut
     progress: ProgressOut | None
+    stalled_since: Time | None = Field(description="Since when it runs without a new step, if for too long")
+    stalled_why: str | None
     resubmitted_from: str | None = Field(description="The task that this one was made again from")
 
     @classmethod
@@ -155,6 +157,7 @@ class TaskOut(TaskSummary):
 
 
 def _summary(task: Task, position: int | None, progress: Progress | None) -> dict[str, object]:
+    stalled = _stalled(task)
     return {
         "task_id": task.task_id,
         "user_id": task.user_id,
@@ -169,8 +172,15 @@ def _summary(task: Task, position: int | None, progress: Progress | None) -> dic
         "next_retry_at": time_or_none(task.next_retry_at),
         "gang": GangOut.of(task.gang),
         "progress": ProgressOut.of(progress),
+        "stalled_since": time_or_none(stalled.stalled_since if stalled else None),
+        "stalled_why": stalled.stalled_why if stalled else None,
         "resubmitted_from": task.resubmitted_from,
     }
+
+
+def _stalled(task: Task) -> Attempt | None:
+    running = (attempt for attempt in task.attempts if attempt.state is AttemptState.RUNNING)
+    return next((attempt for attempt in running if attempt.stalled_since is not None), None)
 
 
 class TasksOut(BaseModel):
@@ -248,6 +258,9 @@ def _why(found: Explanation) -> str:
     task = found.task
     because = f": {task.reason}" if task.reason else "."
     if not task.state.is_waiting:
+        stalled = _stalled(task)
+        if stalled is not None and stalled.stalled_since is not None:
+            because = f", without a new step since {rfc3339(stalled.stalled_since)}: {stalled.stalled_why}"
         return f"The task is {task.state.value}{because}"
     ahead = len(found.own_ahead) + found.others_ahead
     line = (

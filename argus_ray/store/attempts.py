@@ -7,7 +7,7 @@ import json
 import sqlite3
 from collections.abc import Iterable
 
-from argus_ray.core.lifecycle import Advance, End
+from argus_ray.core.lifecycle import Advance, End, Stall
 from argus_ray.core.model import Attempt
 from argus_ray.core.states import AttemptState, Outcome
 
@@ -69,6 +69,16 @@ def advance(
     return cursor.rowcount == 1
 
 
+def mark_stalled(db: sqlite3.Connection, facts: Stall) -> bool:
+    """False: the attempt does not run."""
+    cursor = db.execute(
+        "UPDATE attempts SET stalled_since = ?, stalled_why = ?, stop_reason = coalesce(stop_reason, ?)"
+        " WHERE submission_id = ? AND state = 'RUNNING'",
+        (facts.since, facts.why, facts.stop_reason, facts.submission_id),
+    )
+    return cursor.rowcount == 1
+
+
 def stop(db: sqlite3.Connection, submission_id: str) -> bool:
     """The task was canceled: the live attempt waits for its end."""
     cursor = db.execute(
@@ -107,4 +117,7 @@ def _attempt(row: sqlite3.Row) -> Attempt:
         reason=row["reason"],
         command=tuple(json.loads(row["command"])),
         env=tuple((name, value) for name, value in json.loads(row["env"])),
+        stalled_since=row["stalled_since"],
+        stalled_why=row["stalled_why"],
+        stop_reason=row["stop_reason"],
     )

@@ -16,7 +16,7 @@ from sanity import sanity_check
 from argus_ray.core import actions, ids, paths
 from argus_ray.core.actions import Action, Credential, Submitted
 from argus_ray.core.errors import ArgusError
-from argus_ray.core.lifecycle import Admit, Advance, Change, End, Hold, Note
+from argus_ray.core.lifecycle import Admit, Advance, Change, End, Hold, Note, Stall
 from argus_ray.core.states import Outcome, TaskState
 
 INDEX = st.integers(0, 7)
@@ -70,7 +70,7 @@ class Walk(RuleBasedStateMachine):
         name = self.name(data.draw(INDEX))
         number = data.draw(NUMBER)
         attempt = ids.submission_id(name, number)
-        kind = data.draw(st.sampled_from(["hold", "admit", "admit", "advance", "end", "note"]))
+        kind = data.draw(st.sampled_from(["hold", "admit", "admit", "advance", "end", "note", "stall"]))
         if kind == "hold":
             return Hold(name, data.draw(st.sampled_from(["x", "y"])), None, data.draw(st.sampled_from([None, 1.0])))
         if kind == "admit":
@@ -84,6 +84,10 @@ class Walk(RuleBasedStateMachine):
             return Advance(attempt, data.draw(st.booleans()), session=data.draw(st.sampled_from([None, "s"])))
         if kind == "end":
             return End(attempt, data.draw(st.sampled_from(list(Outcome))), data.draw(st.sampled_from(["", "why"])), 1)
+        if kind == "stall":
+            since = data.draw(st.sampled_from([None, 1.0]))
+            stop_reason = data.draw(st.sampled_from([None, "stopped"]))
+            return Stall(attempt, since, None if since is None else "why", stop_reason)
         return Note(name, "a note")
 
     @rule(seconds=st.integers(-10, 1000))

@@ -478,7 +478,8 @@ def test_random_histories(tmp_path: Path, seed: int) -> None:
     """Submissions, cancels, crashes, silence, lost nodes and lost sessions in random order; then calm. Every task
     ends, none runs twice at once, none starts after its cancel, and every gang finds its room."""
     rng = random.Random(seed)
-    world = make_service(tmp_path.resolve(), settings={"scheduling": {"max_losses": 1000}})
+    scheduling = {"max_losses": 1000, "stall_after_s": 500, "stop_stalled": seed % 2 == 1}
+    world = make_service(tmp_path.resolve(), settings={"scheduling": scheduling})
     users = [world.user("ada"), world.user("bob")]
     ray = sim(seed=seed)
     canceled: dict[str, int] = {}
