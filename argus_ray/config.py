@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from argus_ray.core import stall
+from argus_ray.core import retention, stall
 from argus_ray.core.lifecycle import RetryPolicy
 from argus_ray.core.taskspec import field_errors
 
@@ -88,6 +88,20 @@ class Scheduling(_Strict):
         return RetryPolicy(self.max_losses, self.retry_interval_s, self.max_retry_interval_s)
 
 
+class Retention(_Strict):
+    """When old files go. 0: never."""
+
+    #: From the end of a task until its job roots move to `<shared_root>/users/<user>/trash/`.
+    trash_after_days: float = Field(default=0.0, ge=0, le=36_500)
+    #: From then until they are deleted.
+    delete_after_days: float = Field(default=0.0, ge=0, le=36_500)
+    #: Newest complete checkpoints of a task that has ended that stay; older complete ones are deleted.
+    keep_checkpoints: int = Field(default=0, ge=0, le=1000)
+
+    def policy(self) -> retention.Policy:
+        return retention.Policy(self.trash_after_days, self.delete_after_days, self.keep_checkpoints)
+
+
 class Settings(_Strict):
     shared_root: str = "/private"
     cluster_name: str = "argus"
@@ -96,6 +110,7 @@ class Settings(_Strict):
     tokens: TokenVariables = TokenVariables()
     limits: Limits = Limits()
     scheduling: Scheduling = Scheduling()
+    retention: Retention = Retention()
 
     @field_validator("shared_root")
     @classmethod

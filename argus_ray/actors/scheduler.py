@@ -23,8 +23,10 @@ from argus_ray.core import scheduler, taskspec, verl
 from argus_ray.core.lifecycle import Change
 from argus_ray.core.model import Attempt, ClusterView, Task
 from argus_ray.core.observation import FilesSeen, JobSeen
+from argus_ray.core.retention import Chores
 from argus_ray.core.stall import MetricsSeen
 from argus_ray.dispatch import Dispatcher, Prepared, SubmissionRefused
+from argus_ray.housekeeping import MAX_PASS_S, Housekeeper
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +35,9 @@ _STATE_TIMEOUT_S = 60.0
 _PUBLISH_TIMEOUT_S = 120.0
 #: Of the looks at all metrics files, which are not worth a longer wait.
 _METRICS_TIMEOUT_S = 5.0
+#: Passes over the disk: the first one is not at once, since what restarts often should not make one each time.
+_FIRST_PASS_S = 300.0
+_PASS_EVERY_S = 3600.0
 #: The longest pause after failed ticks; seconds.
 _MAX_BACKOFF_S = 15.0
 
@@ -98,6 +103,34 @@ class SchedulerActor:
     async def _main(self) -> None:
         self._loop, self._wake = asyncio.get_running_loop(), asyncio.Event()
         dispatcher = self._dispatcher = await self._make_dispatcher()
+        # Beside the ticks, which must not wait for it; it ends with this loop.
+        housekeeping = asyncio.create_task(self._keep_house(), name="argus-housekeeping")
+        try:
+            await self._tick_on(dispatcher)
+        finally:
+            housekeeping.cancel()
+
+    async def _keep_house(self) -> None:
+        threads = Threads("housekeeping", 1)
+        keeper = Housekeeper(
+            state=_StateHandle(Threads("housekeeping-ray", 1)),
+            in_thread=lambda call: threads.run(call, 2 * MAX_PASS_S),
+            shared_root=self._settings.shared_root,
+            policy=self._settings.retention.policy(),
+        )
+        pause = _FIRST_PASS_S
+        while True:
+            await asyncio.sleep(pause)
+            pause = _PASS_EVERY_S
+            try:
+                await keeper.once()
+            except Exception as error:
+                log.warning("a pass over the disk ended: %s: %s", type(error).__name__, error)
+            finally:
+                keeper.stop()
+
+    async def _tick_on(self, dispatcher: Dispatcher) -> None:
+        assert self._wake is not None  # noqa: S101 - made by `_main`
         scheduling = self._settings.scheduling
         woken, failures = True, 0
         while not self._stopping:
@@ -180,6 +213,9 @@ class _StateHandle:
 
     async def waiting(self) -> tuple[Task, ...]:
         return await self._call("waiting")
+
+    async def chores(self) -> Chores:
+        return await self._call("chores")
 
     async def apply(self, changes: Sequence[Change]) -> list[bool]:
         return await self._call("apply", list(changes)) if changes else []

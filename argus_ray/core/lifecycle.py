@@ -92,7 +92,26 @@ class Stall:
     stop_reason: str | None = None
 
 
-Change = Hold | Admit | Advance | End | Note | Stall
+@dataclass(frozen=True)
+class Looked:
+    """The slow pass over the disk was at this task's files. `sizes`: submission ids with bytes, where known."""
+
+    task_id: str
+    sizes: tuple[tuple[str, int], ...] = ()
+    #: Worth telling, such as what was removed.
+    message: str | None = None
+
+
+@dataclass(frozen=True)
+class Removed:
+    """The job roots of the task are in the trash, or `deleted` from there."""
+
+    task_id: str
+    deleted: bool
+    message: str | None
+
+
+Change = Hold | Admit | Advance | End | Note | Stall | Looked | Removed
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,16 @@ from enum import Enum
 from argus_ray.core.states import AttemptState, Outcome, TaskState
 
 
+class FilesAt(str, Enum):
+    """Where the job roots of a task are."""
+
+    JOB_ROOT = "JOB_ROOT"
+    #: On their way to the trash: nobody resumes from them any more.
+    LEAVING = "LEAVING"
+    TRASH = "TRASH"
+    DELETED = "DELETED"
+
+
 class UserState(str, Enum):
     ACTIVE = "ACTIVE"
     DISABLED = "DISABLED"
@@ -90,6 +100,8 @@ class Attempt:
     stalled_why: str | None = None
     #: Why Argus is stopping it, for another reason than a cancel.
     stop_reason: str | None = None
+    #: What its job root takes; None: not known.
+    disk_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -120,6 +132,7 @@ class Task:
     resubmitted_from: str | None = None
     #: Job roots of other tasks, oldest first: an attempt may resume from a checkpoint there. None: nobody asked to.
     resume_roots: tuple[str, ...] | None = None
+    files_at: FilesAt = FilesAt.JOB_ROOT
 
 
 @dataclass(frozen=True)

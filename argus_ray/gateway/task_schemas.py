@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from argus_ray.core.actions import Explanation, QueueEntry, TaskView
 from argus_ray.core.metrics import Headline
-from argus_ray.core.model import Attempt, Event, Gang, Task
+from argus_ray.core.model import Attempt, Event, FilesAt, Gang, Task
 from argus_ray.core.scheduler import NodeShortfall
 from argus_ray.core.states import AttemptState, Outcome, TaskState
 from argus_ray.gateway.progress import Progress
@@ -97,6 +97,7 @@ class AttemptOut(BaseModel):
     created_at: Time
     started_at: Time | None
     ended_at: Time | None
+    disk_bytes: int | None = Field(description="What its job root takes; null: not measured yet, or too many files")
     #: What ran, so that a user can repeat it by hand.
     command: list[str]
     env: dict[str, str]
@@ -117,6 +118,7 @@ class AttemptOut(BaseModel):
             created_at=rfc3339(attempt.created_at),
             started_at=time_or_none(attempt.started_at),
             ended_at=time_or_none(attempt.ended_at),
+            disk_bytes=attempt.disk_bytes,
             command=list(attempt.command),
             env=dict(attempt.env),
         )
@@ -140,6 +142,7 @@ class TaskSummary(BaseModel):
     progress: ProgressOut | None
     stalled_since: Time | None = Field(description="Since when it runs without a new step, if for too long")
     stalled_why: str | None
+    files_at: FilesAt = Field(description="Where its job roots are; LEAVING: on their way to the trash")
     resubmitted_from: str | None = Field(description="The task that this one was made again from")
 
     @classmethod
@@ -174,6 +177,7 @@ def _summary(task: Task, position: int | None, progress: Progress | None) -> dic
         "progress": ProgressOut.of(progress),
         "stalled_since": time_or_none(stalled.stalled_since if stalled else None),
         "stalled_why": stalled.stalled_why if stalled else None,
+        "files_at": task.files_at,
         "resubmitted_from": task.resubmitted_from,
     }
 

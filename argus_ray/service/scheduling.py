@@ -10,9 +10,22 @@ from dataclasses import replace
 from typing_extensions import assert_never
 
 from argus_ray.core import ids, paths
-from argus_ray.core.lifecycle import Admit, Advance, Aftermath, Change, End, Hold, Note, Stall, after_end
+from argus_ray.core.lifecycle import (
+    Admit,
+    Advance,
+    Aftermath,
+    Change,
+    End,
+    Hold,
+    Looked,
+    Note,
+    Removed,
+    Stall,
+    after_end,
+)
 from argus_ray.core.model import Attempt, Task
 from argus_ray.core.states import AttemptState, Cause, Outcome, TaskState, check_move
+from argus_ray.service import upkeep
 from argus_ray.service.turn import Turn
 from argus_ray.store import attempts, events, tasks
 
@@ -52,7 +65,7 @@ class Seen:
 
 def _task_id(change: Change) -> str | None:
     """None for a submission id that is none."""
-    if isinstance(change, (Hold, Admit, Note)):
+    if isinstance(change, (Hold, Admit, Note, Looked, Removed)):
         return change.task_id
     try:
         return ids.split_submission_id(change.submission_id)[0]
@@ -73,6 +86,10 @@ def apply(turn: Turn, task: Task, change: Change) -> bool:
             return _end(turn, task, change)
         case Stall():
             return _stall(turn, task, change)
+        case Looked():
+            return upkeep.looked(turn, task, change)
+        case Removed():
+            return upkeep.removed(turn, task, change)
         case Note():
             events.add_remark(turn.db, task.task_id, turn.now, "note", change.message, change.submission_id)
             return True

@@ -20,8 +20,9 @@ from argus_ray.core.actions import Action, Credential, Principal, ResubmitTask, 
 from argus_ray.core.errors import ArgusError, InvalidRequest, Unavailable
 from argus_ray.core.lifecycle import Change
 from argus_ray.core.model import Gang, Task
+from argus_ray.core.retention import Chores
 from argus_ray.core.taskspec import TaskSpec
-from argus_ray.service import access, accounts, scheduling, submission, tasks
+from argus_ray.service import access, accounts, scheduling, submission, tasks, upkeep
 from argus_ray.service.scheduling import Seen
 from argus_ray.service.turn import Ports, Specs, Turn
 from argus_ray.store import Store, line, tokens
@@ -107,6 +108,11 @@ class Service:
             turn = self._turn(db)
             seen = Seen(db, changes)
             return [self._apply_one(turn, seen, change) for change in changes]
+
+    def chores(self) -> Chores:
+        """What a pass over the disk may do now. What leaves is marked, so that nobody resumes from it any more."""
+        with self._store.transaction() as db:
+            return upkeep.chores(self._turn(db))
 
     def ping(self) -> dict[str, Any]:
         """Raises what a write would raise. `epoch`, and `tasks`: counts by state."""

@@ -17,7 +17,7 @@ from argus_ray.core.errors import (
     TaskNotEnded,
     Unavailable,
 )
-from argus_ray.core.model import Task
+from argus_ray.core.model import FilesAt, Task
 from argus_ray.core.states import TaskState
 from argus_ray.service import access
 from argus_ray.service.turn import Turn
@@ -77,17 +77,26 @@ def resubmit(turn: Turn, principal: Principal, action: ResubmitTask) -> Submitte
             "the task has SUCCEEDED, and with the same TaskSpec nothing is left to train: resubmit it without resume "
             "to run it anew, or submit a TaskSpec with more steps"
         )
-    origin = _Origin(old.task_id, _roots_to_resume_from(old) if action.resume else None)
+    origin = _Origin(old.task_id, _roots_to_resume_from(turn, old) if action.resume else None)
     submitted = _accept(turn, old.user_id, old.spec_yaml, action.idempotency_key, origin)
     by = "" if principal.user_id == old.user_id else " by an admin"
     events.add_remark(turn.db, old.task_id, turn.now, "note", f"resubmitted{by} as {submitted.task.task_id}")
     return submitted
 
 
-def _roots_to_resume_from(old: Task) -> tuple[str, ...]:
-    """Those of the tasks that it resumed from too: it may have ended before it saved anything itself."""
-    roots = [*(old.resume_roots or ()), *(attempt.job_root for attempt in old.attempts)]
+def _roots_to_resume_from(turn: Turn, old: Task) -> tuple[str, ...]:
+    """Those of the tasks that it was to resume from too: it may have ended before it saved anything itself. Without
+    those that leave for the trash."""
+    earlier = {root: _task_of(root) for root in old.resume_roots or ()}
+    found = tasks.by_ids(turn.db, sorted(set(earlier.values())))
+    roots = [root for root, name in earlier.items() if name in found and found[name].files_at is FilesAt.JOB_ROOT]
+    if old.files_at is FilesAt.JOB_ROOT:
+        roots += [attempt.job_root for attempt in old.attempts]
     return tuple(roots[-_MAX_RESUME_ROOTS:])
+
+
+def _task_of(job_root: str) -> str:
+    return ids.split_submission_id(job_root.rsplit("/", 1)[-1])[0]
 
 
 def _first_of_key(turn: Turn, user_id: str, key: str | None) -> Task | None:

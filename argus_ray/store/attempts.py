@@ -32,7 +32,9 @@ def add(db: sqlite3.Connection, attempt: Attempt) -> None:
 def of_tasks(db: sqlite3.Connection, task_ids: Iterable[str]) -> dict[str, tuple[Attempt, ...]]:
     """All attempts of these tasks in one statement, by task id; the first attempt first."""
     rows = db.execute(
-        "SELECT attempts.* FROM json_each(?) AS wanted CROSS JOIN attempts ON attempts.task_id = wanted.value"
+        "SELECT attempts.*, disk_use.bytes AS disk_bytes"
+        " FROM json_each(?) AS wanted CROSS JOIN attempts ON attempts.task_id = wanted.value"
+        " LEFT JOIN disk_use USING (submission_id)"
         " ORDER BY attempts.task_id, attempts.number",
         (json.dumps(list(task_ids)),),
     )
@@ -120,4 +122,5 @@ def _attempt(row: sqlite3.Row) -> Attempt:
         stalled_since=row["stalled_since"],
         stalled_why=row["stalled_why"],
         stop_reason=row["stop_reason"],
+        disk_bytes=row["disk_bytes"],
     )

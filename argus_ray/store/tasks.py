@@ -7,7 +7,7 @@ import json
 import sqlite3
 from collections.abc import Iterable, Sequence
 
-from argus_ray.core.model import Gang, Task
+from argus_ray.core.model import FilesAt, Gang, Task
 from argus_ray.core.states import Cause, TaskState
 from argus_ray.store import attempts, events
 
@@ -137,6 +137,7 @@ def with_attempts(db: sqlite3.Connection, rows: list[sqlite3.Row]) -> tuple[Task
             losses=row["losses"],
             attempts=tried.get(row["task_id"], ()),
             resubmitted_from=row["resubmitted_from"],
+            files_at=FilesAt(row["files_at"]),
             resume_roots=None if row["resume_roots"] is None else tuple(json.loads(row["resume_roots"])),
         )
         for row in rows

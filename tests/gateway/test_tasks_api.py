@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from gateway_world import ADMIN, YAML, Api, TestClient
 
-from argus_ray.core.lifecycle import Hold, Stall
+from argus_ray.core.lifecycle import Hold, Looked, Stall
 from argus_ray.core.states import Outcome
 
 
@@ -48,6 +48,16 @@ def test_a_task_that_makes_no_steps_says_so(api: Api) -> None:
     api.end(change)
     seen = api.get(f"/api/v2/tasks/{task_id}", alice)
     assert (seen["state"], seen["stalled_since"], seen["stalled_why"]) == ("SUCCEEDED", None, None)
+
+
+def test_a_task_says_what_it_takes_on_the_disk(api: Api) -> None:
+    alice = api.user("alice")
+    task_id = api.submit(alice)
+    change = api.run(task_id)
+    seen = api.get(f"/api/v2/tasks/{task_id}", alice)
+    assert (seen["files_at"], seen["attempts"][0]["disk_bytes"]) == ("JOB_ROOT", None)
+    api.apply(Looked(task_id, ((change.submission_id, 12345),)))
+    assert api.get(f"/api/v2/tasks/{task_id}", alice)["attempts"][0]["disk_bytes"] == 12345
 
 
 def test_idempotency_key_returns_the_first_task_also_after_a_restart(api: Api) -> None:

@@ -16,7 +16,7 @@ from sanity import sanity_check
 from argus_ray.core import actions, ids, paths
 from argus_ray.core.actions import Action, Credential, Submitted
 from argus_ray.core.errors import ArgusError
-from argus_ray.core.lifecycle import Admit, Advance, Change, End, Hold, Note, Stall
+from argus_ray.core.lifecycle import Admit, Advance, Change, End, Hold, Looked, Note, Removed, Stall
 from argus_ray.core.states import Outcome, TaskState
 
 INDEX = st.integers(0, 7)
@@ -30,6 +30,7 @@ class Walk(RuleBasedStateMachine):
         options = {
             "scheduling": {"max_losses": 1},
             "limits": {"waiting_tasks": 6, "waiting_tasks_per_user": 4},
+            "retention": {"trash_after_days": 0.005, "delete_after_days": 0.005},
         }
         self.world: World = make_service(self.place, settings=options)
         self.users = [self.world.user("alice"), self.world.user("bob")]
@@ -70,7 +71,9 @@ class Walk(RuleBasedStateMachine):
         name = self.name(data.draw(INDEX))
         number = data.draw(NUMBER)
         attempt = ids.submission_id(name, number)
-        kind = data.draw(st.sampled_from(["hold", "admit", "admit", "advance", "end", "note", "stall"]))
+        kind = data.draw(
+            st.sampled_from(["hold", "admit", "admit", "advance", "end", "note", "stall", "looked", "removed"])
+        )
         if kind == "hold":
             return Hold(name, data.draw(st.sampled_from(["x", "y"])), None, data.draw(st.sampled_from([None, 1.0])))
         if kind == "admit":
@@ -88,7 +91,18 @@ class Walk(RuleBasedStateMachine):
             since = data.draw(st.sampled_from([None, 1.0]))
             stop_reason = data.draw(st.sampled_from([None, "stopped"]))
             return Stall(attempt, since, None if since is None else "why", stop_reason)
+        if kind == "looked":
+            return Looked(name, ((attempt, data.draw(st.integers(0, 9))),), data.draw(st.sampled_from([None, "gone"])))
+        if kind == "removed":
+            return Removed(name, data.draw(st.booleans()), data.draw(st.sampled_from([None, "gone"])))
         return Note(name, "a note")
+
+    @rule()
+    def keep_house(self) -> None:
+        found = self.world.service.chores()
+        assert all(task.state.is_final for task in (*found.trash, *found.delete))
+        needed = {root for task in self.world.service.waiting() for root in task.resume_roots or ()}
+        assert not needed & {attempt.job_root for task in found.trash for attempt in task.attempts}
 
     @rule(seconds=st.integers(-10, 1000))
     def time_passes(self, seconds: int) -> None:
