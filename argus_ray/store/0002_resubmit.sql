@@ -1,4 +1,4 @@
--- Version 2. A task can be made again from one that has ended.
+-- A task can be made again from one that has ended.
 
 ALTER TABLE tasks ADD COLUMN resubmitted_from TEXT REFERENCES tasks (task_id);
 -- A JSON list of job roots, oldest first: the first attempt resumes from the newest checkpoint in one of them. NULL:

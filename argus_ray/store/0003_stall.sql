@@ -1,4 +1,4 @@
--- Version 3. An attempt that runs and makes no step.
+-- An attempt that runs and makes no step.
 
 ALTER TABLE attempts ADD COLUMN stalled_since REAL;
 ALTER TABLE attempts ADD COLUMN stalled_why TEXT CHECK ((stalled_why IS NULL) = (stalled_since IS NULL));

@@ -1,4 +1,4 @@
--- Version 4. Where the job roots of a task are, and how large.
+-- Where the job roots of a task are, and how large.
 
 -- LEAVING: it was decided that they go; from here on nobody resumes from them. Then they are moved, then deleted.
 ALTER TABLE tasks ADD COLUMN files_at TEXT NOT NULL DEFAULT 'JOB_ROOT'
