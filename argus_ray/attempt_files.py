@@ -16,6 +16,7 @@ from pathlib import Path
 
 from argus_ray.core import paths
 from argus_ray.core.observation import ExitRecord, FilesSeen
+from argus_ray.core.stall import MetricsSeen
 
 #: Bytes of the log's end that are looked at for the reason of a failure.
 TAIL_BYTES = 128 * 1024
@@ -37,6 +38,20 @@ def look(job_root: str) -> FilesSeen:
             exit=_exit_record(_read_end(root, _name(paths.exit_record(job_root)), _MAX_RECORD_BYTES)),
             log_tail=_log_tail(root, job_root),
         )
+
+
+def metrics(job_root: str) -> MetricsSeen:
+    """The size of the metrics file, and when it was written last. Raises OSError as `look` does."""
+    with _folder(job_root) as root:
+        if root is None:
+            return MetricsSeen()
+        try:
+            found = os.stat(_name(paths.metrics_file(job_root)), dir_fd=root, follow_symlinks=False)
+        except OSError as error:
+            if error.errno in _NOT_THERE:
+                return MetricsSeen()
+            raise
+    return MetricsSeen(found.st_size, found.st_mtime) if stat.S_ISREG(found.st_mode) else MetricsSeen()
 
 
 def forbid_start(job_root: str) -> None:

@@ -51,12 +51,20 @@ def newest_complete(job_roots: Sequence[str], workload: str, world_size: int) ->
 
     Complete: all that verl loads for this workload on `world_size` processes is there and whole. Raises OSError.
     """
+    return next(_complete(job_roots, workload, world_size), None)
+
+
+def complete(job_roots: Sequence[str], workload: str, world_size: int) -> list[Checkpoint]:
+    """All of them, in the order in which `newest_complete` would take them. Raises OSError."""
+    return list(_complete(job_roots, workload, world_size))
+
+
+def _complete(job_roots: Sequence[str], workload: str, world_size: int) -> Iterator[Checkpoint]:
     found = [(step, age) for age, job_root in enumerate(job_roots) for step in _steps(job_root)]
     for step, age in sorted(found, reverse=True)[:_MAX_FOLDERS]:
         job_root, name = job_roots[age], f"global_step_{step}"
         if all(_all_whole(job_root, (name, *part), files) for part, files in _parts(workload, world_size)):
-            return Checkpoint(f"{paths.checkpoints_dir(job_root)}/{name}", step, job_root)
-    return None
+            yield Checkpoint(f"{paths.checkpoints_dir(job_root)}/{name}", step, job_root)
 
 
 def _steps(job_root: str) -> list[int]:

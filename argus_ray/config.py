@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from argus_ray.core import retention, stall
 from argus_ray.core.lifecycle import RetryPolicy
 from argus_ray.core.taskspec import field_errors
 
@@ -75,8 +76,30 @@ class Scheduling(_Strict):
     #: How long a canceled driver may take to end by SIGTERM before it is killed.
     stop_grace_s: int = Field(default=30, ge=1, le=3600)
 
+    #: How long an attempt may run without a new step before its task is shown as stalled; 0: never.
+    stall_after_s: float = Field(default=1800.0, ge=0, le=86_400 * 30)
+    #: Whether a stalled attempt is stopped and its task FAILED.
+    stop_stalled: bool = False
+
+    def stall_policy(self) -> stall.Policy:
+        return stall.Policy(self.stall_after_s, self.stop_stalled)
+
     def retry_policy(self) -> RetryPolicy:
         return RetryPolicy(self.max_losses, self.retry_interval_s, self.max_retry_interval_s)
+
+
+class Retention(_Strict):
+    """When old files go. 0: never."""
+
+    #: From the end of a task until its job roots move to `<shared_root>/users/<user>/trash/`.
+    trash_after_days: float = Field(default=0.0, ge=0, le=36_500)
+    #: From then until they are deleted.
+    delete_after_days: float = Field(default=0.0, ge=0, le=36_500)
+    #: Newest complete checkpoints of a task that has ended that stay; older complete ones are deleted.
+    keep_checkpoints: int = Field(default=0, ge=0, le=1000)
+
+    def policy(self) -> retention.Policy:
+        return retention.Policy(self.trash_after_days, self.delete_after_days, self.keep_checkpoints)
 
 
 class Settings(_Strict):
@@ -87,6 +110,7 @@ class Settings(_Strict):
     tokens: TokenVariables = TokenVariables()
     limits: Limits = Limits()
     scheduling: Scheduling = Scheduling()
+    retention: Retention = Retention()
 
     @field_validator("shared_root")
     @classmethod

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from argus_ray.checkpoints import Checkpoint
-from argus_ray.core import ids, observation, paths, scheduler
+from argus_ray.core import ids, observation, paths, scheduler, stall
 from argus_ray.core.lifecycle import Admit, Advance, Change, End, Hold, Note
 from argus_ray.core.model import Attempt, ClusterView, Task
 from argus_ray.core.observation import FilesSeen, JobSeen, JobStatus, Stop, Submit, Wait
@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 #: Definite refusals of one submission by Ray before its attempt counts as lost.
 _MAX_REFUSALS = 5
 _MAX_RESUBMIT_S = 60.0
+#: Between two looks at the metrics files; seconds.
+_MAX_WATCH_S = 60.0
 
 
 class State(Protocol):
@@ -47,6 +49,7 @@ class Files(Protocol):
     """The attempt's files on the shared filesystem. OSError or TimeoutError: no observation."""
 
     async def look(self, job_root: str) -> FilesSeen: ...
+    async def metrics(self, job_root: str) -> stall.MetricsSeen: ...
     async def forbid_start(self, job_root: str) -> None: ...
 
 
@@ -76,7 +79,8 @@ class Dispatcher:
     look_at_cluster: Callable[[], Awaitable[ClusterView | None]]
     #: (task, submission id, job root, folder of the checkpoint to resume from)
     prepare: Callable[[Task, str, str, str | None], Prepared]
-    #: The newest complete checkpoint that the task's attempts have left. OSError or TimeoutError: no observation.
+    #: The newest complete checkpoint of the task's attempts, and of those that it was to resume from. OSError or
+    #: TimeoutError: no observation.
     find_checkpoint: Callable[[Task], Awaitable[Checkpoint | None]]
     shared_root: str
     policy: scheduler.Policy
@@ -85,7 +89,11 @@ class Dispatcher:
     tick_s: float
     #: After a failed submission; doubles with each one, up to a bound.
     resubmit_s: float = 0.5
+    stall_policy: stall.Policy = field(default_factory=stall.Policy)
     view: ClusterView | None = None
+    _growth: dict[str, stall.Growth] = field(default_factory=dict)
+    #: When the metrics files are looked at next.
+    _watch_at: float = 0.0
     _troubles: dict[str, _Trouble] = field(default_factory=dict)
     _passed: tuple[object, float] | None = None
     #: The filesystem hung on a search for a checkpoint: none is begun before then, for each holds up everybody.
@@ -104,6 +112,7 @@ class Dispatcher:
         if ended:
             active = await self.state.active()
         self._forget_all_but(active)
+        await self._watch(active, self.view)
         signature = (self.view.nodes, frozenset(task.task_id for task in active))
         now = self.clock()
         if woken or ended or self._passed is None or self._passed[0] != signature or self._due(now):
@@ -128,7 +137,7 @@ class Dispatcher:
     async def _attend(self, task: Task, attempt: Attempt, view: ClusterView) -> bool:
         """Look at one attempt and do what follows. True if it has ended."""
         marked = False
-        if attempt.state is AttemptState.STOPPING:
+        if attempt.state is AttemptState.STOPPING or attempt.stop_reason is not None:
             # Before anything else: a submission that is still on its way must find the marker. A disk that refuses
             # it (full, say) is no reason to let the job run on.
             marked = await self._try_to_forbid(attempt)
@@ -206,6 +215,37 @@ class Dispatcher:
     def _forget_all_but(self, active: Sequence[Task]) -> None:
         alive = {attempt.submission_id for task in active if (attempt := live_attempt(task))}
         self._troubles = {key: trouble for key, trouble in self._troubles.items() if key in alive}
+        self._growth = {key: growth for key, growth in self._growth.items() if key in alive}
+
+    async def _watch(self, active: Sequence[Task], view: ClusterView) -> None:
+        """Tell which attempts make no steps. Seldom, since it asks the disk about each one that runs."""
+        now = self.clock()
+        if now < self._watch_at <= now + _MAX_WATCH_S:
+            return
+        self._watch_at = now + min(_MAX_WATCH_S, self.stall_policy.after_s / 10)
+        pairs = [(task, live) for task in active if (live := live_attempt(task)) and live.state is AttemptState.RUNNING]
+        changes = []
+        grown = await asyncio.gather(*(self._grown(attempt, now) for _, attempt in pairs))
+        for (task, attempt), growth in zip(pairs, grown, strict=True):
+            held = view.gpus_of_job.get(attempt.ray_job_id or "", 0.0)
+            if growth is not None:
+                changes.append(stall.judge(attempt, task.gang, growth, held, now, self.stall_policy))
+        await self.state.apply([change for change in changes if change is not None])
+
+    async def _grown(self, attempt: Attempt, now: float) -> stall.Growth | None:
+        """None: the disk did not say, and nothing follows."""
+        if self.stall_policy.after_s <= 0:
+            return stall.Growth(0, now)
+        key = attempt.submission_id
+        try:
+            seen = await self.files.metrics(attempt.job_root)
+        except Exception as error:
+            log.warning("the metrics file of %s was not looked at: %s", key, _words(error))
+            self._watch_at = now + _MAX_WATCH_S
+            return None
+        started_at = now if attempt.started_at is None else attempt.started_at
+        growth = self._growth[key] = stall.follow(self._growth.get(key), seen, started_at, now)
+        return growth
 
     # --- admit ----------------------------------------------------------------------------------------------------
 
@@ -292,15 +332,21 @@ _HUNG = "the shared filesystem does not answer"
 
 
 def _may_resume(task: Task) -> bool:
+    if task.resume_roots is not None:
+        return True
     return any(attempt.outcome is Outcome.INFRASTRUCTURE for attempt in task.attempts)
 
 
 def _resume_note(task: Task, number: int, checkpoint: Checkpoint | None) -> str:
-    if checkpoint is None:
-        earlier = " and ".join(f"a{attempt.number:02d}" for attempt in task.attempts)
-        return f"a{number:02d} starts from the beginning: {earlier} left no complete checkpoint"
-    (source,) = (attempt.number for attempt in task.attempts if attempt.job_root == checkpoint.job_root)
-    return f"a{number:02d} resumes from step {checkpoint.step} of a{source:02d}"
+    own = {attempt.job_root: f"a{attempt.number:02d}" for attempt in task.attempts}
+    if checkpoint is not None:
+        # The job root of another task's attempt bears its submission id as its name.
+        source = own.get(checkpoint.job_root) or checkpoint.job_root.rsplit("/", 1)[-1]
+        return f"a{number:02d} resumes from step {checkpoint.step} of {source}"
+    if task.resume_roots is None:
+        return f"a{number:02d} starts from the beginning: {' and '.join(own.values())} left no complete checkpoint"
+    earlier = " and ".join([f"the task {task.resubmitted_from}", *own.values()])
+    return f"a{number:02d} starts from the beginning: no complete checkpoint of {earlier} is there"
 
 
 def _words(error: BaseException) -> str:

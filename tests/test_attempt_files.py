@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -9,6 +12,7 @@ import pytest
 from argus_ray import attempt_files, payload_store
 from argus_ray.core import paths
 from argus_ray.core.observation import ExitRecord, FilesSeen
+from argus_ray.core.stall import MetricsSeen
 
 
 def test_nothing_written_yet(tmp_path: Path) -> None:
@@ -23,6 +27,38 @@ def test_what_the_runner_wrote(tmp_path: Path) -> None:
     Path(paths.driver_log(root)).write_bytes(b"line\xff\n")
     seen = attempt_files.look(root)
     assert seen == FilesSeen(True, ExitRecord(143, 15), "line�\n")
+
+
+def test_the_metrics_file_is_measured(tmp_path: Path) -> None:
+    file = Path(paths.metrics_file(str(tmp_path)))
+    assert attempt_files.metrics(str(tmp_path)) == attempt_files.metrics(str(tmp_path / "none")) == MetricsSeen()
+    file.write_text("{}\n")
+    os.utime(file, (5.0, 7.0))
+    assert attempt_files.metrics(str(tmp_path)) == MetricsSeen(3, 7.0)
+
+
+def test_a_metrics_file_that_is_none_is_not_measured(tmp_path: Path) -> None:
+    (tmp_path / "long").write_text("x" * 100)
+    for make in (
+        lambda path: path.symlink_to(tmp_path / "long"),
+        lambda path: path.mkdir(),
+        lambda path: os.mkfifo(path),
+    ):
+        root = Path(tempfile.mkdtemp(dir=tmp_path))
+        make(Path(paths.metrics_file(str(root))))
+        assert attempt_files.metrics(str(root)) == MetricsSeen()
+    (tmp_path / "link").symlink_to(tmp_path)
+    Path(paths.metrics_file(str(tmp_path))).write_text("x")
+    assert attempt_files.metrics(str(tmp_path / "link")) == MetricsSeen()
+
+
+def test_a_disk_that_fails_is_no_measurement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "stat", fail)
+    with pytest.raises(OSError, match="Input/output"):
+        attempt_files.metrics(str(tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,12 @@ def task(tmp_path: Path) -> Task:
 def test_what_is_looked_for_follows_from_the_task(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoints, "newest_complete", lambda *asked: asked)
     asked = asyncio.run(scheduler._find_checkpoint(Threads("disk", 1), 5.0, task))
-    assert asked == ([attempt.job_root for attempt in task.attempts], "sft", 4)  # type: ignore[comparison-overlap]
+    own = [attempt.job_root for attempt in task.attempts]
+    assert asked == (own, "sft", 4)  # type: ignore[comparison-overlap]
+    # Those of the task that it was to resume from are the older ones.
+    task = replace(task, resume_roots=("/older",))
+    asked = asyncio.run(scheduler._find_checkpoint(Threads("disk", 1), 5.0, task))
+    assert asked == (["/older", *own], "sft", 4)  # type: ignore[comparison-overlap]
 
 
 def test_twenty_hanging_searches_take_no_longer_than_one(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,7 +34,9 @@ def test_a_cheap_import_brings_neither_ray_nor_pydantic(module: str) -> None:
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("module", ["argus_ray.core.verl", "argus_ray.service", "argus_ray.dispatch"])
+@pytest.mark.parametrize(
+    "module", ["argus_ray.core.verl", "argus_ray.service", "argus_ray.dispatch", "argus_ray.housekeeping"]
+)
 def test_the_rules_run_without_ray(module: str) -> None:
     code = f"import sys, {module}; print([m for m in ('ray', 'fastapi', 'verl', 'torch') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)

@@ -23,13 +23,21 @@ from argus_ray.core import scheduler, taskspec, verl
 from argus_ray.core.lifecycle import Change
 from argus_ray.core.model import Attempt, ClusterView, Task
 from argus_ray.core.observation import FilesSeen, JobSeen
+from argus_ray.core.retention import Chores
+from argus_ray.core.stall import MetricsSeen
 from argus_ray.dispatch import Dispatcher, Prepared, SubmissionRefused
+from argus_ray.housekeeping import MAX_PASS_S, Housekeeper
 
 log = logging.getLogger(__name__)
 
 #: Bound of one call to the state actor, which may just be restarting; seconds.
 _STATE_TIMEOUT_S = 60.0
 _PUBLISH_TIMEOUT_S = 120.0
+#: Of the looks at all metrics files, which are not worth a longer wait.
+_METRICS_TIMEOUT_S = 5.0
+#: Passes over the disk: the first one is not at once, since what restarts often should not make one each time.
+_FIRST_PASS_S = 300.0
+_PASS_EVERY_S = 3600.0
 #: The longest pause after failed ticks; seconds.
 _MAX_BACKOFF_S = 15.0
 
@@ -95,6 +103,34 @@ class SchedulerActor:
     async def _main(self) -> None:
         self._loop, self._wake = asyncio.get_running_loop(), asyncio.Event()
         dispatcher = self._dispatcher = await self._make_dispatcher()
+        # Beside the ticks, which must not wait for it; it ends with this loop.
+        housekeeping = asyncio.create_task(self._keep_house(), name="argus-housekeeping")
+        try:
+            await self._tick_on(dispatcher)
+        finally:
+            housekeeping.cancel()
+
+    async def _keep_house(self) -> None:
+        threads = Threads("housekeeping", 1)
+        keeper = Housekeeper(
+            state=_StateHandle(Threads("housekeeping-ray", 1)),
+            in_thread=lambda call: threads.run(call, 2 * MAX_PASS_S),
+            shared_root=self._settings.shared_root,
+            policy=self._settings.retention.policy(),
+        )
+        pause = _FIRST_PASS_S
+        while True:
+            await asyncio.sleep(pause)
+            pause = _PASS_EVERY_S
+            try:
+                await keeper.once()
+            except Exception as error:
+                log.warning("a pass over the disk ended: %s: %s", type(error).__name__, error)
+            finally:
+                keeper.stop()
+
+    async def _tick_on(self, dispatcher: Dispatcher) -> None:
+        assert self._wake is not None  # noqa: S101 - made by `_main`
         scheduling = self._settings.scheduling
         woken, failures = True, 0
         while not self._stopping:
@@ -145,6 +181,7 @@ class SchedulerActor:
             policy=scheduler.Policy(scheduling.max_overtake_s, scheduling.retry_interval_s),
             clock=time.time,
             tick_s=scheduling.tick_s,
+            stall_policy=scheduling.stall_policy(),
         )
 
 
@@ -155,7 +192,7 @@ def _prepare(task: Task, site: verl.Site, submission_id: str, job_root: str, res
 
 
 async def _find_checkpoint(disk: Threads, timeout_s: float, task: Task) -> checkpoints.Checkpoint | None:
-    job_roots = [attempt.job_root for attempt in task.attempts]
+    job_roots = [*(task.resume_roots or ()), *(attempt.job_root for attempt in task.attempts)]
 
     def find() -> checkpoints.Checkpoint | None:
         return checkpoints.newest_complete(job_roots, task.workload, task.gang.gpus)
@@ -176,6 +213,9 @@ class _StateHandle:
 
     async def waiting(self) -> tuple[Task, ...]:
         return await self._call("waiting")
+
+    async def chores(self) -> Chores:
+        return await self._call("chores")
 
     async def apply(self, changes: Sequence[Change]) -> list[bool]:
         return await self._call("apply", list(changes)) if changes else []
@@ -218,10 +258,16 @@ class _Jobs:
 class _Files:
     def __init__(self, threads: Threads, timeout_s: float) -> None:
         self._threads = threads
+        self._watchers = Threads("metrics", 4)
         self._timeout_s = timeout_s
 
     async def look(self, job_root: str) -> FilesSeen:
         return await self._threads.run(lambda: attempt_files.look(job_root), self._timeout_s)
+
+    async def metrics(self, job_root: str) -> MetricsSeen:
+        bound = min(_METRICS_TIMEOUT_S, self._timeout_s)
+        # The outer bound: all running attempts are looked at together, and wait for a thread.
+        return await asyncio.wait_for(self._watchers.run(lambda: attempt_files.metrics(job_root), bound), bound)
 
     async def forbid_start(self, job_root: str) -> None:
         await self._threads.run(lambda: attempt_files.forbid_start(job_root), self._timeout_s)

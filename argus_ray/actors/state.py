@@ -17,6 +17,7 @@ from argus_ray.core.actions import Action, Credential
 from argus_ray.core.errors import ArgusError, StaleWriter, Unavailable
 from argus_ray.core.lifecycle import Change
 from argus_ray.core.model import Task
+from argus_ray.core.retention import Chores
 from argus_ray.core.verl import gang_of
 from argus_ray.node import discovery, epoch
 from argus_ray.node.epoch import EpochUnknown, Superseded
@@ -84,6 +85,9 @@ class StateActor:
 
     def apply(self, changes: Sequence[Change]) -> list[bool]:
         return self._use(lambda service: service.apply(changes))
+
+    def chores(self) -> Chores:
+        return self._use(lambda service: service.chores())
 
     def ping(self) -> dict[str, Any]:
         """Raises Unavailable while the database is."""

@@ -133,6 +133,15 @@ class SubmitTask:
 
 
 @dataclass(frozen=True)
+class ResubmitTask:
+    """-> Submitted: a new task of the same owner with the same TaskSpec. TaskNotEnded; NothingToResume."""
+
+    task_id: str
+    resume: bool = False
+    idempotency_key: str | None = None
+
+
+@dataclass(frozen=True)
 class GetTask:
     """-> TaskView"""
 
@@ -194,6 +203,7 @@ Action = (
     | RevokeToken
     | RequireAdmin
     | SubmitTask
+    | ResubmitTask
     | GetTask
     | ListTasks
     | ExplainTask

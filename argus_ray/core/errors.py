@@ -98,6 +98,18 @@ class IdempotencyConflict(ArgusError):
     code = "idempotency_conflict"
 
 
+class TaskNotEnded(ArgusError):
+    """The task has not ended yet."""
+
+    code = "task_not_ended"
+
+
+class NothingToResume(ArgusError):
+    """The run has reached its end: with the same TaskSpec nothing is left to train."""
+
+    code = "nothing_to_resume"
+
+
 class QueueFull(ArgusError):
     """The queue has reached its limit; try again when tasks have ended."""
 

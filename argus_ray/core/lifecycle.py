@@ -81,7 +81,37 @@ class Note:
     submission_id: str | None = None
 
 
-Change = Hold | Admit | Advance | End | Note
+@dataclass(frozen=True)
+class Stall:
+    """The attempt runs and has made no step since then; without a time: it makes steps again. Its state stays. With
+    `stop_reason` it is to be stopped, and that is why its task will be FAILED."""
+
+    submission_id: str
+    since: float | None = None
+    why: str | None = None
+    stop_reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Looked:
+    """The slow pass over the disk was at this task's files. `sizes`: submission ids with bytes, where known."""
+
+    task_id: str
+    sizes: tuple[tuple[str, int], ...] = ()
+    #: Worth telling, such as what was removed.
+    message: str | None = None
+
+
+@dataclass(frozen=True)
+class Removed:
+    """The job roots of the task are in the trash, or `deleted` from there."""
+
+    task_id: str
+    deleted: bool
+    message: str | None
+
+
+Change = Hold | Admit | Advance | End | Note | Stall | Looked | Removed
 
 
 @dataclass(frozen=True)

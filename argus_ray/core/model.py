@@ -8,6 +8,16 @@ from enum import Enum
 from argus_ray.core.states import AttemptState, Outcome, TaskState
 
 
+class FilesAt(str, Enum):
+    """Where the job roots of a task are."""
+
+    JOB_ROOT = "JOB_ROOT"
+    #: On their way to the trash: nobody resumes from them any more.
+    LEAVING = "LEAVING"
+    TRASH = "TRASH"
+    DELETED = "DELETED"
+
+
 class UserState(str, Enum):
     ACTIVE = "ACTIVE"
     DISABLED = "DISABLED"
@@ -85,6 +95,13 @@ class Attempt:
     #: The resolved command and environment, so that a user can repeat the run by hand.
     command: tuple[str, ...] = ()
     env: tuple[tuple[str, str], ...] = ()
+    #: Since when it makes no step while it runs, and what is seen of the cause.
+    stalled_since: float | None = None
+    stalled_why: str | None = None
+    #: Why Argus is stopping it, for another reason than a cancel.
+    stop_reason: str | None = None
+    #: What its job root takes; None: not known.
+    disk_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -111,6 +128,11 @@ class Task:
     #: Attempts lost to infrastructure so far; compared with the budget.
     losses: int = 0
     attempts: tuple[Attempt, ...] = ()
+    #: The task that this one was made again from.
+    resubmitted_from: str | None = None
+    #: Job roots of other tasks, oldest first: an attempt may resume from a checkpoint there. None: nobody asked to.
+    resume_roots: tuple[str, ...] | None = None
+    files_at: FilesAt = FilesAt.JOB_ROOT
 
 
 @dataclass(frozen=True)

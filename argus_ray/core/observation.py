@@ -122,6 +122,8 @@ def judge(attempt: Attempt, job: JobSeen, files: FilesSeen, session: str) -> Ver
         return _judge_stopping(attempt, job)
     if job.status is JobStatus.UNKNOWN:
         return Wait()
+    if attempt.stop_reason is not None:
+        return _judge_stopped(attempt, attempt.stop_reason, job, files)
     if job.status is JobStatus.ABSENT:
         return _judge_absent(attempt, files, session)
     if job.status in (JobStatus.PENDING, JobStatus.RUNNING):
@@ -147,6 +149,17 @@ def _judge_stopping(attempt: Attempt, job: JobSeen) -> Verdict:
     if job.status in (JobStatus.PENDING, JobStatus.RUNNING):
         return Stop()
     return End(attempt.submission_id, Outcome.CANCELED, "canceled by the user", job.exit_code)
+
+
+def _judge_stopped(attempt: Attempt, why: str, job: JobSeen, files: FilesSeen) -> Verdict:
+    """Argus has stopped it. However it ends that is the reason, and never a loss that would start it again; only one
+    that comes to its good end before is one."""
+    if job.status in (JobStatus.PENDING, JobStatus.RUNNING):
+        return Stop()
+    code = job.exit_code if files.exit is None else files.exit.exit_code
+    if job.status is JobStatus.SUCCEEDED or (files.exit is not None and code == 0):
+        return End(attempt.submission_id, Outcome.SUCCEEDED, "", exit_code=0)
+    return End(attempt.submission_id, Outcome.APPLICATION, why, code)
 
 
 def _judge_absent(attempt: Attempt, files: FilesSeen, session: str) -> Verdict:

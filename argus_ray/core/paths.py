@@ -43,6 +43,12 @@ def job_root(shared_root: str, user_id: str, submission_id: str) -> str:
     return f"{shared_root}/users/{user_id}/jobs/{submission_id}"
 
 
+def trash(shared_root: str, user_id: str, submission_id: str) -> str:
+    """Where a job root lies between its life and its deletion."""
+    root = job_root(shared_root, user_id, submission_id)
+    return f"{root.removesuffix(f'/jobs/{submission_id}')}/trash/{submission_id}"
+
+
 def driver_log(job_root_path: str) -> str:
     return f"{job_root_path}/logs/driver.log"
 

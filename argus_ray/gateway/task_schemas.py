@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from argus_ray.core.actions import Explanation, QueueEntry, TaskView
 from argus_ray.core.metrics import Headline
-from argus_ray.core.model import Attempt, Event, Gang, Task
+from argus_ray.core.model import Attempt, Event, FilesAt, Gang, Task
 from argus_ray.core.scheduler import NodeShortfall
 from argus_ray.core.states import AttemptState, Outcome, TaskState
 from argus_ray.gateway.progress import Progress
@@ -18,6 +18,18 @@ from argus_ray.gateway.schemas import Time, rfc3339, time_or_none
 class SubmittedOut(BaseModel):
     task_id: str
     state: TaskState
+
+
+class Resubmission(BaseModel):
+    """The body of a resubmission; none is the same as `{}`."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    resume: bool = Field(default=False, description="Go on from the newest complete checkpoint of the old task")
+
+
+class ResubmittedOut(SubmittedOut):
+    resubmitted_from: str
 
 
 class GangOut(BaseModel):
@@ -85,6 +97,7 @@ class AttemptOut(BaseModel):
     created_at: Time
     started_at: Time | None
     ended_at: Time | None
+    disk_bytes: int | None = Field(description="What its job root takes; null: not measured yet, or too many files")
     #: What ran, so that a user can repeat it by hand.
     command: list[str]
     env: dict[str, str]
@@ -105,6 +118,7 @@ class AttemptOut(BaseModel):
             created_at=rfc3339(attempt.created_at),
             started_at=time_or_none(attempt.started_at),
             ended_at=time_or_none(attempt.ended_at),
+            disk_bytes=attempt.disk_bytes,
             command=list(attempt.command),
             env=dict(attempt.env),
         )
@@ -126,6 +140,10 @@ class TaskSummary(BaseModel):
     next_retry_at: Time | None
     gang: GangOut
     progress: ProgressOut | None
+    stalled_since: Time | None = Field(description="Since when it runs without a new step, if for too long")
+    stalled_why: str | None
+    files_at: FilesAt = Field(description="Where its job roots are; LEAVING: on their way to the trash")
+    resubmitted_from: str | None = Field(description="The task that this one was made again from")
 
     @classmethod
     def of(cls, task: Task, position: int | None, progress: Progress | None) -> TaskSummary:
@@ -142,6 +160,7 @@ class TaskOut(TaskSummary):
 
 
 def _summary(task: Task, position: int | None, progress: Progress | None) -> dict[str, object]:
+    stalled = _stalled(task)
     return {
         "task_id": task.task_id,
         "user_id": task.user_id,
@@ -156,7 +175,16 @@ def _summary(task: Task, position: int | None, progress: Progress | None) -> dic
         "next_retry_at": time_or_none(task.next_retry_at),
         "gang": GangOut.of(task.gang),
         "progress": ProgressOut.of(progress),
+        "stalled_since": time_or_none(stalled.stalled_since if stalled else None),
+        "stalled_why": stalled.stalled_why if stalled else None,
+        "files_at": task.files_at,
+        "resubmitted_from": task.resubmitted_from,
     }
+
+
+def _stalled(task: Task) -> Attempt | None:
+    running = (attempt for attempt in task.attempts if attempt.state is AttemptState.RUNNING)
+    return next((attempt for attempt in running if attempt.stalled_since is not None), None)
 
 
 class TasksOut(BaseModel):
@@ -234,6 +262,9 @@ def _why(found: Explanation) -> str:
     task = found.task
     because = f": {task.reason}" if task.reason else "."
     if not task.state.is_waiting:
+        stalled = _stalled(task)
+        if stalled is not None and stalled.stalled_since is not None:
+            because = f", without a new step since {rfc3339(stalled.stalled_since)}: {stalled.stalled_why}"
         return f"The task is {task.state.value}{because}"
     ahead = len(found.own_ahead) + found.others_ahead
     line = (

@@ -10,9 +10,22 @@ from dataclasses import replace
 from typing_extensions import assert_never
 
 from argus_ray.core import ids, paths
-from argus_ray.core.lifecycle import Admit, Advance, Aftermath, Change, End, Hold, Note, after_end
+from argus_ray.core.lifecycle import (
+    Admit,
+    Advance,
+    Aftermath,
+    Change,
+    End,
+    Hold,
+    Looked,
+    Note,
+    Removed,
+    Stall,
+    after_end,
+)
 from argus_ray.core.model import Attempt, Task
 from argus_ray.core.states import AttemptState, Cause, Outcome, TaskState, check_move
+from argus_ray.service import upkeep
 from argus_ray.service.turn import Turn
 from argus_ray.store import attempts, events, tasks
 
@@ -52,7 +65,7 @@ class Seen:
 
 def _task_id(change: Change) -> str | None:
     """None for a submission id that is none."""
-    if isinstance(change, (Hold, Admit, Note)):
+    if isinstance(change, (Hold, Admit, Note, Looked, Removed)):
         return change.task_id
     try:
         return ids.split_submission_id(change.submission_id)[0]
@@ -71,6 +84,12 @@ def apply(turn: Turn, task: Task, change: Change) -> bool:
             return _advance(turn, task, change)
         case End():
             return _end(turn, task, change)
+        case Stall():
+            return _stall(turn, task, change)
+        case Looked():
+            return upkeep.looked(turn, task, change)
+        case Removed():
+            return upkeep.removed(turn, task, change)
         case Note():
             events.add_remark(turn.db, task.task_id, turn.now, "note", change.message, change.submission_id)
             return True
@@ -149,6 +168,23 @@ def _advance(turn: Turn, task: Task, change: Advance) -> bool:
     where = f" on {change.node_ip}" if running and change.node_ip else ""
     message = f"attempt a{attempt.number:02d} {what}{where}"
     return _moved(tasks.move(turn.db, task, new, cause, message, attempt.submission_id))
+
+
+def _stall(turn: Turn, task: Task, change: Stall) -> bool:
+    attempt = _attempt(task, change.submission_id)
+    if attempt is None or not attempts.mark_stalled(turn.db, change):
+        return False
+    name = f"attempt a{attempt.number:02d}"
+    stopped = attempt.stop_reason is None and change.stop_reason is not None
+    if change.since is None and attempt.stalled_since is not None:
+        message = f"{name} makes steps again"
+    elif change.since is not None and (stopped or attempt.stalled_since is None):
+        message = f"{name} has made no new step for {turn.now - change.since:.0f} s: {change.why}"
+        message += "; it is being stopped" if stopped else ""
+    else:
+        return True
+    events.add_remark(turn.db, task.task_id, turn.now, "attempt", message, attempt.submission_id)
+    return True
 
 
 def _end(turn: Turn, task: Task, change: End) -> bool:

@@ -16,12 +16,13 @@ from typing_extensions import assert_never
 
 from argus_ray.config import Settings
 from argus_ray.core import actions
-from argus_ray.core.actions import Action, Credential, Principal, Result, SubmitTask
+from argus_ray.core.actions import Action, Credential, Principal, ResubmitTask, Result, SubmitTask
 from argus_ray.core.errors import ArgusError, InvalidRequest, Unavailable
 from argus_ray.core.lifecycle import Change
 from argus_ray.core.model import Gang, Task
+from argus_ray.core.retention import Chores
 from argus_ray.core.taskspec import TaskSpec
-from argus_ray.service import access, accounts, scheduling, submission, tasks
+from argus_ray.service import access, accounts, scheduling, submission, tasks, upkeep
 from argus_ray.service.scheduling import Seen
 from argus_ray.service.turn import Ports, Specs, Turn
 from argus_ray.store import Store, line, tokens
@@ -108,6 +109,11 @@ class Service:
             seen = Seen(db, changes)
             return [self._apply_one(turn, seen, change) for change in changes]
 
+    def chores(self) -> Chores:
+        """What a pass over the disk may do now. What leaves is marked, so that nobody resumes from it any more."""
+        with self._store.transaction() as db:
+            return upkeep.chores(self._turn(db))
+
     def ping(self) -> dict[str, Any]:
         """Raises what a write would raise. `epoch`, and `tasks`: counts by state."""
         with self._store.transaction() as db:
@@ -126,26 +132,26 @@ class Service:
         """Parse the bodies of callers that may submit, outside of the transaction that will accept them:
         links are followed on the shared filesystem, which may take its time."""
         specs = Specs(self._ports)
-        submits = [(who, action) for who, action in calls if isinstance(action, SubmitTask)]
+        submits = [(who, action) for who, action in calls if isinstance(action, (SubmitTask, ResubmitTask))]
         if not submits:
             return specs
         try:
             with self._store.transaction() as db:
                 turn = self._turn(db)
-                wanted = [action.spec_yaml for who, action in submits if self._may_submit(turn, who, action)]
+                wanted = [self._new_spec(turn, who, action) for who, action in submits]
         except ArgusError:
             return specs  # The transaction that comes meets the same trouble and answers for it.
-        for text in wanted:
+        for text in filter(None, wanted):
             # Whoever needs this spec meets the same error again, and it is reported there.
             with suppress(Exception):
                 specs.read(text)
         return specs
 
-    def _may_submit(self, turn: Turn, who: Credential, action: SubmitTask) -> bool:
+    def _new_spec(self, turn: Turn, who: Credential, action: SubmitTask | ResubmitTask) -> str | None:
         try:
-            return submission.is_new(turn, access.authenticate(turn, who), action)
+            return submission.new_spec(turn, access.authenticate(turn, who), action)
         except (ArgusError, UnicodeError):
-            return False
+            return None
 
     def _answer(self, turn: Turn, call: Call) -> Result | ArgusError:
         who, action = call
@@ -168,6 +174,8 @@ class Service:
                 return principal
             case actions.SubmitTask():
                 return submission.submit(turn, principal, action)
+            case actions.ResubmitTask():
+                return submission.resubmit(turn, principal, action)
             case actions.GetTask():
                 return tasks.get(turn, principal, action.task_id)
             case actions.ListTasks():

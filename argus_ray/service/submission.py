@@ -1,36 +1,48 @@
-"""Accepting a task."""
+"""Accepting a task, new or made again from one that has ended."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 from argus_ray.core import ids
-from argus_ray.core.actions import Principal, SubmitTask, Submitted
+from argus_ray.core.actions import Principal, ResubmitTask, SubmitTask, Submitted
 from argus_ray.core.errors import (
     ArgusError,
     FieldError,
     IdempotencyConflict,
     InvalidRequest,
+    NothingToResume,
     QueueFull,
+    TaskNotEnded,
     Unavailable,
 )
-from argus_ray.core.model import Task
+from argus_ray.core.model import FilesAt, Task
 from argus_ray.core.states import TaskState
+from argus_ray.service import access
 from argus_ray.service.turn import Turn
-from argus_ray.store import line, tasks
+from argus_ray.store import events, line, tasks
 
 _KEY = re.compile(r"[\x20-\x7e]{1,255}")
 #: Two random bytes a second, user and workload: even with 50,000 ids of 65,536 taken, this many tries miss
 #: once in 10^16.
 _ID_TRIES = 136
+#: Each is looked into when an attempt resumes; a chain of resubmissions has no end.
+_MAX_RESUME_ROOTS = 200
 
 
-def is_new(turn: Turn, principal: Principal, action: SubmitTask) -> bool:
-    """Whether the body of this call will have to be parsed. Raises nothing."""
-    if principal.user_id is None:
-        return False
+def new_spec(turn: Turn, principal: Principal, action: SubmitTask | ResubmitTask) -> str | None:
+    """The TaskSpec that this call will have to be parsed for; None for a replay and for one that is refused anyway.
+    Raises ArgusError."""
     key = action.idempotency_key
-    return key is None or (_KEY.fullmatch(key) is not None and tasks.by_key(turn.db, principal.user_id, key) is None)
+    if isinstance(action, ResubmitTask):
+        old = access.visible_task(turn, principal, action.task_id)
+        owner, text = old.user_id, old.spec_yaml
+    elif principal.user_id is None:
+        return None
+    else:
+        owner, text = principal.user_id, action.spec_yaml
+    return text if key is None or (_KEY.fullmatch(key) and tasks.by_key(turn.db, owner, key) is None) else None
 
 
 def submit(turn: Turn, principal: Principal, action: SubmitTask) -> Submitted:
@@ -41,47 +53,112 @@ def submit(turn: Turn, principal: Principal, action: SubmitTask) -> Submitted:
     """
     if principal.user_id is None:
         raise InvalidRequest("the admin token owns no tasks: submit with the token of a user")
-    key = action.idempotency_key
-    if key is not None:
-        if not _KEY.fullmatch(key):
-            raise InvalidRequest(
-                "the Idempotency-Key is not valid",
-                [FieldError("Idempotency-Key", "1 to 255 printable ASCII characters")],
-            )
-        first = tasks.by_key(turn.db, principal.user_id, key)
-        if first is not None:
-            if first.spec_yaml != action.spec_yaml:
-                raise IdempotencyConflict
-            return Submitted(first, created=False)
-    spec = turn.specs.read(action.spec_yaml)
+    first = _first_of_key(turn, principal.user_id, action.idempotency_key)
+    if first is not None:
+        if first.spec_yaml != action.spec_yaml or first.resubmitted_from is not None:
+            raise IdempotencyConflict
+        return Submitted(first, created=False)
+    return _accept(turn, principal.user_id, action.spec_yaml, action.idempotency_key)
+
+
+def resubmit(turn: Turn, principal: Principal, action: ResubmitTask) -> Submitted:
+    """As `submit`, with the owner and the TaskSpec of a task that has ended. An admin does it in the owner's name, so
+    the Idempotency-Key is one of the owner's."""
+    old = access.visible_task(turn, principal, action.task_id)
+    first = _first_of_key(turn, old.user_id, action.idempotency_key)
+    if first is not None:
+        if first.resubmitted_from != old.task_id or (first.resume_roots is not None) != action.resume:
+            raise IdempotencyConflict
+        return Submitted(first, created=False)
+    if not old.state.is_final:
+        raise TaskNotEnded(f"the task is {old.state.value}: cancel it, or wait for its end")
+    if action.resume and old.state is TaskState.SUCCEEDED:
+        raise NothingToResume(
+            "the task has SUCCEEDED, and with the same TaskSpec nothing is left to train: resubmit it without resume "
+            "to run it anew, or submit a TaskSpec with more steps"
+        )
+    origin = _Origin(old.task_id, _roots_to_resume_from(turn, old) if action.resume else None)
+    submitted = _accept(turn, old.user_id, old.spec_yaml, action.idempotency_key, origin)
+    by = "" if principal.user_id == old.user_id else " by an admin"
+    events.add_remark(turn.db, old.task_id, turn.now, "note", f"resubmitted{by} as {submitted.task.task_id}")
+    return submitted
+
+
+def _roots_to_resume_from(turn: Turn, old: Task) -> tuple[str, ...]:
+    """Those of the tasks that it was to resume from too: it may have ended before it saved anything itself. Without
+    those that leave for the trash."""
+    earlier = {root: _task_of(root) for root in old.resume_roots or ()}
+    found = tasks.by_ids(turn.db, sorted(set(earlier.values())))
+    roots = [root for root, name in earlier.items() if name in found and found[name].files_at is FilesAt.JOB_ROOT]
+    if old.files_at is FilesAt.JOB_ROOT:
+        roots += [attempt.job_root for attempt in old.attempts]
+    return tuple(roots[-_MAX_RESUME_ROOTS:])
+
+
+def _task_of(job_root: str) -> str:
+    return ids.split_submission_id(job_root.rsplit("/", 1)[-1])[0]
+
+
+def _first_of_key(turn: Turn, user_id: str, key: str | None) -> Task | None:
+    if key is None:
+        return None
+    if not _KEY.fullmatch(key):
+        raise InvalidRequest(
+            "the Idempotency-Key is not valid",
+            [FieldError("Idempotency-Key", "1 to 255 printable ASCII characters")],
+        )
+    return tasks.by_key(turn.db, user_id, key)
+
+
+@dataclass(frozen=True)
+class _Origin:
+    """Of a task that is made again from another one."""
+
+    task_id: str
+    resume_roots: tuple[str, ...] | None
+
+    def words(self) -> str:
+        resumes = "" if self.resume_roots is None else ", to resume from its newest checkpoint"
+        return f"; resubmitted from {self.task_id}{resumes}"
+
+
+def _accept(turn: Turn, user_id: str, spec_yaml: str, key: str | None, origin: _Origin | None = None) -> Submitted:
+    spec = turn.specs.read(spec_yaml)
     if isinstance(spec, ArgusError):
         raise spec
-    _check_limits(turn, principal.user_id)
+    _check_limits(turn, user_id)
     gang = turn.ports.gang_of(spec)
+    message = f"accepted: {spec.workload} on {gang.nnodes} x {gang.gpus_per_node} GPUs"
+    if origin is not None:
+        message += origin.words()
     for _ in range(_ID_TRIES):
-        task_id = ids.task_id(principal.user_id, spec.workload, turn.now, turn.ports.entropy(2))
+        task_id = ids.task_id(user_id, spec.workload, turn.now, turn.ports.entropy(2))
         seq = tasks.add(
             turn.db,
             task_id=task_id,
-            user_id=principal.user_id,
+            user_id=user_id,
             workload=spec.workload,
             gang=gang,
-            spec_yaml=action.spec_yaml,
+            spec_yaml=spec_yaml,
             idempotency_key=key,
             now=turn.now,
-            message=f"accepted: {spec.workload} on {gang.nnodes} x {gang.gpus_per_node} GPUs",
+            message=message,
+            resubmitted_from=origin.task_id if origin else None,
+            resume_roots=origin.resume_roots if origin else None,
         )
         if seq is not None:
             task = Task(
                 task_id=task_id,
-                user_id=principal.user_id,
+                user_id=user_id,
                 seq=seq,
                 workload=spec.workload,
                 state=TaskState.QUEUED,
                 gang=gang,
-                spec_yaml=action.spec_yaml,
+                spec_yaml=spec_yaml,
                 created_at=turn.now,
                 updated_at=turn.now,
+                resubmitted_from=origin.task_id if origin else None,
+                resume_roots=origin.resume_roots if origin else None,
             )
             return Submitted(task, created=True)
     raise Unavailable("too many tasks of this user in one second: no free task id was found; try again")

@@ -7,7 +7,7 @@ import json
 import sqlite3
 from collections.abc import Iterable
 
-from argus_ray.core.lifecycle import Advance, End
+from argus_ray.core.lifecycle import Advance, End, Stall
 from argus_ray.core.model import Attempt
 from argus_ray.core.states import AttemptState, Outcome
 
@@ -32,7 +32,9 @@ def add(db: sqlite3.Connection, attempt: Attempt) -> None:
 def of_tasks(db: sqlite3.Connection, task_ids: Iterable[str]) -> dict[str, tuple[Attempt, ...]]:
     """All attempts of these tasks in one statement, by task id; the first attempt first."""
     rows = db.execute(
-        "SELECT attempts.* FROM json_each(?) AS wanted CROSS JOIN attempts ON attempts.task_id = wanted.value"
+        "SELECT attempts.*, disk_use.bytes AS disk_bytes"
+        " FROM json_each(?) AS wanted CROSS JOIN attempts ON attempts.task_id = wanted.value"
+        " LEFT JOIN disk_use USING (submission_id)"
         " ORDER BY attempts.task_id, attempts.number",
         (json.dumps(list(task_ids)),),
     )
@@ -65,6 +67,16 @@ def advance(
             facts.submission_id,
             old.value,
         ),
+    )
+    return cursor.rowcount == 1
+
+
+def mark_stalled(db: sqlite3.Connection, facts: Stall) -> bool:
+    """False: the attempt does not run."""
+    cursor = db.execute(
+        "UPDATE attempts SET stalled_since = ?, stalled_why = ?, stop_reason = coalesce(stop_reason, ?)"
+        " WHERE submission_id = ? AND state = 'RUNNING'",
+        (facts.since, facts.why, facts.stop_reason, facts.submission_id),
     )
     return cursor.rowcount == 1
 
@@ -107,4 +119,8 @@ def _attempt(row: sqlite3.Row) -> Attempt:
         reason=row["reason"],
         command=tuple(json.loads(row["command"])),
         env=tuple((name, value) for name, value in json.loads(row["env"])),
+        stalled_since=row["stalled_since"],
+        stalled_why=row["stalled_why"],
+        stop_reason=row["stop_reason"],
+        disk_bytes=row["disk_bytes"],
     )

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from argus_ray.core.model import Gang, Task
+from argus_ray.core.model import FilesAt, Gang, Task
 from argus_ray.core.states import Cause, TaskState
 from argus_ray.store import attempts, events
 
@@ -23,13 +23,15 @@ def add(
     idempotency_key: str | None,
     now: float,
     message: str,
+    resubmitted_from: str | None = None,
+    resume_roots: Sequence[str] | None = None,
 ) -> int | None:
     """A new task at the end of the line, with its first event: its `seq`. None: this task id is taken, and
     nothing was changed."""
     cursor = db.execute(
         "INSERT INTO tasks (task_id, user_id, workload, state, nnodes, gpus_per_node, cpus_per_node,"
-        " extra_cpus, spec_yaml, idempotency_key, created_at, updated_at)"
-        " VALUES (?, ?, ?, 'QUEUED', ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (task_id) DO NOTHING",
+        " extra_cpus, spec_yaml, idempotency_key, created_at, updated_at, resubmitted_from, resume_roots)"
+        " VALUES (?, ?, ?, 'QUEUED', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (task_id) DO NOTHING",
         (
             task_id,
             user_id,
@@ -42,6 +44,8 @@ def add(
             idempotency_key,
             now,
             now,
+            resubmitted_from,
+            None if resume_roots is None else json.dumps(list(resume_roots)),
         ),
     )
     if cursor.rowcount != 1:
@@ -132,6 +136,9 @@ def with_attempts(db: sqlite3.Connection, rows: list[sqlite3.Row]) -> tuple[Task
             ended_at=row["ended_at"],
             losses=row["losses"],
             attempts=tried.get(row["task_id"], ()),
+            resubmitted_from=row["resubmitted_from"],
+            files_at=FilesAt(row["files_at"]),
+            resume_roots=None if row["resume_roots"] is None else tuple(json.loads(row["resume_roots"])),
         )
         for row in rows
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from argus_ray.core.lifecycle import Advance, End
@@ -204,3 +206,35 @@ def test_a_canceled_attempt_that_is_over_is_canceled(status: JobStatus) -> None:
 
 def test_a_job_that_an_operator_stopped_is_canceled() -> None:
     assert outcome(judge(attempt(RUNNING), JobSeen(JobStatus.STOPPED), FilesSeen(), "s1")) is Outcome.CANCELED
+
+
+@pytest.mark.parametrize(
+    ("job", "files", "expected"),
+    [
+        (JobSeen(JobStatus.UNKNOWN), FilesSeen(), Wait()),
+        (JobSeen(JobStatus.PENDING), FilesSeen(), Stop()),
+        (JobSeen(JobStatus.RUNNING), FilesSeen(), Stop()),
+        (JobSeen(JobStatus.STOPPED, exit_code=143), FilesSeen(), (Outcome.APPLICATION, 143)),
+        (failed(FailureKind.DRIVER, 143), FilesSeen(True, ExitRecord(143, 15)), (Outcome.APPLICATION, 143)),
+        (failed(FailureKind.SUPERVISOR, None), FilesSeen(True), (Outcome.APPLICATION, None)),
+        (JobSeen(JobStatus.ABSENT), FilesSeen(True), (Outcome.APPLICATION, None)),
+        (JobSeen(JobStatus.ABSENT), FilesSeen(True, log_tail=INSUFFICIENT), (Outcome.APPLICATION, None)),
+        # It came to its good end before the stop reached it.
+        (JobSeen(JobStatus.SUCCEEDED), FilesSeen(), (Outcome.SUCCEEDED, 0)),
+        (JobSeen(JobStatus.ABSENT), FilesSeen(True, ExitRecord(0)), (Outcome.SUCCEEDED, 0)),
+    ],
+)
+def test_what_argus_stops_itself_is_never_a_loss(job: JobSeen, files: FilesSeen, expected: object) -> None:
+    stopped = replace(attempt(RUNNING), stop_reason="no new step for 600 s")
+    verdict = judge(stopped, job, files, "s2")
+    if isinstance(verdict, End):
+        assert (verdict.outcome, verdict.exit_code) == expected
+        assert verdict.reason == ("" if verdict.outcome is Outcome.SUCCEEDED else "no new step for 600 s")
+    else:
+        assert verdict == expected
+
+
+def test_a_cancel_outweighs_a_stop() -> None:
+    stopped = replace(attempt(STOPPING), stop_reason="no new step for 600 s")
+    verdict = judge(stopped, JobSeen(JobStatus.STOPPED), FilesSeen(), "s1")
+    assert outcome(verdict) is Outcome.CANCELED

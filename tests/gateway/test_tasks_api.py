@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from gateway_world import ADMIN, YAML, Api, TestClient
 
-from argus_ray.core.lifecycle import Hold
+from argus_ray.core.lifecycle import Hold, Looked, Stall
 from argus_ray.core.states import Outcome
 
 
@@ -31,6 +31,33 @@ def test_submit_answers_with_the_queued_task(api: Api) -> None:
     text = api.client.get(f"/api/v2/tasks/{task_id}/spec", headers=alice)
     assert text.content == spec.encode()
     assert text.headers["content-type"] == "text/yaml; charset=utf-8"
+
+
+def test_a_task_that_makes_no_steps_says_so(api: Api) -> None:
+    alice = api.user("alice")
+    task_id = api.submit(alice)
+    change = api.run(task_id)
+    seen = api.get(f"/api/v2/tasks/{task_id}", alice)
+    assert (seen["stalled_since"], seen["stalled_why"]) == (None, None)
+    api.apply(Stall(change.submission_id, api.world.clock.now - 1800, "its metrics file has not grown"))
+    for seen in (api.get(f"/api/v2/tasks/{task_id}", alice), api.get("/api/v2/tasks", alice)["tasks"][0]):
+        assert (seen["state"], seen["stalled_since"]) == ("RUNNING", "2027-01-15T07:30:00.000Z")
+        assert seen["stalled_why"] == "its metrics file has not grown"
+    summary = api.get(f"/api/v2/tasks/{task_id}/explain", alice)["summary"]
+    assert summary.endswith("without a new step since 2027-01-15T07:30:00.000Z: its metrics file has not grown")
+    api.end(change)
+    seen = api.get(f"/api/v2/tasks/{task_id}", alice)
+    assert (seen["state"], seen["stalled_since"], seen["stalled_why"]) == ("SUCCEEDED", None, None)
+
+
+def test_a_task_says_what_it_takes_on_the_disk(api: Api) -> None:
+    alice = api.user("alice")
+    task_id = api.submit(alice)
+    change = api.run(task_id)
+    seen = api.get(f"/api/v2/tasks/{task_id}", alice)
+    assert (seen["files_at"], seen["attempts"][0]["disk_bytes"]) == ("JOB_ROOT", None)
+    api.apply(Looked(task_id, ((change.submission_id, 12345),)))
+    assert api.get(f"/api/v2/tasks/{task_id}", alice)["attempts"][0]["disk_bytes"] == 12345
 
 
 def test_idempotency_key_returns_the_first_task_also_after_a_restart(api: Api) -> None:

@@ -12,7 +12,7 @@ from sanity import checked_service
 
 from argus_ray.core import actions
 from argus_ray.core.errors import StaleWriter
-from argus_ray.core.lifecycle import Admit, Advance, Change, End, Hold, Note
+from argus_ray.core.lifecycle import Admit, Advance, Change, End, Hold, Note, Stall
 from argus_ray.core.model import Event, Task
 from argus_ray.core.states import AttemptState, Outcome, TaskState
 
@@ -323,3 +323,37 @@ def test_events_are_told_to_the_owner(world: World, task: Task) -> None:
     told = world.service.handle(who, actions.TaskEvents(task.task_id))
     assert isinstance(told, tuple)
     assert [event.message for event in told if isinstance(event, Event)] == ["accepted: sft on 1 x 4 GPUs"]
+
+
+def test_a_stall_is_told_once_and_its_end_once(world: World, task: Task) -> None:
+    name = admit(world, task)
+    stall = Stall(name, world.clock.now - 600, "why")
+    assert world.service.apply([stall]) == [False], "it does not run yet"
+    assert world.service.apply([Advance(name, running=True)]) == [True]
+    before = events(world, task)
+    assert world.service.apply([stall, stall, replace(stall, why="another")]) == [True] * 3
+    (attempt,) = world.task(task.task_id).attempts
+    assert (attempt.state, attempt.stalled_since, attempt.stalled_why) == (AttemptState.RUNNING, stall.since, "another")
+    assert world.service.apply([Stall(name), Stall(name)]) == [True] * 2
+    (attempt,) = world.task(task.task_id).attempts
+    assert (attempt.stalled_since, attempt.stalled_why) == (None, None)
+    assert events(world, task)[len(before) :] == [
+        ("attempt", "attempt a01 has made no new step for 600 s: why"),
+        ("attempt", "attempt a01 makes steps again"),
+    ]
+    assert world.task(task.task_id).state is TaskState.RUNNING
+
+
+def test_a_stall_that_is_stopped_keeps_its_reason(world: World, task: Task) -> None:
+    name = admit(world, task)
+    assert world.service.apply([Advance(name, running=True)]) == [True]
+    stop = Stall(name, world.clock.now - 600, "why", "no new step for 600 s: why")
+    assert world.service.apply([stop, replace(stop, stop_reason="later")]) == [True] * 2
+    assert events(world, task)[-1][1] == "attempt a01 has made no new step for 600 s: why; it is being stopped"
+    assert world.service.apply([Stall(name)]) == [True]
+    (attempt,) = world.task(task.task_id).attempts
+    assert attempt.stop_reason == "no new step for 600 s: why"
+    assert world.service.apply([End(name, Outcome.APPLICATION, attempt.stop_reason)]) == [True]
+    failed = world.task(task.task_id)
+    assert (failed.state, failed.reason, failed.losses) == (TaskState.FAILED, stop.stop_reason, 0)
+    assert world.service.apply([stop]) == [False]

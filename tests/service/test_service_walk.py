@@ -16,7 +16,7 @@ from sanity import sanity_check
 from argus_ray.core import actions, ids, paths
 from argus_ray.core.actions import Action, Credential, Submitted
 from argus_ray.core.errors import ArgusError
-from argus_ray.core.lifecycle import Admit, Advance, Change, End, Hold, Note
+from argus_ray.core.lifecycle import Admit, Advance, Change, End, Hold, Looked, Note, Removed, Stall
 from argus_ray.core.states import Outcome, TaskState
 
 INDEX = st.integers(0, 7)
@@ -30,6 +30,7 @@ class Walk(RuleBasedStateMachine):
         options = {
             "scheduling": {"max_losses": 1},
             "limits": {"waiting_tasks": 6, "waiting_tasks_per_user": 4},
+            "retention": {"trash_after_days": 0.005, "delete_after_days": 0.005},
         }
         self.world: World = make_service(self.place, settings=options)
         self.users = [self.world.user("alice"), self.world.user("bob")]
@@ -44,7 +45,9 @@ class Walk(RuleBasedStateMachine):
             if isinstance(answer, Submitted) and answer.created:
                 self.tasks.append(answer.task.task_id)
             if isinstance(answer, ArgusError):
-                assert answer.code in ("queue_full", "task_not_found", "idempotency_conflict")
+                assert answer.code in (
+                    "queue_full", "task_not_found", "idempotency_conflict", "task_not_ended", "nothing_to_resume",
+                )  # fmt: skip
 
     @rule(user=st.integers(0, 1), keys=st.lists(st.sampled_from([None, "a", "b"]), min_size=1, max_size=3))
     def submit(self, user: int, keys: list[str | None]) -> None:
@@ -53,6 +56,11 @@ class Walk(RuleBasedStateMachine):
     @rule(user=st.integers(0, 2), index=INDEX)
     def cancel(self, user: int, index: int) -> None:
         self.call([*self.users, ADMIN][user], actions.CancelTask(self.name(index)))
+
+    @rule(user=st.integers(0, 2), index=INDEX, resume=st.booleans(), key=st.sampled_from([None, "a", "b"]))
+    def resubmit(self, user: int, index: int, resume: bool, key: str | None) -> None:
+        who = [*self.users, ADMIN][user]
+        self.call(who, *[actions.ResubmitTask(self.name(index), resume, key)] * 2)
 
     @rule(data=st.data())
     def apply(self, data: st.DataObject) -> None:
@@ -63,7 +71,9 @@ class Walk(RuleBasedStateMachine):
         name = self.name(data.draw(INDEX))
         number = data.draw(NUMBER)
         attempt = ids.submission_id(name, number)
-        kind = data.draw(st.sampled_from(["hold", "admit", "admit", "advance", "end", "note"]))
+        kind = data.draw(
+            st.sampled_from(["hold", "admit", "admit", "advance", "end", "note", "stall", "looked", "removed"])
+        )
         if kind == "hold":
             return Hold(name, data.draw(st.sampled_from(["x", "y"])), None, data.draw(st.sampled_from([None, 1.0])))
         if kind == "admit":
@@ -77,7 +87,22 @@ class Walk(RuleBasedStateMachine):
             return Advance(attempt, data.draw(st.booleans()), session=data.draw(st.sampled_from([None, "s"])))
         if kind == "end":
             return End(attempt, data.draw(st.sampled_from(list(Outcome))), data.draw(st.sampled_from(["", "why"])), 1)
+        if kind == "stall":
+            since = data.draw(st.sampled_from([None, 1.0]))
+            stop_reason = data.draw(st.sampled_from([None, "stopped"]))
+            return Stall(attempt, since, None if since is None else "why", stop_reason)
+        if kind == "looked":
+            return Looked(name, ((attempt, data.draw(st.integers(0, 9))),), data.draw(st.sampled_from([None, "gone"])))
+        if kind == "removed":
+            return Removed(name, data.draw(st.booleans()), data.draw(st.sampled_from([None, "gone"])))
         return Note(name, "a note")
+
+    @rule()
+    def keep_house(self) -> None:
+        found = self.world.service.chores()
+        assert all(task.state.is_final for task in (*found.trash, *found.delete))
+        needed = {root for task in self.world.service.waiting() for root in task.resume_roots or ()}
+        assert not needed & {attempt.job_root for task in found.trash for attempt in task.attempts}
 
     @rule(seconds=st.integers(-10, 1000))
     def time_passes(self, seconds: int) -> None:

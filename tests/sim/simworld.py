@@ -20,6 +20,7 @@ from argus_ray.core.lifecycle import Change
 from argus_ray.core.model import Attempt, ClusterView, Gang, NodeView, Task
 from argus_ray.core.observation import ExitRecord, FailureKind, FilesSeen, JobSeen, JobStatus
 from argus_ray.core.scheduler import Policy
+from argus_ray.core.stall import MetricsSeen
 from argus_ray.dispatch import Dispatcher, Prepared
 
 
@@ -58,6 +59,8 @@ class SimRay:
     markers: set[str] = field(default_factory=set)
     #: The step of the newest checkpoint: job root -> step.
     saved: dict[str, int] = field(default_factory=dict)
+    #: The metrics file: job root -> what is seen of it.
+    metrics: dict[str, MetricsSeen] = field(default_factory=dict)
     #: Probability that a call fails before, and after, it had its effect.
     flakiness: float = 0.0
     violations: list[str] = field(default_factory=list)
@@ -99,7 +102,8 @@ class SimRay:
 
     async def find_checkpoint(self, task: Task) -> Checkpoint | None:
         self._maybe_fail()
-        roots = [attempt.job_root for attempt in task.attempts if attempt.job_root in self.saved]
+        known = [*(task.resume_roots or ()), *(attempt.job_root for attempt in task.attempts)]
+        roots = [root for root in known if root in self.saved]
         if not roots:
             return None
         root = max(roots, key=lambda each: self.saved[each])
@@ -240,6 +244,10 @@ class SimFiles:
     async def look(self, job_root: str) -> FilesSeen:
         return await self.ray.files(job_root)
 
+    async def metrics(self, job_root: str) -> MetricsSeen:
+        self.ray._maybe_fail()
+        return self.ray.metrics.get(job_root, MetricsSeen())
+
     async def forbid_start(self, job_root: str) -> None:
         await self.ray.forbid_start(job_root)
 
@@ -256,6 +264,7 @@ def make_dispatcher(world: World, ray: SimRay, rng: random.Random, crashiness: f
         policy=Policy(max_overtake_s=600, retry_interval_s=60),
         clock=world.clock,
         tick_s=5,
+        stall_policy=world.settings.scheduling.stall_policy(),
     )
 
 

@@ -380,6 +380,70 @@ def test_a_hang_of_the_disk_is_waited_for_once_a_pass(world: World) -> None:
     assert {world.task(task.task_id).state for task in tasks} == {TaskState.PENDING_RESOURCES}
 
 
+def failed(world: World, ray: SimRay, task: Task, saved: int | None = None) -> None:
+    """The program of the task's live attempt fails, after it has saved a checkpoint."""
+    attempt = world.task(task.task_id).attempts[-1]
+    if saved is not None:
+        ray.saved[attempt.job_root] = saved
+    ray.started[attempt.job_root] = 1
+    ray._finish(attempt.submission_id, JobStatus.FAILED, 1)
+    tick(world, ray)
+    assert world.task(task.task_id).state is TaskState.FAILED
+
+
+def resubmit(world: World, who: Credential, task: Task, resume: bool = True) -> Task:
+    answer = world.service.handle(who, actions.ResubmitTask(task.task_id, resume))
+    assert isinstance(answer, actions.Submitted)
+    return answer.task
+
+
+def test_a_resubmitted_task_resumes_from_the_newest_checkpoint_of_the_old_one(world: World) -> None:
+    ada = world.user("ada")
+    old, ray = world.submit(ada), sim()
+    tick(world, ray)
+    failed(world, ray, old, saved=70)
+    (first,) = world.task(old.task_id).attempts
+    folder = f"{first.job_root}/checkpoints/global_step_70"
+    new = resubmit(world, ada, old)
+    tick(world, ray)
+    assert remarks(world, ada, new) == [f"a01 resumes from step 70 of {old.task_id}--a01"]
+    # What it saves itself is newer; what it loses before that is resumed from the old task's.
+    lost(world, ray, new)
+    tick(world, ray)
+    lost(world, ray, new, saved=80)
+    tick(world, ray)
+    own = world.task(new.task_id).attempts
+    newer = f"{own[1].job_root}/checkpoints/global_step_80"
+    assert [attempt.command[2:] for attempt in own] == [(folder,), (folder,), (newer,)]
+    assert remarks(world, ada, new)[2] == "a03 resumes from step 80 of a02"
+    failed(world, ray, new)
+    newest = resubmit(world, ada, new)
+    tick(world, ray)
+    assert world.task(newest.task_id).attempts[0].command[2:] == (newer,)
+    failed(world, ray, newest)
+    anew = resubmit(world, ada, newest, resume=False)
+    tick(world, ray)
+    assert world.task(anew.task_id).attempts[0].command[2:] == ()
+    assert remarks(world, ada, anew) == [], "nobody asked for it"
+
+
+def test_a_resume_whose_checkpoint_is_gone_starts_from_the_beginning_and_says_so(world: World) -> None:
+    ada = world.user("ada")
+    old, ray = world.submit(ada), sim()
+    tick(world, ray)
+    failed(world, ray, old, saved=70)
+    new = resubmit(world, ada, old)
+    ray.saved.clear()
+    tick(world, ray)
+    assert world.task(new.task_id).attempts[0].command[2:] == ()
+    lost(world, ray, new)
+    tick(world, ray)
+    assert remarks(world, ada, new) == [
+        f"a01 starts from the beginning: no complete checkpoint of the task {old.task_id} is there",
+        f"a02 starts from the beginning: no complete checkpoint of the task {old.task_id} and a01 is there",
+    ]
+
+
 def test_checkpoints_are_looked_for_only_when_a_lost_task_may_start(world: World) -> None:
     ada = world.user("ada")
     task, ray = world.submit(ada), sim({"n1": 4})
@@ -414,7 +478,8 @@ def test_random_histories(tmp_path: Path, seed: int) -> None:
     """Submissions, cancels, crashes, silence, lost nodes and lost sessions in random order; then calm. Every task
     ends, none runs twice at once, none starts after its cancel, and every gang finds its room."""
     rng = random.Random(seed)
-    world = make_service(tmp_path.resolve(), settings={"scheduling": {"max_losses": 1000}})
+    scheduling = {"max_losses": 1000, "stall_after_s": 500, "stop_stalled": seed % 2 == 1}
+    world = make_service(tmp_path.resolve(), settings={"scheduling": scheduling})
     users = [world.user("ada"), world.user("bob")]
     ray = sim(seed=seed)
     canceled: dict[str, int] = {}
@@ -441,10 +506,17 @@ def _check_resumed(world: World, ray: SimRay) -> None:
         names = [row[0] for row in db.execute("SELECT task_id FROM tasks").fetchall()]
     attempts = {name: world.task(name).attempts for name in names}
     for attempt in itertools.chain(*attempts.values()):
-        earlier = [a.job_root for a in attempts[attempt.task_id] if a.number < attempt.number]
+        earlier = [*(world.task(attempt.task_id).resume_roots or ())]
+        earlier += [a.job_root for a in attempts[attempt.task_id] if a.number < attempt.number]
         steps = [ray.saved[root] for root in earlier if root in ray.saved]
         resumed = [int(word.rsplit("_", 1)[1]) for word in attempt.command[2:]]
         assert resumed == ([max(steps)] if steps else []), attempt.submission_id
+
+
+def _resubmit_one(world: World, users: list[Credential], task_id: str, resume: bool) -> None:
+    for who in users:
+        with contextlib.suppress(ArgusError):
+            world.service.handle(who, actions.ResubmitTask(task_id, resume))
 
 
 def _racing(task: Task) -> int:
@@ -459,7 +531,12 @@ def _one_thing_happens(
     if what < 0.2:
         nnodes, gpus = rng.choice(SHAPES)
         world.submit(rng.choice(users), nnodes=nnodes, n_gpus_per_node=gpus)
-    elif what < 0.25:
+    elif what < 0.22:
+        with world.store.transaction() as db:
+            ended = [row[0] for row in db.execute("SELECT task_id FROM tasks WHERE ended_at IS NOT NULL ORDER BY seq")]
+        if ended:
+            _resubmit_one(world, users, rng.choice(ended), resume=rng.random() < 0.7)
+    elif what < 0.27:
         alive = [task for task in (*world.service.waiting(), *world.service.active()) if not task.state.is_final]
         if alive:
             task = rng.choice(alive)

@@ -8,12 +8,15 @@ import stat
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from argus_ray.core.errors import StaleWriter, Unavailable
-from argus_ray.store import Store, migrations
+from argus_ray.core.model import Attempt, Gang, Task
+from argus_ray.core.states import AttemptState, Outcome, TaskState
+from argus_ray.store import Store, migrations, tasks
 from argus_ray.store.migrations import Migration, SchemaError
 
 
@@ -166,6 +169,15 @@ def test_a_version_1_database_goes_forward_with_its_rows(tmp_path: Path, monkeyp
     db = sqlite3.connect(tmp_path / "argus.db", isolation_level=None)
     migrations.migrate(db, [first])
     db.execute("INSERT INTO users VALUES ('alice', 'Alice', 'ACTIVE', 5.0)")
+    db.execute(
+        "INSERT INTO tasks (task_id, user_id, workload, state, nnodes, gpus_per_node, cpus_per_node, extra_cpus,"
+        " spec_yaml, created_at, updated_at, ended_at, reason)"
+        " VALUES ('argus-x', 'alice', 'sft', 'FAILED', 1, 2, 3.0, 0.0, 'a: b', 6.0, 7.0, 7.0, 'why')"
+    )
+    db.execute(
+        "INSERT INTO attempts (submission_id, task_id, number, state, created_at, job_root, ended_at, outcome, command,"
+        " env) VALUES ('argus-x--a01', 'argus-x', 1, 'ENDED', 6.0, '/r', 7.0, 'APPLICATION', '[]', '[]')"
+    )
     db.close()
     known = migrations.known()
     more = Migration(
@@ -179,6 +191,11 @@ def test_a_version_1_database_goes_forward_with_its_rows(tmp_path: Path, monkeyp
     with store.transaction() as rows:
         assert tuple(rows.execute("SELECT * FROM users").fetchone()) == ("alice", "Alice", "ACTIVE", 5.0, 3)
         assert rows.execute("PRAGMA user_version").fetchone()[0] == more.version
+        attempt = Attempt("argus-x--a01", "argus-x", 1, AttemptState.ENDED, 6.0, "/r", ended_at=7.0)
+        assert tasks.find(rows, "argus-x") == Task(
+            "argus-x", "alice", 1, "sft", TaskState.FAILED, Gang(1, 2, 3.0), "a: b", 6.0, 7.0, "why", ended_at=7.0,
+            attempts=(replace(attempt, outcome=Outcome.APPLICATION),),
+        )  # fmt: skip
     store.close()
 
 

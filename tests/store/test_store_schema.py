@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from argus_ray.core.model import Gang, UserState
+from argus_ray.core.model import FilesAt, Gang, UserState
 from argus_ray.core.states import ACTIVE, FINAL, WAITING, AttemptState, Outcome, TaskState
-from argus_ray.store import Store, line, migrations, tasks
+from argus_ray.store import Store, disk, line, migrations, tasks
 
 TASK = "argus-alice-sft-20270115-080000-0001"
 OTHER = "argus-alice-sft-20270115-080000-0002"
@@ -119,6 +119,14 @@ IMPOSSIBLE = {
     " SELECT task_id, 0, 'move', 'RUNNING', 'admitted', 'm' FROM tasks",
     "a note that moves": "INSERT INTO events (task_id, at, kind, old_state, message)"
     " SELECT task_id, 0, 'note', 'QUEUED', 'm' FROM tasks",
+    "files that leave before the end": "UPDATE tasks SET files_at = 'LEAVING'",
+    "files nowhere": "UPDATE tasks SET files_at = 'ELSEWHERE'",
+    "a time in the trash before it": "UPDATE tasks SET trashed_at = 1",
+    "a size of no attempt": "INSERT INTO disk_use VALUES ('x', 1)",
+    "a negative size": "INSERT INTO disk_use SELECT submission_id, -1 FROM attempts",
+    "a stall without words": "UPDATE attempts SET stalled_since = 1",
+    "a resume of nobody's": "UPDATE tasks SET resume_roots = '[]'",
+    "an origin that does not exist": "UPDATE tasks SET resubmitted_from = 'argus-y'",
     "a negative count": "UPDATE task_counts SET n = -1",
     "a user with a capital": "INSERT INTO users VALUES ('Alice', '', 'ACTIVE', 0)",
     "a user with a slash": "INSERT INTO users VALUES ('a/b', '', 'ACTIVE', 0)",
@@ -178,11 +186,11 @@ def test_the_schema_lists_the_words_of_the_core() -> None:
     def words(members: Iterable[Enum]) -> frozenset[str]:
         return frozenset(str(member.value) for member in members)
 
-    kinds: list[Iterable[Enum]] = [TaskState, AttemptState, Outcome, UserState, WAITING, FINAL]
+    kinds: list[Iterable[Enum]] = [TaskState, AttemptState, Outcome, UserState, FilesAt, WAITING, FINAL]
     for kind in kinds:
         assert words(kind) in lists, kind
     for path in Path(line.__file__).parent.glob("*.py"):
-        for found in re.findall(r"\bIN \(([^)]*'[A-Z][^)]*)\)", path.read_text()):
+        for found in re.findall(r"\bIN \(('[A-Z][^)]*)\)", path.read_text()):
             used = frozenset(re.findall(r"'(\w+)'", found))
             assert used in {words(WAITING), words(ACTIVE), words(FINAL), frozenset({"STOPPING", "ENDED"})}, path
 
@@ -212,7 +220,7 @@ def test_what_is_asked_often_is_asked_by_index(db: sqlite3.Connection, query: st
 
 
 def test_pages_and_the_queue_do_not_walk_the_past(db: sqlite3.Connection) -> None:
-    values = {"states": "[]", "user_id": "alice", "below": 9, "limit": 9}
-    for query in (line._PAGE_OF_ALL, line._PAGE_OF_USER, line._QUEUE):
+    values = {"states": "[]", "user_id": "alice", "below": 9, "limit": 9, "before": 9, "spared": "[]"}
+    for query in (line._PAGE_OF_ALL, line._PAGE_OF_USER, line._QUEUE, disk._CLAIM, disk._ROOTS_IN_USE):
         plan = [row["detail"] for row in db.execute("EXPLAIN QUERY PLAN " + query, values)]
         assert not [step for step in plan if step.startswith("SCAN tasks") and "INDEX" not in step], plan

@@ -12,21 +12,26 @@ from argus_ray.core.actions import (
     ExplainTask,
     GetTask,
     ListTasks,
+    ResubmitTask,
     SubmitTask,
+    Submitted,
     TaskEvents,
     TaskPage,
     TaskView,
 )
 from argus_ray.core.errors import FieldError, InvalidRequest, Unavailable
+from argus_ray.core.model import Task
 from argus_ray.core.scheduler import shortfall_per_node
 from argus_ray.core.taskspec import MAX_SPEC_BYTES
-from argus_ray.gateway.body import YAML_TYPES, read_spec
-from argus_ray.gateway.context import Caller, TheCaller, TheGateway
+from argus_ray.gateway.body import YAML_TYPES, read_json, read_spec, schema_of
+from argus_ray.gateway.context import Caller, Gateway, TheCaller, TheGateway
 from argus_ray.gateway.params import EventsParams, NoQuery, TaskId, TasksParams, decode_cursor, encode_cursor
 from argus_ray.gateway.task_schemas import (
     EventOut,
     EventsOut,
     ExplanationOut,
+    Resubmission,
+    ResubmittedOut,
     SubmittedOut,
     TaskOut,
     TasksOut,
@@ -35,7 +40,7 @@ from argus_ray.gateway.task_schemas import (
 
 router = APIRouter(prefix="/api/v2/tasks", tags=["tasks"])
 
-_SPEC_BODY = {
+_KEY_HEADER: dict[str, Any] = {
     "parameters": [
         {
             "name": "Idempotency-Key",
@@ -44,7 +49,9 @@ _SPEC_BODY = {
             "schema": {"type": "string", "maxLength": 255},
             "description": "The same key again returns the first task",
         }
-    ],
+    ]
+}
+_SPEC_BODY = _KEY_HEADER | {
     "requestBody": {
         "required": True,
         "description": f"A TaskSpec, at most {MAX_SPEC_BYTES} bytes of UTF-8",
@@ -67,14 +74,37 @@ async def submit_task(request: Request, response: Response, caller: TheCaller, g
     """Submit a TaskSpec. Answered after the task is on disk."""
     key = _idempotency_key(request)
     submitted = await caller.do(SubmitTask(await read_spec(request), key))
-    task = submitted.task
-    response.headers["Location"] = f"/api/v2/tasks/{task.task_id}"
+    task = _accepted(response, gateway, submitted)
+    return SubmittedOut(task_id=task.task_id, state=task.state)
+
+
+@router.post(
+    "/{task_id}:resubmit",
+    status_code=201,
+    dependencies=[NoQuery],
+    openapi_extra=_KEY_HEADER | schema_of(Resubmission, required=False),
+    responses={200: {"model": ResubmittedOut, "description": "The task that this Idempotency-Key created before"}},
+)
+async def resubmit_task(
+    request: Request, response: Response, caller: TheCaller, gateway: TheGateway, task_id: TaskId
+) -> ResubmittedOut:
+    """A new task of the same owner with the TaskSpec of one that has ended; `resume` goes on from its newest
+    checkpoint. Answered after the task is on disk.
+    """
+    key = _idempotency_key(request)
+    wish = await read_json(request, Resubmission, optional=True)
+    task = _accepted(response, gateway, await caller.do(ResubmitTask(task_id, wish.resume, key)))
+    return ResubmittedOut(task_id=task.task_id, state=task.state, resubmitted_from=task.resubmitted_from or task_id)
+
+
+def _accepted(response: Response, gateway: Gateway, submitted: Submitted) -> Task:
+    response.headers["Location"] = f"/api/v2/tasks/{submitted.task.task_id}"
     if submitted.created:
         gateway.notify_scheduler()
     else:
         response.status_code = 200
         response.headers["Idempotency-Replayed"] = "true"
-    return SubmittedOut(task_id=task.task_id, state=task.state)
+    return submitted.task
 
 
 def _idempotency_key(request: Request) -> str | None:

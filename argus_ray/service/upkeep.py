@@ -1,0 +1,70 @@
+"""What may be done about the tasks' files, and what was done. That a job root leaves is decided here, in one
+transaction with the look at who may still need it, before anything on the disk is touched."""
+
+from __future__ import annotations
+
+from argus_ray.core import ids
+from argus_ray.core.lifecycle import Looked, Removed
+from argus_ray.core.model import FilesAt, Task
+from argus_ray.core.retention import DAY_S, Chores
+from argus_ray.core.states import AttemptState
+from argus_ray.service.turn import Turn
+from argus_ray.store import disk, events
+
+#: Tasks of one pass.
+_MAX_LOOKS = 200
+_MAX_REMOVALS = 100
+#: Seconds until a task is looked at again: one that is alive, and one that has ended.
+_LIVE_AGAIN_S = 3600.0
+_ENDED_AGAIN_S = DAY_S
+#: A task that ended without an attempt has no files, ever.
+_NEVER_S = 1000 * 365 * DAY_S
+
+
+def chores(turn: Turn) -> Chores:
+    """What the slow pass may do now. Marks the tasks whose files leave."""
+    policy, now = turn.ports.settings.retention.policy(), turn.now
+    spared = {_owner(root) for root in disk.roots_in_use(turn.db)}
+    if policy.trash_after_days:
+        disk.claim_for_trash(turn.db, now - policy.trash_after_days * DAY_S, spared, _MAX_REMOVALS)
+    look = disk.to_look_at(turn.db, now, _MAX_LOOKS)
+    delete: tuple[Task, ...] = ()
+    if policy.delete_after_days:
+        delete = disk.to_delete(turn.db, now, now - policy.delete_after_days * DAY_S, _MAX_REMOVALS)
+    return Chores(
+        look=look,
+        prunable=frozenset(task.task_id for task in look if _is_over(task) and task.task_id not in spared),
+        trash=disk.leaving(turn.db, now, _MAX_REMOVALS),
+        delete=delete,
+    )
+
+
+def looked(turn: Turn, task: Task, change: Looked) -> bool:
+    again = _LIVE_AGAIN_S
+    if _is_over(task):
+        again = _ENDED_AGAIN_S if task.attempts else _NEVER_S
+    disk.look_again(turn.db, task.task_id, turn.now + again)
+    own = {attempt.submission_id for attempt in task.attempts}
+    disk.measured(turn.db, [(name, size) for name, size in change.sizes if name in own])
+    if change.message is not None:
+        events.add_remark(turn.db, task.task_id, turn.now, "note", change.message)
+    return True
+
+
+def removed(turn: Turn, task: Task, change: Removed) -> bool:
+    old, new = (FilesAt.TRASH, FilesAt.DELETED) if change.deleted else (FilesAt.LEAVING, FilesAt.TRASH)
+    if not disk.moved(turn.db, task.task_id, old, new, turn.now):
+        return False
+    if change.deleted:
+        disk.measured(turn.db, [(attempt.submission_id, 0) for attempt in task.attempts])
+    if change.message is not None:
+        events.add_remark(turn.db, task.task_id, turn.now, "note", change.message)
+    return True
+
+
+def _is_over(task: Task) -> bool:
+    return task.state.is_final and all(attempt.state is AttemptState.ENDED for attempt in task.attempts)
+
+
+def _owner(job_root: str) -> str:
+    return ids.split_submission_id(job_root.rsplit("/", 1)[-1])[0]

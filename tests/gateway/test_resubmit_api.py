@@ -1,0 +1,77 @@
+"""POST /api/v2/tasks/{task_id}:resubmit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from gateway_world import ADMIN, YAML, Api, Headers
+
+from argus_ray.core.states import Outcome
+
+
+def ended(api: Api, who: Headers, outcome: Outcome = Outcome.APPLICATION) -> str:
+    task_id = api.submit(who)
+    api.end(api.run(task_id), outcome, 1)
+    return task_id
+
+
+def resubmit(api: Api, task_id: str, who: Headers, **request: Any) -> Any:
+    headers = who | request.pop("headers", {})
+    return api.client.post(f"/api/v2/tasks/{task_id}:resubmit", headers=headers, **request)
+
+
+@pytest.mark.parametrize("body", [None, {}, {"resume": False}, {"resume": True}])
+def test_it_answers_as_a_submission_does(api: Api, body: dict[str, bool] | None) -> None:
+    alice = api.user("alice")
+    old = ended(api, alice)
+    api.wakes.clear()
+    answer = resubmit(api, old, alice, **({} if body is None else {"json": body}))
+    assert answer.status_code == 201, answer.text
+    new = answer.json()["task_id"]
+    assert answer.json() == {"task_id": new, "state": "QUEUED", "resubmitted_from": old}
+    assert answer.headers["location"] == f"/api/v2/tasks/{new}"
+    assert api.wakes == ["wake"]
+    assert api.get(f"/api/v2/tasks/{new}", alice)["resubmitted_from"] == old
+    assert api.get(f"/api/v2/tasks/{old}", alice)["resubmitted_from"] is None
+    assert (api.task(new).resume_roots is not None) == bool(body and body.get("resume"))
+    assert api.client.get(f"/api/v2/tasks/{new}/spec", headers=alice).text == api.task(old).spec_yaml
+
+
+def test_a_repetition_is_told(api: Api) -> None:
+    alice = api.user("alice")
+    old = ended(api, alice)
+    key = {"Idempotency-Key": "once"}
+    first = resubmit(api, old, alice, headers=key)
+    again = resubmit(api, old, alice, headers=key)
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert first.json() == again.json()
+    assert again.headers["idempotency-replayed"] == "true"
+    other = resubmit(api, old, alice, headers=key, json={"resume": True})
+    assert (other.status_code, other.json()["code"]) == (409, "idempotency_conflict")
+
+
+def test_what_is_refused(api: Api) -> None:
+    alice, bob = api.user("alice"), api.user("bob")
+    running, done = api.submit(alice), ended(api, alice, Outcome.SUCCEEDED)
+    api.run(running)
+    cases: list[tuple[str, Headers, dict[str, Any], int, str]] = [
+        (running, alice, {}, 409, "task_not_ended"),
+        (done, alice, {"json": {"resume": True}}, 409, "nothing_to_resume"),
+        (done, bob, {}, 404, "task_not_found"),
+        ("argus-none", alice, {}, 404, "task_not_found"),
+        (done, alice, {"json": {"resume": "yes"}}, 400, "invalid_request"),
+        (done, alice, {"json": {"steps": 3}}, 400, "invalid_request"),
+        (done, alice, {"params": {"resume": "true"}}, 400, "invalid_request"),
+        (done, alice, {"content": "resume: true", "headers": YAML}, 415, "unsupported_media_type"),
+    ]
+    for task_id, who, request, status, code in cases:
+        refused = resubmit(api, task_id, who, **request)
+        assert (refused.status_code, refused.json()["code"]) == (status, code), (task_id, request)
+    assert len(api.get("/api/v2/tasks", alice)["tasks"]) == 2
+
+
+def test_an_admin_does_it_in_the_owners_name(api: Api) -> None:
+    alice = api.user("alice")
+    new = resubmit(api, ended(api, alice), ADMIN).json()["task_id"]
+    assert api.get(f"/api/v2/tasks/{new}", alice)["user_id"] == "alice"
