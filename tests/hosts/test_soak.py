@@ -94,6 +94,8 @@ class Chaos:
         """Until the API is ready and both workers are in."""
         head, _ = self._heads()
         self._pool.wait_ready(head)
+        for name in ("wa", "wb"):  # Ray shows a node that has gone for a while
+            self._pool.wait_joined(self._hosts[name])
         wait_for("8 GPUs", lambda: self._pool.gpus() == 8, PATIENCE_S, lab=self._pool.lab)
 
     def _worker(self) -> Host:
