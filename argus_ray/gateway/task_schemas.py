@@ -46,6 +46,11 @@ class Resubmission(BaseModel):
 class ResubmittedOut(SubmittedOut):
     resubmitted_from: str
 
+    @classmethod
+    def of_copy(cls, task: Task, old_id: str) -> ResubmittedOut:
+        origin = task.resubmitted_from or old_id
+        return cls(**SubmittedOut.of(task).model_dump(), resubmitted_from=origin)
+
 
 class GangOut(BaseModel):
     nnodes: int
