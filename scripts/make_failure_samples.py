@@ -177,6 +177,30 @@ def torchrun(scratch: Scratch, name: str, *options: str) -> Run:
     return Run(command, {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}, scratch.job_root(name))
 
 
+#: Two processes that add numbers up, until the second one does something else.
+_PAIR = """
+import os, signal, sys, torch, torch.distributed as d
+d.init_process_group("gloo")
+for step in range(100):
+    if d.get_rank() and step == 50:
+        {end}
+    d.all_reduce(torch.ones(1000))
+"""
+_KILL = "os.kill(os.getpid(), signal.SIGKILL)"
+
+
+def pair(scratch: Scratch, name: str, end: str, *, heard: bool = True) -> Run:
+    """What the first process says when the second one ends; `heard`: with what that one and torchrun say."""
+    (scratch.job_root(name) / "pair.py").write_text(_PAIR.format(end=end))
+    env = {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+    if heard:
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "pair.py"]
+        return Run(command, env, scratch.job_root(name))
+    env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
+    both = 'RANK=1 "$0" pair.py >/dev/null 2>&1 & RANK=0 exec "$0" pair.py'
+    return Run(["sh", "-c", both, sys.executable], env, scratch.job_root(name))
+
+
 def unmet(scratch: Scratch, name: str, rank: int, address: str, timeout_s: int) -> Run:
     """torch's env:// meeting with a short patience; verl's own is ten hours."""
     code = (
@@ -270,6 +294,9 @@ SAMPLES_OF: dict[str, Make] = {
         "--rdzv-endpoint=127.0.0.1:0",
         "--rdzv-conf=join_timeout=5,timeout=5",
     ),
+    "torchrun_one_killed": lambda s, n: pair(s, n, _KILL),
+    "torchrun_one_out_of_memory": lambda s, n: pair(s, n, "torch.ones(10**13)"),
+    "gloo_peer_lost": lambda s, n: pair(s, n, _KILL, heard=False),
     "meeting_no_master": lambda s, n: unmet(s, n, 1, NOWHERE, 5),
     "meeting_refused": lambda s, n: unmet(s, n, 1, "127.0.0.1", 5),
     "meeting_no_peers": lambda s, n: unmet(s, n, 0, "127.0.0.1", 5),

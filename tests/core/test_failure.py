@@ -42,6 +42,10 @@ EXPECTED = {
     "sft_kernel_kill": ("killed", ""),
     "launcher_one_killed": ("killed", "a process on node 0 ended with exit code 137"),
     "torchrun_rendezvous": ("rendezvous_failed", "RendezvousTimeoutError"),
+    "torchrun_one_killed": ("killed", "Signal 9 (SIGKILL)"),
+    # The other process, which lost its peer, speaks first.
+    "torchrun_one_out_of_memory": ("host_out_of_memory", "DefaultCPUAllocator: can't allocate memory"),
+    "gloo_peer_lost": ("communication_failed", "Connection closed by peer"),
     "meeting_no_master": ("rendezvous_failed", "timed out after 5000ms while trying to connect to (192.0.2.1"),
     "meeting_refused": ("rendezvous_failed", "timed out"),
     "meeting_no_peers": ("rendezvous_failed", "1/2 clients joined"),
