@@ -18,6 +18,7 @@ _SCANNED_CHARS = 4000
 
 INSUFFICIENT_RESOURCES = "insufficient_resources"
 NODE_LOST = "node_lost"
+STALLED = "stalled"
 UNKNOWN = "unknown"
 
 
@@ -223,7 +224,7 @@ _BY_SIGNAL = {
 }
 _UNKNOWN = (UNKNOWN, "Read the end of the log.")
 
-CODES = tuple(dict.fromkeys([*(rule.code for rule in (*_SPECIAL, *_RULES)), "crashed", "stopped", UNKNOWN]))
+CODES = tuple(dict.fromkeys([*(rule.code for rule in (*_SPECIAL, *_RULES)), "crashed", "stopped", STALLED, UNKNOWN]))
 
 #: verl's console logger. What stands before the last of these, the run has survived.
 _STEP = re.compile(r"\bstep:\d+ - ")
@@ -244,6 +245,13 @@ def lines_of(log: str) -> list[str]:
     """The log's lines as text that can be shown, without noise. A carriage return ends a line: progress bars."""
     lines = (_CONTROL.sub(" ", _ESCAPE.sub("", line[:_SCANNED_CHARS])).rstrip() for line in _LINE_END.split(log))
     return [line for line in lines if not _NOISE.search(line)]
+
+
+def stalled() -> Failure:
+    """Of a run that Argus has stopped since it made no steps: its log was not asked."""
+    return Failure(
+        STALLED, "", "Look at the end of the log for what it waited for; save_freq bounds what is lost by it."
+    )
 
 
 def special(lines: list[str]) -> Failure | None:

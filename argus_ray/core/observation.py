@@ -145,7 +145,7 @@ def _judge_stopped(attempt: Attempt, why: str, job: JobSeen, files: FilesSeen) -
     code = job.exit_code if files.exit is None else files.exit.exit_code
     if job.status is JobStatus.SUCCEEDED or (files.exit is not None and code == 0):
         return End(attempt.submission_id, Outcome.SUCCEEDED, "", exit_code=0)
-    return End(attempt.submission_id, Outcome.APPLICATION, why, code)
+    return End(attempt.submission_id, Outcome.APPLICATION, why, code, failure.stalled())
 
 
 def _judge_absent(attempt: Attempt, files: FilesSeen, session: str) -> Verdict:

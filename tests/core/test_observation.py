@@ -240,6 +240,9 @@ def test_what_argus_stops_itself_is_never_a_loss(job: JobSeen, files: FilesSeen,
     if isinstance(verdict, End):
         assert (verdict.outcome, verdict.exit_code) == expected
         assert verdict.reason == ("" if verdict.outcome is Outcome.SUCCEEDED else "no new step for 600 s")
+        assert (verdict.failure and verdict.failure.code) == (
+            None if verdict.outcome is Outcome.SUCCEEDED else "stalled"
+        )
     else:
         assert verdict == expected
 
