@@ -14,10 +14,11 @@ from typing import Protocol
 
 from argus_ray.checkpoints import Checkpoint
 from argus_ray.core import ids, observation, paths, scheduler, stall
-from argus_ray.core.lifecycle import Admit, Advance, Change, End, Hold, Note
+from argus_ray.core.lifecycle import Admit, Advance, Change, End, Hold, Note, Reject
 from argus_ray.core.model import Attempt, ClusterView, Task
 from argus_ray.core.observation import FilesSeen, JobSeen, JobStatus, Stop, Submit, Wait
 from argus_ray.core.states import AttemptState, Outcome
+from argus_ray.preflight import Findings
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +80,8 @@ class Dispatcher:
     look_at_cluster: Callable[[], Awaitable[ClusterView | None]]
     #: (task, submission id, job root, folder of the checkpoint to resume from)
     prepare: Callable[[Task, str, str, str | None], Prepared]
+    #: What is wrong with the task's inputs now. Never raises.
+    check_inputs: Callable[[Task], Awaitable[Findings]]
     #: The newest complete checkpoint of the task's attempts, and of those that it was to resume from. OSError or
     #: TimeoutError: no observation.
     find_checkpoint: Callable[[Task], Awaitable[Checkpoint | None]]
@@ -98,6 +101,8 @@ class Dispatcher:
     _passed: tuple[object, float] | None = None
     #: The filesystem hung on a search for a checkpoint: none is begun before then, for each holds up everybody.
     _search_again_at: float = 0.0
+    #: Waiting tasks with inputs that could not be used when last looked at, and since when.
+    _spoiled: dict[str, float] = field(default_factory=dict)
 
     async def tick(self, *, woken: bool = True) -> bool:
         """Follow, then admit. Returns whether anything is alive or waiting, so that the next tick should come soon.
@@ -255,6 +260,7 @@ class Dispatcher:
         if not waiting:
             return False
         by_id = {task.task_id: task for task in waiting}
+        self._spoiled = {task_id: since for task_id, since in self._spoiled.items() if task_id in by_id}
         # Looked at again: a view that is older than the list of live attempts could show as free what an attempt,
         # missing from the claims since it has ended, still held or was just claiming.
         view = self.view = await self.look_at_cluster()
@@ -262,8 +268,8 @@ class Dispatcher:
             return True
         claims = [claim for task in active if (claim := claim_of(task, view))]
         now = self.clock()
-        admits, holds = await self._decide(waiting, view, claims, now)
-        applied = await self.state.apply([*admits, *holds])
+        admits, others = await self._decide(waiting, view, claims, now)
+        applied = await self.state.apply([*admits, *others])
         started = [
             self._submit(by_id[admit.task_id], _new_attempt(admit, now))
             for admit, ok in zip(admits, applied, strict=False)
@@ -278,13 +284,17 @@ class Dispatcher:
 
     async def _decide(
         self, waiting: Sequence[Task], view: ClusterView, claims: list[scheduler.Claim], now: float
-    ) -> tuple[list[Admit], list[Hold]]:
+    ) -> tuple[list[Admit], list[Hold | Reject]]:
         """Admissions with their commands. A task that cannot be given one takes no room from the others."""
         found: dict[str, Checkpoint | None] = {}
-        stuck: dict[str, Hold] = {}
+        stuck: dict[str, Hold | Reject] = {}
+        looked_at: set[str] = set()
         while True:
             queue = [task for task in waiting if task.task_id not in stuck]
             decision = scheduler.decide(queue, view.nodes, claims, now, self.policy)
+            fresh = [task for task in decision.admitted if task.task_id not in looked_at]
+            stuck |= await self._look_at_inputs(fresh)
+            looked_at |= {task.task_id for task in fresh}
             wanted = [task for task in decision.admitted if _may_resume(task) and task.task_id not in found]
             for task, result in zip(wanted, await self._search(wanted, now), strict=True):
                 if isinstance(result, BaseException):
@@ -303,6 +313,24 @@ class Dispatcher:
                     stuck[task.task_id] = self._stuck(task, f"its command cannot be made any more: {_words(error)}")
             if len(admits) == len(decision.admitted):
                 return admits, [*decision.holds, *stuck.values()]
+
+    async def _look_at_inputs(self, tasks: Sequence[Task]) -> dict[str, Hold | Reject]:
+        """Those that would fail for certain, since an input was deleted, say, while they waited: held at first, for
+        somebody may just be putting it back, and FAILED if it still is so at the time that the hold named."""
+        found = await asyncio.gather(*map(self.check_inputs, tasks))
+        now, spoiled = self.clock(), dict[str, Hold | Reject]()
+        for task, findings in zip(tasks, found, strict=True):
+            if not findings.errors:
+                self._spoiled.pop(task.task_id, None)
+                continue
+            words = "; ".join(f"{error.field} {error.rule}" for error in findings.errors)[:1000]
+            until = self._spoiled.setdefault(task.task_id, now) + self.policy.retry_interval_s
+            if now < until:
+                reason = f"its inputs cannot be used, and it fails unless that changes soon: {words}"
+                spoiled[task.task_id] = Hold(task.task_id, reason, until, None)
+            else:
+                spoiled[task.task_id] = Reject(task.task_id, f"its inputs cannot be used: {words}")
+        return spoiled
 
     async def _search(self, tasks: Sequence[Task], now: float) -> list[Checkpoint | BaseException | None]:
         """For each task its checkpoint to resume from, or why that is not known. All at once: they share one bound."""

@@ -3,6 +3,7 @@ still."""
 
 from __future__ import annotations
 
+import io
 import itertools
 import os
 from collections.abc import Callable
@@ -72,6 +73,32 @@ def spec_yaml(shared_root: str | Path, **overrides: Any) -> str:
     }
     fields.update(overrides)
     return yaml.safe_dump({name: value for name, value in fields.items() if value is not None}, sort_keys=False)
+
+
+def parquet_file(*columns: str, rows: int = 2) -> bytes:
+    """A small whole Parquet file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    sink = io.BytesIO()
+    pq.write_table(pa.table({name: pa.array(["x"] * rows, pa.string()) for name in columns}), sink)
+    return sink.getvalue()
+
+
+def make_inputs(shared_root: str | Path) -> None:
+    """What `spec_yaml` names: small, and good enough for a look at it."""
+    common = Path(paths.common_dir(str(shared_root)))
+    data = common / "datasets" / "gsm8k"
+    hub = common / "hf" / "hub" / "models--Qwen--Qwen2.5-0.5B-Instruct"
+    snapshot = hub / "snapshots" / "7ae557604adf67be50417f59c2c2f167def9a775"
+    for folder in (common / "code" / "verl" / "verl_repo" / "verl", data, hub / "refs", snapshot):
+        folder.mkdir(parents=True)
+    for name in ("train", "test"):
+        (data / f"{name}.parquet").write_bytes(parquet_file("messages", "prompt", "data_source", "reward_model"))
+    (data / "rl.parquet").write_bytes(parquet_file("prompt", "data_source", "reward_model"))
+    (hub / "refs" / "main").write_text(snapshot.name)
+    for name in ("config.json", "model.safetensors"):
+        (snapshot / name).write_text("{}")
 
 
 @dataclass

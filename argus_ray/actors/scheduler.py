@@ -20,6 +20,7 @@ from argus_ray.cluster import view as cluster_view
 from argus_ray.cluster.jobs import JobRequest, RayJobs, RayRefused
 from argus_ray.config import Settings
 from argus_ray.core import scheduler, taskspec, verl
+from argus_ray.core.errors import ArgusError
 from argus_ray.core.lifecycle import Change
 from argus_ray.core.model import Attempt, ClusterView, Task
 from argus_ray.core.observation import FilesSeen, JobSeen
@@ -27,6 +28,7 @@ from argus_ray.core.retention import Chores
 from argus_ray.core.stall import MetricsSeen
 from argus_ray.dispatch import Dispatcher, Prepared, SubmissionRefused
 from argus_ray.housekeeping import MAX_PASS_S, Housekeeper
+from argus_ray.preflight import Findings, Preflight
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +40,9 @@ _METRICS_TIMEOUT_S = 5.0
 #: Passes over the disk: the first one is not at once, since what restarts often should not make one each time.
 _FIRST_PASS_S = 300.0
 _PASS_EVERY_S = 3600.0
+#: Bound of the look at the inputs of all tasks that are to start: without an answer they start, since the worker may
+#: have a better one.
+_PREFLIGHT_S = 5.0
 #: The longest pause after failed ticks; seconds.
 _MAX_BACKOFF_S = 15.0
 
@@ -169,6 +174,7 @@ class SchedulerActor:
             worker_python=settings.worker_python,
             stop_grace_s=scheduling.stop_grace_s,
         )
+        inputs = Preflight(Threads("inputs", 4), _PREFLIGHT_S, settings.shared_root)
         self._jobs = RayJobs(timeout_s=scheduling.ray_timeout_s, concurrency=scheduling.ray_concurrency)
         return Dispatcher(
             state=_StateHandle(ray_calls),
@@ -176,6 +182,7 @@ class SchedulerActor:
             files=_Files(disk, scheduling.ray_timeout_s),
             look_at_cluster=lambda: _look_at_cluster(ray_calls, scheduling.ray_timeout_s),
             prepare=lambda task, *where: _prepare(task, site, *where),
+            check_inputs=lambda task: _check_inputs(inputs, task),
             find_checkpoint=lambda task: _find_checkpoint(disk, scheduling.ray_timeout_s, task),
             shared_root=settings.shared_root,
             policy=scheduler.Policy(scheduling.max_overtake_s, scheduling.retry_interval_s),
@@ -189,6 +196,14 @@ def _prepare(task: Task, site: verl.Site, submission_id: str, job_root: str, res
     spec = taskspec.parse(task.spec_yaml, shared_root=site.shared_root, resolve=lambda path: path)
     launch = verl.launch(spec, site, submission_id=submission_id, job_root=job_root, resume_from=resume_from)
     return Prepared(launch.command, tuple(sorted(launch.env.items())))
+
+
+async def _check_inputs(preflight: Preflight, task: Task) -> Findings:
+    try:
+        spec = taskspec.parse(task.spec_yaml, shared_root=preflight.shared_root, resolve=lambda path: path)
+    except ArgusError:
+        return Findings()  # its command cannot be made either, and that says why
+    return await preflight.look(spec)
 
 
 async def _find_checkpoint(disk: Threads, timeout_s: float, task: Task) -> checkpoints.Checkpoint | None:

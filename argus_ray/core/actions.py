@@ -9,8 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
+from argus_ray.core.errors import FieldError
 from argus_ray.core.model import Attempt, Event, IssuedToken, Task, TokenInfo, User
 from argus_ray.core.states import TaskState
+from argus_ray.core.taskspec import TaskSpec
 
 
 class Role(str, Enum):
@@ -130,6 +132,8 @@ class SubmitTask:
 
     spec_yaml: str
     idempotency_key: str | None = None
+    #: What the look at the inputs has left in doubt; stored with the task.
+    warnings: tuple[FieldError, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -139,6 +143,15 @@ class ResubmitTask:
     task_id: str
     resume: bool = False
     idempotency_key: str | None = None
+    warnings: tuple[FieldError, ...] = ()
+
+
+@dataclass(frozen=True)
+class ReadSubmission:
+    """-> TaskSpec | None: the one that this call would accept now, so that its inputs can be looked at first, outside
+    of the one process that owns the database; None: its Idempotency-Key has a task already. Changes nothing."""
+
+    call: SubmitTask | ResubmitTask
 
 
 @dataclass(frozen=True)
@@ -202,6 +215,7 @@ Action = (
     | ListTokens
     | RevokeToken
     | RequireAdmin
+    | ReadSubmission
     | SubmitTask
     | ResubmitTask
     | GetTask
@@ -261,6 +275,8 @@ Result = (
     | IssuedToken
     | TokenInfo
     | tuple[TokenInfo, ...]
+    | TaskSpec
+    | None
     | Submitted
     | TaskView
     | TaskPage

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from argus_ray.core.failure import Failure
 from argus_ray.core.model import Task
 from argus_ray.core.states import Cause, Outcome, TaskState
 
@@ -70,6 +71,16 @@ class End:
     outcome: Outcome
     reason: str
     exit_code: int | None = None
+    #: What the program's log says of it, if the program failed.
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True)
+class Reject:
+    """The task cannot run as it is (an input is gone): a waiting task is FAILED without another attempt."""
+
+    task_id: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -111,7 +122,7 @@ class Removed:
     message: str | None
 
 
-Change = Hold | Admit | Advance | End | Note | Stall | Looked | Removed
+Change = Hold | Admit | Advance | End | Reject | Note | Stall | Looked | Removed
 
 
 @dataclass(frozen=True)

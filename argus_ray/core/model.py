@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
+from argus_ray.core.errors import FieldError
+from argus_ray.core.failure import Failure
 from argus_ray.core.states import AttemptState, Outcome, TaskState
 
 
@@ -92,6 +94,7 @@ class Attempt:
     outcome: Outcome | None = None
     exit_code: int | None = None
     reason: str | None = None
+    failure: Failure | None = None
     #: The resolved command and environment, so that a user can repeat the run by hand.
     command: tuple[str, ...] = ()
     env: tuple[tuple[str, str], ...] = ()
@@ -127,6 +130,8 @@ class Task:
     ended_at: float | None = None
     #: Attempts lost to infrastructure so far; compared with the budget.
     losses: int = 0
+    #: What its inputs left in doubt when it was submitted.
+    warnings: tuple[FieldError, ...] = ()
     attempts: tuple[Attempt, ...] = ()
     #: The task that this one was made again from.
     resubmitted_from: str | None = None

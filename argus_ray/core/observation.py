@@ -6,10 +6,10 @@ Three sources: Ray's job record, asked by id; the runner's own files in the job 
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from enum import Enum
 
+from argus_ray.core import failure
 from argus_ray.core.lifecycle import Advance, End
 from argus_ray.core.model import Attempt
 from argus_ray.core.states import AttemptState, Outcome
@@ -91,27 +91,13 @@ RUNNER_REFUSED_CANCELED = 75
 RUNNER_REFUSED_STARTED = 76
 _RUNNER_LINE = "argus-runner: "
 
-#: verl's own fit check. Source: verl 0.9.1, single_controller/ray/base.py, _check_resource_available.
-#: And the sft launcher's, see payload/argus_sft_launcher.py.
-_INSUFFICIENT = re.compile(
-    r"Total available GPUs \S+ is less than total desired GPUs \S+|(?<=argus-sft: )insufficient resources: [^\n]*"
-)
-
-#: What Ray writes into a driver's log when the ground under it went away. Source: the texts in ray 2.60's
-#: exceptions.py, core worker and GCS; and our own launcher's line.
-_LOST = re.compile(
-    r"The actor died because its node has died"
-    r"|ray\.exceptions\.NodeDiedError"
-    r"|Task failed because the node it was running on is dead or unavailable"
-    r"|The actor is dead because its (?:owner's )?node has died"
-    r"|(?:T|t)he local [Rr]aylet (?:failed|is dead)|due to local raylet death|the Raylet has most likely crashed"
-    r"|because the raylet is unavailable \(crashed\)"
-    r"|Failed to connect to GCS"
-    r"|(?<=argus-sft: )lost node [^\n]*"
-)
-
-#: Lines of a log that say nothing about why a program failed.
-_NOISE = re.compile(r"^\s*$|UserWarning|FutureWarning|DeprecationWarning")
+#: Ends that are not the program's fault.
+_OUTCOMES = {
+    failure.INSUFFICIENT_RESOURCES: Outcome.INSUFFICIENT_RESOURCES,
+    failure.NODE_LOST: Outcome.INFRASTRUCTURE,
+}
+#: The end of a log that is quoted, and that alone may tell of such an end: a run may have survived what stands further
+#: up.
 _REASON_LINES = 40
 _REASON_CHARS = 4000
 
@@ -159,7 +145,7 @@ def _judge_stopped(attempt: Attempt, why: str, job: JobSeen, files: FilesSeen) -
     code = job.exit_code if files.exit is None else files.exit.exit_code
     if job.status is JobStatus.SUCCEEDED or (files.exit is not None and code == 0):
         return End(attempt.submission_id, Outcome.SUCCEEDED, "", exit_code=0)
-    return End(attempt.submission_id, Outcome.APPLICATION, why, code)
+    return End(attempt.submission_id, Outcome.APPLICATION, why, code, failure.stalled())
 
 
 def _judge_absent(attempt: Attempt, files: FilesSeen, session: str) -> Verdict:
@@ -197,30 +183,33 @@ def _never_began(attempt: Attempt, job: JobSeen, code: int) -> End:
     Neither says anything about the program, and another worker may do better."""
     if code == RUNNER_REFUSED_CANCELED:
         return _lost(attempt, "the runner found the attempt canceled", code)
-    return _lost(attempt, f"the worker could not start it (exit code {code}): {_end_of(job.message, 3)}", code)
+    return _lost(
+        attempt, f"the worker could not start it (exit code {code}): {_end_of(failure.lines_of(job.message), 3)}", code
+    )
 
 
 def _by_exit_code(attempt: Attempt, code: int, log: str) -> End:
     if code == 0:
         return End(attempt.submission_id, Outcome.SUCCEEDED, "", exit_code=0)
-    # Only the end counts: a run may have survived what stands further up.
-    end = _end_of(log, _REASON_LINES)
-    if refused := _INSUFFICIENT.search(end):
-        return End(attempt.submission_id, Outcome.INSUFFICIENT_RESOURCES, f"verl: {refused.group()}", code)
-    if lost := _LOST.search(end):
-        return _lost(attempt, lost.group().strip(), code)
+    lines = failure.lines_of(log)
+    if found := failure.special(lines[-_REASON_LINES:]):
+        who = "verl: " if found.code == failure.INSUFFICIENT_RESOURCES else ""
+        return End(attempt.submission_id, _OUTCOMES[found.code], f"{who}{found.line}", code, found)
+    found = failure.explain(lines, code)
     how = f"exit code {code}" if code < 128 else f"exit code {code} (signal {code - 128})"
-    if code == 137:
-        how += ", killed: often out of memory"
-    return End(attempt.submission_id, Outcome.APPLICATION, f"{how}; last lines:\n{end}" if end else how, code)
+    if end := _end_of(lines, _REASON_LINES):
+        how += f"; last lines:\n{end}"
+    why = (
+        "" if found.code == failure.UNKNOWN else f"{found.code}: {found.line}".removesuffix(": ") + f"\n{found.hint}\n"
+    )
+    return End(attempt.submission_id, Outcome.APPLICATION, why + how, code, found)
 
 
 def _lost(attempt: Attempt, why: str, exit_code: int | None = None) -> End:
     return End(attempt.submission_id, Outcome.INFRASTRUCTURE, why, exit_code)
 
 
-def _end_of(log: str, count: int) -> str:
-    lines = [line.rstrip() for line in log.splitlines() if not _NOISE.search(line)]
+def _end_of(lines: list[str], count: int) -> str:
     return "\n".join(lines[-count:])[-_REASON_CHARS:]
 
 

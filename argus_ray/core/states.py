@@ -58,6 +58,7 @@ class Cause(str, Enum):
     INSUFFICIENT_RESOURCES = "insufficient_resources"
     INFRASTRUCTURE_LOSS = "infrastructure_loss"
     ATTEMPTS_EXHAUSTED = "attempts_exhausted"
+    INVALID_INPUTS = "invalid_inputs"
     CANCELED_BY_USER = "canceled_by_user"
 
 
@@ -100,6 +101,8 @@ TRANSITIONS: dict[tuple[TaskState, TaskState], frozenset[Cause]] = {
     (_T.SUBMITTED, _T.RUNNING): frozenset({_C.DRIVER_STARTED}),
     **{(s, _T.SUCCEEDED): frozenset({_C.SUCCEEDED}) for s in ACTIVE},
     **{(s, _T.FAILED): frozenset({_C.APPLICATION_FAILURE, _C.ATTEMPTS_EXHAUSTED}) for s in ACTIVE},
+    # Never for a task that may have something running.
+    **{(s, _T.FAILED): frozenset({_C.INVALID_INPUTS}) for s in WAITING},
     **{(s, _T.QUEUED): frozenset({_C.INFRASTRUCTURE_LOSS}) for s in ACTIVE},
     **{(s, _T.PENDING_RESOURCES): frozenset({_C.INSUFFICIENT_RESOURCES}) for s in ACTIVE},
     **{(s, _T.CANCELED): frozenset({_C.CANCELED_BY_USER}) for s in WAITING | ACTIVE},

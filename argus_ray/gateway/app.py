@@ -13,6 +13,7 @@ from fastapi.openapi.utils import get_openapi
 from starlette.middleware import Middleware
 
 import argus_ray
+from argus_ray.bounded import Threads
 from argus_ray.config import Settings
 from argus_ray.gateway import problems
 from argus_ray.gateway.auth import Authenticator, Tokens
@@ -24,11 +25,16 @@ from argus_ray.gateway.progress import ProgressReader
 from argus_ray.gateway.routes import cluster, logs, metrics, tasks, users
 from argus_ray.gateway.schemas import Problem
 from argus_ray.gateway.stream import StreamLimit, StreamTiming
+from argus_ray.preflight import Preflight
 
 #: Threads that read logs and the ends of metrics. They wait for a disk, not for a CPU.
 _FILE_THREADS = 8
 #: Threads that digest metrics, which takes the CPU from everything else in this process.
 _CURVE_THREADS = 2
+#: Those of the look at inputs are apart: when it hangs it is abandoned, and logs go on.
+_PREFLIGHT_THREADS = 8
+#: Seconds that a submission waits for the look at its inputs; without an answer it is accepted with a warning.
+_PREFLIGHT_S = 5.0
 
 
 def create_app(
@@ -84,6 +90,7 @@ def create_app(
         files=files,
         curve_threads=curve_threads,
         curves=curves or CurveReader(),
+        preflight=Preflight(Threads("argus-preflight", _PREFLIGHT_THREADS), _PREFLIGHT_S, settings.shared_root),
         streams=streams or StreamLimit(),
         timing=timing or StreamTiming(),
     )

@@ -31,6 +31,7 @@ from argus_ray.gateway.curves import CurveReader
 from argus_ray.gateway.edge import Facts, facts_of
 from argus_ray.gateway.progress import Progress
 from argus_ray.gateway.stream import StreamLimit, StreamTiming
+from argus_ray.preflight import Preflight
 
 _log = logging.getLogger("argus.gateway")
 
@@ -60,6 +61,7 @@ class Gateway:
     read_progress: ReadProgress
     #: Threads for files alone: when the filesystem hangs, only what needs files waits.
     files: Executor
+    preflight: Preflight
     #: Threads for curves alone: these compute as well, and no log should wait for them.
     curve_threads: Executor
     curves: CurveReader = field(default_factory=CurveReader)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pydantic import BaseModel, ConfigDict, Field
 
 from argus_ray.core.actions import Explanation, QueueEntry, TaskView
+from argus_ray.core.failure import Failure
 from argus_ray.core.metrics import Headline
 from argus_ray.core.model import Attempt, Event, FilesAt, Gang, Task
 from argus_ray.core.scheduler import NodeShortfall
@@ -15,9 +16,23 @@ from argus_ray.gateway.progress import Progress
 from argus_ray.gateway.schemas import Time, rfc3339, time_or_none
 
 
+class WarningOut(BaseModel):
+    field: str
+    rule: str
+
+    @classmethod
+    def all_of(cls, task: Task) -> list[WarningOut]:
+        return [cls(field=warning.field, rule=warning.rule) for warning in task.warnings]
+
+
 class SubmittedOut(BaseModel):
     task_id: str
     state: TaskState
+    warnings: list[WarningOut] = Field(description="What the inputs leave in doubt; the task is accepted all the same")
+
+    @classmethod
+    def of(cls, task: Task) -> SubmittedOut:
+        return cls(task_id=task.task_id, state=task.state, warnings=WarningOut.all_of(task))
 
 
 class Resubmission(BaseModel):
@@ -30,6 +45,11 @@ class Resubmission(BaseModel):
 
 class ResubmittedOut(SubmittedOut):
     resubmitted_from: str
+
+    @classmethod
+    def of_copy(cls, task: Task, old_id: str) -> ResubmittedOut:
+        origin = task.resubmitted_from or old_id
+        return cls(**SubmittedOut.of(task).model_dump(), resubmitted_from=origin)
 
 
 class GangOut(BaseModel):
@@ -82,6 +102,16 @@ class ProgressOut(BaseModel):
         )
 
 
+class FailureOut(BaseModel):
+    code: str = Field(description="Stable, for programs; `unknown` if the log does not say why")
+    line: str = Field(description="The line of the log that says why; empty if there is none")
+    hint: str = Field(description="What to do next, in one sentence")
+
+    @classmethod
+    def of(cls, failure: Failure | None) -> FailureOut | None:
+        return None if failure is None else cls(code=failure.code, line=failure.line, hint=failure.hint)
+
+
 class AttemptOut(BaseModel):
     submission_id: str
     number: int
@@ -89,6 +119,7 @@ class AttemptOut(BaseModel):
     outcome: Outcome | None
     exit_code: int | None
     reason: str | None
+    failure: FailureOut | None = Field(description="null unless the attempt's program failed")
     job_root: str
     #: The driver's node and Ray's own id of the driver, for the Ray dashboard.
     node_id: str | None
@@ -111,6 +142,7 @@ class AttemptOut(BaseModel):
             outcome=attempt.outcome,
             exit_code=attempt.exit_code,
             reason=attempt.reason,
+            failure=FailureOut.of(attempt.failure),
             job_root=attempt.job_root,
             node_id=attempt.node_id,
             node_ip=attempt.node_ip,
@@ -151,12 +183,14 @@ class TaskSummary(BaseModel):
 
 
 class TaskOut(TaskSummary):
+    warnings: list[WarningOut] = Field(description="What the inputs left in doubt at the submission")
     attempts: list[AttemptOut]
 
     @classmethod
     def of_view(cls, view: TaskView, progress: Progress | None) -> TaskOut:
         attempts = [AttemptOut.of(attempt) for attempt in view.task.attempts]
-        return cls.model_validate(_summary(view.task, view.position, progress) | {"attempts": attempts})
+        more = {"warnings": WarningOut.all_of(view.task), "attempts": attempts}
+        return cls.model_validate(_summary(view.task, view.position, progress) | more)
 
 
 def _summary(task: Task, position: int | None, progress: Progress | None) -> dict[str, object]:

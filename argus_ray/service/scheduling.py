@@ -19,6 +19,7 @@ from argus_ray.core.lifecycle import (
     Hold,
     Looked,
     Note,
+    Reject,
     Removed,
     Stall,
     after_end,
@@ -65,7 +66,7 @@ class Seen:
 
 def _task_id(change: Change) -> str | None:
     """None for a submission id that is none."""
-    if isinstance(change, (Hold, Admit, Note, Looked, Removed)):
+    if isinstance(change, (Hold, Admit, Reject, Note, Looked, Removed)):
         return change.task_id
     try:
         return ids.split_submission_id(change.submission_id)[0]
@@ -90,6 +91,8 @@ def apply(turn: Turn, task: Task, change: Change) -> bool:
             return upkeep.looked(turn, task, change)
         case Removed():
             return upkeep.removed(turn, task, change)
+        case Reject():
+            return _reject(turn, task, change)
         case Note():
             events.add_remark(turn.db, task.task_id, turn.now, "note", change.message, change.submission_id)
             return True
@@ -220,6 +223,16 @@ def _end(turn: Turn, task: Task, change: End) -> bool:
     )
     message = _farewell(name, change, after, policy.max_losses)
     return _moved(tasks.move(turn.db, task, new, after.cause, message, attempt.submission_id))
+
+
+def _reject(turn: Turn, task: Task, change: Reject) -> bool:
+    if not task.state.is_waiting:
+        return False
+    check_move(task.state, TaskState.FAILED, Cause.INVALID_INPUTS)
+    new = replace(
+        _out_of_line(task), state=TaskState.FAILED, reason=change.reason, ended_at=turn.now, updated_at=turn.now
+    )
+    return tasks.move(turn.db, task, new, Cause.INVALID_INPUTS, change.reason)
 
 
 def _moved(done: bool) -> bool:

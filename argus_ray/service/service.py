@@ -16,7 +16,7 @@ from typing_extensions import assert_never
 
 from argus_ray.config import Settings
 from argus_ray.core import actions
-from argus_ray.core.actions import Action, Credential, Principal, ResubmitTask, Result, SubmitTask
+from argus_ray.core.actions import Action, Credential, Principal, ReadSubmission, ResubmitTask, Result, SubmitTask
 from argus_ray.core.errors import ArgusError, InvalidRequest, Unavailable
 from argus_ray.core.lifecycle import Change
 from argus_ray.core.model import Gang, Task
@@ -132,7 +132,8 @@ class Service:
         """Parse the bodies of callers that may submit, outside of the transaction that will accept them:
         links are followed on the shared filesystem, which may take its time."""
         specs = Specs(self._ports)
-        submits = [(who, action) for who, action in calls if isinstance(action, (SubmitTask, ResubmitTask))]
+        kinds = (ReadSubmission, SubmitTask, ResubmitTask)
+        submits = [(who, action) for who, action in calls if isinstance(action, kinds)]
         if not submits:
             return specs
         try:
@@ -147,9 +148,10 @@ class Service:
                 specs.read(text)
         return specs
 
-    def _new_spec(self, turn: Turn, who: Credential, action: SubmitTask | ResubmitTask) -> str | None:
+    def _new_spec(self, turn: Turn, who: Credential, action: ReadSubmission | SubmitTask | ResubmitTask) -> str | None:
         try:
-            return submission.new_spec(turn, access.authenticate(turn, who), action)
+            call = action.call if isinstance(action, ReadSubmission) else action
+            return submission.new_spec(turn, access.authenticate(turn, who), call)
         except (ArgusError, UnicodeError):
             return None
 
@@ -172,6 +174,8 @@ class Service:
         match action:
             case actions.WhoAmI():
                 return principal
+            case actions.ReadSubmission():
+                return submission.read(turn, principal, action)
             case actions.SubmitTask():
                 return submission.submit(turn, principal, action)
             case actions.ResubmitTask():

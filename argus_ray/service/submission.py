@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from argus_ray.core import ids
-from argus_ray.core.actions import Principal, ResubmitTask, SubmitTask, Submitted
+from argus_ray.core.actions import Principal, ReadSubmission, ResubmitTask, SubmitTask, Submitted
 from argus_ray.core.errors import (
     ArgusError,
     FieldError,
@@ -19,6 +19,7 @@ from argus_ray.core.errors import (
 )
 from argus_ray.core.model import FilesAt, Task
 from argus_ray.core.states import TaskState
+from argus_ray.core.taskspec import TaskSpec
 from argus_ray.service import access
 from argus_ray.service.turn import Turn
 from argus_ray.store import events, line, tasks
@@ -45,8 +46,41 @@ def new_spec(turn: Turn, principal: Principal, action: SubmitTask | ResubmitTask
     return text if key is None or (_KEY.fullmatch(key) and tasks.by_key(turn.db, owner, key) is None) else None
 
 
+def read(turn: Turn, principal: Principal, action: ReadSubmission) -> TaskSpec | None:
+    """Raises what the call that it asks about would raise now."""
+    match action.call:
+        case SubmitTask() as call:
+            user_id, first = _asked(turn, principal, call)
+            text = call.spec_yaml
+        case ResubmitTask() as call:
+            old, first = _asked_again(turn, principal, call)
+            user_id, text = old.user_id, old.spec_yaml
+    return None if first else _acceptable(turn, user_id, text)
+
+
 def submit(turn: Turn, principal: Principal, action: SubmitTask) -> Submitted:
-    """The new task, or the first one of this Idempotency-Key.
+    """The new task, or the first one of this Idempotency-Key."""
+    user_id, first = _asked(turn, principal, action)
+    if first is not None:
+        return Submitted(first, created=False)
+    return _accept(turn, user_id, action.spec_yaml, action)
+
+
+def resubmit(turn: Turn, principal: Principal, action: ResubmitTask) -> Submitted:
+    """As `submit`, with the owner and the TaskSpec of a task that has ended. An admin does it in the owner's name, so
+    the Idempotency-Key is one of the owner's."""
+    old, first = _asked_again(turn, principal, action)
+    if first is not None:
+        return Submitted(first, created=False)
+    origin = _Origin(old.task_id, _roots_to_resume_from(turn, old) if action.resume else None)
+    submitted = _accept(turn, old.user_id, old.spec_yaml, action, origin)
+    by = "" if principal.user_id == old.user_id else " by an admin"
+    events.add_remark(turn.db, old.task_id, turn.now, "note", f"resubmitted{by} as {submitted.task.task_id}")
+    return submitted
+
+
+def _asked(turn: Turn, principal: Principal, action: SubmitTask) -> tuple[str, Task | None]:
+    """Who submits, and the task that has this Idempotency-Key.
 
     The key decides before the body and the limits do: who repeats a call that was accepted gets its answer,
     even if the line is full by now or a path has become invalid.
@@ -54,22 +88,19 @@ def submit(turn: Turn, principal: Principal, action: SubmitTask) -> Submitted:
     if principal.user_id is None:
         raise InvalidRequest("the admin token owns no tasks: submit with the token of a user")
     first = _first_of_key(turn, principal.user_id, action.idempotency_key)
-    if first is not None:
-        if first.spec_yaml != action.spec_yaml or first.resubmitted_from is not None:
-            raise IdempotencyConflict
-        return Submitted(first, created=False)
-    return _accept(turn, principal.user_id, action.spec_yaml, action.idempotency_key)
+    if first is not None and (first.spec_yaml != action.spec_yaml or first.resubmitted_from is not None):
+        raise IdempotencyConflict
+    return principal.user_id, first
 
 
-def resubmit(turn: Turn, principal: Principal, action: ResubmitTask) -> Submitted:
-    """As `submit`, with the owner and the TaskSpec of a task that has ended. An admin does it in the owner's name, so
-    the Idempotency-Key is one of the owner's."""
+def _asked_again(turn: Turn, principal: Principal, action: ResubmitTask) -> tuple[Task, Task | None]:
+    """The task that is to be made again, and the one that has this Idempotency-Key."""
     old = access.visible_task(turn, principal, action.task_id)
     first = _first_of_key(turn, old.user_id, action.idempotency_key)
     if first is not None:
         if first.resubmitted_from != old.task_id or (first.resume_roots is not None) != action.resume:
             raise IdempotencyConflict
-        return Submitted(first, created=False)
+        return old, first
     if not old.state.is_final:
         raise TaskNotEnded(f"the task is {old.state.value}: cancel it, or wait for its end")
     if action.resume and old.state is TaskState.SUCCEEDED:
@@ -77,11 +108,7 @@ def resubmit(turn: Turn, principal: Principal, action: ResubmitTask) -> Submitte
             "the task has SUCCEEDED, and with the same TaskSpec nothing is left to train: resubmit it without resume "
             "to run it anew, or submit a TaskSpec with more steps"
         )
-    origin = _Origin(old.task_id, _roots_to_resume_from(turn, old) if action.resume else None)
-    submitted = _accept(turn, old.user_id, old.spec_yaml, action.idempotency_key, origin)
-    by = "" if principal.user_id == old.user_id else " by an admin"
-    events.add_remark(turn.db, old.task_id, turn.now, "note", f"resubmitted{by} as {submitted.task.task_id}")
-    return submitted
+    return old, None
 
 
 def _roots_to_resume_from(turn: Turn, old: Task) -> tuple[str, ...]:
@@ -122,11 +149,18 @@ class _Origin:
         return f"; resubmitted from {self.task_id}{resumes}"
 
 
-def _accept(turn: Turn, user_id: str, spec_yaml: str, key: str | None, origin: _Origin | None = None) -> Submitted:
+def _acceptable(turn: Turn, user_id: str, spec_yaml: str) -> TaskSpec:
     spec = turn.specs.read(spec_yaml)
     if isinstance(spec, ArgusError):
         raise spec
     _check_limits(turn, user_id)
+    return spec
+
+
+def _accept(
+    turn: Turn, user_id: str, spec_yaml: str, call: SubmitTask | ResubmitTask, origin: _Origin | None = None
+) -> Submitted:
+    spec = _acceptable(turn, user_id, spec_yaml)
     gang = turn.ports.gang_of(spec)
     message = f"accepted: {spec.workload} on {gang.nnodes} x {gang.gpus_per_node} GPUs"
     if origin is not None:
@@ -140,13 +174,16 @@ def _accept(turn: Turn, user_id: str, spec_yaml: str, key: str | None, origin: _
             workload=spec.workload,
             gang=gang,
             spec_yaml=spec_yaml,
-            idempotency_key=key,
+            idempotency_key=call.idempotency_key,
             now=turn.now,
             message=message,
             resubmitted_from=origin.task_id if origin else None,
             resume_roots=origin.resume_roots if origin else None,
+            warnings=call.warnings,
         )
         if seq is not None:
+            for warning in call.warnings:
+                events.add_remark(turn.db, task_id, turn.now, "note", f"{warning.field}: {warning.rule}")
             task = Task(
                 task_id=task_id,
                 user_id=user_id,
@@ -159,6 +196,7 @@ def _accept(turn: Turn, user_id: str, spec_yaml: str, key: str | None, origin: _
                 updated_at=turn.now,
                 resubmitted_from=origin.task_id if origin else None,
                 resume_roots=origin.resume_roots if origin else None,
+                warnings=call.warnings,
             )
             return Submitted(task, created=True)
     raise Unavailable("too many tasks of this user in one second: no free task id was found; try again")

@@ -6,7 +6,9 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable
+from dataclasses import asdict
 
+from argus_ray.core.failure import Failure
 from argus_ray.core.lifecycle import Advance, End, Stall
 from argus_ray.core.model import Attempt
 from argus_ray.core.states import AttemptState, Outcome
@@ -92,10 +94,11 @@ def stop(db: sqlite3.Connection, submission_id: str) -> bool:
 
 def end(db: sqlite3.Connection, old: AttemptState, facts: End, outcome: Outcome, reason: str, now: float) -> bool:
     """False: the attempt is no longer in state `old`."""
+    failure = None if facts.failure is None else json.dumps(asdict(facts.failure))
     cursor = db.execute(
-        "UPDATE attempts SET state = 'ENDED', ended_at = ?, outcome = ?, exit_code = ?, reason = ?"
+        "UPDATE attempts SET state = 'ENDED', ended_at = ?, outcome = ?, exit_code = ?, reason = ?, failure = ?"
         " WHERE submission_id = ? AND state = ?",
-        (now, outcome.value, facts.exit_code, reason, facts.submission_id, old.value),
+        (now, outcome.value, facts.exit_code, reason, failure, facts.submission_id, old.value),
     )
     return cursor.rowcount == 1
 
@@ -117,6 +120,7 @@ def _attempt(row: sqlite3.Row) -> Attempt:
         outcome=None if row["outcome"] is None else Outcome(row["outcome"]),
         exit_code=row["exit_code"],
         reason=row["reason"],
+        failure=None if row["failure"] is None else Failure(**json.loads(row["failure"])),
         command=tuple(json.loads(row["command"])),
         env=tuple((name, value) for name, value in json.loads(row["env"])),
         stalled_since=row["stalled_since"],

@@ -6,7 +6,9 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 
+from argus_ray.core.errors import FieldError
 from argus_ray.core.model import FilesAt, Gang, Task
 from argus_ray.core.states import Cause, TaskState
 from argus_ray.store import attempts, events
@@ -25,13 +27,14 @@ def add(
     message: str,
     resubmitted_from: str | None = None,
     resume_roots: Sequence[str] | None = None,
+    warnings: Sequence[FieldError] = (),
 ) -> int | None:
     """A new task at the end of the line, with its first event: its `seq`. None: this task id is taken, and
     nothing was changed."""
     cursor = db.execute(
         "INSERT INTO tasks (task_id, user_id, workload, state, nnodes, gpus_per_node, cpus_per_node,"
-        " extra_cpus, spec_yaml, idempotency_key, created_at, updated_at, resubmitted_from, resume_roots)"
-        " VALUES (?, ?, ?, 'QUEUED', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (task_id) DO NOTHING",
+        " extra_cpus, spec_yaml, idempotency_key, created_at, updated_at, resubmitted_from, resume_roots, warnings)"
+        " VALUES (?, ?, ?, 'QUEUED', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (task_id) DO NOTHING",
         (
             task_id,
             user_id,
@@ -46,6 +49,7 @@ def add(
             now,
             resubmitted_from,
             None if resume_roots is None else json.dumps(list(resume_roots)),
+            json.dumps([asdict(warning) for warning in warnings]),
         ),
     )
     if cursor.rowcount != 1:
@@ -135,6 +139,7 @@ def with_attempts(db: sqlite3.Connection, rows: list[sqlite3.Row]) -> tuple[Task
             started_at=row["started_at"],
             ended_at=row["ended_at"],
             losses=row["losses"],
+            warnings=tuple(FieldError(**warning) for warning in json.loads(row["warnings"])),
             attempts=tried.get(row["task_id"], ()),
             resubmitted_from=row["resubmitted_from"],
             files_at=FilesAt(row["files_at"]),

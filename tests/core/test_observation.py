@@ -87,11 +87,21 @@ def test_the_runners_own_record_outlives_rays(code: int, expected: Outcome) -> N
 
 
 def test_an_application_failure_quotes_the_end_of_the_log() -> None:
-    files = FilesSeen(True, ExitRecord(1), "step 1\nstep 2\n\nKeyError: 'messages'\n")
+    files = FilesSeen(True, ExitRecord(1), "step 1\nstep 2\n\nKeyError: 'mine'\n")
     verdict = judge(attempt(RUNNING), failed(FailureKind.DRIVER), files, "s1")
     assert outcome(verdict) is Outcome.APPLICATION
     assert isinstance(verdict, End)
-    assert verdict.reason.startswith("exit code 1; last lines:") and verdict.reason.endswith("KeyError: 'messages'")
+    assert verdict.reason.startswith("exit code 1; last lines:") and verdict.reason.endswith("KeyError: 'mine'")
+
+
+def test_a_failure_that_is_known_is_named_before_the_log_is_quoted() -> None:
+    files = FilesSeen(True, ExitRecord(1), "step 1\n[rank0]: KeyError: 'messages'\n")
+    verdict = judge(attempt(RUNNING), failed(FailureKind.DRIVER), files, "s1")
+    assert isinstance(verdict, End) and verdict.failure is not None
+    assert verdict.failure.code == "dataset_columns"
+    first, hint, *rest = verdict.reason.splitlines()
+    assert (first, hint) == ("dataset_columns: [rank0]: KeyError: 'messages'", verdict.failure.hint)
+    assert rest == ["exit code 1; last lines:", "step 1", "[rank0]: KeyError: 'messages'"]
 
 
 def test_without_a_log_rays_message_is_quoted() -> None:
@@ -230,6 +240,9 @@ def test_what_argus_stops_itself_is_never_a_loss(job: JobSeen, files: FilesSeen,
     if isinstance(verdict, End):
         assert (verdict.outcome, verdict.exit_code) == expected
         assert verdict.reason == ("" if verdict.outcome is Outcome.SUCCEEDED else "no new step for 600 s")
+        assert (verdict.failure and verdict.failure.code) == (
+            None if verdict.outcome is Outcome.SUCCEEDED else "stalled"
+        )
     else:
         assert verdict == expected
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from builders import FakeClock, World, make_service
+from builders import FakeClock, World, make_inputs, make_service
 from fastapi import FastAPI
 
 from argus_ray.core.errors import Unavailable
@@ -136,4 +136,5 @@ def log_of(change: Admit) -> Path:
 
 
 def make_api(tmp_path: Path, **options: Any) -> Api:
+    make_inputs(tmp_path)
     return Api(make_service(tmp_path, clock=FakeClock(), **options))

@@ -6,8 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from builders import FakeClock, make_service
-from gateway_world import Api, log_of
+from gateway_world import Api, log_of, make_api
 
 from argus_ray.core.states import Outcome
 from argus_ray.gateway import files
@@ -147,11 +146,10 @@ def test_a_log_that_is_a_link_is_not_served(api: Api, tmp_path: Path) -> None:
 
 
 def test_the_tail_is_bounded_by_the_settings(tmp_path: Path) -> None:
-    world = make_service(tmp_path, clock=FakeClock(), settings={"limits": {"log_tail_bytes": 1024}})
-    api = Api(world)
+    api = make_api(tmp_path, settings={"limits": {"log_tail_bytes": 1024}})
     alice = api.user("alice")
     task_id = api.submit(alice)
     log_of(api.run(task_id)).write_bytes(b"0123456\n" * 1000)
     text = api.client.get(f"/api/v2/tasks/{task_id}/logs", headers=alice).text
     assert text == "0123456\n" * 127
-    world.close()
+    api.world.close()

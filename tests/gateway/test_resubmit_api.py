@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,7 +31,7 @@ def test_it_answers_as_a_submission_does(api: Api, body: dict[str, bool] | None)
     answer = resubmit(api, old, alice, **({} if body is None else {"json": body}))
     assert answer.status_code == 201, answer.text
     new = answer.json()["task_id"]
-    assert answer.json() == {"task_id": new, "state": "QUEUED", "resubmitted_from": old}
+    assert answer.json() == {"task_id": new, "state": "QUEUED", "warnings": [], "resubmitted_from": old}
     assert answer.headers["location"] == f"/api/v2/tasks/{new}"
     assert api.wakes == ["wake"]
     assert api.get(f"/api/v2/tasks/{new}", alice)["resubmitted_from"] == old
@@ -75,3 +77,17 @@ def test_an_admin_does_it_in_the_owners_name(api: Api) -> None:
     alice = api.user("alice")
     new = resubmit(api, ended(api, alice), ADMIN).json()["task_id"]
     assert api.get(f"/api/v2/tasks/{new}", alice)["user_id"] == "alice"
+
+
+def test_the_inputs_are_looked_at_again(api: Api) -> None:
+    alice = api.user("alice")
+    old = ended(api, alice)
+    common = Path(api.world.shared_root) / "common"
+    shutil.rmtree(common / "hf")
+    answer = resubmit(api, old, alice)
+    assert answer.status_code == 201
+    assert [warning["field"] for warning in answer.json()["warnings"]] == ["model_id"]
+    shutil.rmtree(common / "datasets")
+    answer = resubmit(api, old, alice)
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_spec")
+    assert [error["field"] for error in answer.json()["errors"]] == ["train_file", "val_file"]

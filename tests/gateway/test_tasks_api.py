@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from gateway_world import ADMIN, YAML, Api, TestClient
+from gateway_world import ADMIN, YAML, Api, TestClient, bearer_header
 
-from argus_ray.core.lifecycle import Hold, Looked, Stall
+from argus_ray import preflight
+from argus_ray.core.failure import Failure
+from argus_ray.core.lifecycle import End, Hold, Looked, Stall
 from argus_ray.core.states import Outcome
 
 
@@ -18,7 +22,7 @@ def test_submit_answers_with_the_queued_task(api: Api) -> None:
     answer = api.client.post("/api/v2/tasks", content=spec, headers={**alice, **YAML})
     assert answer.status_code == 201
     task_id = answer.json()["task_id"]
-    assert answer.json() == {"task_id": task_id, "state": "QUEUED"}
+    assert answer.json() == {"task_id": task_id, "state": "QUEUED", "warnings": []}
     assert answer.headers["location"] == f"/api/v2/tasks/{task_id}"
     assert api.wakes == ["wake"]
 
@@ -86,9 +90,73 @@ def test_a_bad_idempotency_key_is_refused(api: Api, key: str) -> None:
     assert refused.json()["errors"][0]["field"] == "Idempotency-Key"
 
 
+def test_inputs_that_are_missing_are_refused_all_at_once(api: Api) -> None:
+    alice = api.user("alice")
+    common = f"{api.world.shared_root}/common"
+    spec = api.world.spec(train_file=f"{common}/a.parquet", val_file=f"{common}/b.parquet", model_id=f"{common}/c")
+    answer = api.client.post("/api/v2/tasks", content=spec, headers={**alice, **YAML})
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_spec")
+    assert answer.json()["errors"] == [
+        {"field": field, "rule": "does not exist"} for field in ("model_id", "train_file", "val_file")
+    ]
+    assert api.get("/api/v2/tasks", alice)["tasks"] == [] and api.wakes == []
+
+
+def test_who_may_not_submit_learns_nothing_of_files(api: Api) -> None:
+    spec = api.world.spec(train_file=f"{api.world.shared_root}/common/a.parquet")
+    refused = api.client.post("/api/v2/tasks", content=spec, headers={**bearer_header("argus_u_" + "0" * 64), **YAML})
+    assert (refused.status_code, "does not exist" in refused.text) == (401, False)
+    refused = api.client.post("/api/v2/tasks", content=spec, headers={**ADMIN, **YAML})
+    assert (refused.status_code, "does not exist" in refused.text) == (400, False)
+
+
+def test_what_is_in_doubt_is_a_warning_in_the_answer_and_in_the_task(api: Api) -> None:
+    alice = api.user("alice")
+    headers = {**alice, **YAML, "Idempotency-Key": "k"}
+    spec = api.world.spec(model_id="someone/else")
+    answer = api.client.post("/api/v2/tasks", content=spec, headers=headers)
+    assert answer.status_code == 201
+    [warning] = answer.json()["warnings"]
+    assert warning["field"] == "model_id" and "not in the shared cache" in warning["rule"]
+    task = f"/api/v2/tasks/{answer.json()['task_id']}"
+    assert api.get(task, alice)["warnings"] == [warning]
+    assert f"model_id: {warning['rule']}" in [event["message"] for event in api.get(f"{task}/events", alice)["events"]]
+    assert api.client.post("/api/v2/tasks", content=spec, headers=headers).json() == answer.json()
+
+
+def test_a_repeated_submission_gets_its_answer_also_when_its_files_are_gone(api: Api) -> None:
+    alice = api.user("alice")
+    task_id = api.submit(alice, key="k")
+    shutil.rmtree(Path(api.world.shared_root) / "common" / "datasets")
+    assert api.submit(alice, key="k") == task_id
+    refused = api.client.post("/api/v2/tasks", content=api.world.spec(), headers={**alice, **YAML})
+    assert refused.status_code == 400
+
+
+def test_a_disk_that_does_not_answer_refuses_nobody(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr(preflight, "_plain_file", broken)
+    answer = api.client.post("/api/v2/tasks", content=api.world.spec(), headers={**api.user("alice"), **YAML})
+    assert answer.status_code == 201
+    assert {warning["field"] for warning in answer.json()["warnings"]} >= {"train_file", "val_file"}
+
+
+def test_why_an_attempt_failed_is_a_field_of_its_own(api: Api) -> None:
+    alice = api.user("alice")
+    task_id = api.submit(alice)
+    attempt = api.run(task_id)
+    why = Failure("disk_full", "OSError: No space left on device", "Free space.")
+    assert api.get(f"/api/v2/tasks/{task_id}", alice)["attempts"][0]["failure"] is None
+    api.apply(End(attempt.submission_id, Outcome.APPLICATION, "the reason", 1, why))
+    [seen] = api.get(f"/api/v2/tasks/{task_id}", alice)["attempts"]
+    assert seen["failure"] == {"code": why.code, "line": why.line, "hint": why.hint}
+
+
 def test_reject_non_common_inputs_over_http(api: Api, tmp_path: Path) -> None:
     alice = api.user("alice")
-    (tmp_path / "common" / "datasets").mkdir(parents=True)
+    (tmp_path / "common" / "datasets").mkdir(parents=True, exist_ok=True)
     (tmp_path / "common" / "datasets" / "link").symlink_to("/etc")
     common = f"{api.world.shared_root}/common"
     bad = {

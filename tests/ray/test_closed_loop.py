@@ -67,6 +67,7 @@ def test_a_failing_program_is_failed_with_the_end_of_its_log(cluster: Cluster) -
     assert view["state"] == "FAILED"
     assert "exit code 1" in view["reason"] and "stand-in: told to fail" in view["reason"]
     assert len(view["attempts"]) == 1 and view["attempts"][0]["exit_code"] == 1
+    assert view["attempts"][0]["failure"]["code"] == "unknown", "a stand-in's own words are in no rule"
 
 
 def test_verls_own_fit_check_sends_a_task_back_to_wait(cluster: Cluster) -> None:

@@ -12,7 +12,8 @@ from sanity import checked_service
 
 from argus_ray.core import actions
 from argus_ray.core.errors import StaleWriter
-from argus_ray.core.lifecycle import Admit, Advance, Change, End, Hold, Note, Stall
+from argus_ray.core.failure import Failure
+from argus_ray.core.lifecycle import Admit, Advance, Change, End, Hold, Note, Reject, Stall
 from argus_ray.core.model import Event, Task
 from argus_ray.core.states import AttemptState, Outcome, TaskState
 
@@ -193,6 +194,28 @@ def test_refusals_wait_longer_each_time(world: World, task: Task) -> None:
         assert held.not_before == held.next_retry_at
         assert wait <= (held.not_before or 0) - world.clock.now <= wait * 1.2
         world.clock.advance(300)
+
+
+def test_why_an_attempt_failed_is_kept_with_it(world: World, task: Task) -> None:
+    why = Failure("disk_full", "OSError: [Errno 28] No space left on device", "Free space.")
+    end = End(admit(world, task), Outcome.APPLICATION, "the reason", 1, why)
+    assert world.service.apply([end]) == [True]
+    world.reopen()
+    assert world.task(task.task_id).attempts[0].failure == why
+
+
+def test_a_rejected_task_fails_without_an_attempt(world: World, task: Task) -> None:
+    reject = Reject(task.task_id, "train_file does not exist")
+    assert world.service.apply([reject, reject]) == [True, False]
+    failed = world.task(task.task_id)
+    assert (failed.state, failed.reason, failed.attempts) == (TaskState.FAILED, reject.reason, ())
+    assert events(world, task)[-1] == ("move", reject.reason)
+
+
+def test_a_task_that_may_be_running_is_not_rejected(world: World, task: Task) -> None:
+    admit(world, task)
+    assert world.service.apply([Reject(task.task_id, "train_file does not exist")]) == [False]
+    assert world.task(task.task_id).state is TaskState.SUBMITTING
 
 
 def test_a_note_changes_nothing_but_the_events(world: World, task: Task) -> None:

@@ -21,6 +21,7 @@ from argus_ray.core.actions import (
 from argus_ray.core.errors import (
     ArgusError,
     BodyTooLarge,
+    FieldError,
     Forbidden,
     IdempotencyConflict,
     InvalidRequest,
@@ -112,6 +113,38 @@ def test_a_bad_spec_is_refused_and_leaves_nothing(world: World) -> None:
         with pytest.raises((InvalidSpec, InvalidRequest)):
             world.service.handle(alice, actions.SubmitTask(text))
     assert world.service.waiting() == ()
+
+
+def test_reading_a_submission_says_what_submitting_would_and_changes_nothing(tmp_path: Path) -> None:
+    for world in checked_service(tmp_path, settings={"limits": {"waiting_tasks_per_user": 1}}):
+        alice = world.user("alice")
+        read = world.service.handle(alice, actions.ReadSubmission(actions.SubmitTask(world.spec())))
+        assert isinstance(read, TaskSpec) and read.workload == "sft"
+        assert world.service.waiting() == ()
+        with pytest.raises(InvalidSpec):
+            world.service.handle(alice, actions.ReadSubmission(actions.SubmitTask(world.spec(nnodes=0))))
+        with pytest.raises(InvalidRequest, match="owns no tasks"):
+            world.service.handle(ADMIN, actions.ReadSubmission(actions.SubmitTask(world.spec())))
+        world.submit(alice, "k")
+        assert world.service.handle(alice, actions.ReadSubmission(actions.SubmitTask(world.spec(), "k"))) is None
+        with pytest.raises(IdempotencyConflict):
+            world.service.handle(alice, actions.ReadSubmission(actions.SubmitTask(world.spec(nnodes=2), "k")))
+        with pytest.raises(QueueFull):
+            world.service.handle(alice, actions.ReadSubmission(actions.SubmitTask(world.spec())))
+
+
+def test_warnings_stay_with_the_task_and_are_told_as_events(world: World) -> None:
+    alice = world.user("alice")
+    warnings = (FieldError("model_id", "is not in the shared cache"), FieldError("code_path", "holds no verl"))
+    answer = world.service.handle(alice, actions.SubmitTask(world.spec(), "k", warnings))
+    assert isinstance(answer, Submitted) and answer.task.warnings == warnings
+    world.reopen()
+    assert world.task(answer.task.task_id) == answer.task
+    assert world.service.handle(alice, actions.SubmitTask(world.spec(), "k")) == Submitted(answer.task, created=False)
+    found = world.service.handle(alice, actions.TaskEvents(answer.task.task_id))
+    assert isinstance(found, tuple)
+    notes = [event.message for event in found if isinstance(event, Event) and event.kind == "note"]
+    assert notes == ["model_id: is not in the shared cache", "code_path: holds no verl"]
 
 
 def test_the_same_key_returns_the_first_task_for_ever(world: World) -> None:

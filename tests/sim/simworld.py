@@ -22,6 +22,7 @@ from argus_ray.core.observation import ExitRecord, FailureKind, FilesSeen, JobSe
 from argus_ray.core.scheduler import Policy
 from argus_ray.core.stall import MetricsSeen
 from argus_ray.dispatch import Dispatcher, Prepared
+from argus_ray.preflight import Findings
 
 
 class Crash(BaseException):
@@ -63,6 +64,7 @@ class SimRay:
     metrics: dict[str, MetricsSeen] = field(default_factory=dict)
     #: Probability that a call fails before, and after, it had its effect.
     flakiness: float = 0.0
+    findings: dict[str, Findings] = field(default_factory=dict)
     violations: list[str] = field(default_factory=list)
 
     def job_root(self, submission_id: str) -> str:
@@ -99,6 +101,9 @@ class SimRay:
     async def files(self, job_root: str) -> FilesSeen:
         self._maybe_fail()
         return FilesSeen(self.started[job_root] > 0, self.exits.get(job_root))
+
+    async def check_inputs(self, task: Task) -> Findings:
+        return self.findings.get(task.task_id, Findings())
 
     async def find_checkpoint(self, task: Task) -> Checkpoint | None:
         self._maybe_fail()
@@ -259,6 +264,7 @@ def make_dispatcher(world: World, ray: SimRay, rng: random.Random, crashiness: f
         files=SimFiles(ray),
         look_at_cluster=ray.view,
         prepare=_prepare,
+        check_inputs=ray.check_inputs,
         find_checkpoint=ray.find_checkpoint,
         shared_root=world.shared_root,
         policy=Policy(max_overtake_s=600, retry_interval_s=60),

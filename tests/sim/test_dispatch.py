@@ -21,10 +21,11 @@ from simworld import Crash, NoAnswer, SimRay, make_dispatcher
 
 from argus_ray.core import actions
 from argus_ray.core.actions import Credential
-from argus_ray.core.errors import ArgusError
+from argus_ray.core.errors import ArgusError, FieldError
 from argus_ray.core.model import Event, Task
 from argus_ray.core.observation import FailureKind, JobStatus
 from argus_ray.core.states import TaskState
+from argus_ray.preflight import Findings
 
 RUNS = int(os.environ.get("ARGUS_SIM_RUNS", "25"))
 SEED = os.environ.get("ARGUS_SIM_SEED")
@@ -238,6 +239,56 @@ def test_a_task_that_cannot_be_prepared_stops_nobody(world: World) -> None:
     assert list(ray.jobs) == [f"{healthy.task_id}--a01"]
     held = world.task(poison.task_id)
     assert held.state is TaskState.PENDING_RESOURCES and "the shared root has moved" in (held.reason or "")
+
+
+GONE = Findings(errors=(FieldError("train_file", "does not exist"), FieldError("val_file", "is empty")))
+
+
+def test_a_task_whose_input_was_deleted_is_held_and_then_fails_without_a_driver(world: World) -> None:
+    who = world.user("ada")
+    spoiled, sound = world.submit(who), world.submit(who)
+    ray = sim({"n1": 8})
+    ray.findings[spoiled.task_id] = GONE
+    dispatcher = make_dispatcher(world, ray, random.Random(0))
+    asyncio.run(dispatcher.tick())
+    held = world.task(spoiled.task_id)
+    assert held.state is TaskState.PENDING_RESOURCES
+    assert held.reason is not None and "train_file does not exist; val_file is empty" in held.reason
+    assert held.next_retry_at == world.clock.now + 60
+    assert world.task(sound.task_id).attempts, "it takes no room from others"
+    world.clock.advance(59)
+    asyncio.run(dispatcher.tick())
+    assert world.task(spoiled.task_id) == held
+    world.clock.advance(1)
+    asyncio.run(dispatcher.tick())
+    failed = world.task(spoiled.task_id)
+    assert (failed.state, failed.attempts, failed.ended_at) == (TaskState.FAILED, (), world.clock.now)
+    assert failed.reason == "its inputs cannot be used: train_file does not exist; val_file is empty"
+    found = world.service.handle(who, actions.TaskEvents(spoiled.task_id))
+    assert isinstance(found, tuple)
+    assert [event.cause for event in found if isinstance(event, Event)][-1] == "invalid_inputs"
+    sanity_check(world.store)
+
+
+def test_an_input_that_comes_back_in_time_lets_the_task_start(world: World) -> None:
+    task = world.submit(world.user("ada"))
+    ray = sim()
+    ray.findings[task.task_id] = GONE
+    dispatcher = make_dispatcher(world, ray, random.Random(0))
+    asyncio.run(dispatcher.tick())
+    world.clock.advance(300)  # nobody has looked meanwhile
+    ray.findings[task.task_id] = Findings(warnings=GONE.errors)
+    asyncio.run(dispatcher.tick())
+    assert world.task(task.task_id).attempts
+
+
+def test_inputs_are_looked_at_only_when_the_task_may_start(world: World) -> None:
+    task = world.submit(world.user("ada"))
+    ray = sim({"n1": 1})
+    ray.findings[task.task_id] = GONE
+    tick(world, ray)
+    reason = world.task(task.task_id).reason
+    assert reason is not None and "GPUs" in reason and "inputs" not in reason
 
 
 def test_a_full_disk_does_not_keep_a_canceled_job_running(world: World) -> None:

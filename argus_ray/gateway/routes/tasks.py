@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -12,6 +13,7 @@ from argus_ray.core.actions import (
     ExplainTask,
     GetTask,
     ListTasks,
+    ReadSubmission,
     ResubmitTask,
     SubmitTask,
     Submitted,
@@ -19,10 +21,10 @@ from argus_ray.core.actions import (
     TaskPage,
     TaskView,
 )
-from argus_ray.core.errors import FieldError, InvalidRequest, Unavailable
+from argus_ray.core.errors import FieldError, InvalidRequest, InvalidSpec, Unavailable
 from argus_ray.core.model import Task
 from argus_ray.core.scheduler import shortfall_per_node
-from argus_ray.core.taskspec import MAX_SPEC_BYTES
+from argus_ray.core.taskspec import MAX_SPEC_BYTES, TaskSpec
 from argus_ray.gateway.body import YAML_TYPES, read_json, read_spec, schema_of
 from argus_ray.gateway.context import Caller, Gateway, TheCaller, TheGateway
 from argus_ray.gateway.params import EventsParams, NoQuery, TaskId, TasksParams, decode_cursor, encode_cursor
@@ -73,9 +75,9 @@ _YAML_ANSWER: dict[int | str, dict[str, Any]] = {
 async def submit_task(request: Request, response: Response, caller: TheCaller, gateway: TheGateway) -> SubmittedOut:
     """Submit a TaskSpec. Answered after the task is on disk."""
     key = _idempotency_key(request)
-    submitted = await caller.do(SubmitTask(await read_spec(request), key))
-    task = _accepted(response, gateway, submitted)
-    return SubmittedOut(task_id=task.task_id, state=task.state)
+    action = SubmitTask(await read_spec(request), key)
+    submitted = await caller.do(replace(action, warnings=await _doubts(caller, gateway, action)))
+    return SubmittedOut.of(_accepted(response, gateway, submitted))
 
 
 @router.post(
@@ -93,8 +95,21 @@ async def resubmit_task(
     """
     key = _idempotency_key(request)
     wish = await read_json(request, Resubmission, optional=True)
-    task = _accepted(response, gateway, await caller.do(ResubmitTask(task_id, wish.resume, key)))
-    return ResubmittedOut(task_id=task.task_id, state=task.state, resubmitted_from=task.resubmitted_from or task_id)
+    action = ResubmitTask(task_id, wish.resume, key)
+    submitted = await caller.do(replace(action, warnings=await _doubts(caller, gateway, action)))
+    return ResubmittedOut.of_copy(_accepted(response, gateway, submitted), task_id)
+
+
+async def _doubts(caller: Caller, gateway: Gateway, action: SubmitTask | ResubmitTask) -> tuple[FieldError, ...]:
+    """What a look at the inputs leaves in doubt; raises InvalidSpec for what would fail for certain. A call of its own
+    before it: nobody without a token has files looked at, and the process that owns the database looks at none."""
+    spec: TaskSpec | None = await caller.do(ReadSubmission(action))
+    if spec is None:
+        return ()
+    found = await gateway.preflight.look(spec)
+    if found.errors:
+        raise InvalidSpec("the TaskSpec names inputs that the run could not use", found.errors)
+    return found.warnings
 
 
 def _accepted(response: Response, gateway: Gateway, submitted: Submitted) -> Task:
