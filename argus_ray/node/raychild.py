@@ -25,9 +25,15 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _LOG_BYTES = 1024 * 1024
-#: Milliseconds after which a raylet gives itself up when its agents, two Python programs, have not started; Ray's own
-#: 30 s are too few for a machine that just boots and reads them from a shared filesystem.
-_AGENT_TIMEOUT = "RAY_agent_register_timeout_ms"
+#: Ray's own bounds that do not fit, where nobody has set them.
+_PATIENCE = {
+    # Milliseconds after which a raylet gives itself up when its agents, two Python programs, have not started. Ray's
+    # own 30 s are too few for a machine that just boots and reads them from a shared filesystem.
+    "RAY_agent_register_timeout_ms": "120000",
+    # A head that dies between the record of a job and its supervisor leaves a job that nobody starts. Ray calls it
+    # FAILED after this time, by itself only after 900 s (ray 2.60, job_manager.py). Then it gets a new attempt.
+    "RAY_JOB_START_TIMEOUT_SECONDS": "120",
+}
 
 
 def become_subreaper() -> None:
@@ -55,7 +61,7 @@ class RayChild:
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
-                env={_AGENT_TIMEOUT: "120000", **environ, NODE_MARK: self._mark},
+                env={**_PATIENCE, **environ, NODE_MARK: self._mark},
                 start_new_session=True,
                 # Its own reaper then ends its process group (ray 2.60, ray_process_reaper.py).
                 preexec_fn=_die_with(os.getpid()),
