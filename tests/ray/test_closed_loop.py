@@ -109,11 +109,13 @@ def test_no_driver_and_nothing_of_a_task_runs_on_the_head(cluster: Cluster, ray_
     gate = user.gate()
     task = user.submit({"wait_for_file": str(gate)}, nnodes=2, n_gpus_per_node=2)
     user.wait(task, lambda v: (_log_of(cluster, v)).exists(), "running")
-    (head,) = [node.node_id for node in list_nodes() if node.is_head_node]
+    # Named, since the search for "the" cluster of this machine finds every GCS that runs on it.
+    address = cluster.machine.dashboard
+    (head,) = [node.node_id for node in list_nodes(address) if node.is_head_node]
     job = user.wait(task, lambda v: v["attempts"][0]["ray_job_id"] is not None, "attached to Ray")["attempts"][0]
-    (entry,) = [j for j in list_jobs(detail=True) if j.submission_id == job["submission_id"]]
+    (entry,) = [j for j in list_jobs(address, detail=True) if j.submission_id == job["submission_id"]]
     assert entry.driver_node_id != head
-    on_head = [actor for actor in list_actors(detail=True, limit=1000) if actor.node_id == head]
+    on_head = [actor for actor in list_actors(address, detail=True, limit=1000) if actor.node_id == head]
     assert not [actor.class_name for actor in on_head if actor.job_id == job["ray_job_id"]]
     supervisors = [actor for actor in on_head if "JobSupervisor" in actor.class_name]
     assert supervisors == []

@@ -113,7 +113,11 @@ def test_two_rl_tasks_have_a_transfer_queue_each(cluster: Cluster, ray_view: Any
     ]
     for user, task in zip(users, tasks, strict=True):
         wait_for_gang(user, task, 1, ray_view)
-    alive = list_actors(filters=[("class_name", "=", "TransferQueueController"), ("state", "=", "ALIVE")], detail=True)
+    alive = list_actors(
+        cluster.machine.dashboard,
+        filters=[("class_name", "=", "TransferQueueController"), ("state", "=", "ALIVE")],
+        detail=True,
+    )
     assert sorted(a.ray_namespace for a in alive) == sorted(f"transfer_queue-{task}--a01" for task in tasks)
     for gate in gates:
         gate.touch()

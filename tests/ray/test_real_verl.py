@@ -126,7 +126,7 @@ def test_two_real_grpo_tasks_at_once_have_a_queue_each(cluster: Cluster, common:
     gpu_nodes: dict[str, set[str]] = {}
     deadline = time.monotonic() + 900
     while time.monotonic() < deadline:
-        for actor in list_actors(detail=True, limit=10_000, timeout=60):
+        for actor in list_actors(cluster.machine.dashboard, detail=True, limit=10_000, timeout=60):
             if actor.class_name == "TransferQueueController" and actor.ray_namespace:
                 owners.setdefault(actor.ray_namespace, set()).add(actor.job_id)
             if actor.placement_group_id and actor.node_id:
