@@ -463,13 +463,7 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.envi
 def _main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     settings = _settings(argv, environ)
     mine = options.versions()
-    options.make_run_dir(settings.run_dir)
-    lock = FileLock(settings.run_dir / f"{settings.name}.lock", mode=0o600)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise BadSetting(f"another head launcher runs as --node-name {settings.node_name} on this machine") from None
-    with lock:
+    with options.alone("head launcher", settings.run_dir, settings.name, settings.node_name):
         stop = Stop()
         become_subreaper()
         journal = Journal("head", settings.run_dir / f"{settings.name}.json")

@@ -14,11 +14,13 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn
+
+from filelock import FileLock, Timeout
 
 from argus_ray.node import files
 from argus_ray.node.decision import Versions
@@ -112,6 +114,19 @@ def make_run_dir(path: Path) -> None:
         raise BadSetting(f"--run-dir {path} cannot be made: {error.strerror}") from None
     if not os.access(path, os.W_OK | os.X_OK):
         raise BadSetting(f"--run-dir {path} cannot be written")
+
+
+@contextlib.contextmanager
+def alone(what: str, run_dir: Path, name: str, node_name: str) -> Iterator[None]:
+    """While it lasts no second one of this node's name runs on this machine. Makes the run dir; raises BadSetting."""
+    make_run_dir(run_dir)
+    lock = FileLock(run_dir / f"{name}.lock", mode=0o600)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise BadSetting(f"another {what} runs as --node-name {node_name} on this machine") from None
+    with lock:
+        yield
 
 
 def number(flag: str, value: Any, *, least: float, most: float = float("inf")) -> float:

@@ -49,9 +49,9 @@ def descendants(pid: int) -> list[int]:
     return [each for each in found if not _has_ended(each)]
 
 
-def end_marked(mark: str, *, grace_s: float, first: Iterable[int] = (), variable: str = MARK) -> None:
-    """End every process with this mark in this variable; see `end`."""
-    end(lambda: with_variable(variable, mark), grace_s=grace_s, first=first)
+def end_marked(mark: str, *, grace_s: float, first: Iterable[int] = ()) -> None:
+    """End every process with this mark; see `end`."""
+    end(lambda: marked(mark), grace_s=grace_s, first=first)
 
 
 def end(find: Callable[[], list[int]], *, grace_s: float, first: Iterable[int] = ()) -> None:

@@ -6,6 +6,7 @@ the child inherits a variable that names this node, and only what carries it is 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -50,11 +51,12 @@ class RayChild:
         self._log = log
         self._child: subprocess.Popen[bytes] | None = None
         self._raylet: int | None = None
+        self._has_started = False
 
     def start(self, options: Sequence[str], environ: Mapping[str, str]) -> None:
         """`ray start --block` with these options, in a process group of its own. It dies with us."""
         command = [command_beside_python("ray"), "start", "--block", "--disable-usage-stats", *options]
-        self._raylet = None
+        self._raylet, self._has_started = None, False
         with self._log.open("wb") as out:
             self._child = subprocess.Popen(
                 command,
@@ -63,17 +65,17 @@ class RayChild:
                 stderr=out,
                 env={**_PATIENCE, **environ, NODE_MARK: self._mark},
                 start_new_session=True,
-                # Its own reaper then ends its process group (ray 2.60, ray_process_reaper.py).
+                # And what it has started dies with it (ray 2.60, node.py, kernel_fate_share).
                 preexec_fn=_die_with(os.getpid()),
             )
 
     @property
     def has_started(self) -> bool:
         """Whether Ray has said that the node is up."""
-        try:
-            return _STARTED in files.read_small(self._log, _LOG_BYTES)
-        except OSError:
-            return False
+        if not self._has_started:
+            with contextlib.suppress(OSError):
+                self._has_started = _STARTED in files.read_small(self._log, _LOG_BYTES)
+        return self._has_started
 
     @property
     def is_alive(self) -> bool:

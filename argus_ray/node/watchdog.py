@@ -17,8 +17,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from argus_ray.node import discovery, options
 from argus_ray.node.decision import Joined, Verb, Versions, backoff_s, decide
 from argus_ray.node.discovery import HeadRecord, Reading
@@ -233,13 +231,7 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.envi
 def _main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     settings = _settings(argv, environ)
     mine = options.versions()
-    options.make_run_dir(settings.run_dir)
-    lock = FileLock(settings.run_dir / f"{settings.name}.lock", mode=0o600)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise BadSetting(f"another watchdog runs as --node-name {settings.node_name} on this machine") from None
-    with lock:
+    with options.alone("watchdog", settings.run_dir, settings.name, settings.node_name):
         stop = Stop()
         become_subreaper()
         journal = Journal("watchdog", settings.run_dir / f"{settings.name}.json")
