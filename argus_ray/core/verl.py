@@ -121,6 +121,7 @@ def _environment(spec: TaskSpec, site: Site, submission_id: str, job_root: str, 
         "PYTHONPATH": f"{site.payload_dir}:{spec.code_path}",
         "PYTHONUNBUFFERED": "1",
         "RAY_JOB_STOP_WAIT_TIME_S": str(site.stop_grace_s + RAY_STOP_MARGIN_S),
+        "TENSORBOARD_DIR": f"{job_root}/tensorboard",
         "TOKENIZERS_PARALLELISM": "true",
         "TRANSFORMERS_OFFLINE": "1",
         "VERL_FILE_LOGGER_PATH": paths.metrics_file(job_root),
@@ -232,6 +233,8 @@ def _rl(spec: TaskSpec, site: Site, submission_id: str, job_root: str, resume_fr
                 _set("critic.strategy", "fsdp2"),
                 _FP32.format("critic.fsdp"),
                 _set("critic.fsdp.use_torch_compile", False),
+                # Its value head has no weights yet: without this, no two runs are alike.
+                _set("critic.fsdp.full_determinism", True),
                 _SDPA.format("critic.model"),
             ]
     storage = "transfer_queue.backend.SimpleStorage"
@@ -257,7 +260,8 @@ def _trainer(spec: TaskSpec, submission_id: str, job_root: str, resume_from: str
         _set("trainer.project_name", "argus"),
         _set("trainer.experiment_name", submission_id),
         _set("trainer.default_local_dir", paths.checkpoints_dir(job_root)),
-        'trainer.logger=["console","file"]',
+        # verl's wheel requires tensorboard, so it is there.
+        'trainer.logger=["console","file","tensorboard"]',
         _set("trainer.nnodes", spec.nnodes),
         _set("trainer.n_gpus_per_node", spec.n_gpus_per_node),
         _set("trainer.device", spec.trainer_device),

@@ -3,12 +3,17 @@ calls the Hugging Face model token by token. Loaded through VERL_USE_EXTERNAL_MO
 cpu.
 
 Limits: float32, one sequence at a time, no top-k or top-p, no tensor parallelism, no multi-modal input;
-weights travel whole, through Ray. For models that generate in seconds on one core."""
+weights travel whole, through Ray. For models that generate in seconds on one core.
+
+A run on one GPU can be repeated: what is sampled follows from the seed of the configuration, the training step and the
+prompt, not from the order in which requests come. With more, it depends on which replica verl asks."""
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -29,7 +34,7 @@ def server_name(replica_rank: int) -> str:
 class Server:
     """The actor: the model with the newest weights, and its sampling loop."""
 
-    def __init__(self, path: str, response_length: int) -> None:
+    def __init__(self, path: str, response_length: int, seed: int) -> None:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         torch.set_num_threads(1)
@@ -37,7 +42,10 @@ class Server:
         self._model = model.eval()
         self._end = AutoTokenizer.from_pretrained(path).eos_token_id
         self._response_length = response_length
+        self._seed = seed
         self._step: int | None = None
+        #: How often each prompt was asked for since the weights came.
+        self._asked: Counter[tuple[int, ...]] = Counter()
 
     async def load_weights(self, named: list[tuple[str, Any]], global_steps: int | None) -> None:
         state = {name: torch.from_numpy(array) for name, array in named}
@@ -46,13 +54,22 @@ class Server:
         if unexpected or any("lm_head" not in name for name in missing):
             raise ValueError(f"weights do not fit: missing {missing}, unexpected {unexpected}")
         self._step = global_steps
+        self._asked.clear()
+
+    def _generator(self, prompt: tuple[int, ...]) -> torch.Generator:
+        """A stream of its own for each request, so that requests do not disturb each other."""
+        self._asked[prompt] += 1
+        origin = repr((self._seed, self._step, prompt, self._asked[prompt])).encode()
+        return torch.Generator().manual_seed(int.from_bytes(hashlib.blake2b(origin, digest_size=7).digest(), "big"))
 
     async def generate(
         self, prompt_ids: Iterable[int], sampling_params: dict[str, Any], request_id: str, **_: Any
     ) -> TokenOutput:
         limit = sampling_params.get("max_tokens") or sampling_params.get("max_new_tokens")
         temperature = sampling_params.get("temperature", 1.0)
-        ids = torch.tensor([list(prompt_ids)])
+        prompt = tuple(int(token) for token in prompt_ids)
+        generator = self._generator(prompt)
+        ids = torch.tensor([prompt])
         tokens: list[int] = []
         log_probs: list[float] = []
         cache = None
@@ -62,7 +79,9 @@ class Server:
                 output = self._model(input_ids=ids, past_key_values=cache, use_cache=True)
             cache = output.past_key_values
             distribution = torch.log_softmax(output.logits[0, -1] / (temperature or 1.0), -1)
-            token = int(torch.multinomial(distribution.exp(), 1) if temperature else distribution.argmax())
+            token = int(
+                torch.multinomial(distribution.exp(), 1, generator=generator) if temperature else distribution.argmax()
+            )
             tokens.append(token)
             log_probs.append(float(distribution[token]))
             if token == self._end:
@@ -90,7 +109,9 @@ class Replica(RolloutReplica):
     async def launch_servers(self) -> None:
         name = server_name(self.replica_rank)
         actor = ray.remote(Server).options(name=name, num_cpus=0, max_concurrency=256)
-        server = actor.remote(self.model_config.path, self.config.response_length)
+        # As in verl's own rollouts, each replica has a seed of its own.
+        seed = self.config.seed + self.replica_rank
+        server = actor.remote(self.model_config.path, self.config.response_length, seed)
         self.servers = [server]
         self._server_handle = server
         self._server_address = name

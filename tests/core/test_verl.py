@@ -58,6 +58,7 @@ ENVIRONMENT = """
     PYTHONPATH=/private/ray/payload/abc:/private/common/code/verl
     PYTHONUNBUFFERED=1
     RAY_JOB_STOP_WAIT_TIME_S=30
+    TENSORBOARD_DIR=/private/users/ada/jobs/argus-ada-x-20260101-000000-abcd--a01/tensorboard
     TOKENIZERS_PARALLELISM=true
     TRANSFORMERS_OFFLINE=1
     VERL_FILE_LOGGER_PATH=/private/users/ada/jobs/argus-ada-x-20260101-000000-abcd--a01/metrics.jsonl
@@ -119,7 +120,7 @@ class TestGolden:
         with hydra.initialize_config_dir(str(folder), version_base=None):
             config = hydra.compose(name, overrides)
         assert config.trainer.default_local_dir == f"{ROOT}/checkpoints"
-        assert list(config.trainer.logger) == ["console", "file"]
+        assert list(config.trainer.logger) == ["console", "file", "tensorboard"]
         assert config.trainer.resume_from_path == f"{ROOT}/checkpoints/global_step_2"
 
 
