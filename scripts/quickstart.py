@@ -38,30 +38,15 @@ HERE = Path(__file__).resolve().parent.parent
 USER = "ada"
 #: Seconds for both tasks; a busy machine with two cores takes about four minutes.
 TASKS_TIMEOUT_S = 1200
-SPEC = """\
-workload: {workload}
-code_path: {common}/code/verl
-model_id: {common}/models/tiny
-train_file: {common}/datasets/add/{data}_train.parquet
-val_file: {common}/datasets/add/{data}_val.parquet
-nnodes: 1
-n_gpus_per_node: 1
-total_epochs: {epochs}
-total_training_steps: {steps}
-save_freq: {save_freq}
-test_freq: -1
-trainer_device: cpu
-"""
 
 
 def main(argv: list[str] | None = None) -> int:
     arguments = _arguments(argv)
     try:
-        root = _root(arguments.dir)
-        _check(root)
+        root = usable_root(arguments.dir)
         if arguments.stop:
             return _stop(root)
-        with _lock(root):
+        with held(root):
             return _run(root, keep=arguments.keep)
     except Refused as refusal:
         print(f"quickstart: {refusal}", file=sys.stderr)
@@ -81,13 +66,12 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 
 def _run(root: Path, *, keep: bool) -> int:
     os.chdir(HERE)  # what we start takes its own folder for a place to import from
-    admin = secrets.token_hex(24)
-    machine = OneMachine(root, _claim(root), environ={"ARGUS_ADMIN_TOKEN": admin})
+    machine, admin = new_machine(root)
     stays = False
     try:
         try:
             _start(machine)
-            token = _user_and_token(Api(machine.url, admin))
+            token = user_and_token(Api(machine.url, admin))
             user = Api(machine.url, token)
             tasks = _submit(user, machine)
             succeeded = _follow(user, tasks)
@@ -95,14 +79,14 @@ def _run(root: Path, *, keep: bool) -> int:
             stays = keep
             return 0 if succeeded else 1
         finally:
-            _ignore_signals()  # nothing may break off the cleanup
+            ignore_signals()  # nothing may break off the cleanup
     except (NotStarted, ApiError, OSError) as error:
         print(f"\nquickstart: {error}\nThe logs are in {machine.logs}.", file=sys.stderr)
         return 1
     finally:
         if not stays:
             with contextlib.suppress(OSError):  # whoever read our output may have gone
-                _say("stopping everything that was started")
+                say("stopping everything that was started")
             machine.stop()
 
 
@@ -128,11 +112,19 @@ class Refused(Exception):
     """What was asked for could do harm; nothing has been done."""
 
 
-def _root(folder: str) -> Path:
+def usable_root(folder: str) -> Path:
+    """The folder, which may not be there yet. Raises Refused if it is not there for us alone."""
     path = Path(folder)
     if path.is_symlink():
         raise Refused(f"{path} is a link; name the folder itself")
+    _check(path.resolve())
     return path.resolve()
+
+
+def new_machine(root: Path) -> tuple[OneMachine, str]:
+    """A machine in the folder, which is emptied; and the admin's token."""
+    admin = secrets.token_hex(24)
+    return OneMachine(root, _claim(root), environ={"ARGUS_ADMIN_TOKEN": admin}), admin
 
 
 def _check(root: Path) -> None:
@@ -184,7 +176,7 @@ def _lock_file(root: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _lock(root: Path) -> Iterator[None]:
+def held(root: Path) -> Iterator[None]:
     """Hold the folder for as long as this process runs. Raises Refused if another one does."""
     root.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(_lock_file(root), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
@@ -238,7 +230,7 @@ def _try_lock(descriptor: int) -> bool:
 
 
 def _start(machine: OneMachine) -> None:
-    _say("starting the head launcher and two watchdogs, which join by reading one file; making a tiny model and data")
+    say("starting the head launcher and two watchdogs, which join by reading one file; making a tiny model and data")
     machine.launch_head(HERE / "serve_config.yaml")
     for name in ("worker-1", "worker-2"):
         machine.launch_worker(name)
@@ -252,29 +244,26 @@ def _start(machine: OneMachine) -> None:
         start_new_session=True,
     )
     machine.wait_for_launch(("worker-1", "worker-2"))
-    _say("the service is ready, and both workers are in: 1 + 2 nodes, 8 logical GPUs, none on the head")
+    say("the service is ready, and both workers are in: 1 + 2 nodes, 8 logical GPUs, none on the head")
     if not processes.wait_until(lambda: tiny.poll() is not None, 120) or tiny.returncode != 0:
         raise NotStarted("scripts/make_tiny.py failed, or took too long")
     # verl is installed on the workers; a team's own copy would lie here and be found first.
     (common / "code" / "verl").mkdir(parents=True)
 
 
-def _user_and_token(admin: Api) -> str:
-    _say(f"creating the user {USER!r} and issuing a token (shown once; only its SHA-256 is stored)")
+def user_and_token(admin: Api) -> str:
+    say(f"creating the user {USER!r} and issuing a token (shown once; only its SHA-256 is stored)")
     admin.post("/api/v2/users", {"user_id": USER, "display_name": "Ada"})
     return str(admin.post(f"/api/v2/users/{USER}/tokens", {"label": "quickstart"})["token"])
 
 
 def _submit(user: Api, machine: OneMachine) -> dict[str, str]:
-    common = machine.shared_root / "common"
-    specs = {
-        "sft": SPEC.format(workload="sft", data="sft", common=common, epochs=2, steps=60, save_freq=30),
-        "grpo": SPEC.format(workload="grpo", data="rl", common=common, epochs=1, steps=2, save_freq=2),
-    }
     tasks = {}
-    for workload, spec in specs.items():
+    for workload in ("sft", "grpo"):
+        example = (HERE / "examples" / f"cpu-{workload}.yaml").read_text()
+        spec = example.replace("/private/", f"{machine.shared_root}/")
         tasks[workload] = str(user.post("/api/v2/tasks", spec)["task_id"])
-        _say(f"submitted {tasks[workload]} (real verl on the CPU)")
+        say(f"submitted {tasks[workload]} (real verl on the CPU)")
     return tasks
 
 
@@ -286,17 +275,17 @@ def _follow(user: Api, tasks: dict[str, str]) -> bool:
     while time.monotonic() < deadline:
         views = {workload: user.get(f"/api/v2/tasks/{task}") for workload, task in tasks.items()}
         for workload, view in views.items():
-            line = _one_line(view)
+            line = one_line(view)
             if shown.get(workload) != line:
                 shown[workload] = line
-                _say(f"{workload:5} {line}")
+                say(f"{workload:5} {line}")
         if all(view["state"] in ("SUCCEEDED", "FAILED", "CANCELED") for view in views.values()):
             return all(view["state"] == "SUCCEEDED" for view in views.values())
         time.sleep(1)
     raise TimeoutError(f"the tasks have not ended within {TASKS_TIMEOUT_S} s")
 
 
-def _one_line(view: dict[str, Any]) -> str:
+def one_line(view: dict[str, Any]) -> str:
     words = [view["state"]]
     if view.get("position"):
         words.append(f"position {view['position']}")
@@ -419,18 +408,18 @@ class Api:
 _BEGUN = time.monotonic()
 
 
-def _say(words: str) -> None:
+def say(words: str) -> None:
     print(f"[{time.monotonic() - _BEGUN:5.0f} s] {words}", flush=True)
 
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def _end_on_signals() -> None:
+def end_on_signals() -> None:
     """Each ends us by way of the cleanup, and only the first one does: Ctrl-C may be pressed twice."""
 
     def end(number: int, _: object) -> None:
-        _ignore_signals()
+        ignore_signals()
         sys.exit(128 + number)
 
     for each in _SIGNALS:
@@ -438,11 +427,11 @@ def _end_on_signals() -> None:
             signal.signal(each, end)
 
 
-def _ignore_signals() -> None:
+def ignore_signals() -> None:
     for each in _SIGNALS:
         signal.signal(each, signal.SIG_IGN)
 
 
 if __name__ == "__main__":
-    _end_on_signals()
+    end_on_signals()
     sys.exit(main())

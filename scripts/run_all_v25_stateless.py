@@ -20,20 +20,6 @@ from raycluster import FINAL, Api
 
 #: Seconds for the tasks: real training, on a machine that may have two cores.
 TASKS_TIMEOUT_S = 1500
-SPEC = """\
-workload: {workload}
-code_path: {common}/code/verl
-model_id: {common}/models/tiny
-train_file: {common}/datasets/add/{data}_train.parquet
-val_file: {common}/datasets/add/{data}_val.parquet
-nnodes: {nnodes}
-n_gpus_per_node: {gpus}
-total_epochs: 8
-total_training_steps: {steps}
-save_freq: {save_freq}
-test_freq: -1
-trainer_device: cpu
-"""
 _BEGUN = time.monotonic()
 
 
@@ -75,10 +61,10 @@ def _story(pool: Pool) -> None:
     _say(f"   GET /api/v2/me as ada: {ada.get('/api/v2/me')}")
 
     _say("3. SFT and GRPO by ada, and a PPO by bob that needs the whole pool and so has to wait")
-    sft = _submit(pool, ada, workload="sft", data="sft", steps=300, save_freq=20)
-    grpo = _submit(pool, ada, workload="grpo", data="rl", steps=2, save_freq=1)
-    big = _submit(pool, bob, workload="ppo", data="rl", steps=2, save_freq=1, nnodes=2, gpus=4)
-    ppo = _submit(pool, bob, workload="ppo", data="rl", steps=1, save_freq=1)
+    sft = ada.submit_example("cpu-sft", test_freq=-1, total_epochs=8, total_training_steps=300, save_freq=20)
+    grpo = ada.submit_example("cpu-grpo", save_freq=1)
+    big = bob.submit_example("cpu-ppo", nnodes=2, n_gpus_per_node=4)
+    ppo = bob.submit_example("cpu-ppo", total_training_steps=1, save_freq=1)
     bob.wait_state(big, "PENDING_RESOURCES")
     for caller, name in ((ada, "ada"), (bob, "bob")):
         _say(f"   the queue as {name} sees it:")
@@ -119,14 +105,6 @@ def _show_ray(pool: Pool, host: Host) -> None:
     status = host.run("ray", "status", f"--address={host.ip}:6379", env=token, timeout_s=120).stdout
     assert "/8.0 GPU" in status, status
     print("".join(f"      | {line}\n" for line in status.splitlines() if line.strip()), end="", flush=True)
-
-
-def _submit(pool: Pool, user: Api, *, nnodes: int = 1, gpus: int = 1, **fields: Any) -> str:
-    spec = SPEC.format(common=pool.shared / "common", nnodes=nnodes, gpus=gpus, **fields)
-    headers = {"Authorization": f"Bearer {user.token}", "Content-Type": "application/yaml"}
-    answer = pool.http.post("/api/v2/tasks", content=spec, headers=headers)
-    assert answer.status_code == 201, answer.text
-    return str(answer.json()["task_id"])
 
 
 def _queue(user: Api) -> None:

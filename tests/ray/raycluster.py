@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+import yaml
 
 from argus_ray.node import processes
 from argus_ray.node.onemachine import OneMachine
@@ -60,7 +61,7 @@ class Api:
         return answer.json()
 
     def submit(self, plan: dict[str, Any] | None = None, *, key: str | None = None, **fields: Any) -> str:
-        """A task that runs the stand-in verl with this plan; retried with a key while the service restarts."""
+        """A task that runs the stand-in verl with this plan."""
         # The same key stands for the same body, so the plan's name follows from it.
         key = key or os.urandom(8).hex()
         name = f"plan-{self.token[-8:]}-{key}.json"
@@ -80,6 +81,15 @@ class Api:
             "trainer_device": "cpu",
             **fields,
         }
+        return self._submit(spec, key)
+
+    def submit_example(self, name: str, **fields: Any) -> str:
+        """One of examples/, with the paths of this pool, and other values for some fields."""
+        text = (ROOT / "examples" / f"{name}.yaml").read_text().replace("/private/", f"{self.shared}/")
+        return self._submit({**yaml.safe_load(text), **fields}, os.urandom(8).hex())
+
+    def _submit(self, spec: dict[str, Any], key: str) -> str:
+        """Retried with the key while the service restarts."""
         headers = {
             "Authorization": f"Bearer {self.token}",
             "Content-Type": "application/yaml",
