@@ -1,10 +1,12 @@
-"""Builds a tiny model and its data without a network: `make_tiny.py FOLDER`, which gets `models/tiny` (a
-Qwen2 of two layers with random weights, a byte-level tokenizer and a chat template) and
-`datasets/add/*.parquet` (one-digit additions, for sft and for ppo and grpo). What is there already stays.
+"""Builds a tiny model and its data without a network: `make_tiny.py FOLDER [MODEL]`, which gets `models/<MODEL>` (a
+Qwen2 with random weights, a byte-level tokenizer and a chat template) and `datasets/add/*.parquet` (one-digit
+additions, for sft and for ppo and grpo). What is there already stays. The models: `tiny` (the default; two layers, for
+one core), and `small` (four layers, with heads and a length that the kernels for GPUs take).
 """
 
 from __future__ import annotations
 
+import functools
 import random
 import shutil
 import sys
@@ -19,11 +21,15 @@ CHAT_TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+SIZES = {
+    "tiny": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "max_position_embeddings": 512},
+    "small": {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 4, "max_position_embeddings": 4096},
+}
 VAL_ROWS = 16
 REPEATS = 8
 
 
-def make_model(folder: Path) -> None:
+def make_model(folder: Path, size: dict[str, int]) -> None:
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
@@ -44,18 +50,15 @@ def make_model(folder: Path) -> None:
         eos_token="<|im_end|>",  # noqa: S106
         pad_token="<|endoftext|>",  # noqa: S106
         chat_template=CHAT_TEMPLATE,
-        model_max_length=512,
+        model_max_length=size["max_position_embeddings"],
         padding_side="left",
     )
     fast.save_pretrained(folder)
     config = Qwen2Config(
         vocab_size=len(fast),
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=512,
+        **size,
         tie_word_embeddings=True,
         bos_token_id=fast.eos_token_id,
         eos_token_id=fast.eos_token_id,
@@ -96,10 +99,12 @@ def rl_row(a: int, b: int, split: str, index: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    if len(sys.argv) != 2:
+    name = sys.argv[2] if len(sys.argv) == 3 else "tiny"
+    if len(sys.argv) not in (2, 3) or name not in SIZES:
         sys.exit(__doc__)
     root = Path(sys.argv[1])
-    for folder, make in ((root / "models" / "tiny", make_model), (root / "datasets" / "add", make_data)):
+    make_this = functools.partial(make_model, size=SIZES[name])
+    for folder, make in ((root / "models" / name, make_this), (root / "datasets" / "add", make_data)):
         if folder.exists():
             print(f"{folder} is there")
             continue

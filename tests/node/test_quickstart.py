@@ -32,7 +32,7 @@ def start(machine):
     time.sleep(600)
 
 quickstart._start = start
-quickstart._end_on_signals()
+quickstart.end_on_signals()
 sys.exit(quickstart.main())
 """
 

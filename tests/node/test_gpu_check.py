@@ -1,0 +1,73 @@
+"""scripts/gpu_check.py where there is no GPU: it says so, and what it would leave out."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+
+
+def run(*arguments: str, tools: Path, **environ: str) -> subprocess.CompletedProcess[str]:
+    """With only these tools to be found."""
+    return subprocess.run(
+        [sys.executable, SCRIPTS / "gpu_check.py", *arguments, "--dir", str(tools / "work")],
+        env={**os.environ, "PATH": str(tools), **environ},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def tool(folder: Path, text: str) -> None:
+    path = folder / "nvidia-smi"
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+
+
+def test_without_a_gpu_it_says_so_and_starts_nothing(tmp_path: Path) -> None:
+    done = run(tools=tmp_path)
+    assert done.returncode == 2
+    assert "there is no GPU here (no nvidia-smi); --device cpu runs the same without one" in done.stderr
+    assert not (tmp_path / "work").exists()
+
+
+def test_a_driver_that_fails_is_quoted(tmp_path: Path) -> None:
+    tool(tmp_path, "echo 'NVIDIA-SMI has failed because it could not talk to the driver'; exit 9")
+    done = run(tools=tmp_path)
+    assert done.returncode == 2
+    assert "nvidia-smi shows no GPU: NVIDIA-SMI has failed because" in done.stderr
+
+
+def test_a_torch_that_cannot_use_the_gpu_is_named(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    tool(tmp_path, "echo 'GPU 0: Some GPU (UUID: GPU-0)'")
+    done = run(tools=tmp_path, CUDA_VISIBLE_DEVICES="")
+    assert done.returncode == 2
+    assert "cannot use the GPU" in done.stderr and "ARGUS_PYTHON" in done.stderr
+
+
+def test_an_unknown_workload_is_refused(tmp_path: Path) -> None:
+    done = run("--workloads", "sft,dpo", tools=tmp_path)
+    assert done.returncode == 2
+    assert "'dpo' is none of sft, grpo, ppo" in done.stderr
+
+
+def test_without_vllm_only_sft_is_left_and_the_others_are_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import gpu_check
+    import quickstart
+
+    monkeypatch.setattr(gpu_check, "_version", lambda name: None if name == "vllm" else "1.0")
+    assert gpu_check._possible(["sft", "grpo", "ppo"], "cuda") == ["sft"]
+    assert "left out: grpo and ppo, since vLLM is not installed" in capsys.readouterr().out
+    assert gpu_check._possible(["grpo"], "cpu") == ["grpo"]
+    with pytest.raises(quickstart.Refused, match="nothing is left to run"):
+        gpu_check._possible(["ppo"], "cuda")
