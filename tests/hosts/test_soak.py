@@ -1,6 +1,7 @@
 """Random faults with tasks flowing: nothing is lost, nothing runs twice at once, nothing is left behind.
 
-ARGUS_SOAK_CYCLES=50 is the long one (about 45 minutes); ARGUS_SOAK_SEED repeats a run.
+ARGUS_SOAK_CYCLES=50 is the long one (about half an hour); ARGUS_SOAK_SEED repeats a run, and ARGUS_SOAK_FAULTS, names
+of methods of Chaos with commas between them, has only these.
 """
 
 from __future__ import annotations
@@ -18,9 +19,21 @@ from typing import Any
 import pytest
 from lab import Host, wait_for
 from pool import PATIENCE_S, Pool
+from raycluster import FINAL, Api
+
+from argus_ray.node import processes
 
 CYCLES = int(os.environ.get("ARGUS_SOAK_CYCLES", 2))
 SEED = int(os.environ.get("ARGUS_SOAK_SEED", 11))
+FAULTS = (
+    "worker_loses_power",
+    "launcher_is_killed",
+    "worker_is_cut_off",
+    "watchdog_is_killed",
+    "head_restarts",
+    "head_moves",
+)
+CHOSEN = os.environ.get("ARGUS_SOAK_FAULTS", ",".join(FAULTS)).split(",")
 
 pytestmark = pytest.mark.timeout(600 + 180 * CYCLES)
 
@@ -34,18 +47,9 @@ class Chaos:
         self._rng = rng
 
     def any(self) -> str:
-        fault = self._rng.choice(
-            [
-                self.worker_loses_power,
-                self.launcher_is_killed,
-                self.worker_is_cut_off,
-                self.watchdog_is_killed,
-                self.head_restarts,
-                self.head_moves,
-            ]
-        )
-        fault()
-        return fault.__name__
+        name = self._rng.choice(CHOSEN)
+        getattr(self, name)()
+        return name
 
     def worker_loses_power(self) -> None:
         host = self._worker()
@@ -133,7 +137,7 @@ def test_faults_at_random(pool: Pool, hosts: dict[str, Host], story: None) -> No
         faults[fault] += 1
         chaos.heal()
         print(f"\ncycle {cycle + 1:3} {fault:20} healed, {time.monotonic() - begun:6.0f} s", flush=True)
-    views = [user.wait_state(task, "SUCCEEDED") for task in tasks]
+    views = _wait_for_all(pool, user, tasks)
     attempts = Counter(len(view["attempts"]) for view in views)
     overlaps = [overlap for view in views for overlap in _overlaps(pool, view)]
     print(f"seed {SEED}: {dict(faults)}; {len(tasks)} tasks, by attempts {dict(attempts)}, overlaps {overlaps}")
@@ -141,6 +145,44 @@ def test_faults_at_random(pool: Pool, hosts: dict[str, Host], story: None) -> No
         assert max(pool.executions(view)) == 1, view
         assert pool.steps(view)[-1] == int(view["progress"]["total_steps"] or 0)
     assert not [seconds for seconds in overlaps if seconds > 0], "an attempt wrote on after the next one had begun"
+
+
+def _wait_for_all(pool: Pool, user: Api, tasks: list[str]) -> list[dict[str, Any]]:
+    """Their views once all have ended. The line may be long: what must not last is that nothing ends."""
+    views = {task: user.task(task) for task in tasks}
+    while open_tasks := [task for task, view in views.items() if view["state"] not in FINAL]:
+
+        def one_has_ended(among: list[str] = open_tasks) -> bool:
+            views.update({task: user.task(task) for task in among})
+            return any(views[task]["state"] in FINAL for task in among)
+
+        if not processes.wait_until(one_has_ended, PATIENCE_S, 1.0):
+            pytest.fail(
+                f"nothing has ended for {PATIENCE_S:g} s:\n{_report(pool, user, [views[t] for t in open_tasks])}"
+            )
+    assert {view["state"] for view in views.values()} == {"SUCCEEDED"}, [
+        (task, view["state"], view["reason"]) for task, view in views.items() if view["state"] != "SUCCEEDED"
+    ]
+    return list(views.values())
+
+
+def _report(pool: Pool, user: Api, views: list[dict[str, Any]]) -> str:
+    """What there is to know of tasks that hang."""
+    lines = []
+    for view in views:
+        lines.append(f"--- {view['task_id']}: {view['state']}, {view['reason']}")
+        if view["state"] in ("SUBMITTING", "SUBMITTED", "RUNNING"):
+            events = user.get(f"/api/v2/tasks/{view['task_id']}/events")["events"]
+            log = user.request("GET", f"/api/v2/tasks/{view['task_id']}/logs?tail=40").text
+            lines += [json.dumps(view["attempts"], indent=1), *(str(event) for event in events), log]
+    head = next(host for host in pool.lab.hosts.values() if host.is_up and host.ip == pool.record()["head_ip"])
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(pool.shared / "ray" / "auth" / "argus.token")}
+    for kind in ("placement-groups", "jobs", "actors"):
+        command = ("ray", "list", kind, f"--address=http://{head.ip}:8265", "--detail", "--limit=1000")
+        lines += [f"--- {kind}", head.run(*command, env=token, timeout_s=120, check=False).stdout]
+    for host in pool.lab.hosts.values():
+        lines += [f"--- {host.name}: {pid} {command}" for pid, command in (host.pids() if host.is_up else [])]
+    return "\n".join(lines)
 
 
 def _overlaps(pool: Pool, view: dict[str, Any]) -> list[float]:
