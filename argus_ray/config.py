@@ -91,6 +91,9 @@ class Scheduling(_Strict):
 class Retention(_Strict):
     """When old files go. 0: never."""
 
+    #: Between two passes over the disk, which also measure what job roots take. Seconds.
+    pass_every_s: float = Field(default=3600.0, ge=1, le=86_400)
+
     #: From the end of a task until its job roots move to `<shared_root>/users/<user>/trash/`.
     trash_after_days: float = Field(default=0.0, ge=0, le=36_500)
     #: From then until they are deleted.

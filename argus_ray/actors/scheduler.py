@@ -37,9 +37,8 @@ _STATE_TIMEOUT_S = 60.0
 _PUBLISH_TIMEOUT_S = 120.0
 #: Of the looks at all metrics files, which are not worth a longer wait.
 _METRICS_TIMEOUT_S = 5.0
-#: Passes over the disk: the first one is not at once, since what restarts often should not make one each time.
+#: The first pass over the disk is not at once, since what restarts often should not make one each time.
 _FIRST_PASS_S = 300.0
-_PASS_EVERY_S = 3600.0
 #: Bound of the look at the inputs of all tasks that are to start: without an answer they start, since the worker may
 #: have a better one.
 _PREFLIGHT_S = 5.0
@@ -123,16 +122,16 @@ class SchedulerActor:
             shared_root=self._settings.shared_root,
             policy=self._settings.retention.policy(),
         )
-        pause = _FIRST_PASS_S
+        pause_s = self._settings.retention.pass_every_s
+        await asyncio.sleep(min(_FIRST_PASS_S, pause_s))
         while True:
-            await asyncio.sleep(pause)
-            pause = _PASS_EVERY_S
             try:
                 await keeper.once()
             except Exception as error:
                 log.warning("a pass over the disk ended: %s: %s", type(error).__name__, error)
             finally:
                 keeper.stop()
+            await asyncio.sleep(pause_s)
 
     async def _tick_on(self, dispatcher: Dispatcher) -> None:
         assert self._wake is not None  # noqa: S101 - made by `_main`

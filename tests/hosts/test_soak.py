@@ -82,6 +82,7 @@ class Chaos:
         """systemd starts it again."""
         head, _ = self._heads()
         self._pool.heads[head.name].kill()
+        wait_for("its Ray has gone with it", lambda: not head.find("gcs_server"), 30, lab=self._pool.lab)
         self._pool.start_head(head)
 
     def head_moves(self) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from raycluster import Cluster
 
 
@@ -68,6 +70,25 @@ def test_a_failing_program_is_failed_with_the_end_of_its_log(cluster: Cluster) -
     assert "exit code 1" in view["reason"] and "stand-in: told to fail" in view["reason"]
     assert len(view["attempts"]) == 1 and view["attempts"][0]["exit_code"] == 1
     assert view["attempts"][0]["failure"]["code"] == "unknown", "a stand-in's own words are in no rule"
+
+
+def test_a_failed_task_is_resubmitted_and_goes_on_where_it_was(cluster: Cluster) -> None:
+    user = cluster.user()
+    task = user.submit({"fail": "oom", "fail_at_step": 3}, n_gpus_per_node=1, total_training_steps=4)
+    old = user.wait_final(task)
+    assert old["state"] == "FAILED"
+    assert old["attempts"][0]["failure"]["code"] == "gpu_out_of_memory"
+    # Its user has made room.
+    spec = yaml.safe_load(user.request("GET", f"/api/v2/tasks/{task}/spec").text)
+    Path(spec["train_file"]).write_text(json.dumps({"steps": 4}))
+    answer = user.request("POST", f"/api/v2/tasks/{task}:resubmit", json={"resume": True})
+    assert answer.status_code == 201, answer.text
+    view = user.wait_final(answer.json()["task_id"])
+    assert view["state"] == "SUCCEEDED", view["reason"]
+    assert view["resubmitted_from"] == task
+    checkpoint = cluster.job_root(old) / "checkpoints" / "global_step_2"
+    assert f"trainer.resume_from_path={checkpoint}" in view["attempts"][0]["command"]
+    assert json.loads((cluster.job_root(view) / "executions.log").read_text())["first_step"] == 3
 
 
 def test_verls_own_fit_check_sends_a_task_back_to_wait(cluster: Cluster) -> None:

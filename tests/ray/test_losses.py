@@ -101,10 +101,20 @@ def _kill(ray_view: Any, name: str) -> bool:
     return True
 
 
+#: What serve_config.yaml says, and what it says after the redeploy.
+_OTHER_SETTINGS = {
+    "stall_after_s: 1800": "stall_after_s: 2",
+    "pass_every_s: 3600": "pass_every_s: 1",
+    "trash_after_days: 0 ": "trash_after_days: 0.00001 ",
+}
+
+
 def test_accepted_tasks_survive_a_redeploy_with_other_settings(cluster: Cluster, ray_view: Any) -> None:
-    """`serve deploy` with a changed file: the detached actors are replaced, and what runs goes on."""
+    """`serve deploy` with a changed file: the detached actors are replaced, and what runs goes on. The new settings
+    hold: what makes no step is said to stall, and the files of what has ended go to the trash."""
     user = cluster.user()
     gate = user.gate()
+    ended = user.wait_final(user.submit(n_gpus_per_node=1))
     running = user.submit({"wait_for_file": str(gate)}, n_gpus_per_node=1)
     user.wait(running, lambda v: bool(v["attempts"]) and cluster.executions(v) == [1], "running")
     waiting = user.submit(n_gpus_per_node=8)
@@ -112,18 +122,29 @@ def test_accepted_tasks_survive_a_redeploy_with_other_settings(cluster: Cluster,
     before = _versions(ray_view)
     config = cluster.machine.root / "serve_config.yaml"
     text = config.read_text()
+    other = text
+    for old, new in _OTHER_SETTINGS.items():
+        assert old in other
+        other = other.replace(old, new)
     try:
-        config.write_text(text.replace("retry_interval_s: 60", "retry_interval_s: 61"))
+        config.write_text(other)
         cluster.machine.deploy(config)
         assert processes.wait_until(lambda: _versions(ray_view) not in (before, {}), PATIENCE_S)
         after = _versions(ray_view)
         assert len(set(after.values())) == 1, "both actors carry the new version"
         assert user.task(waiting)["state"] == "PENDING_RESOURCES"
+        view = user.wait(running, lambda v: v["stalled_since"] is not None, "stalled")
+        assert view["state"] == "RUNNING" and view["stalled_why"]
+        view = user.wait(ended["task_id"], lambda v: v["files_at"] == "TRASH", "in the trash")
+        name = cluster.job_root(ended).name
+        assert not cluster.job_root(ended).exists()
+        assert list((cluster.shared / "users" / ended["user_id"] / "trash").rglob(name))
         gate.touch()
         view = user.wait_final(running)
         assert view["state"] == "SUCCEEDED" and cluster.executions(view) == [1]
         user.cancel(waiting)
     finally:
+        gate.touch()
         config.write_text(text)
         cluster.machine.deploy(config)
         processes.wait_until(lambda: _versions(ray_view) == before, PATIENCE_S)
