@@ -16,9 +16,10 @@ import ray
 from filelock import FileLock, Timeout
 from ray._private import services
 
+from argus_ray import small_files
 from argus_ray.cluster import view
 from argus_ray.config import Settings
-from argus_ray.node import discovery, epoch, files
+from argus_ray.node import discovery, epoch
 from argus_ray.node.discovery import HeadRecord
 from argus_ray.node.epoch import Claim, EpochUnknown, Superseded
 from argus_ray.node.head import API_URL_VARIABLE, DEFAULT_TTL_S, TTL_VARIABLE
@@ -97,7 +98,7 @@ class HeadPublisher:
             stamped = HeadRecord(
                 **{**vars(record), "epoch": self._epoch, "updated_at": now, "expires_at": now + self._ttl_s}
             )
-            files.write_atomically(self._path, stamped.to_json(), mode=0o644)
+            small_files.write_atomically(self._path, stamped.to_json(), mode=0o644)
         self._written_at = time.monotonic()
 
     def _own_epoch(self, record: HeadRecord) -> None:

@@ -15,7 +15,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from argus_ray.node import files
+from argus_ray import small_files
 
 #: Raised when a reader of the old form could misread the new one.
 FORMAT_VERSION = 1
@@ -99,8 +99,8 @@ class Reading:
 
 def parse(content: bytes, cluster_name: str) -> Reading:
     """What the content says, whatever the time is: VALID, TORN, MALFORMED, WRONG_CLUSTER or OTHER_FORMAT."""
-    if len(content) > files.MAX_BYTES:
-        return Reading(Outcome.MALFORMED, f"head.json is longer than {files.MAX_BYTES} bytes")
+    if len(content) > small_files.MAX_BYTES:
+        return Reading(Outcome.MALFORMED, f"head.json is longer than {small_files.MAX_BYTES} bytes")
     if not content.strip():
         return Reading(Outcome.TORN, "head.json is empty: it was not written by the atomic way of the publisher")
     try:
@@ -141,7 +141,7 @@ class Reader:
     def read(self, wall: float, monotonic: float) -> Reading:
         """One small read. `wall`: seconds since the Unix epoch; `monotonic`: of a clock that nobody sets."""
         try:
-            content = files.read_small(self._path)
+            content = small_files.read_small(self._path)
         except OSError as error:
             return _unread(self._path, error)
         reading = parse(content, self._cluster_name)
@@ -182,7 +182,7 @@ class Reader:
 def _unread(path: Path, error: OSError) -> Reading:
     if isinstance(error, FileNotFoundError):
         return Reading(Outcome.MISSING, f"{path} is not there (no head has started yet, or the folder is not mounted)")
-    if isinstance(error, files.NotAFile) or error.errno in (errno.EISDIR, errno.ENXIO):
+    if isinstance(error, small_files.NotAFile) or error.errno in (errno.EISDIR, errno.ENXIO):
         return Reading(Outcome.NOT_A_FILE, f"{path} is not a plain file")
     return Reading(Outcome.UNREADABLE, f"{path} cannot be read: {error.strerror or error}")
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from argus_ray.node import files
+from argus_ray import small_files
 
 #: The environment variable by which the launcher tells its Ray processes, and so the actors, their epoch.
 VARIABLE = "ARGUS_EPOCH"
@@ -50,7 +50,7 @@ def current(folder: Path) -> Claim | None:
     """The last claim, or None if there was never one. Raises EpochUnknown."""
     path = path_in(folder)
     try:
-        raw = json.loads(files.read_small(path))
+        raw = json.loads(small_files.read_small(path))
         claim = Claim(
             epoch=int(raw["epoch"]),
             host=str(raw["host"]),
@@ -75,7 +75,7 @@ def take(folder: Path, claim: Claim) -> Claim:
     with writing(folder):
         last = current(folder)
         taken = replace(claim, epoch=1 + (last.epoch if last else 0))
-        files.write_atomically(path_in(folder), json.dumps(asdict(taken)).encode() + b"\n", mode=0o644)
+        small_files.write_atomically(path_in(folder), json.dumps(asdict(taken)).encode() + b"\n", mode=0o644)
     return taken
 
 

@@ -23,7 +23,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from argus_ray.node import discovery, epoch, files, options
+from argus_ray import small_files
+from argus_ray.node import discovery, epoch, options
 from argus_ray.node.decision import Decision, Verb, Versions, backoff_s, may_take_over
 from argus_ray.node.epoch import Claim, EpochUnknown, Superseded
 from argus_ray.node.options import BadSetting, Journal, Stop
@@ -258,11 +259,11 @@ class Launcher:
         try:
             with epoch.writing(self._settings.folder):
                 epoch.check(self._settings.folder, claim.epoch)
-                record = discovery.parse(files.read_small(path), self._settings.cluster).record
+                record = discovery.parse(small_files.read_small(path), self._settings.cluster).record
                 if record is not None and record.epoch == claim.epoch:
                     now = time.time()
                     gone = replace(record, updated_at=now - 1, expires_at=now)
-                    files.write_atomically(path, gone.to_json(), mode=0o644)
+                    small_files.write_atomically(path, gone.to_json(), mode=0o644)
         except (OSError, EpochUnknown, Superseded) as error:
             self._journal.say("warning", f"head.json expires by itself: {error}")
 
@@ -430,7 +431,7 @@ def _make_token(path: Path) -> None:
         if path.stat().st_mode & 0o077:
             path.chmod(0o600)
         return
-    files.write_atomically(path, secrets.token_hex(32).encode(), mode=0o600)
+    small_files.write_atomically(path, secrets.token_hex(32).encode(), mode=0o600)
 
 
 def _forget_address(temp_dir: Path, address: str) -> None:
@@ -438,7 +439,7 @@ def _forget_address(temp_dir: Path, address: str) -> None:
     takes a worker beside the head for the head itself (ray 2.60, scripts.py). Ours has ended, so the note is old."""
     note = temp_dir / "ray_current_cluster"
     with contextlib.suppress(OSError):
-        if files.read_small(note).decode(errors="replace").strip() == address:
+        if small_files.read_small(note).decode(errors="replace").strip() == address:
             note.unlink()
 
 
@@ -517,7 +518,7 @@ _DEFAULT_CONFIG = str(Path(__file__).resolve().parents[2] / "serve_config.yaml")
 def _http_port(config: Path) -> int:
     """Serve's HTTP port; this module has no YAML reader. Raises BadSetting."""
     try:
-        text = files.read_small(config).decode() + "\n"
+        text = small_files.read_small(config).decode() + "\n"
     except (OSError, ValueError) as error:
         raise BadSetting(f"--serve-config {config} cannot be read: {error}") from None
     block = re.search(r"^http_options:[^\n]*\n((?:[ #][^\n]*\n|\n)*)", text, re.MULTILINE)

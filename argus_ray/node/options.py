@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 
 from filelock import FileLock, Timeout
 
-from argus_ray.node import files
+from argus_ray import small_files
 from argus_ray.node.decision import Versions
 
 #: Exit codes: 0 ended on request, 1 something of ours is broken, 2 a setting is wrong.
@@ -196,7 +196,7 @@ class Journal:
         if facts == self._written:
             return
         try:
-            files.write_atomically(self._path, json.dumps(facts, indent=1).encode() + b"\n", mode=0o644)
+            small_files.write_atomically(self._path, json.dumps(facts, indent=1).encode() + b"\n", mode=0o644)
         except OSError as error:
             self.say("warning", f"the status file {self._path} cannot be written: {error.strerror}")
             return

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from argus_ray import small_files
 from argus_ray.core.errors import StaleWriter, Unavailable
 
 
@@ -59,7 +60,7 @@ class Fence:
         text = json.dumps(claim).encode() + b"\n"
         try:
             # Before the database is touched: from here on an older writer refuses to write.
-            _write_durably(note, text)
+            small_files.write_atomically(note, text, mode=0o600)
         except BaseException:
             lock.release()
             raise
@@ -92,19 +93,3 @@ def _holder(note: Path) -> str:
         return f"process {claim['pid']} of host {claim['host']} since {claim['since']}"
     except (OSError, ValueError, KeyError, TypeError):
         return "another writer, which has left no readable note"
-
-
-def _write_durably(path: Path, text: bytes) -> None:
-    temporary = path.with_name(f"{path.name}.new")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        os.write(fd, text)
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

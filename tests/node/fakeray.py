@@ -276,7 +276,8 @@ class Machine:
 
     def publish(self, ttl_s: float = 600.0, age_s: float = 0.0, **change: Any) -> HeadRecord:
         """Write head.json as the publisher does."""
-        from argus_ray.node import files, options
+        from argus_ray import small_files
+        from argus_ray.node import options
         from argus_ray.node.discovery import HeadRecord
 
         mine, now = options.versions(), time.time() - age_s
@@ -294,7 +295,7 @@ class Machine:
             "expires_at": now + ttl_s,
         }
         record = HeadRecord(**{**fields, **change})
-        files.write_atomically(self.head_file, record.to_json(), mode=0o644)
+        small_files.write_atomically(self.head_file, record.to_json(), mode=0o644)
         return record
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from argus_ray.node import files
+from argus_ray import small_files
 from argus_ray.node.discovery import HeadRecord, Outcome, Reader, Reading, parse
 
 NOW = 1_800_000_000.0
@@ -139,7 +139,7 @@ def test_cut_anywhere_and_filled_with_zeros_it_is_not_valid() -> None:
         (b'{"a":' * 10_000 + b"1" + b"}" * 10_000, Outcome.MALFORMED),
         (b"1" * 60_000, Outcome.MALFORMED),
         (CONTENT + CONTENT, Outcome.MALFORMED),
-        (CONTENT + b" " * files.MAX_BYTES, Outcome.MALFORMED),
+        (CONTENT + b" " * small_files.MAX_BYTES, Outcome.MALFORMED),
         (b"x" * 1_000_000, Outcome.MALFORMED),
         (b"{}", Outcome.OTHER_FORMAT),
         (changed(format_version=2), Outcome.OTHER_FORMAT),

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from fakeray import Machine, Program
 
-from argus_ray.node import epoch, files
+from argus_ray import small_files
+from argus_ray.node import epoch
 from argus_ray.node.discovery import Outcome, Reader
 
 
@@ -279,7 +280,7 @@ def test_a_damaged_epoch_is_waited_for_and_said_once(machine: Machine) -> None:
 
 def test_an_epoch_that_cannot_be_read_does_not_end_a_head_that_works(machine: Machine) -> None:
     program = serving(machine)
-    content = files.read_small(epoch.path_in(machine.discovery))
+    content = small_files.read_small(epoch.path_in(machine.discovery))
     epoch.path_in(machine.discovery).write_bytes(b"{")
     program.says("warning: the epoch cannot be checked now")
     program.looks_again()

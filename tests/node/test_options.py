@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from argus_ray.node import files, head, options, watchdog
+from argus_ray import small_files
+from argus_ray.node import head, options, watchdog
 from argus_ray.node.options import BadSetting, Journal
 from argus_ray.node.processes import with_variable
 
@@ -294,7 +295,7 @@ def test_a_full_disk_is_said_once_and_the_status_is_written_later(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(files, "write_atomically", full)
+        patch.setattr(small_files, "write_atomically", full)
         for _ in range(3):
             journal.status(state="joined")
     (line,) = capsys.readouterr().out.splitlines()

@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 from filelock import FileLock, Timeout
 
+from argus_ray import small_files
 from argus_ray.actors.publisher import HeadPublisher
 from argus_ray.actors.state import StateActor, head_guard
 from argus_ray.config import Settings
 from argus_ray.core.errors import StaleWriter, Unavailable
 from argus_ray.core.model import User, UserState
-from argus_ray.node import discovery, epoch, files
+from argus_ray.node import discovery, epoch
 from argus_ray.node.discovery import HeadRecord, Reader
 from argus_ray.node.epoch import Claim
 from argus_ray.node.processes import wait_until
@@ -61,7 +62,7 @@ class World:
 
     def record(self) -> HeadRecord | None:
         try:
-            return discovery.parse(files.read_small(self.path), "argus").record
+            return discovery.parse(small_files.read_small(self.path), "argus").record
         except OSError:
             return None
 
@@ -182,14 +183,14 @@ def test_a_folder_that_is_gone_or_a_file_is_told_and_it_recovers(world: World) -
 def test_a_write_that_hangs_is_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     publisher = world.publisher(world.claim())
     says(publisher, "ok")
-    write = files.write_atomically
+    write = small_files.write_atomically
     is_free = False
 
     def hang(*arguments: Any, **named: Any) -> None:
         eventually(lambda: is_free, "freed")
         write(*arguments, **named)
 
-    monkeypatch.setattr(files, "write_atomically", hang)
+    monkeypatch.setattr(small_files, "write_atomically", hang)
     says(publisher, "has hung for")
     says(publisher, "no answer within")
     is_free = True

@@ -1,4 +1,4 @@
-"""Small files on the shared filesystem: written whole or not at all, read with a bound."""
+"""Small files on the shared filesystem: written whole or not at all, read with a bound. Imports nothing of ours."""
 
 from __future__ import annotations
 
