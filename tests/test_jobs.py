@@ -70,9 +70,14 @@ def dashboard() -> Iterator[FakeDashboard]:
 
 def use(dashboard: FakeDashboard, call: Callable[[RayJobs], Any], timeout_s: float = 20) -> Any:
     async def main() -> Any:
-        return await call(RayJobs(timeout_s=timeout_s, concurrency=2, address=lambda: dashboard.url))
+        jobs = RayJobs(timeout_s=timeout_s, concurrency=2, address=lambda: dashboard.url, agent=lambda: dashboard.url)
+        return await call(jobs)
 
     return asyncio.run(main())
+
+
+#: Asked of the agent on the head, about a job that nobody has.
+WAKE = ("POST", "/api/job_agent/jobs/argus-nobody/stop")
 
 
 def details(**fields: Any) -> dict[str, Any]:
@@ -128,6 +133,19 @@ def test_absent_is_said_only_when_ray_says_it(dashboard: FakeDashboard) -> None:
     for status, text in ((500, "GCS is away"), (503, "later"), (404, "page not found")):
         dashboard.answers["GET", JOB] = (status, text)
         assert use(dashboard, lambda jobs: jobs.look(REQUEST.submission_id)).status is JobStatus.UNKNOWN
+
+
+def test_reachable_wakes_the_agent_that_watches_the_jobs(dashboard: FakeDashboard) -> None:
+    """Ray 2.60's agent begins to watch jobs at the first request that it gets. Seen after a restart of the head: a job
+    without a supervisor stayed PENDING for as long as nothing was submitted, and so everything waited for it."""
+    assert use(dashboard, lambda jobs: jobs.reachable()) is True
+    assert WAKE in [seen[:2] for seen in dashboard.seen]
+
+
+@pytest.mark.parametrize("status", [401, 500])
+def test_an_agent_that_does_not_do_its_work_is_not_reachable(dashboard: FakeDashboard, status: int) -> None:
+    dashboard.answers[WAKE] = (status, "no")
+    assert use(dashboard, lambda jobs: jobs.reachable()) is False
 
 
 def test_a_dashboard_that_is_away_is_unknown(dashboard: FakeDashboard) -> None:

@@ -6,6 +6,8 @@ The SDK blocks and has no timeout of its own (ray 2.60, dashboard_sdk.py).
 from __future__ import annotations
 
 import asyncio
+import json
+import logging
 import os
 import re
 from collections.abc import Callable
@@ -13,7 +15,10 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import requests
+from ray._common.network_utils import build_address
 from ray._private import ray_constants
+from ray._private.authentication.http_token_authentication import get_auth_headers_if_auth_enabled
+from ray.dashboard.consts import DASHBOARD_AGENT_ADDR_NODE_ID_PREFIX
 from ray.experimental import internal_kv
 from ray.job_submission import JobSubmissionClient
 
@@ -21,7 +26,12 @@ from argus_ray.bounded import Threads
 from argus_ray.core.observation import FailureKind, JobSeen, JobStatus
 from argus_ray.core.verl import WORKER_RESOURCE
 
+log = logging.getLogger(__name__)
+
 _T = TypeVar("_T")
+
+#: No task is called so: a task's name has a time in it.
+_NOBODYS_JOB = "argus-nobody"
 
 _STATUS_CODE = re.compile(r"status code (\d+)")
 
@@ -59,10 +69,18 @@ class JobRequest:
 class RayJobs:
     """Bounded, asynchronous access to the Jobs API of the cluster that this process is attached to."""
 
-    def __init__(self, *, timeout_s: float, concurrency: int, address: Callable[[], str] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        timeout_s: float,
+        concurrency: int,
+        address: Callable[[], str] | None = None,
+        agent: Callable[[], str] | None = None,
+    ) -> None:
         self._timeout_s = timeout_s
         self._threads = Threads("ray-jobs", concurrency)
         self._address = address or _dashboard_address
+        self._agent = agent or _agent_address
         self._client: JobSubmissionClient | None = None
 
     async def submit(self, request: JobRequest) -> None:
@@ -108,10 +126,26 @@ class RayJobs:
         await self._bounded(lambda client: client.delete_job(submission_id))
 
     async def reachable(self) -> bool:
-        """Whether the Jobs API answers at all."""
+        """Whether the Jobs API answers, and the agent on the head that does its work.
+
+        To be asked again and again, for the question also sets the agent to work. In Ray 2.60 it watches jobs from the
+        first request on that it gets (job_agent.py, get_job_manager), not from its start: after a restart of the head,
+        a job that was lost would stay PENDING or RUNNING until somebody submits another one.
+        """
+
+        def call(client: JobSubmissionClient) -> None:
+            client.get_version()
+            url = f"{self._agent()}/api/job_agent/jobs/{_NOBODYS_JOB}/stop"
+            with requests.Session() as session:
+                session.trust_env = False  # no proxy
+                answer = session.post(url, headers=get_auth_headers_if_auth_enabled({}), timeout=self._timeout_s)
+            if answer.status_code != requests.codes.not_found:
+                raise RayUnreachable(f"the agent on the head answers {answer.status_code}: {answer.text[:500]}")
+
         try:
-            await self._bounded(lambda client: client.get_version())
-        except (RayUnreachable, RayRefused):
+            await self._bounded(call)
+        except (RayUnreachable, RayRefused) as error:
+            log.warning("the Jobs API cannot be used: %s", error)
             return False
         return True
 
@@ -142,6 +176,17 @@ class RayJobs:
         except Exception as error:
             self._client = None
             raise RayUnreachable(f"{type(error).__name__}: {error}"[:2000]) from error
+
+
+def _agent_address() -> str:
+    """Of the head's agent, as the dashboard finds it (ray 2.60, job_head.py, _get_head_node_agent_once)."""
+    node = internal_kv._internal_kv_get(ray_constants.KV_HEAD_NODE_ID_KEY, namespace=ray_constants.KV_NAMESPACE_JOB)
+    key = f"{DASHBOARD_AGENT_ADDR_NODE_ID_PREFIX}{(node or b'').decode()}"
+    found = internal_kv._internal_kv_get(key, namespace=ray_constants.KV_NAMESPACE_DASHBOARD)
+    if not node or not found:
+        raise RayUnreachable("the head's agent has not registered")
+    ip, http_port, _ = json.loads(found)
+    return f"http://{build_address(ip, http_port)}"
 
 
 def _dashboard_address() -> str:

@@ -59,6 +59,8 @@ _SPECIAL = (
         "Nothing to do: a new attempt resumes from the newest checkpoint.",
         r"The actor died because its node has died.*",
         r"ray\.exceptions\.NodeDiedError.*",
+        # The payload pins verl's small actors to the driver's own node.
+        r"The node specified via NodeAffinitySchedulingStrategy doesn't exist any more or is infeasible.*",
         r"Task failed because the node it was running on is dead or unavailable.*",
         r"The actor is dead because its (?:owner's )?node has died.*",
         r"[Tt]he local [Rr]aylet (?:failed|is dead).*",

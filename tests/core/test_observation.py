@@ -127,6 +127,8 @@ def test_verls_own_fit_check_is_not_a_failure() -> None:
     "line",
     [
         "The actor died because its node has died. Node Id: 4f",
+        "ray.exceptions.ActorUnschedulableError: The actor is not schedulable: The node specified via "
+        "NodeAffinitySchedulingStrategy doesn't exist any more or is infeasible, and soft=False was specified.",
         "ray.exceptions.NodeDiedError: the node died",
         "Shutting down the core worker because the local raylet failed.",
         "Failed to connect to GCS at address 10.0.0.1:6379 within 60 seconds.",

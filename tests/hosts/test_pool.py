@@ -151,6 +151,29 @@ def test_the_head_dies_and_comes_back_at_its_address(pool: Pool, hosts: dict[str
     assert user.task(task)["state"] == "CANCELED"
 
 
+def test_a_worker_that_dies_while_there_is_no_head_is_missed_when_it_is_back(
+    pool: Pool, hosts: dict[str, Host], story: None
+) -> None:
+    """And nothing else happens that would make Ray look at its jobs: nobody submits anything."""
+    ha = hosts["ha"]
+    user = pool.user()
+    gate = user.gate()
+    task, view = _running(pool, user, steps=20, step_s=0.05, wait_for_file=str(gate), wait_at_step=11)
+    victim = next(hosts[name] for name in ("wa", "wb") if hosts[name].ip == view["attempts"][0]["node_ip"])
+    ha.power_off()
+    victim.power_off()
+    ha.boot()
+    pool.start_head(ha)
+    pool.wait_ready(ha)
+    gate.touch()
+    view = user.wait_state(task, "SUCCEEDED")
+    assert [attempt["outcome"] for attempt in view["attempts"]] == ["INFRASTRUCTURE", "SUCCEEDED"]
+    assert pool.steps(view) == list(range(11, 21))
+    victim.boot()
+    pool.start_worker(victim)
+    wait_for("8 GPUs", lambda: pool.gpus() == 8, PATIENCE_S, lab=pool.lab)
+
+
 def _code(url: str, headers: dict[str, str]) -> int:
     try:
         return httpx.get(url, headers=headers, timeout=5, trust_env=False).status_code
