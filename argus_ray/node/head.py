@@ -7,16 +7,13 @@ the first one is gone. It lives outside Ray and never imports it.
 from __future__ import annotations
 
 import contextlib
-import http.client
 import os
 import re
 import secrets
 import shutil
 import socket
-import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,10 +23,11 @@ from filelock import FileLock, Timeout
 from argus_ray import small_files
 from argus_ray.node import discovery, epoch, options
 from argus_ray.node.decision import Decision, Verb, Versions, backoff_s, may_take_over
+from argus_ray.node.deployment import Application, Deployment
 from argus_ray.node.epoch import Claim, EpochUnknown, Superseded
 from argus_ray.node.options import BadSetting, Journal, Stop
 from argus_ray.node.patience import Patience
-from argus_ray.node.raychild import RayChild, become_subreaper, command_beside_python
+from argus_ray.node.raychild import RayChild, become_subreaper
 
 #: Seconds that head.json is good for where nothing else is said; the publisher renews it every third.
 DEFAULT_TTL_S = 15.0
@@ -38,17 +36,11 @@ API_URL_VARIABLE = "ARGUS_API_URL"
 TTL_VARIABLE = "ARGUS_HEAD_TTL_S"
 _POLL_S = 1.0
 _START_TIMEOUT_S = 180.0
-_DEPLOY_TIMEOUT_S = 240.0
-#: A head that came back on its durable store brings the API back by itself; `serve deploy` then only applies what has
-#: changed in the file, and must not compete with it for the machine.
-_COMES_BACK_S = 60.0
 _STABLE_S = 60.0
 #: Starts on a durable store that may fail in a row before the head begins with an empty one.
 _MAX_REUSES = 3
 #: What `ray start` says when the GCS does not come up (ray 2.60, _private/node.py); so it does on a damaged store.
 _STORE_REFUSED = "Failed to start GCS"
-#: Never by a proxy: it is this machine.
-_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 @dataclass(frozen=True)
@@ -98,7 +90,7 @@ class Launcher:
         self._environ = environ
         self._stop = stop
         self._child = RayChild(settings.name, settings.run_dir / f"{settings.name}.ray.log")
-        self._deploy: _Deployment | None = None
+        self._deploy: Deployment | None = None
         self._watch = _Watch(settings)
         self._fence: Patience[None] = Patience(10.0)
         self._why = ""
@@ -227,7 +219,7 @@ class Launcher:
             if not is_up and self._child.has_started:
                 is_up = True
                 self._journal.say("up", f"Ray's head, after {time.monotonic() - begun:.1f} s")
-                self._deploy = _Deployment(settings, self._journal, environ, comes_back=comes_back)
+                self._deploy = self._deployment(environ, comes_back=comes_back)
             if not is_up and time.monotonic() - begun > _START_TIMEOUT_S:
                 self._journal.say("failed", f"`ray start` has not finished within {_START_TIMEOUT_S:g} s")
                 break
@@ -245,6 +237,12 @@ class Launcher:
         self._end()
         if self._stop:
             self._retire(claim)  # when the publisher cannot write it anew any more
+
+    def _deployment(self, environ: Mapping[str, str], *, comes_back: bool) -> Deployment:
+        settings = self._settings
+        application = Application(settings.serve_config, settings.dashboard, settings.api_url)
+        log = settings.run_dir / f"{settings.name}.deploy.log"
+        return Deployment(application, self._journal, environ, log, comes_back=comes_back)
 
     def _check_epoch(self, claim: Claim) -> None:
         try:
@@ -347,81 +345,6 @@ class _Watch:
         quiet_s = now - self._first if changed is None else changed
         ttl_s = self.reading.record.ttl_s if self.reading.record else self._ttl_s
         return may_take_over(self.reading, quiet_s, ttl_s)
-
-
-class _Deployment:
-    """`serve deploy` of our file: tried until it has succeeded, with a pause that grows."""
-
-    def __init__(self, settings: Settings, journal: Journal, environ: Mapping[str, str], *, comes_back: bool) -> None:
-        self._settings = settings
-        self._journal = journal
-        self._environ = environ
-        self._comes_back = comes_back
-        self._log = settings.run_dir / f"{settings.name}.deploy.log"
-        self._child: subprocess.Popen[bytes] | None = None
-        self._begun = time.monotonic()
-        self._next = 0.0
-        self._failures = 0
-        self.is_done = False
-        self.words = f"waiting to deploy {settings.serve_config}"
-
-    @property
-    def pid(self) -> int | None:
-        """Of `serve deploy`, while it has not been waited for."""
-        return self._child.pid if self._child is not None else None
-
-    def step(self) -> None:
-        """Called again and again; never waits."""
-        now = time.monotonic()
-        if self.is_done or now < self._next:
-            return
-        if self._child is None:
-            if self._comes_back and now - self._begun < _COMES_BACK_S and not self._answers():
-                return
-            self._child, self._comes_back = self._start(), False
-            self._begun = now
-            return
-        code = self._child.poll()
-        if code is None and now - self._begun < _DEPLOY_TIMEOUT_S:
-            return
-        self.end()
-        if code == 0:
-            self.is_done = True
-            self.words = f"{self._settings.serve_config} is deployed"
-            self._journal.say("deployed", f"{self._settings.serve_config}; the API is {self._settings.api_url}")
-            return
-        self._failures += 1
-        pause = backoff_s(self._failures, secrets.randbelow(1000) / 1000)
-        self._next = now + pause
-        self.words = f"`serve deploy` has failed {self._failures} times; see {self._log}"
-        self._journal.say("deploy failed", f"{'no answer' if code is None else f'exit code {code}'}; see {self._log}")
-
-    def end(self) -> None:
-        """End `serve deploy` if it runs."""
-        if self._child is not None and self._child.poll() is None:
-            self._child.kill()
-        if self._child is not None:
-            self._child.wait()
-        self._child = None
-
-    def _answers(self) -> bool:
-        try:
-            with _OPENER.open(f"{self._settings.api_url}/healthz", timeout=1) as answer:
-                return bool(answer.status == 200)
-        except (OSError, http.client.HTTPException):
-            return False
-
-    def _start(self) -> subprocess.Popen[bytes]:
-        command = [command_beside_python("serve"), "deploy", str(self._settings.serve_config)]
-        with self._log.open("ab") as out:
-            return subprocess.Popen(
-                [*command, "--address", self._settings.dashboard],
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=out,
-                env={**self._environ},
-                start_new_session=True,
-            )
 
 
 def _make_token(path: Path) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import http.client
 import itertools
 import json
 import os
@@ -19,20 +18,18 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from argus_ray.node import processes
+from argus_ray.node.deployment import answers
 
 #: Each node gets a loopback address of its own: several raylets on one host, and yet each driver finds its own.
 _HOST = "127.0.0.1"
 _HEAD = "127.0.0.10"
 _WORKERS = tuple(f"127.0.0.{last}" for last in range(11, 20))
 _CLUSTER = "argus"
-#: Never by a proxy, which has a loopback of its own.
-_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 _BIN = Path(sys.executable).parent
 #: Bytes. Enough for tests and tiny models; Ray would take 30 % of the memory for each node.
 _OBJECT_STORE = 200_000_000
@@ -140,7 +137,7 @@ class OneMachine:
 
     def wait_for_launch(self, workers: Collection[str], timeout_s: float = 300) -> None:
         """Until the service is ready and these workers have joined."""
-        self._wait("head", lambda: _answers(f"{self.url}/readyz"), timeout_s)
+        self._wait("head", lambda: answers(f"{self.url}/readyz"), timeout_s)
         for name in workers:
             status = self._run_dir / f"worker-{_CLUSTER}-{name}.json"
             self._wait(name, functools.partial(_has_joined, status), timeout_s)
@@ -177,7 +174,7 @@ class OneMachine:
     def wait_for_head(self, timeout_s: float = 90) -> None:
         # The GCS answers before the head's own raylet has started, and a client needs that one.
         self._wait("head", lambda: _STARTED in self._log("head").read_bytes(), timeout_s)
-        self._wait("head", lambda: _answers(f"{self.dashboard}/api/gcs_healthz"), timeout_s)
+        self._wait("head", lambda: answers(f"{self.dashboard}/api/gcs_healthz"), timeout_s)
 
     def start_worker(self, name: str, *, gpus: int = 4, cpus: int = 24) -> None:
         """A worker with so many logical GPUs and CPUs; it joins in the background (see `wait_for_worker`). The name of
@@ -238,7 +235,7 @@ class OneMachine:
 
     def wait_for_service(self, timeout_s: float = 180) -> None:
         """Until /readyz says so."""
-        self._wait("serve", lambda: _answers(f"{self.url}/readyz"), timeout_s)
+        self._wait("serve", lambda: answers(f"{self.url}/readyz"), timeout_s)
 
     def stop(self, grace_s: float = 5) -> None:
         """End everything that carries the mark, the service first. May be called at any time, and again."""
@@ -320,13 +317,4 @@ def _has_joined(status: Path) -> bool:
     try:
         return bool(json.loads(status.read_text())["joined"])
     except FileNotFoundError:
-        return False
-
-
-def _answers(url: str) -> bool:
-    """Whether it answers 200."""
-    try:
-        with _OPENER.open(url, timeout=5) as answer:
-            return bool(answer.status == 200)
-    except (OSError, http.client.HTTPException):
         return False

@@ -134,11 +134,11 @@ def run(role: str, argv: list[str], orders: Path) -> int:
         watchdog.backoff_s = backoff_s  # type: ignore[attr-defined,assignment]
         code = watchdog.main(argv)
     else:
-        from argus_ray.node import head
+        from argus_ray.node import deployment, head
 
-        head.command_beside_python = command  # type: ignore[attr-defined]
-        head.backoff_s = backoff_s  # type: ignore[attr-defined,assignment]
-        head._COMES_BACK_S, head._POLL_S = 0.3, 0.05
+        deployment.command_beside_python = command  # type: ignore[attr-defined]
+        head.backoff_s = deployment.backoff_s = backoff_s  # type: ignore[attr-defined,assignment]
+        head._POLL_S, deployment._COMES_BACK_S = 0.05, 0.3
         code = head.main(argv)
     assert not {"ray", "pydantic", "fastapi"} & set(sys.modules)
     return code

@@ -111,7 +111,7 @@ import http.server, threading
 from argus_ray.node import onemachine
 server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler)
 threading.Thread(target=server.serve_forever, daemon=True).start()
-print(onemachine._answers(f"http://127.0.0.1:{server.server_port}/"))
+print(onemachine.answers(f"http://127.0.0.1:{server.server_port}/"))
 """
     environ = {"PATH": os.environ["PATH"], "http_proxy": "http://127.0.0.1:9"}
     done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, timeout=60)
