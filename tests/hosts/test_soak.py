@@ -1,6 +1,6 @@
 """Random faults with tasks flowing: nothing is lost, nothing runs twice at once, nothing is left behind.
 
-ARGUS_SOAK_CYCLES=50 is the long one (about half an hour); ARGUS_SOAK_SEED repeats a run, and ARGUS_SOAK_FAULTS, names
+ARGUS_SOAK_CYCLES=50 is the long one (about 40 minutes); ARGUS_SOAK_SEED repeats a run, and ARGUS_SOAK_FAULTS, names
 of methods of Chaos with commas between them, has only these.
 """
 
@@ -134,6 +134,7 @@ def test_faults_at_random(pool: Pool, hosts: dict[str, Host], story: None) -> No
                 total_training_steps=steps,
             )
             tasks.append(task)
+        _wait_for_steps(pool, user)
         fault = chaos.any()
         faults[fault] += 1
         chaos.heal()
@@ -146,6 +147,17 @@ def test_faults_at_random(pool: Pool, hosts: dict[str, Host], story: None) -> No
         assert max(pool.executions(view)) == 1, view
         assert pool.steps(view)[-1] == int(view["progress"]["total_steps"] or 0)
     assert not [seconds for seconds in overlaps if seconds > 0], "an attempt wrote on after the next one had begun"
+
+
+def _wait_for_steps(pool: Pool, user: Api) -> None:
+    """Until a task makes steps: a fault that hits nothing shows nothing, and after fifty of them nothing has run."""
+
+    def one_makes_steps() -> bool:
+        answer = user.request("GET", "/api/v2/tasks?state=RUNNING&limit=500")
+        running = answer.json()["tasks"] if answer.status_code == 200 else []
+        return any(len(pool.steps(user.task(each["task_id"]))) > 0 for each in running)
+
+    wait_for("a task makes steps", one_makes_steps, PATIENCE_S, 0.5, lab=pool.lab)
 
 
 def _wait_for_all(pool: Pool, user: Api, tasks: list[str]) -> list[dict[str, Any]]:
