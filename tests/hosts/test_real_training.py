@@ -1,4 +1,4 @@
-"""Real verl over two hosts, one of which dies in the middle."""
+"""Real verl over two hosts, one of which dies in the middle. Its name puts it before the soak, which ends the pool."""
 
 from __future__ import annotations
 
