@@ -230,6 +230,10 @@ CODES = tuple(dict.fromkeys([*(rule.code for rule in (*_SPECIAL, *_RULES)), "cra
 
 #: verl's console logger. What stands before the last of these, the run has survived.
 _STEP = re.compile(r"\bstep:\d+ - ")
+#: What other processes print comes by way of Ray's log monitor, which polls: a step may be told after the driver's own
+#: end, and is no sign that the run has survived it.
+_RELAYED = re.compile(r"\(\w+ pid=\d+")
+_TRACEBACK = re.compile(r"Traceback \(most recent call last\)")
 _LINE_END = re.compile(r"[\r\n]+")
 #: Colours and cursor moves; then everything that is no text. A tab is a space.
 _ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[@-_]")
@@ -263,7 +267,9 @@ def special(lines: list[str]) -> Failure | None:
 
 def explain(lines: list[str], exit_code: int) -> Failure:
     """Why the program with this log failed; code 'unknown' if nothing here says so."""
-    begin = max((i + 1 for i, line in enumerate(lines) if _STEP.search(line)), default=0)
+    own_end = max((i for i, line in enumerate(lines) if _TRACEBACK.match(line)), default=len(lines))
+    steps = (i for i, line in enumerate(lines) if _STEP.search(line) and (i < own_end or not _RELAYED.search(line)))
+    begin = max((i + 1 for i in steps), default=0)
     recent = [line for line in lines[begin:] if not _CODE.search(line)]
     if found := next(_found(_RULES, recent, whole_line=True), None):
         return found

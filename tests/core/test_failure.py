@@ -194,3 +194,11 @@ def test_a_long_log_is_explained_in_no_time() -> None:
 def test_every_code_is_documented() -> None:
     page = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
     assert set(re.findall(r"^\| `(\w+)` \| (?!\d)", page, re.M)) >= set(failure.CODES)
+
+
+def test_a_step_that_ray_relays_late_hides_nothing() -> None:
+    """Seen on real Ray: the step before the error came after the driver's own traceback."""
+    own = ["Traceback (most recent call last):", "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB."]
+    late = "[36m(TaskRunner pid=5149)[0m step:2 - critic/score/mean:0.5"
+    assert failure.explain([*own, late], 1).code == "gpu_out_of_memory"
+    assert failure.explain([*own, "step:2 - train/loss:0.5"], 1).code == "unknown", "sft's own steps come in order"
