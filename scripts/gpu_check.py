@@ -46,18 +46,15 @@ _QUERY = ("--query-gpu=memory.used,utilization.gpu", "--format=csv,noheader,noun
 
 def main(argv: list[str] | None = None) -> int:
     arguments = _arguments(argv)
-    try:
+
+    def run() -> int:
         gpus = _gpus() if arguments.device == "cuda" else []
         workloads = _possible(arguments.workloads, arguments.device)
         root = quickstart.usable_root(arguments.dir)
         with quickstart.held(root):
             return _run(root, workloads, arguments.device, max(1, len(gpus)))
-    except Refused as refusal:
-        print(f"gpu-check: {refusal}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"gpu-check: {error}", file=sys.stderr)
-        return 1
+
+    return quickstart.exit_code("gpu-check", run)
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -125,10 +122,13 @@ def _run(root: Path, workloads: list[str], device: str, gpus: int) -> int:
             say(f"starting a head and one worker with {gpus} GPU(s); making a small model and data")
             machine.launch_head(HERE / "serve_config.yaml")
             machine.launch_worker("worker-1", gpus=gpus)
-            common = machine.shared_root / "common"
-            make = [sys.executable, str(HERE / "scripts" / "make_tiny.py"), str(common), "small"]
+            make = [
+                sys.executable,
+                str(HERE / "scripts" / "make_tiny.py"),
+                str(machine.shared_root / "common"),
+                "small",
+            ]
             subprocess.run(make, check=True, timeout=300, stdout=subprocess.DEVNULL)
-            (common / "code" / "verl").mkdir(parents=True)
             machine.wait_for_launch(("worker-1",))
             user = Api(machine.url, quickstart.user_and_token(Api(machine.url, admin)))
             tasks = {name: _submit(user, machine, name, device) for name in workloads}
@@ -146,10 +146,14 @@ def _run(root: Path, workloads: list[str], device: str, gpus: int) -> int:
 
 def _submit(user: Api, machine: OneMachine, workload: str, device: str) -> str:
     """The example for the CPU, on this device."""
-    text = (HERE / "examples" / f"cpu-{workload}.yaml").read_text().replace("/private/", f"{machine.shared_root}/")
     model = machine.shared_root / "common" / "models" / "small"
     steps = STEPS[workload]
-    spec = {**yaml.safe_load(text), "model_id": str(model), "trainer_device": device, "total_epochs": 4}
+    spec = {
+        **yaml.safe_load(quickstart.example(workload, machine)),
+        "model_id": str(model),
+        "trainer_device": device,
+        "total_epochs": 4,
+    }
     spec |= {"total_training_steps": steps, "save_freq": steps, "test_freq": -1}
     task = str(user.post("/api/v2/tasks", yaml.safe_dump(spec))["task_id"])
     say(f"submitted {task}")

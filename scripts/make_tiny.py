@@ -1,6 +1,7 @@
 """Builds a tiny model and its data without a network: `make_tiny.py FOLDER [MODEL]`, which gets `models/<MODEL>` (a
 Qwen2 with random weights, a byte-level tokenizer and a chat template) and `datasets/add/*.parquet` (one-digit
-additions, for sft and for ppo and grpo). What is there already stays. The models: `tiny` (the default; two layers, for
+additions, for sft and for ppo and grpo), and the empty `code/verl`: all that examples/cpu-*.yaml name. What is there
+already stays. The models: `tiny` (the default; two layers, for
 one core), and `small` (four layers, with heads and a length that the kernels for GPUs take).
 """
 
@@ -103,6 +104,8 @@ def main() -> None:
     if len(sys.argv) not in (2, 3) or name not in SIZES:
         sys.exit(__doc__)
     root = Path(sys.argv[1])
+    # verl is installed on the workers; a team's own copy would lie here and be found first.
+    (root / "code" / "verl").mkdir(parents=True, exist_ok=True)
     make_this = functools.partial(make_model, size=SIZES[name])
     for folder, make in ((root / "models" / name, make_this), (root / "datasets" / "add", make_data)):
         if folder.exists():

@@ -27,7 +27,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,17 +42,26 @@ TASKS_TIMEOUT_S = 1200
 
 def main(argv: list[str] | None = None) -> int:
     arguments = _arguments(argv)
-    try:
+
+    def run() -> int:
         root = usable_root(arguments.dir)
         if arguments.stop:
             return _stop(root)
         with held(root):
             return _run(root, keep=arguments.keep)
+
+    return exit_code("quickstart", run)
+
+
+def exit_code(program: str, run: Callable[[], int]) -> int:
+    """What `run` returns; 2 if it was Refused, 1 if the system refused something. The reason goes to standard error."""
+    try:
+        return run()
     except Refused as refusal:
-        print(f"quickstart: {refusal}", file=sys.stderr)
+        print(f"{program}: {refusal}", file=sys.stderr)
         return 2
     except OSError as error:
-        print(f"quickstart: {error}", file=sys.stderr)
+        print(f"{program}: {error}", file=sys.stderr)
         return 1
 
 
@@ -247,8 +256,6 @@ def _start(machine: OneMachine) -> None:
     say("the service is ready, and both workers are in: 1 + 2 nodes, 8 logical GPUs, none on the head")
     if not processes.wait_until(lambda: tiny.poll() is not None, 120) or tiny.returncode != 0:
         raise NotStarted("scripts/make_tiny.py failed, or took too long")
-    # verl is installed on the workers; a team's own copy would lie here and be found first.
-    (common / "code" / "verl").mkdir(parents=True)
 
 
 def user_and_token(admin: Api) -> str:
@@ -260,11 +267,14 @@ def user_and_token(admin: Api) -> str:
 def _submit(user: Api, machine: OneMachine) -> dict[str, str]:
     tasks = {}
     for workload in ("sft", "grpo"):
-        example = (HERE / "examples" / f"cpu-{workload}.yaml").read_text()
-        spec = example.replace("/private/", f"{machine.shared_root}/")
-        tasks[workload] = str(user.post("/api/v2/tasks", spec)["task_id"])
+        tasks[workload] = str(user.post("/api/v2/tasks", example(workload, machine))["task_id"])
         say(f"submitted {tasks[workload]} (real verl on the CPU)")
     return tasks
+
+
+def example(workload: str, machine: OneMachine) -> str:
+    """The example for the CPU, with the paths of this machine."""
+    return (HERE / "examples" / f"cpu-{workload}.yaml").read_text().replace("/private/", f"{machine.shared_root}/")
 
 
 def _follow(user: Api, tasks: dict[str, str]) -> bool:

@@ -45,7 +45,6 @@ def _story(pool: Pool) -> None:
     head, other = pool.lab.host("head-1", 11), pool.lab.host("head-2", 12)
     workers = [pool.lab.host("worker-1", 21), pool.lab.host("worker-2", 22)]
     head.run("python", "scripts/make_tiny.py", str(pool.shared / "common"), timeout_s=180)
-    (pool.shared / "common" / "code" / "verl").mkdir(parents=True)  # verl is installed on the workers
 
     _say("1. a head with the API and the publisher; two watchdogs that are told no address")
     for host in workers:
@@ -101,8 +100,7 @@ def _story(pool: Pool) -> None:
 
 def _show_ray(pool: Pool, host: Host) -> None:
     wait_for("1 + 2 nodes and 8 GPUs", lambda: len(pool.nodes()) == 3 and pool.gpus() == 8, 180, lab=pool.lab)
-    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(pool.shared / "ray" / "auth" / "argus.token")}
-    status = host.run("ray", "status", f"--address={host.ip}:6379", env=token, timeout_s=120).stdout
+    status = host.run("ray", "status", f"--address={host.ip}:6379", env=pool.ray_environment, timeout_s=120).stdout
     assert "/8.0 GPU" in status, status
     print("".join(f"      | {line}\n" for line in status.splitlines() if line.strip()), end="", flush=True)
 

@@ -15,6 +15,7 @@ import os
 import secrets
 import shutil
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -23,7 +24,6 @@ from pathlib import Path
 
 import httpx
 
-from argus_ray.node import processes
 from argus_ray.node.onemachine import OneMachine
 
 HERE = Path(__file__).resolve().parents[2]
@@ -43,8 +43,7 @@ def main() -> int:
         machine.start_head()
         machine.wait_for_head()
         machine.serve(HERE / "serve_config.yaml")
-        if not processes.wait_until(lambda: _code(f"{machine.url}/healthz") == 200, 180):
-            raise TimeoutError(f"the service is not up; the logs are in {machine.logs}")
+        machine.wait_for_service()
         with httpx.Client(trust_env=False, timeout=120) as http:
             _measure(http, machine, admin, arguments.count, clients)
     finally:
@@ -69,18 +68,10 @@ def _argus(http: httpx.Client, machine: OneMachine, admin: str) -> Callable[[], 
     head = {"Authorization": f"Bearer {admin}"}
     http.post(f"{machine.url}/api/v2/users", json={"user_id": "ada"}, headers=head).raise_for_status()
     issued = http.post(f"{machine.url}/api/v2/users/ada/tokens", headers=head).raise_for_status().json()
-    common = machine.shared_root / "common"
-    (common / "code" / "verl").mkdir(parents=True)
-    for name in ("models/tiny", "datasets/add"):
-        (common / name).mkdir(parents=True)
-    (common / "models" / "tiny" / "config.json").write_text("{}")
-    for split in ("train", "val"):
-        (common / "datasets" / "add" / f"sft_{split}.parquet").write_bytes(b"PAR1")
+    # Real inputs, since they are looked at before a task is accepted.
+    make = [sys.executable, str(HERE / "scripts" / "make_tiny.py"), str(machine.shared_root / "common")]
+    subprocess.run(make, check=True, timeout=300, capture_output=True)
     spec = (HERE / "examples" / "cpu-sft.yaml").read_text().replace("/private/", f"{machine.shared_root}/")
-    # Data that preflight can read: a JSON lines file has no columns to look at.
-    for split in ("train", "val"):
-        spec = spec.replace(f"sft_{split}.parquet", f"sft_{split}.jsonl")
-        (common / "datasets" / "add" / f"sft_{split}.jsonl").write_text("{}\n")
     headers = {"Authorization": f"Bearer {issued['token']}", "Content-Type": "application/yaml"}
 
     def submit() -> None:
@@ -127,13 +118,6 @@ def _line(name: str, call: Callable[[], None], count: int, clients: int) -> None
     rate = count / (time.perf_counter() - begun)
     p99 = took[min(len(took) - 1, int(len(took) * 0.99))]
     print(f"{name:28} {clients:7} {rate:9.1f} {statistics.median(took) * 1e3:10.1f} {p99 * 1e3:8.1f}", flush=True)
-
-
-def _code(url: str) -> int:
-    try:
-        return httpx.get(url, timeout=5, trust_env=False).status_code
-    except httpx.HTTPError:
-        return 0
 
 
 if __name__ == "__main__":

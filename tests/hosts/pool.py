@@ -67,6 +67,11 @@ class Pool:
     def head_file(self) -> Path:
         return self.discovery / "head.json"
 
+    @property
+    def ray_environment(self) -> dict[str, str]:
+        """With which Ray's own commands are let in."""
+        return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(self.shared / "ray" / "auth" / "argus.token")}
+
     # --- parts ---
 
     def start_head(self, host: Host, *flags: str) -> Proc:

@@ -189,10 +189,9 @@ def _report(pool: Pool, user: Api, views: list[dict[str, Any]]) -> str:
             log = user.request("GET", f"/api/v2/tasks/{view['task_id']}/logs?tail=40").text
             lines += [json.dumps(view["attempts"], indent=1), *(str(event) for event in events), log]
     head = next(host for host in pool.lab.hosts.values() if host.is_up and host.ip == pool.record()["head_ip"])
-    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(pool.shared / "ray" / "auth" / "argus.token")}
     for kind in ("placement-groups", "jobs", "actors"):
         command = ("ray", "list", kind, f"--address=http://{head.ip}:8265", "--detail", "--limit=1000")
-        lines += [f"--- {kind}", head.run(*command, env=token, timeout_s=120, check=False).stdout]
+        lines += [f"--- {kind}", head.run(*command, env=pool.ray_environment, timeout_s=120, check=False).stdout]
     for host in pool.lab.hosts.values():
         lines += [f"--- {host.name}: {pid} {command}" for pid, command in (host.pids() if host.is_up else [])]
     return "\n".join(lines)

@@ -122,7 +122,9 @@ class Api:
         answer = self.request("POST", f"/api/v2/tasks/{task_id}:cancel")
         assert answer.status_code == 200, answer.text
 
-    def wait(self, task_id: str, condition: Callable[[dict[str, Any]], bool], what: str) -> dict[str, Any]:
+    def wait(
+        self, task_id: str, condition: Callable[[dict[str, Any]], bool], what: str, timeout_s: float = PATIENCE_S
+    ) -> dict[str, Any]:
         """Poll the task until the named condition holds."""
         seen: list[dict[str, Any]] = []
 
@@ -130,7 +132,7 @@ class Api:
             seen.append(self.task(task_id))
             return condition(seen[-1])
 
-        if not processes.wait_until(holds, PATIENCE_S, 0.2):
+        if not processes.wait_until(holds, timeout_s, 0.2):
             log = self.request("GET", f"/api/v2/tasks/{task_id}/logs?tail=40")
             pytest.fail(f"{task_id} is not {what}: {json.dumps(seen[-1], indent=1)}\n{log.text}")
         return seen[-1]
@@ -140,8 +142,8 @@ class Api:
         assert view["state"] in states, json.dumps(view, indent=1)
         return view
 
-    def wait_final(self, task_id: str) -> dict[str, Any]:
-        return self.wait(task_id, lambda v: v["state"] in FINAL, "final")
+    def wait_final(self, task_id: str, timeout_s: float = PATIENCE_S) -> dict[str, Any]:
+        return self.wait(task_id, lambda v: v["state"] in FINAL, "final", timeout_s)
 
     def gate(self) -> Path:
         """A file that a stand-in can be told to wait for; create it to let it go on."""

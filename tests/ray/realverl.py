@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from raycluster import FINAL, ROOT, Api
-
-from argus_ray.node import processes
+from raycluster import ROOT, Api
 
 needs_verl = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("torch", "verl")),
@@ -26,22 +24,14 @@ _OF_THE_MACHINE = ("timing", "perf/", "train/mfu", "critic/perf/", "actor/perf/"
 
 def make_inputs(shared: Path) -> None:
     """A tiny model and a data set of one-digit additions where the examples have theirs; no code of a user's own."""
-    common = shared / "common"
-    subprocess.run([sys.executable, ROOT / "scripts" / "make_tiny.py", common], check=True, timeout=300)
-    (common / "code" / "verl").mkdir(parents=True, exist_ok=True)
+    subprocess.run([sys.executable, ROOT / "scripts" / "make_tiny.py", shared / "common"], check=True, timeout=300)
 
 
-def wait_long(user: Api, task: str, minutes: float = 15) -> dict[str, Any]:
-    """The task's view once it has SUCCEEDED."""
-    seen: list[dict[str, Any]] = []
-
-    def ended() -> bool:
-        seen.append(user.task(task))
-        return seen[-1]["state"] in FINAL
-
-    assert processes.wait_until(ended, minutes * 60, 1.0), seen[-1]
-    assert seen[-1]["state"] == "SUCCEEDED", seen[-1]["reason"]
-    return seen[-1]
+def wait_long(user: Api, task: str) -> dict[str, Any]:
+    """The task's view once it has SUCCEEDED; 15 minutes at most."""
+    view = user.wait_final(task, 900)
+    assert view["state"] == "SUCCEEDED", view["reason"]
+    return view
 
 
 def curves(user: Api, task: str) -> dict[str, dict[int, float]]:

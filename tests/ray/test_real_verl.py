@@ -6,8 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -21,17 +19,14 @@ from argus_ray.node import processes
 pytestmark = [pytest.mark.verl, pytest.mark.timeout(1500), needs_verl]
 
 
-@dataclass
-class Alone:
-    """What each example came to when nothing ran beside it."""
-
-    curves: dict[str, dict[str, dict[int, float]]] = field(default_factory=dict)
+#: Of each workload, what its example came to when nothing ran beside it.
+Alone = dict[str, dict[str, dict[int, float]]]
 
 
 @pytest.fixture(scope="module")
-def alone(cluster: Cluster) -> Iterator[Alone]:
+def alone(cluster: Cluster) -> Alone:
     make_inputs(cluster.shared)
-    yield Alone()
+    return {}
 
 
 def test_a_real_sft_run_learns_and_leaves_its_checkpoint(cluster: Cluster, alone: Alone) -> None:
@@ -48,9 +43,9 @@ def test_a_real_sft_run_learns_and_leaves_its_checkpoint(cluster: Cluster, alone
     assert root == cluster.shared / "users" / view["user_id"] / "jobs" / f"{view['task_id']}--a01"
     assert "train/loss" in user.request("GET", f"/api/v2/tasks/{view['task_id']}/logs").text
     assert view["progress"]["step"] == 50
-    alone.curves["sft"] = curves(user, view["task_id"])
-    assert list(alone.curves["sft"]["train/loss"].values()) == losses
-    assert max(alone.curves["sft"]["val/loss"]) == 50
+    alone["sft"] = curves(user, view["task_id"])
+    assert list(alone["sft"]["train/loss"].values()) == losses
+    assert max(alone["sft"]["val/loss"]) == 50
     _resume(cluster, user, view, steps=53)
 
 
@@ -84,10 +79,10 @@ def test_four_tasks_of_two_users_at_once_train_as_each_does_alone(
 
     for workload in ("grpo", "ppo"):
         user = cluster.user()
-        alone.curves[workload] = curves(user, wait_long(user, user.submit_example(f"cpu-{workload}"))["task_id"])
-    if "sft" not in alone.curves:  # this test was asked for by itself
+        alone[workload] = curves(user, wait_long(user, user.submit_example(f"cpu-{workload}"))["task_id"])
+    if "sft" not in alone:  # this test was asked for by itself
         user = cluster.user()
-        alone.curves["sft"] = curves(user, wait_long(user, user.submit_example("cpu-sft"))["task_id"])
+        alone["sft"] = curves(user, wait_long(user, user.submit_example("cpu-sft"))["task_id"])
 
     ada, bob = cluster.user(), cluster.user()
     workloads = ("grpo", "ppo", "sft", "grpo")
@@ -115,7 +110,7 @@ def test_four_tasks_of_two_users_at_once_train_as_each_does_alone(
     found = {
         f"{task}: {difference}"
         for caller, task, workload in zip(callers, tasks, workloads, strict=True)
-        for difference in differences(alone.curves[workload], curves(caller, task))
+        for difference in differences(alone[workload], curves(caller, task))
     }
     assert found == set(), "what runs beside it changes a task's training"
     for view in rl:
