@@ -7,6 +7,7 @@ it is systemd; with nsenter it would be a process outside, which stops when the 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -46,15 +47,15 @@ def _tell(lab: socket.socket, **fact: Any) -> None:
 
 
 def _reap(lab: socket.socket, numbers: dict[int, int]) -> None:
-    while True:
-        try:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            return
-        if pid == 0:
-            return
-        if pid in numbers:  # an orphan has none
-            _tell(lab, event="exited", number=numbers.pop(pid), returncode=os.waitstatus_to_exitcode(status))
+    exited = []
+    with contextlib.suppress(ChildProcessError):
+        while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+            pid, status = ended
+            if pid in numbers:  # an orphan has none
+                exited.append((numbers.pop(pid), os.waitstatus_to_exitcode(status)))
+    # After all of them: who hears that a process has ended finds no zombie that it has left.
+    for number, returncode in exited:
+        _tell(lab, event="exited", number=number, returncode=returncode)
 
 
 def _start(lab: socket.socket, numbers: dict[int, int], request: dict[str, Any]) -> None:
