@@ -17,7 +17,7 @@ from test_tidy import save, steps_in
 from argus_ray import housekeeping, tidy
 from argus_ray.actors import scheduler
 from argus_ray.bounded import Threads
-from argus_ray.config import Settings
+from argus_ray.config import Retention, Settings
 from argus_ray.core import actions
 from argus_ray.core.lifecycle import Advance, Change, End
 from argus_ray.core.model import Event, FilesAt, Task
@@ -335,9 +335,9 @@ def test_the_scheduler_makes_a_pass_now_and_then_whatever_comes_of_it(
 
     monkeypatch.setattr(scheduler, "_StateHandle", State)
     monkeypatch.setattr(scheduler, "_FIRST_PASS_S", 0.0)
-    monkeypatch.setattr(scheduler, "_PASS_EVERY_S", 0.01)
+    retention = Retention.model_construct(pass_every_s=0.01)  # less than the rule for people's settings
     actor = scheduler.SchedulerActor.__new__(scheduler.SchedulerActor)
-    actor._settings = Settings(shared_root=str(tmp_path))
+    actor._settings = Settings(shared_root=str(tmp_path)).model_copy(update={"retention": retention})
 
     async def some_time() -> None:
         with contextlib.suppress(asyncio.TimeoutError):
