@@ -26,9 +26,9 @@ from pathlib import Path
 
 import quickstart
 import yaml
-from quickstart import Api, ApiError, Refused, say
+from quickstart import Api, Refused, say
 
-from argus_ray.node.onemachine import NotStarted, OneMachine
+from argus_ray.node.onemachine import OneMachine
 
 HERE = Path(__file__).resolve().parent.parent
 WORKLOADS = ("sft", "grpo", "ppo")
@@ -117,31 +117,20 @@ def _version(name: str) -> str | None:
 def _run(root: Path, workloads: list[str], device: str, gpus: int) -> int:
     os.chdir(HERE)
     machine, admin = quickstart.new_machine(root)
-    try:
-        try:
-            say(f"starting a head and one worker with {gpus} GPU(s); making a small model and data")
-            machine.launch_head(HERE / "serve_config.yaml")
-            machine.launch_worker("worker-1", gpus=gpus)
-            make = [
-                sys.executable,
-                str(HERE / "scripts" / "make_tiny.py"),
-                str(machine.shared_root / "common"),
-                "small",
-            ]
-            subprocess.run(make, check=True, timeout=300, stdout=subprocess.DEVNULL)
-            machine.wait_for_launch(("worker-1",))
-            user = Api(machine.url, quickstart.user_and_token(Api(machine.url, admin)))
-            tasks = {name: _submit(user, machine, name, device) for name in workloads}
-            good = [_follow(user, name, task, device) for name, task in tasks.items()]
-            return 0 if all(good) else 1
-        finally:
-            quickstart.ignore_signals()  # nothing may break off the cleanup
-    except (NotStarted, ApiError, subprocess.SubprocessError, OSError) as error:
-        print(f"\ngpu-check: {error}\nThe logs are in {machine.logs}.", file=sys.stderr)
-        return 1
-    finally:
-        say("stopping everything that was started")
-        machine.stop()
+
+    def story() -> int:
+        say(f"starting a head and one worker with {gpus} GPU(s); making a small model and data")
+        machine.launch_head(HERE / "serve_config.yaml")
+        machine.launch_worker("worker-1", gpus=gpus)
+        make = [sys.executable, str(HERE / "scripts" / "make_tiny.py"), str(machine.shared_root / "common"), "small"]
+        subprocess.run(make, check=True, timeout=300, stdout=subprocess.DEVNULL)
+        machine.wait_for_launch(("worker-1",))
+        user = Api(machine.url, quickstart.user_and_token(Api(machine.url, admin)))
+        tasks = {name: _submit(user, machine, name, device) for name in workloads}
+        good = [_follow(user, name, task, device) for name, task in tasks.items()]
+        return 0 if all(good) else 1
+
+    return quickstart.on_machine("gpu-check", machine, story)
 
 
 def _submit(user: Api, machine: OneMachine, workload: str, device: str) -> str:

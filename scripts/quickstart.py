@@ -76,21 +76,32 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 def _run(root: Path, *, keep: bool) -> int:
     os.chdir(HERE)  # what we start takes its own folder for a place to import from
     machine, admin = new_machine(root)
+
+    def story() -> int:
+        _start(machine)
+        token = user_and_token(Api(machine.url, admin))
+        user = Api(machine.url, token)
+        tasks = _submit(user, machine)
+        succeeded = _follow(user, tasks)
+        _show(machine, user, tasks, token, kept=keep)
+        return 0 if succeeded else 1
+
+    return on_machine("quickstart", machine, story, keep=keep)
+
+
+def on_machine(program: str, machine: OneMachine, story: Callable[[], int], *, keep: bool = False) -> int:
+    """What `story` returns, or 1 with the reason on standard error. What it has started there is ended, whatever comes
+    of it; to `keep` it, the story must come to its end."""
     stays = False
     try:
         try:
-            _start(machine)
-            token = user_and_token(Api(machine.url, admin))
-            user = Api(machine.url, token)
-            tasks = _submit(user, machine)
-            succeeded = _follow(user, tasks)
-            _show(machine, user, tasks, token, kept=keep)
+            code = story()
             stays = keep
-            return 0 if succeeded else 1
+            return code
         finally:
             ignore_signals()  # nothing may break off the cleanup
-    except (NotStarted, ApiError, OSError) as error:
-        print(f"\nquickstart: {error}\nThe logs are in {machine.logs}.", file=sys.stderr)
+    except (NotStarted, ApiError, subprocess.SubprocessError, OSError) as error:
+        print(f"\n{program}: {error}\nThe logs are in {machine.logs}.", file=sys.stderr)
         return 1
     finally:
         if not stays:

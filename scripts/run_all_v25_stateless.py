@@ -10,6 +10,7 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -111,17 +112,10 @@ def _queue(user: Api) -> None:
         print(f"      | {task['task_id']} {task['state']} {task.get('reason') or ''}"[:160], flush=True)
 
 
-def _wait(user: Api, task: str, condition: Any, what: str) -> dict[str, Any]:
-    seen: list[dict[str, Any]] = []
-
-    def holds() -> bool:
-        seen.append(user.task(task))
-        if seen[-1]["state"] in FINAL and not condition(seen[-1]):
-            raise AssertionError(f"{task} has ended before it was {what}: {seen[-1]}")
-        return bool(condition(seen[-1]))
-
-    wait_for(f"{task} is {what}", holds, TASKS_TIMEOUT_S, 1.0)
-    return seen[-1]
+def _wait(user: Api, task: str, condition: Callable[[dict[str, Any]], bool], what: str) -> dict[str, Any]:
+    view = user.wait(task, lambda view: condition(view) or view["state"] in FINAL, what, TASKS_TIMEOUT_S)
+    assert condition(view), f"{task} has ended before it was {what}: {view}"
+    return view
 
 
 def _steps(pool: Pool, view: dict[str, Any]) -> str:

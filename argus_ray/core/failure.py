@@ -267,7 +267,9 @@ def special(lines: list[str]) -> Failure | None:
 
 def explain(lines: list[str], exit_code: int) -> Failure:
     """Why the program with this log failed; code 'unknown' if nothing here says so."""
-    own_end = max((i for i, line in enumerate(lines) if _TRACEBACK.match(line)), default=len(lines))
+    own_end = len(lines)
+    if exit_code < 128:  # it ended by its own traceback; after a signal, one in the log is what it had survived
+        own_end = max((i for i, line in enumerate(lines) if _TRACEBACK.match(line)), default=own_end)
     steps = (i for i, line in enumerate(lines) if _STEP.search(line) and (i < own_end or not _RELAYED.search(line)))
     begin = max((i + 1 for i in steps), default=0)
     recent = [line for line in lines[begin:] if not _CODE.search(line)]

@@ -202,3 +202,4 @@ def test_a_step_that_ray_relays_late_hides_nothing() -> None:
     late = "[36m(TaskRunner pid=5149)[0m step:2 - critic/score/mean:0.5"
     assert failure.explain([*own, late], 1).code == "gpu_out_of_memory"
     assert failure.explain([*own, "step:2 - train/loss:0.5"], 1).code == "unknown", "sft's own steps come in order"
+    assert failure.explain([*own, late], 137).code == "killed", "it has survived that traceback"
