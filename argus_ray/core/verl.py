@@ -265,7 +265,7 @@ def _trainer(spec: TaskSpec, submission_id: str, job_root: str, resume_from: str
         _set("trainer.nnodes", spec.nnodes),
         _set("trainer.n_gpus_per_node", spec.n_gpus_per_node),
         _set("trainer.device", spec.trainer_device),
-        _set("trainer.total_epochs", spec.total_epochs),
+        _set("trainer.total_epochs", 0 if _has_all_steps(spec, resume_from) else spec.total_epochs),
     ]
     if spec.total_training_steps is not None:
         lines.append(_set("trainer.total_training_steps", spec.total_training_steps))
@@ -277,6 +277,14 @@ def _trainer(spec: TaskSpec, submission_id: str, job_root: str, resume_from: str
         # silently.
         lines += [_set("trainer.resume_mode", "resume_path"), _set("trainer.resume_from_path", resume_from)]
     return [*lines, _set("hydra.run.dir", f"{job_root}/hydra")]
+
+
+def _has_all_steps(spec: TaskSpec, resume_from: str | None) -> bool:
+    """Of sft, which died after its last checkpoint: verl's trainer would train one step more than it was told, where
+    those of ppo and grpo stop."""
+    if spec.workload != "sft" or spec.total_training_steps is None or resume_from is None:
+        return False
+    return int(resume_from.rpartition("_")[2]) >= spec.total_training_steps
 
 
 _SDPA = "+{}.override_config.attn_implementation=sdpa"

@@ -141,6 +141,13 @@ class TestOptions:
         added = set(resumed.get(modules, "").split(",")) - set(fresh.get(modules, "").split(","))
         assert added == ({"argus_verl_resume"} if workload == "sft" else set())
 
+    @pytest.mark.parametrize(("total", "made", "left"), [(70, 70, 0), (71, 70, 3), (None, 70, 3), (7, 70, 0)])
+    def test_sft_with_all_its_steps_makes_none(self, workload: str, total: int | None, made: int, left: int) -> None:
+        """It died after its last checkpoint. verl's sft would train one more step; ppo and grpo look first."""
+        asked = spec(workload, total_epochs=3, total_training_steps=total)
+        command = launch(asked, resume_from=f"{ROOT}/checkpoints/global_step_{made}").command
+        assert f"trainer.total_epochs={left if workload == 'sft' else 3}" in command
+
     def test_fresh_runs_never_resume(self, workload: str) -> None:
         assert "trainer.resume_mode=disable" in launch(spec(workload)).command
 

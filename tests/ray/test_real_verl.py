@@ -46,28 +46,35 @@ def test_a_real_sft_run_learns_and_leaves_its_checkpoint(cluster: Cluster, alone
     alone["sft"] = curves(user, view["task_id"])
     assert list(alone["sft"]["train/loss"].values()) == losses
     assert max(alone["sft"]["val/loss"]) == 50
-    _resume(cluster, user, view, steps=53)
+    # The end of an epoch (800 rows, 16 a step), from which stock verl would train nothing.
+    assert _steps_when_resumed(cluster, user, view, "more", total=53) == [51, 52, 53]
+    # It has all that it shall have; stock verl would train one step more.
+    assert _steps_when_resumed(cluster, user, view, "none", total=50) == []
 
 
-def _resume(cluster: Cluster, user: Api, view: dict[str, Any], steps: int) -> None:
-    """The same run with more steps, from its own checkpoint: the one at the end of an epoch (800 rows, 16 a step), from
-    which stock verl would train nothing. By torchrun, since what is asked is verl's side of it."""
+def _steps_when_resumed(cluster: Cluster, user: Api, view: dict[str, Any], name: str, total: int) -> list[int]:
+    """Those of the same run from its own checkpoint of step 50. By torchrun, since what is asked is verl's side of
+    it."""
     found = newest_complete([str(cluster.job_root(view))], "sft", 1)
     assert found is not None and found.step == 50, "what real verl writes is complete"
     text = user.request("GET", f"/api/v2/tasks/{view['task_id']}/spec").text
     spec = taskspec.parse(text, shared_root=str(cluster.shared), resolve=str)
-    spec = spec.model_copy(update={"total_training_steps": steps, "save_freq": steps})
+    # More epochs than it had: what is left is a question of steps.
+    changes = {"total_training_steps": total, "total_epochs": spec.total_epochs + 1, "save_freq": total}
+    spec = spec.model_copy(update=changes)
     site = verl.Site(str(cluster.shared), str(ROOT / "argus_ray" / "payload"), sys.executable, stop_grace_s=30)
-    root = cluster.machine.root / "resumed"
+    root = cluster.machine.root / f"resumed-{name}"
     root.mkdir()
-    launch = verl.launch(spec, site, submission_id="resumed", job_root=str(root), resume_from=found.path)
+    launch = verl.launch(spec, site, submission_id=name, job_root=str(root), resume_from=found.path)
     overrides = launch.command[launch.command.index("--") + 1 :]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=1"]
     command = [*torchrun, "-m", "verl.trainer.sft_trainer", *overrides]
     subprocess.run(command, env={**os.environ, **launch.env}, cwd=root, check=True, timeout=300)
-    assert [json.loads(line)["step"] for line in (root / "metrics.jsonl").read_text().splitlines()][:3] == [51, 52, 53]
-    again = newest_complete([str(cluster.job_root(view)), str(root)], "sft", 1)
-    assert again is not None and (again.step, again.job_root) == (steps, str(root))
+    newest = newest_complete([str(cluster.job_root(view)), str(root)], "sft", 1)
+    assert newest is not None and newest.step == total
+    file = root / "metrics.jsonl"
+    entries = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    return [entry["step"] for entry in entries if "train/loss" in entry["data"]]
 
 
 def test_four_tasks_of_two_users_at_once_train_as_each_does_alone(
