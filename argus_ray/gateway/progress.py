@@ -20,6 +20,8 @@ from argus_ray.gateway import files
 #: Some ten to three hundred lines of verl.
 _WINDOW = 64 * 1024
 _MAX_ENTRIES = 1024
+#: How many are asked, from the newest one: one that waits, starts, or had nothing left to train has made no step.
+_MAX_ATTEMPTS = 8
 #: Where verl does not tell how long its steps take (sft), the pace is taken from when the file was seen to grow, over
 #: the looks of this many seconds.
 _LOOKS_S = 600.0
@@ -58,26 +60,27 @@ class _Seen:
 
 
 class ProgressReader:
-    """Of a task's newest attempt. Blocks on the disk; reads 128 KiB at most; never raises."""
+    """Of a task's newest attempt that has made a step, among its last few. Blocks on the disk; reads 128 KiB at most of
+    each; never raises."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._seen: OrderedDict[str, _Seen] = OrderedDict()
 
     def __call__(self, task: Task) -> Progress | None:
-        if not task.attempts:
-            return None
         total = total_steps(task.spec_yaml)
-        try:
-            seen = self._look(task.attempts[-1].job_root, wants_total=total is None)
-        except (OSError, ValueError, files.NotReadable):
-            return None
-        if seen.step is None:
-            return None
-        if total is None:
-            total = seen.total_from_log
-        left = metrics.seconds_left(seen.step, total, seen.steps_per_s) if task.state.is_active else None
-        return Progress(seen.step, total, seen.steps_per_s, left, seen.headline)
+        for attempt in task.attempts[: -_MAX_ATTEMPTS - 1 : -1]:
+            try:
+                seen = self._look(attempt.job_root, wants_total=total is None)
+            except (OSError, ValueError, files.NotReadable):
+                continue
+            if seen.step is None:
+                continue
+            total = seen.total_from_log if total is None else total
+            runs = task.state.is_active and attempt is task.attempts[-1]
+            left = metrics.seconds_left(seen.step, total, seen.steps_per_s) if runs else None
+            return Progress(seen.step, total, seen.steps_per_s, left, seen.headline)
+        return None
 
     def _look(self, root: str, *, wants_total: bool) -> _Seen:
         with files.opened(root, paths.metrics_file(root)) as fd:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import os
@@ -402,6 +403,21 @@ def test_progress_in_the_task_the_list_and_the_queue(api: Api, alice: Headers) -
 
 def running_task(root: Path, spec: str = "") -> Task:
     return Task("t", "alice", 1, "sft", TaskState.RUNNING, Gang(1, 1, 1.0), spec, 0.0, 0.0, attempts=(attempt(root),))
+
+
+def test_progress_is_not_lost_with_an_attempt(tmp_path: Path) -> None:
+    """The next one waits, starts, or resumes from the last step and has none to make."""
+    reader, task = ProgressReader(), running_task(tmp_path / "0", "total_training_steps: 20\n")
+    (tmp_path / "0" / "metrics.jsonl").write_text(lines(7, 8, timing_s__step=2.0))
+    task = dataclasses.replace(task, attempts=(*task.attempts, attempt(tmp_path / "1", 2)))
+    before = reader(task)
+    assert before is not None and (before.step, before.total_steps) == (8, 20)
+    assert before.seconds_left is None, "what is told of is over"
+    (tmp_path / "1" / "metrics.jsonl").write_text(lines(7, timing_s__step=2.0))
+    now = reader(task)
+    assert now is not None and (now.step, now.seconds_left) == (7, 26.0)
+    many = tuple(attempt(tmp_path / f"none-{i}", i) for i in range(3, 300))
+    assert reader(dataclasses.replace(task, attempts=(*task.attempts, *many))) is None, "some are looked at, not all"
 
 
 def test_the_pace_of_sft_is_that_of_its_file(tmp_path: Path) -> None:
