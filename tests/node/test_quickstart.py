@@ -20,7 +20,7 @@ from argus_ray.node import processes
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "quickstart.py"
 #: The script with children of another kind in the place of the cluster.
 CHILD = f"""
-import importlib.util, subprocess, sys, time
+import importlib.util, signal, subprocess, sys, time
 spec = importlib.util.spec_from_file_location("quickstart", {str(SCRIPT)!r})
 quickstart = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(quickstart)
@@ -32,6 +32,8 @@ def start(machine):
     time.sleep(600)
 
 quickstart._start = start
+# Whoever runs the tests in the background has it ignored, and so do we.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 quickstart.end_on_signals()
 sys.exit(quickstart.main())
 """
