@@ -115,10 +115,7 @@ def _version(name: str) -> str | None:
 
 
 def _run(root: Path, workloads: list[str], device: str, gpus: int) -> int:
-    os.chdir(HERE)
-    machine, admin = quickstart.new_machine(root)
-
-    def story() -> int:
+    def story(machine: OneMachine, admin: str) -> int:
         say(f"starting a head and one worker with {gpus} GPU(s); making a small model and data")
         machine.launch_head(HERE / "serve_config.yaml")
         machine.launch_worker("worker-1", gpus=gpus)
@@ -130,7 +127,7 @@ def _run(root: Path, workloads: list[str], device: str, gpus: int) -> int:
         good = [_follow(user, name, task, device) for name, task in tasks.items()]
         return 0 if all(good) else 1
 
-    return quickstart.on_machine("gpu-check", machine, story)
+    return quickstart.on_machine("gpu-check", root, story)
 
 
 def _submit(user: Api, machine: OneMachine, workload: str, device: str) -> str:

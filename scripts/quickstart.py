@@ -74,10 +74,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def _run(root: Path, *, keep: bool) -> int:
-    os.chdir(HERE)  # what we start takes its own folder for a place to import from
-    machine, admin = new_machine(root)
-
-    def story() -> int:
+    def story(machine: OneMachine, admin: str) -> int:
         _start(machine)
         token = user_and_token(Api(machine.url, admin))
         user = Api(machine.url, token)
@@ -86,16 +83,20 @@ def _run(root: Path, *, keep: bool) -> int:
         _show(machine, user, tasks, token, kept=keep)
         return 0 if succeeded else 1
 
-    return on_machine("quickstart", machine, story, keep=keep)
+    return on_machine("quickstart", root, story, keep=keep)
 
 
-def on_machine(program: str, machine: OneMachine, story: Callable[[], int], *, keep: bool = False) -> int:
-    """What `story` returns, or 1 with the reason on standard error. What it has started there is ended, whatever comes
-    of it; to `keep` it, the story must come to its end."""
+def on_machine(program: str, root: Path, story: Callable[[OneMachine, str], int], *, keep: bool = False) -> int:
+    """What `story` returns, told of a machine in the folder, which is emptied, and the admin's token; or 1 with the
+    reason on standard error. What it has started there is ended, whatever comes of it; to `keep` it, the story must
+    come to its end."""
+    os.chdir(HERE)  # what we start takes its own folder for a place to import from
+    admin = secrets.token_hex(24)
+    machine = OneMachine(root, _claim(root), environ={"ARGUS_ADMIN_TOKEN": admin})
     stays = False
     try:
         try:
-            code = story()
+            code = story(machine, admin)
             stays = keep
             return code
         finally:
@@ -139,12 +140,6 @@ def usable_root(folder: str) -> Path:
         raise Refused(f"{path} is a link; name the folder itself")
     _check(path.resolve())
     return path.resolve()
-
-
-def new_machine(root: Path) -> tuple[OneMachine, str]:
-    """A machine in the folder, which is emptied; and the admin's token."""
-    admin = secrets.token_hex(24)
-    return OneMachine(root, _claim(root), environ={"ARGUS_ADMIN_TOKEN": admin}), admin
 
 
 def _check(root: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 if TYPE_CHECKING:
-    from gateway_world import Api
+    from gateway_world import Api, Headers
 
 
 @pytest.fixture
@@ -25,3 +25,8 @@ def api(tmp_path: Path) -> Iterator[Api]:
     with made.client:
         yield made
     made.world.close()
+
+
+@pytest.fixture
+def alice(api: Api) -> Headers:
+    return api.user("alice")

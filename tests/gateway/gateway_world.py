@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,8 +14,8 @@ from fastapi import FastAPI
 
 from argus_ray.core.errors import Unavailable
 from argus_ray.core.lifecycle import Admit, Advance, Change, End
-from argus_ray.core.model import NodeView, Task
-from argus_ray.core.states import Outcome
+from argus_ray.core.model import Attempt, NodeView, Task
+from argus_ray.core.states import AttemptState, Outcome
 from argus_ray.gateway.app import create_app
 from argus_ray.gateway.auth import Tokens
 from argus_ray.gateway.control import LocalControlPlane
@@ -133,6 +134,23 @@ def log_of(change: Admit) -> Path:
     path = Path(change.job_root) / "logs" / "driver.log"
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def metrics_of(change: Admit) -> Path:
+    """The same of its metrics file."""
+    log_of(change)
+    return Path(change.job_root) / "metrics.jsonl"
+
+
+def lines(*steps: int, **data: float) -> str:
+    """Of a metrics file, each step with the same data; `a__b` stands for `a/b`."""
+    named = {name.replace("__", "/"): value for name, value in data.items()} or {"train/loss": 1.0}
+    return "".join(json.dumps({"step": step, "data": named}) + "\n" for step in steps)
+
+
+def attempt(root: Path, number: int = 1) -> Attempt:
+    root.mkdir(parents=True, exist_ok=True)
+    return Attempt(f"t--a{number:02}", "t", number, AttemptState.RUNNING, 0.0, str(root))
 
 
 def make_api(tmp_path: Path, **options: Any) -> Api:

@@ -1,45 +1,25 @@
-"""Curves and progress over HTTP, and what reading them costs."""
+"""Curves over HTTP, and what reading them costs."""
 
 from __future__ import annotations
 
-import dataclasses
-import io
 import json
 import os
 import subprocess
 import sys
 import textwrap
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from builders import memory_folder
-from gateway_world import ADMIN, Api, Headers, TestClient, log_of
+from gateway_world import ADMIN, Api, Headers, attempt, lines, metrics_of
 
 from argus_ray.core.errors import Unavailable
-from argus_ray.core.lifecycle import Admit
-from argus_ray.core.model import Attempt, Gang, Task
-from argus_ray.core.states import AttemptState, Outcome, TaskState
+from argus_ray.core.model import Attempt
+from argus_ray.core.states import Outcome
 from argus_ray.gateway import curves, files
 from argus_ray.gateway.curves import CurveReader, Limits
-from argus_ray.gateway.progress import Progress, ProgressReader, digest_end, total_in_log, total_steps
-
-
-def lines(*steps: int, **data: float) -> str:
-    named = {name.replace("__", "/"): value for name, value in data.items()} or {"train/loss": 1.0}
-    return "".join(json.dumps({"step": step, "data": named}) + "\n" for step in steps)
-
-
-def metrics_of(change: Admit) -> Path:
-    log_of(change)
-    return Path(change.job_root) / "metrics.jsonl"
-
-
-@pytest.fixture
-def alice(api: Api) -> Headers:
-    return api.user("alice")
 
 
 def show(api: Api, task_id: str, who: Headers, query: str = "") -> Any:
@@ -215,11 +195,6 @@ def test_a_disk_that_fails_is_a_503(api: Api, alice: Headers, monkeypatch: pytes
 PATIENT = 60.0
 
 
-def attempt(root: Path, number: int = 1) -> Attempt:
-    root.mkdir(parents=True, exist_ok=True)
-    return Attempt(f"t--a{number:02}", "t", number, AttemptState.RUNNING, 0.0, str(root))
-
-
 def read(reader: CurveReader, *attempts: Attempt, names: tuple[str, ...] = ()) -> curves.Found:
     return reader.read(attempts, names, since_step=0, max_points=2000)
 
@@ -378,156 +353,3 @@ def test_much_metrics_take_little_memory(tmp_path: Path) -> None:
     assert polls > 1 and longest < 10
     assert (first, last) == (0, count - 1) and points <= 2000
     assert cached < 2
-
-
-# --- progress ---
-
-
-def test_progress_in_the_task_the_list_and_the_queue(api: Api, alice: Headers) -> None:
-    task_id = api.submit(alice, total_training_steps=20)
-    change = api.run(task_id)
-    assert api.get(f"/api/v2/tasks/{task_id}", alice)["progress"] is None
-    path = metrics_of(change)
-    path.write_text(lines(1, 2, train__loss=0.5, timing_s__step=2.0) + '{"step": 3, "da')
-    expected = {
-        "step": 2, "total_steps": 20, "steps_per_s": 0.5, "seconds_left": 36.0,
-        "headline": {"name": "train/loss", "value": 0.5, "step": 2},
-    }  # fmt: skip
-    assert api.get(f"/api/v2/tasks/{task_id}", alice)["progress"] == expected
-    assert api.get("/api/v2/queue", alice)["running"][0]["progress"] == expected
-    assert api.get("/api/v2/tasks", alice)["tasks"][0]["progress"] == expected
-    api.end(change)
-    ended = api.get(f"/api/v2/tasks/{task_id}", alice)["progress"]
-    assert ended == {**expected, "seconds_left": None}
-
-
-def running_task(root: Path, spec: str = "") -> Task:
-    return Task("t", "alice", 1, "sft", TaskState.RUNNING, Gang(1, 1, 1.0), spec, 0.0, 0.0, attempts=(attempt(root),))
-
-
-def test_progress_is_not_lost_with_an_attempt(tmp_path: Path) -> None:
-    """The next one waits, starts, or resumes from the last step and has none to make."""
-    reader, task = ProgressReader(), running_task(tmp_path / "0", "total_training_steps: 20\n")
-    (tmp_path / "0" / "metrics.jsonl").write_text(lines(7, 8, timing_s__step=2.0))
-    task = dataclasses.replace(task, attempts=(*task.attempts, attempt(tmp_path / "1", 2)))
-    before = reader(task)
-    assert before is not None and (before.step, before.total_steps) == (8, 20)
-    assert before.seconds_left is None, "what is told of is over"
-    (tmp_path / "1" / "metrics.jsonl").write_text(lines(7, timing_s__step=2.0))
-    now = reader(task)
-    assert now is not None and (now.step, now.seconds_left) == (7, 26.0)
-    many = tuple(attempt(tmp_path / f"none-{i}", i) for i in range(3, 300))
-    assert reader(dataclasses.replace(task, attempts=(*task.attempts, *many))) is None, "some are looked at, not all"
-
-
-def test_the_pace_of_sft_is_that_of_its_file(tmp_path: Path) -> None:
-    reader, task = ProgressReader(), running_task(tmp_path, "total_training_steps: 100\n")
-    path = tmp_path / "metrics.jsonl"
-
-    def grow(at: float, *steps: int) -> Progress:
-        with path.open("a") as file:
-            file.write(lines(*steps))
-        os.utime(path, (at, at))
-        found = reader(task)
-        assert found is not None
-        return found
-
-    assert grow(1000.0, 1, 2).steps_per_s is None, "one look tells no pace"
-    second = grow(1010.0, 3, 4, 5, 6, 7)
-    assert (second.steps_per_s, second.seconds_left) == (0.5, 186.0)
-    assert grow(1020.0, 7).steps_per_s == 0.5, "no new step"
-    assert grow(2000.0, 8, 9).steps_per_s == pytest.approx(2 / 990), "an old look does not count any more"
-    assert grow(2010.0, 3).steps_per_s is None, "it has begun again"
-    assert grow(2010.0, 4).steps_per_s is None, "no time has passed"
-    other = tmp_path / "other"
-    other.write_text(lines(50))
-    other.rename(path)
-    assert grow(2020.0).steps_per_s is None, "another file"
-
-
-def test_progress_costs_one_look_while_nothing_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    reader, task = ProgressReader(), running_task(tmp_path)
-    path = tmp_path / "metrics.jsonl"
-    path.write_text(lines(*range(100_000)))
-    taken: list[int] = []
-    read_at = files.read_at
-
-    def counted(fd: int, offset: int, length: int) -> bytes:
-        taken.append(length)
-        return read_at(fd, offset, length)
-
-    monkeypatch.setattr(files, "read_at", counted)
-    first = reader(task)
-    assert first is not None and first.step == 99_999
-    assert sum(taken) <= 128 * 1024, "not the file's whole length"
-    taken.clear()
-    assert reader(task) == first
-    assert taken == []
-
-
-def test_a_slow_disk_leaves_progress_out(api: Api, alice: Headers, monkeypatch: pytest.MonkeyPatch) -> None:
-    for _ in range(4):
-        api.run(api.submit(alice))
-    monkeypatch.setattr("argus_ray.gateway.context._PROGRESS_READ_S", 0.3)
-
-    def slow(_: Task) -> Progress:
-        time.sleep(0.2)
-        return Progress(1, None)
-
-    api.client = TestClient(api.make_app(progress=slow))
-    running = api.get("/api/v2/queue", alice)["running"]
-    assert [task["progress"] is not None for task in running] == [True, True, False, False]
-
-
-@pytest.mark.parametrize(
-    ("data", "whole", "step"),
-    [
-        (b"", True, None), (b'{"step": 1}\n', True, 1), (b'{"step": 1}\n{"step": 2}', True, 1),
-        (b'{"step": 3}\nnoise\n', True, 3), (b'{"step": true}\n', True, None), (b'tep": 5}\n', False, None),
-        (b'{"step": 5}\n', False, None), (b'ep": 4}\n{"step": 5}\n', False, 5), (b"x", False, None),
-    ],
-)  # fmt: skip
-def test_the_end_of_a_file(data: bytes, whole: bool, step: int | None) -> None:
-    assert digest_end(data, begins_with_line=whole).last_step == step
-
-
-@pytest.mark.parametrize(
-    ("text", "total"),
-    [
-        ("a: 1\ntotal_training_steps: 10\nb: 2\n", 10),
-        ("total_training_steps: 10  # ten\n", 10),
-        ("{a: 1, total_training_steps: 10}", 10),
-        ("'total_training_steps': 10\r\n", 10),
-        ("# total_training_steps: 10\n", None),
-        ("xtotal_training_steps: 10\n", None),
-        ("total_training_steps: 0x10\n", None),
-    ],
-)
-def test_total_steps(text: str, total: int | None) -> None:
-    assert total_steps(text) == total
-
-
-def bar(description: str, done: int, total: int) -> bytes:
-    """As verl's progress bars look in a log."""
-    tqdm = pytest.importorskip("tqdm").tqdm
-    out = io.StringIO()
-    with tqdm(total=total, initial=done - 1, desc=description, file=out, mininterval=0) as shown:
-        shown.update(1)
-    return b"(TaskRunner pid=17) step:3 - train/loss:0.5\n" + out.getvalue().encode()
-
-
-def test_total_steps_by_verls_progress_bars() -> None:
-    assert total_in_log(bar("Training Progress", 3, 20)) == 20
-    assert total_in_log(bar("Epoch 2/3", 7, 50)) == 150
-    assert total_in_log(b"Epoch 1/2: nothing\nTraining Progress: soon\n") is None
-    assert total_in_log(b"Training Progress: " + b"|" * 100_000) is None
-
-
-def test_total_steps_of_a_task_that_does_not_tell(api: Api, alice: Headers) -> None:
-    task_id = api.submit(alice)
-    change = api.run(task_id)
-    metrics_of(change).write_text(lines(1, timing_s__step=2.0))
-    log_of(change).write_bytes(b"noise\nEpoch 1/2:  10%|#    | 1/5 [00:01<00:04,  1.00it/s]\r")
-    progress = api.get(f"/api/v2/tasks/{task_id}", alice)["progress"]
-    assert (progress["total_steps"], progress["seconds_left"]) == (10, 18.0)
-    assert show(api, task_id, alice)["total_steps"] == 10

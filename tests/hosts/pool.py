@@ -170,6 +170,10 @@ class Pool:
         lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
         return [json.loads(line)["step"] for line in lines if line.endswith(b"\n")]
 
+    def runs(self, view: dict[str, Any]) -> list[list[int]]:
+        """The same of all attempts, the first one first."""
+        return [self.steps(view, number) for number in range(len(view["attempts"]))]
+
 
 class _ToTheHead(httpx.BaseTransport):
     """Sends each request to the head that head.json names. A head that is not there is a 503, which callers retry."""

@@ -70,11 +70,12 @@ def _steps_when_resumed(cluster: Cluster, user: Api, view: dict[str, Any], name:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=1"]
     command = [*torchrun, "-m", "verl.trainer.sft_trainer", *overrides]
     subprocess.run(command, env={**os.environ, **launch.env}, cwd=root, check=True, timeout=300)
-    newest = newest_complete([str(cluster.job_root(view)), str(root)], "sft", 1)
-    assert newest is not None and newest.step == total
     file = root / "metrics.jsonl"
     entries = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-    return [entry["step"] for entry in entries if "train/loss" in entry["data"]]
+    steps = [entry["step"] for entry in entries if "train/loss" in entry["data"]]
+    newest = newest_complete([found.job_root, str(root)], "sft", 1)
+    assert newest is not None and (newest.step, newest.job_root) == (total, str(root) if steps else found.job_root)
+    return steps
 
 
 def test_four_tasks_of_two_users_at_once_train_as_each_does_alone(
