@@ -28,7 +28,7 @@ import quickstart
 import yaml
 from quickstart import Api, Refused, say
 
-from argus_ray.node.onemachine import OneMachine
+from argus_ray.local.cluster import OneMachine
 
 HERE = Path(__file__).resolve().parent.parent
 WORKLOADS = ("sft", "grpo", "ppo")

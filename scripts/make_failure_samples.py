@@ -1,7 +1,7 @@
-"""Makes the logs of tests/core/failures: `make_failure_samples.py [NAME...]`, all of them without a name.
+"""Makes the logs of tests/core/verl/failures: `make_failure_samples.py [NAME...]`, all of them without a name.
 
 Each sample is a real run of verl or torch on the CPU that is made to fail, with the command line and the environment of
-core/verl.py, its output cut to its end. Needs torch and verl, and half an hour on two cores. As root it also mounts
+core/verl/command.py, its output cut to its end. Needs torch and verl, and half an hour on two cores. As root it also mounts
 a small tmpfs (for the full disk) in a namespace of its own, and makes a memory cgroup (version 1); without root these
 two samples are left out. It starts Ray on this machine.
 
@@ -29,11 +29,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from argus_ray.core import verl
 from argus_ray.core.taskspec import TaskSpec
+from argus_ray.core.verl import command as verl
 
 REPO = Path(__file__).resolve().parents[1]
-SAMPLES = REPO / "tests" / "core" / "failures"
+SAMPLES = REPO / "tests" / "core" / "verl" / "failures"
 #: Bytes of the end that are kept: enough for the first cause, and small enough for a repository.
 KEEP_BYTES = 16 * 1024
 TIMEOUT_S = 240.0

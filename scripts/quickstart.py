@@ -31,8 +31,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from argus_ray.local.cluster import NotStarted, OneMachine
 from argus_ray.node import processes
-from argus_ray.node.onemachine import NotStarted, OneMachine
 
 HERE = Path(__file__).resolve().parent.parent
 USER = "ada"

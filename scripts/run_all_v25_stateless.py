@@ -14,11 +14,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import lab
 import pytest
-from lab import Host, Lab, wait_for
-from pool import Pool
-from raycluster import FINAL, Api
+
+from tests.support import lab
+from tests.support.lab import Host, Lab, wait_for
+from tests.support.pool import Pool
+from tests.support.raycluster import FINAL, Api
 
 #: Seconds for the tasks: real training, on a machine that may have two cores.
 TASKS_TIMEOUT_S = 1500

@@ -17,7 +17,7 @@ from filelock import FileLock
 from ray.exceptions import RayActorError
 
 from argus_ray import config
-from argus_ray.actors import options
+from argus_ray.actors import detached
 from argus_ray.actors.publisher import HeadPublisher
 from argus_ray.actors.scheduler import SchedulerActor
 from argus_ray.actors.state import StateActor
@@ -54,7 +54,7 @@ def ensure(settings: Settings, *, replace: bool) -> Actors:
     lock_path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(lock_path, timeout=_LOCK_WAIT_S):
         # The scheduler first: it must not act on a state actor that is being replaced.
-        goodbyes = ((options.SCHEDULER, _stop), (options.STATE, _close_state), (options.PUBLISHER, _stop))
+        goodbyes = ((detached.SCHEDULER, _stop), (detached.STATE, _close_state), (detached.PUBLISHER, _stop))
         for name, goodbye in goodbyes:
             actor = _find(name)
             if replace and actor is not None and _version_of(actor) != version:
@@ -62,17 +62,17 @@ def ensure(settings: Settings, *, replace: bool) -> Actors:
                 goodbye(actor)
                 _kill(name, actor)
         arguments = (settings.model_dump(mode="json"), version)
-        state = options.detached(StateActor, options.STATE).remote(*arguments)
+        state = detached.detached(StateActor, detached.STATE).remote(*arguments)
         ray.get(state.pid.remote(), timeout=_READY_WAIT_S)
-        scheduler = options.detached(SchedulerActor, options.SCHEDULER).remote(*arguments)
-        publisher = options.detached(HeadPublisher, options.PUBLISHER).remote(*arguments)
+        scheduler = detached.detached(SchedulerActor, detached.SCHEDULER).remote(*arguments)
+        publisher = detached.detached(HeadPublisher, detached.PUBLISHER).remote(*arguments)
         ray.get([scheduler.pid.remote(), publisher.pid.remote()], timeout=_READY_WAIT_S)
     return Actors(state, scheduler, publisher)
 
 
 def _find(name: str) -> Any | None:
     try:
-        return ray.get_actor(name, namespace=options.NAMESPACE)
+        return ray.get_actor(name, namespace=detached.NAMESPACE)
     except ValueError:
         return None
 

@@ -16,14 +16,13 @@ import ray
 from filelock import FileLock, Timeout
 from ray._private import services
 
-from argus_ray import small_files
 from argus_ray.cluster import view
 from argus_ray.config import Settings
-from argus_ray.node import discovery, epoch
-from argus_ray.node.discovery import HeadRecord
-from argus_ray.node.epoch import Claim, EpochUnknown, Superseded
-from argus_ray.node.head import API_URL_VARIABLE, DEFAULT_TTL_S, TTL_VARIABLE
-from argus_ray.node.patience import Patience
+from argus_ray.discovery import epoch, head_json
+from argus_ray.discovery.epoch import Claim, EpochUnknown, Superseded
+from argus_ray.discovery.head_json import HeadRecord
+from argus_ray.disk import atomic
+from argus_ray.disk.bounded import Patience
 
 log = logging.getLogger(__name__)
 
@@ -42,9 +41,9 @@ class HeadPublisher:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         self._settings = Settings.model_validate(settings)
         self._fingerprint = fingerprint
-        self._ttl_s = float(os.environ.get(TTL_VARIABLE) or DEFAULT_TTL_S)
-        self._folder = discovery.folder(self._settings.shared_root, self._settings.cluster_name)
-        self._path = discovery.head_file(self._settings.shared_root, self._settings.cluster_name)
+        self._ttl_s = float(os.environ.get(head_json.TTL_VARIABLE) or head_json.DEFAULT_TTL_S)
+        self._folder = head_json.folder(self._settings.shared_root, self._settings.cluster_name)
+        self._path = head_json.head_file(self._settings.shared_root, self._settings.cluster_name)
         self._epoch = int(os.environ.get(epoch.VARIABLE) or 0)
         self._lock: FileLock | None = None
         self._status = "it has not written head.json yet"
@@ -98,7 +97,7 @@ class HeadPublisher:
             stamped = HeadRecord(
                 **{**vars(record), "epoch": self._epoch, "updated_at": now, "expires_at": now + self._ttl_s}
             )
-            small_files.write_atomically(self._path, stamped.to_json(), mode=0o644)
+            atomic.write_atomically(self._path, stamped.to_json(), mode=0o644)
         self._written_at = time.monotonic()
 
     def _own_epoch(self, record: HeadRecord) -> None:
@@ -126,7 +125,7 @@ class HeadPublisher:
             head_ip=ip,
             gcs_port=int(port),
             dashboard_port=dashboard or 8265,
-            api_url=os.environ.get(API_URL_VARIABLE) or f"http://{host}:{_HTTP_PORT}",
+            api_url=os.environ.get(head_json.API_URL_VARIABLE) or f"http://{host}:{_HTTP_PORT}",
             epoch=0,
             session=view.session_name(),
             ray_version=ray.__version__,

@@ -13,22 +13,23 @@ from typing import Any
 
 import ray
 
-from argus_ray import attempt_files, checkpoints, payload_store
-from argus_ray.actors import options
-from argus_ray.bounded import Threads
+from argus_ray.actors import detached
 from argus_ray.cluster import view as cluster_view
 from argus_ray.cluster.jobs import JobRequest, RayJobs, RayRefused
 from argus_ray.config import Settings
-from argus_ray.core import scheduler, taskspec, verl
+from argus_ray.core import admission, taskspec
 from argus_ray.core.errors import ArgusError
 from argus_ray.core.lifecycle import Change
 from argus_ray.core.model import Attempt, ClusterView, Task
 from argus_ray.core.observation import FilesSeen, JobSeen
 from argus_ray.core.retention import Chores
 from argus_ray.core.stall import MetricsSeen
-from argus_ray.dispatch import Dispatcher, Prepared, SubmissionRefused
-from argus_ray.housekeeping import MAX_PASS_S, Housekeeper
-from argus_ray.preflight import Findings, Preflight
+from argus_ray.core.verl import command
+from argus_ray.disk import attempt_files, checkpoints, payload
+from argus_ray.disk.inputs import Findings, Preflight
+from argus_ray.disk.threads import Threads
+from argus_ray.scheduler.housekeeping import MAX_PASS_S, Housekeeper
+from argus_ray.scheduler.tick import Dispatcher, Prepared, SubmissionRefused
 
 log = logging.getLogger(__name__)
 
@@ -166,8 +167,8 @@ class SchedulerActor:
     async def _make_dispatcher(self) -> Dispatcher:
         settings, scheduling = self._settings, self._settings.scheduling
         disk, ray_calls = Threads("disk", 8), Threads("ray", 4)
-        payload_dir = await disk.run(lambda: payload_store.publish(settings.shared_root), _PUBLISH_TIMEOUT_S)
-        site = verl.Site(
+        payload_dir = await disk.run(lambda: payload.publish(settings.shared_root), _PUBLISH_TIMEOUT_S)
+        site = command.Site(
             shared_root=settings.shared_root,
             payload_dir=payload_dir,
             worker_python=settings.worker_python,
@@ -184,16 +185,16 @@ class SchedulerActor:
             check_inputs=lambda task: _check_inputs(inputs, task),
             find_checkpoint=lambda task: _find_checkpoint(disk, scheduling.ray_timeout_s, task),
             shared_root=settings.shared_root,
-            policy=scheduler.Policy(scheduling.max_overtake_s, scheduling.retry_interval_s),
+            policy=admission.Policy(scheduling.max_overtake_s, scheduling.retry_interval_s),
             clock=time.time,
             tick_s=scheduling.tick_s,
             stall_policy=scheduling.stall_policy(),
         )
 
 
-def _prepare(task: Task, site: verl.Site, submission_id: str, job_root: str, resume_from: str | None) -> Prepared:
+def _prepare(task: Task, site: command.Site, submission_id: str, job_root: str, resume_from: str | None) -> Prepared:
     spec = taskspec.parse(task.spec_yaml, shared_root=site.shared_root, resolve=lambda path: path)
-    launch = verl.launch(spec, site, submission_id=submission_id, job_root=job_root, resume_from=resume_from)
+    launch = command.launch(spec, site, submission_id=submission_id, job_root=job_root, resume_from=resume_from)
     return Prepared(launch.command, tuple(sorted(launch.env.items())))
 
 
@@ -237,7 +238,7 @@ class _StateHandle:
     async def _call(self, method: str, *args: Any) -> Any:
         if self._actor is None:
             self._actor = await self._threads.run(
-                lambda: ray.get_actor(options.STATE, namespace=options.NAMESPACE), _STATE_TIMEOUT_S
+                lambda: ray.get_actor(detached.STATE, namespace=detached.NAMESPACE), _STATE_TIMEOUT_S
             )
         try:
             return await asyncio.wait_for(getattr(self._actor, method).remote(*args), _STATE_TIMEOUT_S)
@@ -247,12 +248,12 @@ class _StateHandle:
 
 
 class _Jobs:
-    def __init__(self, jobs: RayJobs, site: verl.Site) -> None:
+    def __init__(self, jobs: RayJobs, site: command.Site) -> None:
         self._jobs = jobs
         self._site = site
 
     async def submit(self, task: Task, attempt: Attempt) -> None:
-        entrypoint = verl.entrypoint(self._site, attempt.job_root, attempt.command)
+        entrypoint = command.entrypoint(self._site, attempt.job_root, attempt.command)
         metadata = {"argus_user": task.user_id, "argus_task": task.task_id, "argus_workload": task.workload}
         try:
             await self._jobs.submit(JobRequest(attempt.submission_id, entrypoint, dict(attempt.env), metadata))

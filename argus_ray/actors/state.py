@@ -18,9 +18,9 @@ from argus_ray.core.errors import ArgusError, StaleWriter, Unavailable
 from argus_ray.core.lifecycle import Change
 from argus_ray.core.model import Task
 from argus_ray.core.retention import Chores
-from argus_ray.core.verl import gang_of
-from argus_ray.node import discovery, epoch
-from argus_ray.node.epoch import EpochUnknown, Superseded
+from argus_ray.core.verl.command import gang_of
+from argus_ray.discovery import epoch, head_json
+from argus_ray.discovery.epoch import EpochUnknown, Superseded
 from argus_ray.service import Service
 from argus_ray.store import Store
 
@@ -37,7 +37,7 @@ def head_guard(settings: Settings, environ: Mapping[str, str]) -> Callable[[], N
     mine = int(environ.get(epoch.VARIABLE) or 0)
     if not mine:
         return None
-    folder = discovery.folder(settings.shared_root, settings.cluster_name)
+    folder = head_json.folder(settings.shared_root, settings.cluster_name)
 
     def check() -> None:
         try:

@@ -22,9 +22,9 @@ from ray.dashboard.consts import DASHBOARD_AGENT_ADDR_NODE_ID_PREFIX
 from ray.experimental import internal_kv
 from ray.job_submission import JobSubmissionClient
 
-from argus_ray.bounded import Threads
 from argus_ray.core.observation import FailureKind, JobSeen, JobStatus
-from argus_ray.core.verl import WORKER_RESOURCE
+from argus_ray.core.verl.command import WORKER_RESOURCE
+from argus_ray.disk.threads import Threads
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from typing import Any
 import ray
 
 from argus_ray.core.model import ClusterView, NodeView
-from argus_ray.core.verl import WORKER_RESOURCE
+from argus_ray.core.verl.command import WORKER_RESOURCE
 
 #: Ray marks the head with this resource (ray/_private/resource_spec.py, HEAD_NODE_RESOURCE_NAME).
 HEAD_RESOURCE = "node:__internal_head__"

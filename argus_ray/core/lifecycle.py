@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from argus_ray.core.failure import Failure
 from argus_ray.core.model import Task
 from argus_ray.core.states import Cause, Outcome, TaskState
+from argus_ray.core.verl.failures import Failure
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from argus_ray.core.errors import FieldError
-from argus_ray.core.failure import Failure
 from argus_ray.core.states import AttemptState, Outcome, TaskState
+from argus_ray.core.verl.failures import Failure
 
 
 class FilesAt(str, Enum):

@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from argus_ray.core import failure
 from argus_ray.core.lifecycle import Advance, End
 from argus_ray.core.model import Attempt
 from argus_ray.core.states import AttemptState, Outcome
+from argus_ray.core.verl import failures
 
 
 class JobStatus(str, Enum):
@@ -93,8 +93,8 @@ _RUNNER_LINE = "argus-runner: "
 
 #: Ends that are not the program's fault.
 _OUTCOMES = {
-    failure.INSUFFICIENT_RESOURCES: Outcome.INSUFFICIENT_RESOURCES,
-    failure.NODE_LOST: Outcome.INFRASTRUCTURE,
+    failures.INSUFFICIENT_RESOURCES: Outcome.INSUFFICIENT_RESOURCES,
+    failures.NODE_LOST: Outcome.INFRASTRUCTURE,
 }
 #: The end of a log that is quoted, and that alone may tell of such an end: a run may have survived what stands further
 #: up.
@@ -145,7 +145,7 @@ def _judge_stopped(attempt: Attempt, why: str, job: JobSeen, files: FilesSeen) -
     code = job.exit_code if files.exit is None else files.exit.exit_code
     if job.status is JobStatus.SUCCEEDED or (files.exit is not None and code == 0):
         return End(attempt.submission_id, Outcome.SUCCEEDED, "", exit_code=0)
-    return End(attempt.submission_id, Outcome.APPLICATION, why, code, failure.stalled())
+    return End(attempt.submission_id, Outcome.APPLICATION, why, code, failures.stalled())
 
 
 def _judge_absent(attempt: Attempt, files: FilesSeen, session: str) -> Verdict:
@@ -184,23 +184,23 @@ def _never_began(attempt: Attempt, job: JobSeen, code: int) -> End:
     if code == RUNNER_REFUSED_CANCELED:
         return _lost(attempt, "the runner found the attempt canceled", code)
     return _lost(
-        attempt, f"the worker could not start it (exit code {code}): {_end_of(failure.lines_of(job.message), 3)}", code
+        attempt, f"the worker could not start it (exit code {code}): {_end_of(failures.lines_of(job.message), 3)}", code
     )
 
 
 def _by_exit_code(attempt: Attempt, code: int, log: str) -> End:
     if code == 0:
         return End(attempt.submission_id, Outcome.SUCCEEDED, "", exit_code=0)
-    lines = failure.lines_of(log)
-    if found := failure.special(lines[-_REASON_LINES:]):
-        who = "verl: " if found.code == failure.INSUFFICIENT_RESOURCES else ""
+    lines = failures.lines_of(log)
+    if found := failures.special(lines[-_REASON_LINES:]):
+        who = "verl: " if found.code == failures.INSUFFICIENT_RESOURCES else ""
         return End(attempt.submission_id, _OUTCOMES[found.code], f"{who}{found.line}", code, found)
-    found = failure.explain(lines, code)
+    found = failures.explain(lines, code)
     how = f"exit code {code}" if code < 128 else f"exit code {code} (signal {code - 128})"
     if end := _end_of(lines, _REASON_LINES):
         how += f"; last lines:\n{end}"
     why = (
-        "" if found.code == failure.UNKNOWN else f"{found.code}: {found.line}".removesuffix(": ") + f"\n{found.hint}\n"
+        "" if found.code == failures.UNKNOWN else f"{found.code}: {found.line}".removesuffix(": ") + f"\n{found.hint}\n"
     )
     return End(attempt.submission_id, Outcome.APPLICATION, why + how, code, found)
 

@@ -1,4 +1,4 @@
-"""What may go from the disk, and when. Pure; the store has the whereabouts, `argus_ray.tidy` the hands."""
+"""What may go from the disk, and when. Pure; the store has the whereabouts, `argus_ray.disk.trash` the hands."""
 
 from __future__ import annotations
 

@@ -13,19 +13,22 @@ from fastapi.openapi.utils import get_openapi
 from starlette.middleware import Middleware
 
 import argus_ray
-from argus_ray.bounded import Threads
 from argus_ray.config import Settings
-from argus_ray.gateway import problems
-from argus_ray.gateway.auth import Authenticator, Tokens
+from argus_ray.disk.inputs import Preflight
+from argus_ray.disk.threads import Threads
+from argus_ray.gateway import pool, users
 from argus_ray.gateway.context import Gateway, Nodes, Readiness, ReadProgress
 from argus_ray.gateway.control import ControlPlane, Wake
-from argus_ray.gateway.curves import CurveReader
-from argus_ray.gateway.edge import Edge
-from argus_ray.gateway.progress import ProgressReader
-from argus_ray.gateway.routes import cluster, logs, metrics, tasks, users
-from argus_ray.gateway.schemas import Problem
-from argus_ray.gateway.stream import StreamLimit, StreamTiming
-from argus_ray.preflight import Preflight
+from argus_ray.gateway.http import problems
+from argus_ray.gateway.http.access import Edge
+from argus_ray.gateway.http.auth import Authenticator, Tokens
+from argus_ray.gateway.http.schemas import Problem
+from argus_ray.gateway.logs import routes as logs
+from argus_ray.gateway.logs.stream import StreamLimit, StreamTiming
+from argus_ray.gateway.metrics import routes as metrics
+from argus_ray.gateway.metrics.curves import CurveReader
+from argus_ray.gateway.metrics.progress import ProgressReader
+from argus_ray.gateway.tasks import routes as tasks
 
 #: Threads that read logs and the ends of metrics. They wait for a disk, not for a CPU.
 _FILE_THREADS = 8
@@ -94,7 +97,7 @@ def create_app(
         streams=streams or StreamLimit(),
         timing=timing or StreamTiming(),
     )
-    routers = [module.router for module in (users, tasks, logs, metrics, cluster)]
+    routers = [module.router for module in (users, tasks, logs, metrics, pool)]
     for router in routers:
         app.include_router(router)
     _describe(app)

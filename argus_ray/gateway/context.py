@@ -25,13 +25,13 @@ from argus_ray.core.actions import (
 )
 from argus_ray.core.errors import Unavailable
 from argus_ray.core.model import NodeView, Task
-from argus_ray.gateway.auth import Authenticator
+from argus_ray.disk.inputs import Preflight
 from argus_ray.gateway.control import ControlPlane, Wake
-from argus_ray.gateway.curves import CurveReader
-from argus_ray.gateway.edge import Facts, facts_of
-from argus_ray.gateway.progress import Progress
-from argus_ray.gateway.stream import StreamLimit, StreamTiming
-from argus_ray.preflight import Preflight
+from argus_ray.gateway.http.access import Facts, facts_of
+from argus_ray.gateway.http.auth import Authenticator
+from argus_ray.gateway.logs.stream import StreamLimit, StreamTiming
+from argus_ray.gateway.metrics.curves import CurveReader
+from argus_ray.gateway.metrics.progress import Progress
 
 _log = logging.getLogger("argus.gateway")
 

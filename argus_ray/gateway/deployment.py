@@ -14,19 +14,19 @@ from fastapi import FastAPI
 from ray import serve
 
 from argus_ray import config
-from argus_ray.actors import handover, options
+from argus_ray.actors import detached, handover
 from argus_ray.config import Settings
 from argus_ray.core.errors import Unavailable
 from argus_ray.core.model import NodeView
 from argus_ray.gateway.app import create_app
-from argus_ray.gateway.auth import Tokens
 from argus_ray.gateway.control import Asked, BatchingControlPlane
+from argus_ray.gateway.http.auth import Tokens
 
 #: Seconds within which a part must answer to count as ready.
 _READY_S = 5.0
 #: As long as a scheduler that is gone may take to be made again.
 _WAKE_S = 180.0
-_NAMES = (options.STATE, options.SCHEDULER, options.PUBLISHER)
+_NAMES = (detached.STATE, detached.SCHEDULER, detached.PUBLISHER)
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ class _Parts:
         self._wakes: set[asyncio.Task[None]] = set()
 
     async def send(self, batch: list[Asked]) -> Sequence[Any]:
-        return await self._call(options.STATE, "batch", batch)
+        return await self._call(detached.STATE, "batch", batch)
 
     def wake(self) -> None:
         task = asyncio.get_running_loop().create_task(self._wake())
@@ -86,14 +86,14 @@ class _Parts:
     async def _wake(self) -> None:
         # The answer is awaited only to notice a scheduler that is gone for good, and to make it again.
         try:
-            await asyncio.wait_for(self._call(options.SCHEDULER, "wake"), _WAKE_S)
+            await asyncio.wait_for(self._call(detached.SCHEDULER, "wake"), _WAKE_S)
         except Exception as error:
             log.warning("the scheduler could not be woken: %s", type(error).__name__)
 
     async def nodes(self) -> tuple[NodeView, ...]:
         """As the scheduler's last tick saw them. Raises Unavailable before the first one."""
         try:
-            view = (await asyncio.wait_for(self._call(options.SCHEDULER, "status"), _READY_S))["view"]
+            view = (await asyncio.wait_for(self._call(detached.SCHEDULER, "status"), _READY_S))["view"]
         except (ray.exceptions.RayError, asyncio.TimeoutError, TimeoutError, OSError):
             raise Unavailable("The scheduler does not answer. Try again.") from None
         if view is None:
@@ -110,14 +110,14 @@ class _Parts:
 
     async def _state_readiness(self) -> str:
         try:
-            await asyncio.wait_for(self._call(options.STATE, "ping"), _READY_S)
+            await asyncio.wait_for(self._call(detached.STATE, "ping"), _READY_S)
         except Exception as error:
             return _why(error)
         return "ok"
 
     async def _scheduler_readiness(self) -> tuple[str, str]:
         try:
-            status = await asyncio.wait_for(self._call(options.SCHEDULER, "status"), _READY_S)
+            status = await asyncio.wait_for(self._call(detached.SCHEDULER, "status"), _READY_S)
         except Exception as error:
             return _why(error), "not known: the scheduler does not answer"
         age, jobs = status["tick_age_s"], status["jobs_reachable"]
@@ -132,7 +132,7 @@ class _Parts:
 
     async def _publisher_readiness(self) -> str:
         try:
-            status = await asyncio.wait_for(self._call(options.PUBLISHER, "status"), _READY_S)
+            status = await asyncio.wait_for(self._call(detached.PUBLISHER, "status"), _READY_S)
         except Exception as error:
             return _why(error)
         return str(status["status"])
@@ -153,7 +153,7 @@ class _Parts:
 
     def _find(self) -> None:
         try:
-            found = {name: ray.get_actor(name, namespace=options.NAMESPACE) for name in _NAMES}
+            found = {name: ray.get_actor(name, namespace=detached.NAMESPACE) for name in _NAMES}
         except ValueError:
             # Somebody ended one for good; the state on disk is all that it was.
             actors = handover.ensure(self._settings, replace=False)

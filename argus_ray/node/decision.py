@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from argus_ray.node.discovery import HeadRecord, Outcome, Reading
+from argus_ray.discovery.head_json import HeadRecord, Outcome, Reading
 
 
 class Verb(str, Enum):

@@ -20,20 +20,16 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from argus_ray import small_files
-from argus_ray.node import discovery, epoch, options
+from argus_ray.discovery import epoch, head_json
+from argus_ray.discovery.epoch import Claim, EpochUnknown, Superseded
+from argus_ray.disk import atomic
+from argus_ray.disk.bounded import Patience
+from argus_ray.node import cli
+from argus_ray.node.cli import BadSetting, Journal, Stop
 from argus_ray.node.decision import Decision, Verb, Versions, backoff_s, may_take_over
-from argus_ray.node.deployment import Application, Deployment
-from argus_ray.node.epoch import Claim, EpochUnknown, Superseded
-from argus_ray.node.options import BadSetting, Journal, Stop
-from argus_ray.node.patience import Patience
 from argus_ray.node.raychild import RayChild, become_subreaper
+from argus_ray.node.serve_deploy import Application, Deployment
 
-#: Seconds that head.json is good for where nothing else is said; the publisher renews it every third.
-DEFAULT_TTL_S = 15.0
-#: Tells the publisher what to write as `api_url`.
-API_URL_VARIABLE = "ARGUS_API_URL"
-TTL_VARIABLE = "ARGUS_HEAD_TTL_S"
 _POLL_S = 1.0
 _START_TIMEOUT_S = 180.0
 _STABLE_S = 60.0
@@ -70,7 +66,7 @@ class Settings:
 
     @property
     def folder(self) -> Path:
-        return discovery.folder(self.shared_root, self.cluster)
+        return head_json.folder(self.shared_root, self.cluster)
 
     @property
     def dashboard(self) -> str:
@@ -112,10 +108,10 @@ class Launcher:
                 # The shared filesystem, most likely. There is no head without it, and no reason to give up.
                 self._journal.say("wait", f"{type(error).__name__}: {error}")
                 self._report("waiting", str(error))
-                self._stop.wait(options.jitter(2.0))
+                self._stop.wait(cli.jitter(2.0))
         self._report("stopped", f"asked to by {self._stop.signal}")
         self._journal.say("stopped", "nothing is left running")
-        return options.OK
+        return cli.OK
 
     @contextlib.contextmanager
     def _lock(self) -> Iterator[bool]:
@@ -134,7 +130,7 @@ class Launcher:
                 if not is_held:
                     self._journal.say("standby", self._why)
                     self._report("standby", self._why)
-                    self._stop.wait(options.jitter(_POLL_S))
+                    self._stop.wait(cli.jitter(_POLL_S))
             yield is_held
         finally:
             lock.release()
@@ -229,7 +225,7 @@ class Launcher:
                 self._report(state, self._deploy.words, claim)
                 if time.monotonic() - begun > _STABLE_S:
                     self._failures = self._reuse_failures = 0
-            self._stop.wait(options.jitter(_POLL_S))
+            self._stop.wait(cli.jitter(_POLL_S))
         if not self._stop:
             self._journal.say("failed", f"Ray's head has ended; it said last:\n{self._child.last_words()}")
             # Only this counts as "the store cannot be opened"; a new one would cost the running training.
@@ -253,15 +249,15 @@ class Launcher:
 
     def _retire(self, claim: Claim) -> None:
         """Let head.json expire at once, so that a standby need not wait for it."""
-        path = discovery.head_file(self._settings.shared_root, self._settings.cluster)
+        path = head_json.head_file(self._settings.shared_root, self._settings.cluster)
         try:
             with epoch.writing(self._settings.folder):
                 epoch.check(self._settings.folder, claim.epoch)
-                record = discovery.parse(small_files.read_small(path), self._settings.cluster).record
+                record = head_json.parse(atomic.read_small(path), self._settings.cluster).record
                 if record is not None and record.epoch == claim.epoch:
                     now = time.time()
                     gone = replace(record, updated_at=now - 1, expires_at=now)
-                    small_files.write_atomically(path, gone.to_json(), mode=0o644)
+                    atomic.write_atomically(path, gone.to_json(), mode=0o644)
         except (OSError, EpochUnknown, Superseded) as error:
             self._journal.say("warning", f"head.json expires by itself: {error}")
 
@@ -301,8 +297,8 @@ class Launcher:
             "ARGUS_CLUSTER": settings.cluster,
             "ARGUS_NODE_IP": settings.node_ip,
             epoch.VARIABLE: str(claim.epoch),
-            API_URL_VARIABLE: settings.api_url,
-            TTL_VARIABLE: f"{settings.ttl_s:g}",
+            head_json.API_URL_VARIABLE: settings.api_url,
+            head_json.TTL_VARIABLE: f"{settings.ttl_s:g}",
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(settings.token),
             "RAY_USAGE_STATS_ENABLED": "0",
@@ -329,10 +325,10 @@ class _Watch:
 
     def __init__(self, settings: Settings) -> None:
         self._ttl_s = settings.ttl_s
-        self._reader = discovery.Reader(discovery.head_file(settings.shared_root, settings.cluster), settings.cluster)
-        self._patience: Patience[discovery.Reading] = Patience(10.0)
+        self._reader = head_json.Reader(head_json.head_file(settings.shared_root, settings.cluster), settings.cluster)
+        self._patience: Patience[head_json.Reading] = Patience(10.0)
         self._first = time.monotonic()
-        self.reading = discovery.Reading(discovery.Outcome.MISSING, "head.json has not been looked at")
+        self.reading = head_json.Reading(head_json.Outcome.MISSING, "head.json has not been looked at")
 
     def look(self) -> Decision:
         """The decision whether a holder of the lock may begin."""
@@ -354,7 +350,7 @@ def _make_token(path: Path) -> None:
         if path.stat().st_mode & 0o077:
             path.chmod(0o600)
         return
-    small_files.write_atomically(path, secrets.token_hex(32).encode(), mode=0o600)
+    atomic.write_atomically(path, secrets.token_hex(32).encode(), mode=0o600)
 
 
 def _forget_address(temp_dir: Path, address: str) -> None:
@@ -362,7 +358,7 @@ def _forget_address(temp_dir: Path, address: str) -> None:
     takes a worker beside the head for the head itself (ray 2.60, scripts.py). Ours has ended, so the note is old."""
     note = temp_dir / "ray_current_cluster"
     with contextlib.suppress(OSError):
-        if small_files.read_small(note).decode(errors="replace").strip() == address:
+        if atomic.read_small(note).decode(errors="replace").strip() == address:
             note.unlink()
 
 
@@ -381,13 +377,13 @@ def _delete_old(root: Path, kept: str) -> None:
 
 def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
     """The exit code: 0 when asked to stop, 2 for a setting that is wrong."""
-    return options.run("head", lambda: _main(sys.argv[1:] if argv is None else argv, environ))
+    return cli.run("head", lambda: _main(sys.argv[1:] if argv is None else argv, environ))
 
 
 def _main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     settings = _settings(argv, environ)
-    mine = options.versions()
-    with options.alone("head launcher", settings.run_dir, settings.name, settings.node_name):
+    mine = cli.versions()
+    with cli.alone("head launcher", settings.run_dir, settings.name, settings.node_name):
         stop = Stop()
         become_subreaper()
         journal = Journal("head", settings.run_dir / f"{settings.name}.json")
@@ -397,20 +393,29 @@ def _main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
 
 def _settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
     """Raises BadSetting."""
-    parser = options.Parser(
+    parser = cli.Parser(
         description="Run the head of the cluster, or wait as a standby for the one that runs.",
         epilog="What follows `--` goes to `ray start` as it is.",
     )
-    options.add_common(parser, environ)
-    options.add(parser, environ, "--gcs-port", "ARGUS_GCS_PORT", "6379", "port of Ray's GCS")
-    options.add(parser, environ, "--dashboard-host", "ARGUS_DASHBOARD_HOST", "0.0.0.0", "where the dashboard listens")  # noqa: S104
-    options.add(parser, environ, "--dashboard-port", "ARGUS_DASHBOARD_PORT", "8265", "port of Ray's dashboard")
-    options.add(parser, environ, "--gcs-storage", "ARGUS_GCS_STORAGE", "rocksdb", "rocksdb (durable) or memory")
-    options.add(parser, environ, "--serve-config", "ARGUS_SERVE_CONFIG", _DEFAULT_CONFIG, "what to deploy")
-    options.add(parser, environ, "--api-url", API_URL_VARIABLE, None, "the API's URL for head.json; made if not given")
-    options.add(parser, environ, "--ttl", TTL_VARIABLE, f"{DEFAULT_TTL_S:g}", "seconds that head.json is good for")
-    arguments, rest = options.parse(parser, argv)
-    options.check_common(arguments)
+    cli.add_common(parser, environ)
+    cli.add(parser, environ, "--gcs-port", "ARGUS_GCS_PORT", "6379", "port of Ray's GCS")
+    cli.add(parser, environ, "--dashboard-host", "ARGUS_DASHBOARD_HOST", "0.0.0.0", "where the dashboard listens")  # noqa: S104
+    cli.add(parser, environ, "--dashboard-port", "ARGUS_DASHBOARD_PORT", "8265", "port of Ray's dashboard")
+    cli.add(parser, environ, "--gcs-storage", "ARGUS_GCS_STORAGE", "rocksdb", "rocksdb (durable) or memory")
+    cli.add(parser, environ, "--serve-config", "ARGUS_SERVE_CONFIG", _DEFAULT_CONFIG, "what to deploy")
+    cli.add(
+        parser, environ, "--api-url", head_json.API_URL_VARIABLE, None, "the API's URL for head.json; made if not given"
+    )
+    cli.add(
+        parser,
+        environ,
+        "--ttl",
+        head_json.TTL_VARIABLE,
+        f"{head_json.DEFAULT_TTL_S:g}",
+        "seconds that head.json is good for",
+    )
+    arguments, rest = cli.parse(parser, argv)
+    cli.check_common(arguments)
     if arguments.gcs_storage not in ("rocksdb", "memory"):
         raise BadSetting(f"--gcs-storage must be rocksdb or memory, not {arguments.gcs_storage!r}")
     node_ip = arguments.node_ip or _address_of_this_machine()
@@ -421,16 +426,16 @@ def _settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
         node_name=arguments.node_name,
         node_ip=node_ip,
         run_dir=Path(arguments.run_dir),
-        token=options.ray_token(arguments.shared_root, arguments.cluster, environ),
-        gcs_port=options.whole("--gcs-port", arguments.gcs_port, least=1, most=65535),
+        token=cli.ray_token(arguments.shared_root, arguments.cluster, environ),
+        gcs_port=cli.whole("--gcs-port", arguments.gcs_port, least=1, most=65535),
         dashboard_host=arguments.dashboard_host,
-        dashboard_port=options.whole("--dashboard-port", arguments.dashboard_port, least=1, most=65535),
+        dashboard_port=cli.whole("--dashboard-port", arguments.dashboard_port, least=1, most=65535),
         is_durable=arguments.gcs_storage == "rocksdb",
         serve_config=config,
         api_url=arguments.api_url or f"http://{node_ip}:{_http_port(config)}",
-        ttl_s=options.number("--ttl", arguments.ttl, least=1, most=3600),
+        ttl_s=cli.number("--ttl", arguments.ttl, least=1, most=3600),
         temp_dir=arguments.temp_dir,
-        ray_options=(*options.ray_options(arguments), *rest),
+        ray_options=(*cli.ray_options(arguments), *rest),
     )
 
 
@@ -441,7 +446,7 @@ _DEFAULT_CONFIG = str(Path(__file__).resolve().parents[2] / "serve_config.yaml")
 def _http_port(config: Path) -> int:
     """Serve's HTTP port; this module has no YAML reader. Raises BadSetting."""
     try:
-        text = small_files.read_small(config).decode() + "\n"
+        text = atomic.read_small(config).decode() + "\n"
     except (OSError, ValueError) as error:
         raise BadSetting(f"--serve-config {config} cannot be read: {error}") from None
     block = re.search(r"^http_options:[^\n]*\n((?:[ #][^\n]*\n|\n)*)", text, re.MULTILINE)
@@ -452,7 +457,7 @@ def _http_port(config: Path) -> int:
 def _address_of_this_machine() -> str:
     """The address of the default route. Raises BadSetting if there is none."""
     try:
-        return options.own_address("203.0.113.1", 9)  # of a block that is nobody's (RFC 5737); nothing is sent
+        return cli.own_address("203.0.113.1", 9)  # of a block that is nobody's (RFC 5737); nothing is sent
     except OSError as error:
         raise BadSetting(f"--node-ip must be given: this machine has no default route ({error.strerror})") from None
 

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from argus_ray import small_files
+from argus_ray.disk import atomic
 from argus_ray.node import processes
 
 #: The variable that marks everything below one launcher or watchdog. Its value follows from cluster and node name,
@@ -75,7 +75,7 @@ class RayChild:
         """Whether Ray has said that the node is up."""
         if not self._has_started:
             with contextlib.suppress(OSError):
-                self._has_started = _STARTED in small_files.read_small(self._log, _LOG_BYTES)
+                self._has_started = _STARTED in atomic.read_small(self._log, _LOG_BYTES)
         return self._has_started
 
     @property

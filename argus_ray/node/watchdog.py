@@ -17,11 +17,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
-from argus_ray.node import discovery, options
+from argus_ray.discovery import head_json
+from argus_ray.discovery.head_json import HeadRecord, Reading
+from argus_ray.disk.bounded import Patience
+from argus_ray.node import cli
+from argus_ray.node.cli import BadSetting, Journal, Stop
 from argus_ray.node.decision import Joined, Verb, Versions, backoff_s, decide
-from argus_ray.node.discovery import HeadRecord, Reading
-from argus_ray.node.options import BadSetting, Journal, Stop
-from argus_ray.node.patience import Patience
 from argus_ray.node.raychild import RayChild, become_subreaper
 
 #: How many jobs a worker can run at once: each job's supervisor takes one for its whole life.
@@ -66,7 +67,7 @@ class Watchdog:
         self._journal = journal
         self._environ = environ
         self._child = RayChild(settings.name, settings.run_dir / f"{settings.name}.ray.log")
-        self._reader = discovery.Reader(discovery.head_file(settings.shared_root, settings.cluster), settings.cluster)
+        self._reader = head_json.Reader(head_json.head_file(settings.shared_root, settings.cluster), settings.cluster)
         self._patience: Patience[Reading] = Patience(_READ_TIMEOUT_S)
         self._joined: Joined | None = None
         self._since = 0.0
@@ -87,12 +88,12 @@ class Watchdog:
             except OSError as error:
                 # Of this machine (no process slots, no disk): the next poll may find it better.
                 self._fail(f"{type(error).__name__}: {error}")
-            stop.wait(options.jitter(self._settings.poll_s))
+            stop.wait(cli.jitter(self._settings.poll_s))
         self._journal.say("leave", f"asked to by {stop.signal}")
         self._end_child(self._settings.stop_grace_s)
         self._report("stopped", f"asked to by {stop.signal}")
         self._journal.say("stopped", "nothing is left running")
-        return options.OK
+        return cli.OK
 
     def step(self) -> None:
         """One look and what follows from it."""
@@ -147,7 +148,7 @@ class Watchdog:
             self._report("waiting", words)
             return
         try:
-            ip = settings.node_ip or options.own_address(record.head_ip, record.gcs_port)
+            ip = settings.node_ip or cli.own_address(record.head_ip, record.gcs_port)
         except OSError as error:
             self._fail(f"no way to {record.address}: {error.strerror or error}")
             return
@@ -225,49 +226,47 @@ class Watchdog:
 
 def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
     """The exit code: 0 when asked to stop, 2 for a setting that is wrong. A missing head is neither."""
-    return options.run("watchdog", lambda: _main(sys.argv[1:] if argv is None else argv, environ))
+    return cli.run("watchdog", lambda: _main(sys.argv[1:] if argv is None else argv, environ))
 
 
 def _main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     settings = _settings(argv, environ)
-    mine = options.versions()
-    with options.alone("watchdog", settings.run_dir, settings.name, settings.node_name):
+    mine = cli.versions()
+    with cli.alone("watchdog", settings.run_dir, settings.name, settings.node_name):
         stop = Stop()
         become_subreaper()
         journal = Journal("watchdog", settings.run_dir / f"{settings.name}.json")
-        path = discovery.head_file(settings.shared_root, settings.cluster)
+        path = head_json.head_file(settings.shared_root, settings.cluster)
         journal.say("start", f"{settings.name}, Ray {mine.ray}, Python {mine.python}, reading {path}")
         return Watchdog(settings, mine, journal, environ).run(stop)
 
 
 def _settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
     """Raises BadSetting."""
-    parser = options.Parser(
+    parser = cli.Parser(
         description="Keep this machine in the cluster that head.json names.",
         epilog="What follows `--` goes to `ray start` as it is.",
     )
-    options.add_common(parser, environ)
-    options.add(parser, environ, "--num-gpus", "ARGUS_NUM_GPUS", None, "GPUs to offer; Ray counts them if not given")
-    options.add(parser, environ, "--num-cpus", "ARGUS_NUM_CPUS", None, "CPUs to offer; Ray counts them if not given")
-    options.add(parser, environ, "--labels", "ARGUS_LABELS", None, "labels of the node: key=value,key=value")
-    options.add(parser, environ, "--poll", "ARGUS_POLL_S", "2", "seconds between two looks at head.json")
-    options.add(parser, environ, "--join-timeout", "ARGUS_JOIN_TIMEOUT_S", "180", "seconds that `ray start` may take")
-    options.add(
-        parser, environ, "--stop-grace", "ARGUS_STOP_GRACE_S", "30", "seconds for Ray to end before it is killed"
-    )
-    arguments, rest = options.parse(parser, argv)
-    options.check_common(arguments)
+    cli.add_common(parser, environ)
+    cli.add(parser, environ, "--num-gpus", "ARGUS_NUM_GPUS", None, "GPUs to offer; Ray counts them if not given")
+    cli.add(parser, environ, "--num-cpus", "ARGUS_NUM_CPUS", None, "CPUs to offer; Ray counts them if not given")
+    cli.add(parser, environ, "--labels", "ARGUS_LABELS", None, "labels of the node: key=value,key=value")
+    cli.add(parser, environ, "--poll", "ARGUS_POLL_S", "2", "seconds between two looks at head.json")
+    cli.add(parser, environ, "--join-timeout", "ARGUS_JOIN_TIMEOUT_S", "180", "seconds that `ray start` may take")
+    cli.add(parser, environ, "--stop-grace", "ARGUS_STOP_GRACE_S", "30", "seconds for Ray to end before it is killed")
+    arguments, rest = cli.parse(parser, argv)
+    cli.check_common(arguments)
     return Settings(
         shared_root=arguments.shared_root,
         cluster=arguments.cluster,
         node_name=arguments.node_name,
         node_ip=arguments.node_ip,
         run_dir=Path(arguments.run_dir),
-        token=options.ray_token(arguments.shared_root, arguments.cluster, environ),
-        ray_options=(*_offer(arguments), *options.ray_options(arguments), *rest),
-        poll_s=options.number("--poll", arguments.poll, least=0.05, most=3600),
-        join_timeout_s=options.number("--join-timeout", arguments.join_timeout, least=1, most=3600),
-        stop_grace_s=options.number("--stop-grace", arguments.stop_grace, least=0, most=3600),
+        token=cli.ray_token(arguments.shared_root, arguments.cluster, environ),
+        ray_options=(*_offer(arguments), *cli.ray_options(arguments), *rest),
+        poll_s=cli.number("--poll", arguments.poll, least=0.05, most=3600),
+        join_timeout_s=cli.number("--join-timeout", arguments.join_timeout, least=1, most=3600),
+        stop_grace_s=cli.number("--stop-grace", arguments.stop_grace, least=0, most=3600),
     )
 
 
@@ -276,7 +275,7 @@ def _offer(arguments: argparse.Namespace) -> list[str]:
     offer = [f"--node-name={arguments.node_name}", f"--resources={json.dumps(JOB_SLOTS)}"]
     for flag, value in (("--num-gpus", arguments.num_gpus), ("--num-cpus", arguments.num_cpus)):
         if value is not None:
-            offer.append(f"{flag}={options.whole(flag, value, most=100_000)}")
+            offer.append(f"{flag}={cli.whole(flag, value, most=100_000)}")
     if arguments.labels:
         if not all(key and value for key, _, value in (pair.partition("=") for pair in arguments.labels.split(","))):
             raise BadSetting(f"--labels must be key=value,key=value, not {arguments.labels!r}")

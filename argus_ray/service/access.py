@@ -8,7 +8,7 @@ import hmac
 from argus_ray.core.actions import INTERNAL_USER, Credential, Principal, Role
 from argus_ray.core.errors import Forbidden, TaskNotFound, Unauthenticated, UserDisabled
 from argus_ray.core.model import Task, UserState
-from argus_ray.service.turn import Turn
+from argus_ray.service.unit_of_work import Turn
 from argus_ray.store import tasks, tokens
 
 #: Seconds. A token's last use is known this coarsely, so that a poll is not a write.

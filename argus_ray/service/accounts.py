@@ -9,7 +9,7 @@ from argus_ray.core import ids
 from argus_ray.core.actions import INTERNAL_USER, CreateUser, IssueToken, RevokeToken, SetUserEnabled
 from argus_ray.core.errors import FieldError, InvalidRequest, TokenNotFound, UserExists, UserNotFound
 from argus_ray.core.model import IssuedToken, TokenInfo, User, UserState
-from argus_ray.service.turn import Turn
+from argus_ray.service.unit_of_work import Turn
 from argus_ray.store import tokens, users
 
 _MAX_TEXT = 128

@@ -22,9 +22,10 @@ from argus_ray.core.lifecycle import Change
 from argus_ray.core.model import Gang, Task
 from argus_ray.core.retention import Chores
 from argus_ray.core.taskspec import TaskSpec
-from argus_ray.service import access, accounts, scheduling, submission, tasks, upkeep
-from argus_ray.service.scheduling import Seen
-from argus_ray.service.turn import Ports, Specs, Turn
+from argus_ray.service import access, accounts, submission, tasks, upkeep
+from argus_ray.service import changes as scheduling
+from argus_ray.service.changes import Seen
+from argus_ray.service.unit_of_work import Ports, Specs, Turn
 from argus_ray.store import Store, line, tokens
 from argus_ray.store import tasks as task_rows
 from argus_ray.store.store import savepoint

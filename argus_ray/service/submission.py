@@ -21,7 +21,7 @@ from argus_ray.core.model import FilesAt, Task
 from argus_ray.core.states import TaskState
 from argus_ray.core.taskspec import TaskSpec
 from argus_ray.service import access
-from argus_ray.service.turn import Turn
+from argus_ray.service.unit_of_work import Turn
 from argus_ray.store import events, line, tasks
 
 _KEY = re.compile(r"[\x20-\x7e]{1,255}")

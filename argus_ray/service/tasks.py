@@ -23,7 +23,7 @@ from argus_ray.core.errors import FieldError, Forbidden, InvalidRequest, LogNotF
 from argus_ray.core.model import Attempt, Event, Task
 from argus_ray.core.states import AttemptState, Cause, TaskState, check_move
 from argus_ray.service import access
-from argus_ray.service.turn import Turn
+from argus_ray.service.unit_of_work import Turn
 from argus_ray.store import attempts, events, line, tasks, users
 
 _MAX_PAGE = 500

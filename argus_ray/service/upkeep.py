@@ -8,7 +8,7 @@ from argus_ray.core.lifecycle import Looked, Removed
 from argus_ray.core.model import FilesAt, Task
 from argus_ray.core.retention import DAY_S, Chores
 from argus_ray.core.states import AttemptState
-from argus_ray.service.turn import Turn
+from argus_ray.service.unit_of_work import Turn
 from argus_ray.store import disk, events
 
 #: Tasks of one pass.

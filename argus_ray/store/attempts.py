@@ -8,10 +8,10 @@ import sqlite3
 from collections.abc import Iterable
 from dataclasses import asdict
 
-from argus_ray.core.failure import Failure
 from argus_ray.core.lifecycle import Advance, End, Stall
 from argus_ray.core.model import Attempt
 from argus_ray.core.states import AttemptState, Outcome
+from argus_ray.core.verl.failures import Failure
 
 
 def add(db: sqlite3.Connection, attempt: Attempt) -> None:

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from argus_ray import small_files
 from argus_ray.core.errors import StaleWriter, Unavailable
+from argus_ray.disk import atomic
 
 
 class Fence:
@@ -60,7 +60,7 @@ class Fence:
         text = json.dumps(claim).encode() + b"\n"
         try:
             # Before the database is touched: from here on an older writer refuses to write.
-            small_files.write_atomically(note, text, mode=0o600)
+            atomic.write_atomically(note, text, mode=0o600)
         except BaseException:
             lock.release()
             raise

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import httpx
 
-from argus_ray.node.onemachine import OneMachine
+from argus_ray.local.cluster import OneMachine
 
 HERE = Path(__file__).resolve().parents[2]
 

@@ -3,12 +3,12 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 
 import pytest
-from builders import spec_yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from argus_ray.core import paths, taskspec
 from argus_ray.core.errors import InvalidSpec
+from tests.support.builders import spec_yaml
 
 ROOT = "/private"
 

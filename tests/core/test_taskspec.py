@@ -4,10 +4,10 @@ import time
 from typing import Any
 
 import pytest
-from builders import spec_yaml
 
 from argus_ray.core.errors import BodyTooLarge, InvalidSpec
 from argus_ray.core.taskspec import MAX_SPEC_BYTES, TaskSpec, parse
+from tests.support.builders import spec_yaml
 
 ROOT = "/private"
 

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
-# With import-mode=importlib a test module cannot import its neighbour unless its folder is on the path.
-sys.path.insert(0, str(Path(__file__).parent))
-
-if TYPE_CHECKING:
-    from gateway_world import Api, Headers
+from tests.support.gateway import Api, Headers, make_api
 
 
 @pytest.fixture
 def api(tmp_path: Path) -> Iterator[Api]:
-    from gateway_world import make_api
-
     made = make_api(tmp_path)
     # Entered, the client keeps one event loop for all its requests.
     with made.client:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from gateway_world import Api
-
 from argus_ray.config import TokenVariables
-from argus_ray.gateway.problems import PROBLEMS
+from argus_ray.gateway.http.problems import PROBLEMS
+from tests.support.gateway import Api
 
 PAGE = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
 

@@ -7,13 +7,13 @@ import logging
 from typing import Any
 
 import pytest
-from gateway_world import ADMIN_TOKEN, INTERNAL_TOKEN
 
 from argus_ray.config import ConfigError, TokenVariables
 from argus_ray.core.actions import Role
 from argus_ray.core.errors import Unauthenticated
 from argus_ray.core.ids import make_token, token_digest
-from argus_ray.gateway.auth import Authenticator, Tokens
+from argus_ray.gateway.http.auth import Authenticator, Tokens
+from tests.support.gateway import ADMIN_TOKEN, INTERNAL_TOKEN
 
 NAMES = TokenVariables()
 LONG = "0123456789abcdef"
@@ -80,7 +80,7 @@ def test_every_candidate_is_compared_in_constant_time(monkeypatch: pytest.Monkey
         compared.append((a, b))
         return real(a, b)
 
-    monkeypatch.setattr("argus_ray.gateway.auth.hmac.compare_digest", counting)
+    monkeypatch.setattr("argus_ray.gateway.http.auth.hmac.compare_digest", counting)
     authenticator = Authenticator(Tokens((LONG, OTHER), INTERNAL_TOKEN))
     for header in (f"Bearer {LONG}", f"Bearer {INTERNAL_TOKEN}", "Bearer argus_u_" + "0" * 64):
         compared.clear()

@@ -8,11 +8,11 @@ import re
 from typing import Any
 
 import pytest
-from gateway_world import ADMIN, ADMIN_TOKEN, INTERNAL_TOKEN, YAML, Api, TestClient
 
 from argus_ray.core import errors
 from argus_ray.core.actions import Action, Credential
-from argus_ray.gateway import problems
+from argus_ray.gateway.http import problems
+from tests.support.gateway import ADMIN, ADMIN_TOKEN, INTERNAL_TOKEN, YAML, Api, TestClient
 
 
 class Raising:

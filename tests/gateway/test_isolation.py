@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from gateway_world import ADMIN, YAML, Api, Headers, log_of
+from tests.support.gateway import ADMIN, YAML, Api, Headers, log_of
 
 SECRET = "the-secret-model-of-alice"
 UNKNOWN_IDS = ("argus-alice-sft-20270115-080000-ffff", "x", "x" * 3000, "a%0ab", "a%00", "%e2%88%95")

@@ -6,19 +6,19 @@ import os
 from pathlib import Path
 
 import pytest
-from gateway_world import Api, log_of, make_api
 
 from argus_ray.core.states import Outcome
-from argus_ray.gateway import files
+from argus_ray.disk import logs
+from tests.support.gateway import Api, log_of, make_api
 
 
 def tail(root: Path, lines: int, max_bytes: int = 1 << 20) -> bytes:
-    return files.read_tail(str(root), f"{root}/logs/driver.log", lines, max_bytes).data
+    return logs.read_tail(str(root), f"{root}/logs/driver.log", lines, max_bytes).data
 
 
 def lines_from(root: Path, offset: int, *, final: bool = False, max_bytes: int = 1 << 16) -> bytes:
     path = f"{root}/logs/driver.log"
-    return files.read_lines_from(str(root), path, offset, final=final, max_bytes=max_bytes).data
+    return logs.read_lines_from(str(root), path, offset, final=final, max_bytes=max_bytes).data
 
 
 @pytest.fixture
@@ -78,22 +78,22 @@ def test_nothing_outside_the_job_root_is_read(log: Path, tmp_path: Path) -> None
     path = f"{root}/logs/driver.log"
 
     (root / "logs").symlink_to(secret)
-    with pytest.raises(files.NotReadable):
-        files.read_tail(str(root), path, 10, 100)
+    with pytest.raises(logs.NotReadable):
+        logs.read_tail(str(root), path, 10, 100)
     (root / "logs").unlink()
     (root / "logs").mkdir()
     with pytest.raises(FileNotFoundError):
-        files.read_tail(str(root), path, 10, 100)
+        logs.read_tail(str(root), path, 10, 100)
     (root / "logs" / "driver.log").symlink_to(secret / "driver.log")
-    with pytest.raises(files.NotReadable):
-        files.read_tail(str(root), path, 10, 100)
+    with pytest.raises(logs.NotReadable):
+        logs.read_tail(str(root), path, 10, 100)
     (root / "logs" / "driver.log").unlink()
     os.mkfifo(root / "logs" / "driver.log")
-    with pytest.raises(files.NotReadable):
-        files.read_tail(str(root), path, 10, 100)
+    with pytest.raises(logs.NotReadable):
+        logs.read_tail(str(root), path, 10, 100)
     (tmp_path / "linked-job").symlink_to(root)
-    with pytest.raises(files.NotReadable):
-        files.read_tail(str(tmp_path / "linked-job"), f"{tmp_path}/linked-job/logs/driver.log", 10, 100)
+    with pytest.raises(logs.NotReadable):
+        logs.read_tail(str(tmp_path / "linked-job"), f"{tmp_path}/linked-job/logs/driver.log", 10, 100)
 
 
 def test_no_descriptor_is_left_open(log: Path) -> None:
@@ -101,8 +101,8 @@ def test_no_descriptor_is_left_open(log: Path) -> None:
     before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(50):
         tail(log.parent.parent, 1)
-        with pytest.raises(files.NotReadable):
-            files.read_tail(str(log.parent.parent), f"{log.parent.parent}/logs/driver.log/x", 1, 1)
+        with pytest.raises(logs.NotReadable):
+            logs.read_tail(str(log.parent.parent), f"{log.parent.parent}/logs/driver.log/x", 1, 1)
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 

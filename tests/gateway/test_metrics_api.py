@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import memory_folder
-from gateway_world import ADMIN, Api, Headers, attempt, lines, metrics_of
 
 from argus_ray.core.errors import Unavailable
 from argus_ray.core.model import Attempt
 from argus_ray.core.states import Outcome
-from argus_ray.gateway import curves, files
-from argus_ray.gateway.curves import CurveReader, Limits
+from argus_ray.disk import logs
+from argus_ray.gateway.metrics import curves
+from argus_ray.gateway.metrics.curves import CurveReader, Limits
+from tests.support.builders import memory_folder
+from tests.support.gateway import ADMIN, Api, Headers, attempt, lines, metrics_of
 
 
 def show(api: Api, task_id: str, who: Headers, query: str = "") -> Any:
@@ -182,7 +183,7 @@ def test_a_disk_that_fails_is_a_503(api: Api, alice: Headers, monkeypatch: pytes
         raise OSError(5, "Input/output error")
 
     with monkeypatch.context() as patched:
-        patched.setattr(files, "read_at", broken)
+        patched.setattr(logs, "read_at", broken)
         refused = api.client.get(f"/api/v2/tasks/{task_id}/metrics", headers=alice)
         assert (refused.status_code, refused.json()["code"]) == (503, "unavailable")
     assert show(api, task_id, alice)["last_step"] == 1, "and nothing is locked after it"
@@ -201,14 +202,14 @@ def read(reader: CurveReader, *attempts: Attempt, names: tuple[str, ...] = ()) -
 
 def test_a_poll_costs_the_new_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[int] = []
-    read_at = files.read_at
+    read_at = logs.read_at
 
     def counted(fd: int, offset: int, length: int) -> bytes:
         data = read_at(fd, offset, length)
         taken.append(len(data))
         return data
 
-    monkeypatch.setattr(files, "read_at", counted)
+    monkeypatch.setattr(logs, "read_at", counted)
     reader, one = CurveReader(Limits(request_s=PATIENT)), attempt(tmp_path)
     path = tmp_path / "metrics.jsonl"
     path.write_text(lines(*range(100_000)))
@@ -281,20 +282,20 @@ def test_a_reader_that_is_stuck_does_not_hold_the_others(tmp_path: Path, monkeyp
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "metrics.jsonl").write_text(lines(1))
     go_on, begun = threading.Event(), threading.Event()
-    read_at = files.read_at
+    read_at = logs.read_at
 
     def hung(*args: int) -> bytes:
         begun.set()
         go_on.wait(30)
         return read_at(*args)
 
-    monkeypatch.setattr(files, "read_at", hung)
+    monkeypatch.setattr(logs, "read_at", hung)
     monkeypatch.setattr(curves, "_LOCK_S", 0.05)
     stuck = threading.Thread(target=read, args=(reader, one))
     stuck.start()
     try:
         assert begun.wait(10)
-        monkeypatch.setattr(files, "read_at", read_at)
+        monkeypatch.setattr(logs, "read_at", read_at)
         with pytest.raises(Unavailable):
             read(reader, one)
         assert read(reader, attempt(tmp_path / "b")).complete
@@ -309,7 +310,7 @@ _MEASURE = """
     import re, sys, time
     from argus_ray.core.model import Attempt
     from argus_ray.core.states import AttemptState
-    from argus_ray.gateway.curves import CurveReader
+    from argus_ray.gateway.metrics.curves import CurveReader
 
     def peak():
         with open("/proc/self/status") as status:

@@ -9,12 +9,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from gateway_world import Api, Headers, TestClient, attempt, lines, log_of, metrics_of
 
 from argus_ray.core.model import Gang, Task
 from argus_ray.core.states import TaskState
-from argus_ray.gateway import files
-from argus_ray.gateway.progress import Progress, ProgressReader, digest_end, total_in_log, total_steps
+from argus_ray.disk import logs
+from argus_ray.gateway.metrics.progress import Progress, ProgressReader, digest_end, total_in_log, total_steps
+from tests.support.gateway import Api, Headers, TestClient, attempt, lines, log_of, metrics_of
 
 
 def test_progress_in_the_task_the_list_and_the_queue(api: Api, alice: Headers) -> None:
@@ -84,13 +84,13 @@ def test_progress_costs_one_look_while_nothing_changes(tmp_path: Path, monkeypat
     path = tmp_path / "metrics.jsonl"
     path.write_text(lines(*range(100_000)))
     taken: list[int] = []
-    read_at = files.read_at
+    read_at = logs.read_at
 
     def counted(fd: int, offset: int, length: int) -> bytes:
         taken.append(length)
         return read_at(fd, offset, length)
 
-    monkeypatch.setattr(files, "read_at", counted)
+    monkeypatch.setattr(logs, "read_at", counted)
     first = reader(task)
     assert first is not None and first.step == 99_999
     assert sum(taken) <= 128 * 1024, "not the file's whole length"

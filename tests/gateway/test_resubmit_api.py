@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gateway_world import ADMIN, YAML, Api, Headers
 
 from argus_ray.core.states import Outcome
+from tests.support.gateway import ADMIN, YAML, Api, Headers
 
 
 def ended(api: Api, who: Headers, outcome: Outcome = Outcome.APPLICATION) -> str:

@@ -9,13 +9,13 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import pytest
-from gateway_world import ADMIN, Api, Headers, log_of
 
 from argus_ray.core.actions import Action, Credential
 from argus_ray.core.errors import Unavailable
 from argus_ray.core.states import Outcome
 from argus_ray.gateway.control import LocalControlPlane
-from argus_ray.gateway.stream import Place, StreamLimit, StreamTiming
+from argus_ray.gateway.logs.stream import Place, StreamLimit, StreamTiming
+from tests.support.gateway import ADMIN, Api, Headers, log_of
 
 DEADLINE_S = 10.0
 
@@ -305,7 +305,7 @@ def test_a_client_that_leaves_gives_its_place_back(api: Api) -> None:
 
 
 def test_streams_are_bounded(tmp_path: Any) -> None:
-    from gateway_world import make_api
+    from tests.support.gateway import make_api
 
     api = make_api(tmp_path)
     api.streams = StreamLimit(total=2, per_caller=1)

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from gateway_world import ADMIN, YAML, Api, TestClient, bearer_header
 
-from argus_ray import preflight
-from argus_ray.core.failure import Failure
 from argus_ray.core.lifecycle import End, Hold, Looked, Stall
 from argus_ray.core.states import Outcome
+from argus_ray.core.verl.failures import Failure
+from argus_ray.disk import inputs
+from tests.support.gateway import ADMIN, YAML, Api, TestClient, bearer_header
 
 
 def test_submit_answers_with_the_queued_task(api: Api) -> None:
@@ -137,7 +137,7 @@ def test_a_disk_that_does_not_answer_refuses_nobody(api: Api, monkeypatch: pytes
     def broken(*_: object) -> None:
         raise OSError(errno.EIO, "broken")
 
-    monkeypatch.setattr(preflight, "_plain_file", broken)
+    monkeypatch.setattr(inputs, "_plain_file", broken)
     answer = api.client.post("/api/v2/tasks", content=api.world.spec(), headers={**api.user("alice"), **YAML})
     assert answer.status_code == 201
     assert {warning["field"] for warning in answer.json()["warnings"]} >= {"train_file", "val_file"}

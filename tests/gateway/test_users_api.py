@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 import pytest
-from gateway_world import ADMIN, ADMIN_TOKEN, INTERNAL, YAML, Api, bearer_header
+
+from tests.support.gateway import ADMIN, ADMIN_TOKEN, INTERNAL, YAML, Api, bearer_header
 
 
 def test_admin_create_user_and_issue_token(api: Api) -> None:

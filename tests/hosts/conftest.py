@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lab import Host, require_root, wait_for
-from pool import PATIENCE_S, Pool, RayLab
+
+from tests.support.lab import Host, require_root, wait_for
+from tests.support.pool import PATIENCE_S, Pool, RayLab
 
 
 @pytest.fixture(scope="session")

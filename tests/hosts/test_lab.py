@@ -17,7 +17,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lab import REPO, STATE, CommandFailed, Host, HostDown, Lab, LeftOver, Unsupported, require_root, wait_for
+
+from tests.support.lab import (
+    REPO,
+    STATE,
+    CommandFailed,
+    Host,
+    HostDown,
+    Lab,
+    LeftOver,
+    Unsupported,
+    require_root,
+    wait_for,
+)
 
 #: What each host has in /tmp: the way to this checkout, if it lies there.
 KEPT = {REPO.parts[2]} if REPO.is_relative_to("/tmp") else set[str]()
@@ -387,7 +399,7 @@ def test_a_boot_that_fails_says_why_and_leaves_nothing(root: Path) -> None:
 OWNER = """
 import os, sys, time
 from pathlib import Path
-import lab
+from tests.support import lab
 root, line = Path(sys.argv[1]), sys.argv[2]
 lab.STATE = root / "state"
 made = lab.Lab(root).__enter__()
@@ -403,8 +415,8 @@ time.sleep(1000)
 @pytest.mark.parametrize("line", ["closed", "held"])
 def test_sweep_clears_up_after_a_killed_owner(root: Path, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     state = root / "state"  # its own: another run's sweep would be first
-    monkeypatch.setattr("lab.STATE", state)
-    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    monkeypatch.setattr("tests.support.lab.STATE", state)
+    environ = {**os.environ, "PYTHONPATH": str(REPO)}
     command = [sys.executable, "-c", OWNER, str(root), line]
     owner = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environ)
     helper = -1

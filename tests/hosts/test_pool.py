@@ -14,9 +14,10 @@ from typing import Any
 
 import httpx
 import pytest
-from lab import Host, wait_for
-from pool import PATIENCE_S, TTL_S, Pool, freeze, thaw
-from raycluster import Api
+
+from tests.support.lab import Host, wait_for
+from tests.support.pool import PATIENCE_S, TTL_S, Pool, freeze, thaw
+from tests.support.raycluster import Api
 
 #: Seconds that the head stays dead in the test of a long death; the full one is 300.
 LONG_DEATH_S = float(os.environ.get("ARGUS_LONG_DEATH_S", 2.5 * TTL_S))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 
 import pytest
-from lab import Host, wait_for
-from pool import PATIENCE_S, Pool
-from realverl import curves, make_inputs, needs_verl, wait_long
+
+from tests.support.lab import Host, wait_for
+from tests.support.pool import PATIENCE_S, Pool
+from tests.support.realverl import curves, make_inputs, needs_verl, wait_long
 
 pytestmark = [pytest.mark.verl, pytest.mark.timeout(900), needs_verl]
 

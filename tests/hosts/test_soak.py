@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lab import Host, wait_for
-from pool import PATIENCE_S, Pool
-from raycluster import FINAL, Api
 
 from argus_ray.node import processes
+from tests.support.lab import Host, wait_for
+from tests.support.pool import PATIENCE_S, Pool
+from tests.support.raycluster import FINAL, Api
 
 CYCLES = int(os.environ.get("ARGUS_SOAK_CYCLES", 2))
 SEED = int(os.environ.get("ARGUS_SOAK_SEED", 11))

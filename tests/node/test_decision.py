@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from argus_ray.discovery.head_json import HeadRecord, Outcome, Reading
 from argus_ray.node.decision import Decision, Joined, Verb, Versions, backoff_s, decide, may_take_over
-from argus_ray.node.discovery import HeadRecord, Outcome, Reading
 
 MINE = Versions(ray="2.60.0", python="3.11.7")
 RECORD = HeadRecord("argus", "10.0.0.1", 6379, 8265, "http://10.0.0.1:8000", 7, "s1", "2.60.0", "3.11.7", 100.0, 115.0)

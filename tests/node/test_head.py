@@ -12,11 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fakeray import Machine, Program
 
-from argus_ray import small_files
-from argus_ray.node import epoch
-from argus_ray.node.discovery import Outcome, Reader
+from argus_ray.discovery import epoch
+from argus_ray.discovery.head_json import Outcome, Reader
+from argus_ray.disk import atomic
+from tests.support.fakeray import Machine, Program
 
 
 @pytest.fixture
@@ -280,7 +280,7 @@ def test_a_damaged_epoch_is_waited_for_and_said_once(machine: Machine) -> None:
 
 def test_an_epoch_that_cannot_be_read_does_not_end_a_head_that_works(machine: Machine) -> None:
     program = serving(machine)
-    content = small_files.read_small(epoch.path_in(machine.discovery))
+    content = atomic.read_small(epoch.path_in(machine.discovery))
     epoch.path_in(machine.discovery).write_bytes(b"{")
     program.says("warning: the epoch cannot be checked now")
     program.looks_again()

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakeray import ROOT, Machine, Program
+
+from tests.support.fakeray import ROOT, Machine, Program
 
 RAYLET_OF_ANOTHER = (
     "import ctypes, signal; ctypes.CDLL(None).prctl(15, b'raylet', 0, 0, 0); print('up', flush=True); signal.pause()"

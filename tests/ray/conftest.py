@@ -9,9 +9,9 @@ from typing import Any
 
 import httpx
 import pytest
-from raycluster import ADMIN_TOKEN, FOLDERS, INTERNAL_TOKEN, ROOT, Cluster, end_orphans, mark_of
 
-from argus_ray.node.onemachine import OneMachine
+from argus_ray.local.cluster import OneMachine
+from tests.support.raycluster import ADMIN_TOKEN, FOLDERS, INTERNAL_TOKEN, ROOT, Cluster, end_orphans, mark_of
 
 # Short: Ray's Unix sockets lie below it.
 _FOLDER = FOLDERS / f"argus-t-{os.getpid()}"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from raycluster import Cluster
 
 from argus_ray.node import processes
+from tests.support.raycluster import Cluster
 
 
 @pytest.mark.parametrize("state", ["QUEUED", "PENDING_RESOURCES", "SUBMITTED", "RUNNING", "SUCCEEDED", "FAILED"])

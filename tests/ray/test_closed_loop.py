@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import yaml
-from raycluster import Cluster
+
+from tests.support.raycluster import Cluster
 
 
 def test_the_service_is_ready_and_says_what_it_sees(cluster: Cluster) -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from raycluster import Api, Cluster
 
 from argus_ray.core.model import ClusterView
 from argus_ray.node import processes
+from tests.support.raycluster import Api, Cluster
 
 
 def view_of_ray(ray_view: Any) -> ClusterView:

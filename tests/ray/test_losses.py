@@ -10,10 +10,10 @@ import threading
 from typing import Any
 
 import pytest
-from raycluster import PATIENCE_S, Cluster
 
-from argus_ray.actors import options
+from argus_ray.actors import detached
 from argus_ray.node import processes
+from tests.support.raycluster import PATIENCE_S, Cluster
 
 
 def test_a_killed_worker_gives_the_task_a_second_attempt_that_resumes(cluster: Cluster) -> None:
@@ -60,7 +60,7 @@ def test_a_killed_worker_gives_the_task_a_second_attempt_that_resumes(cluster: C
 def test_kill_the_scheduler_and_the_state_actor_twenty_times_each(cluster: Cluster, ray_view: Any) -> None:
     """While 30 tasks go through: each runs exactly once, none is lost, none is stuck."""
     rng = random.Random(7)
-    kills = {options.STATE: 20, options.SCHEDULER: 20}
+    kills = {detached.STATE: 20, detached.SCHEDULER: 20}
     finished = threading.Event()
 
     def kill_at_random() -> None:
@@ -78,7 +78,7 @@ def test_kill_the_scheduler_and_the_state_actor_twenty_times_each(cluster: Clust
         for i in range(30):
             tasks.append(user.submit({"steps": 1}, key=f"kill-{i}", n_gpus_per_node=1))
         killer.join(600)
-        assert kills == {options.STATE: 0, options.SCHEDULER: 0}
+        assert kills == {detached.STATE: 0, detached.SCHEDULER: 0}
         views = [user.wait_final(task) for task in tasks]
     finally:
         finished.set()
@@ -94,7 +94,7 @@ def test_kill_the_scheduler_and_the_state_actor_twenty_times_each(cluster: Clust
 def _kill(ray_view: Any, name: str) -> bool:
     """SIGKILL of the actor's process, once it is up; False if it was not."""
     try:
-        actor = ray_view.get_actor(name, namespace=options.NAMESPACE)
+        actor = ray_view.get_actor(name, namespace=detached.NAMESPACE)
         os.kill(ray_view.get(actor.pid.remote(), timeout=PATIENCE_S), signal.SIGKILL)
     except (ray_view.exceptions.RayError, ValueError, ProcessLookupError):
         return False
@@ -152,9 +152,9 @@ def test_accepted_tasks_survive_a_redeploy_with_other_settings(cluster: Cluster,
 
 def _versions(ray_view: Any) -> dict[str, str]:
     found = {}
-    for name in (options.STATE, options.SCHEDULER):
+    for name in (detached.STATE, detached.SCHEDULER):
         try:
-            actor = ray_view.get_actor(name, namespace=options.NAMESPACE)
+            actor = ray_view.get_actor(name, namespace=detached.NAMESPACE)
             found[name] = ray_view.get(actor.fingerprint.remote(), timeout=30)
         except (ray_view.exceptions.RayError, ValueError):
             return {}

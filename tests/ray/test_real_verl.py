@@ -9,12 +9,13 @@ import sys
 from typing import Any
 
 import pytest
-from raycluster import FINAL, ROOT, Api, Cluster
-from realverl import curves, differences, make_inputs, metric, needs_verl, wait_long
 
-from argus_ray.checkpoints import newest_complete
-from argus_ray.core import taskspec, verl
+from argus_ray.core import taskspec
+from argus_ray.core.verl import command as verl
+from argus_ray.disk.checkpoints import newest_complete
 from argus_ray.node import processes
+from tests.support.raycluster import FINAL, ROOT, Api, Cluster
+from tests.support.realverl import curves, differences, make_inputs, metric, needs_verl, wait_long
 
 pytestmark = [pytest.mark.verl, pytest.mark.timeout(1500), needs_verl]
 

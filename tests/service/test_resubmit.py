@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from builders import ADMIN, World
-from sanity import checked_service
 
 from argus_ray.core import actions
 from argus_ray.core.actions import Credential, Submitted
@@ -27,6 +25,8 @@ from argus_ray.core.errors import (
 from argus_ray.core.lifecycle import Advance, End
 from argus_ray.core.model import Event, Task
 from argus_ray.core.states import Outcome, TaskState
+from tests.support.builders import ADMIN, World
+from tests.support.sanity import checked_service
 
 
 @pytest.fixture

@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from builders import ADMIN, INTERNAL, World, bearer
-from sanity import checked_service
 
 from argus_ray.core import actions
 from argus_ray.core.actions import Action, Credential, Principal, Role
@@ -24,6 +22,8 @@ from argus_ray.core.errors import (
     UserNotFound,
 )
 from argus_ray.core.model import IssuedToken, TokenInfo, User, UserState
+from tests.support.builders import ADMIN, INTERNAL, World, bearer
+from tests.support.sanity import checked_service
 
 
 @pytest.fixture

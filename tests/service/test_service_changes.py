@@ -7,15 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from builders import World
-from sanity import checked_service
 
 from argus_ray.core import actions
 from argus_ray.core.errors import StaleWriter
-from argus_ray.core.failure import Failure
 from argus_ray.core.lifecycle import Admit, Advance, Change, End, Hold, Note, Reject, Stall
 from argus_ray.core.model import Event, Task
 from argus_ray.core.states import AttemptState, Outcome, TaskState
+from argus_ray.core.verl.failures import Failure
+from tests.support.builders import World
+from tests.support.sanity import checked_service
 
 
 @pytest.fixture

@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from builders import ADMIN, INTERNAL, World, gang_of
-from sanity import checked_service
 
 from argus_ray.core import actions
 from argus_ray.core.actions import (
@@ -35,6 +33,8 @@ from argus_ray.core.lifecycle import Advance, End
 from argus_ray.core.model import Attempt, Event, Task
 from argus_ray.core.states import AttemptState, Outcome, TaskState
 from argus_ray.core.taskspec import TaskSpec
+from tests.support.builders import ADMIN, INTERNAL, World, gang_of
+from tests.support.sanity import checked_service
 
 
 @pytest.fixture

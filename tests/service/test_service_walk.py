@@ -7,17 +7,17 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from builders import ADMIN, World, make_service, memory_folder
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from sanity import sanity_check
 
 from argus_ray.core import actions, ids, paths
 from argus_ray.core.actions import Action, Credential, Submitted
 from argus_ray.core.errors import ArgusError
 from argus_ray.core.lifecycle import Admit, Advance, Change, End, Hold, Looked, Note, Removed, Stall
 from argus_ray.core.states import Outcome, TaskState
+from tests.support.builders import ADMIN, World, make_service, memory_folder
+from tests.support.sanity import sanity_check
 
 INDEX = st.integers(0, 7)
 NUMBER = st.integers(1, 4)

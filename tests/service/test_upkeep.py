@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from builders import World
-from sanity import checked_service
 
 from argus_ray.core import actions
 from argus_ray.core.actions import Credential, Submitted
@@ -15,6 +13,8 @@ from argus_ray.core.lifecycle import Advance, End, Looked, Removed
 from argus_ray.core.model import Event, FilesAt, Task
 from argus_ray.core.retention import DAY_S
 from argus_ray.core.states import Outcome, TaskState
+from tests.support.builders import World
+from tests.support.sanity import checked_service
 
 
 @pytest.fixture

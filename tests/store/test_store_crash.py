@@ -16,14 +16,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from builders import ADMIN, FakeClock, World, bearer, make_service, memory_folder
-from sanity import sanity_check
 
 from argus_ray.core import actions
 from argus_ray.core.actions import Action, Credential
 from argus_ray.core.lifecycle import Advance, Change, End, Hold, Note
 from argus_ray.core.states import AttemptState, Outcome
 from argus_ray.store import Store
+from tests.support.builders import ADMIN, FakeClock, World, bearer, make_service, memory_folder
+from tests.support.sanity import sanity_check
 
 TOKEN = "argus_u_" + "5" * 64
 ALICE = bearer(TOKEN)

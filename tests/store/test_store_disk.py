@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from builders import ADMIN, FakeClock, make_service
-from sanity import sanity_check
 
 from argus_ray.core import actions
 from argus_ray.core.actions import Action, Credential
@@ -19,6 +17,8 @@ from argus_ray.core.errors import ArgusError, Unavailable
 from argus_ray.core.model import User, UserState
 from argus_ray.store import Store, users
 from argus_ray.store.store import savepoint
+from tests.support.builders import ADMIN, FakeClock, make_service
+from tests.support.sanity import sanity_check
 
 
 def add(db: sqlite3.Connection, name: str) -> None:

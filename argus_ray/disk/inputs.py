@@ -1,0 +1,228 @@
+"""A look at a task's inputs before it waits for GPUs, and again before it gets them: what would fail the run for
+certain is an error, what may be all right is a warning.
+
+A disk that does not answer, or not to us, says nothing about the run, which is on another machine: never an error. And
+`code_path` may bring a verl that reads other files than ours does: of a file's format only what contradicts its own
+name is an error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import json
+import logging
+import os
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from argus_ray.core import paths
+from argus_ray.core.errors import FieldError
+from argus_ray.core.taskspec import TaskSpec
+from argus_ray.core.verl import parquet
+from argus_ray.disk.threads import Threads
+
+log = logging.getLogger(__name__)
+
+#: What verl 0.9.1 reads with the settings of core/verl/command.py. A reward without its ground truth would be worth nothing.
+_COLUMNS = {
+    "sft": ("messages",),
+    "ppo": ("prompt", "data_source", "reward_model"),
+    "grpo": ("prompt", "data_source", "reward_model"),
+}
+#: Of a Parquet footer; the schema is at its beginning, and what follows grows with the data.
+_MAX_FOOTER_BYTES = 4 * 1024 * 1024
+_MAX_INDEX_BYTES = 16 * 1024 * 1024
+_MAX_NAMES = 10_000
+#: transformers' names for weights in one file.
+_WHOLE_WEIGHTS = {"model.safetensors", "pytorch_model.bin"}
+#: How many weight files a model's index may miss before the rest is a number.
+_NAMED = 3
+
+_GONE = frozenset({errno.ENOENT, errno.ENOTDIR})
+
+
+@dataclass(frozen=True)
+class Findings:
+    errors: tuple[FieldError, ...] = ()
+    warnings: tuple[FieldError, ...] = ()
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """`inspect` in threads and bounded: it always answers in time, and never raises."""
+
+    threads: Threads
+    timeout_s: float
+    shared_root: str
+
+    async def look(self, spec: TaskSpec) -> Findings:
+        try:
+            # The outer bound: a thread may take its time to get when others hang.
+            looking = self.threads.run(lambda: inspect(spec, self.shared_root), self.timeout_s)
+            return await asyncio.wait_for(looking, self.timeout_s)
+        except (asyncio.TimeoutError, TimeoutError):
+            rule = "the inputs were not looked at: the shared filesystem does not answer"
+        except Exception:
+            log.exception("the inputs of a task could not be looked at")
+            rule = "the inputs were not looked at"
+        return Findings(warnings=(FieldError("(document)", rule),))
+
+
+def inspect(spec: TaskSpec, shared_root: str) -> Findings:
+    """What can be said of the inputs by looking at them: some opens and small reads of each. Raises nothing of the
+    disk's."""
+    errors: list[FieldError] = []
+    warnings: list[FieldError] = []
+    checks: tuple[tuple[str, Callable[[], None]], ...] = (
+        ("code_path", lambda: _check_code(spec.code_path)),
+        ("model_id", lambda: _check_model(spec.model_id, shared_root)),
+        ("train_file", lambda: _check_data(spec.train_file, spec.workload)),
+        ("val_file", lambda: _check_data(spec.val_file, spec.workload)),
+    )
+    for name, check in checks:
+        try:
+            check()
+        except _Wrong as wrong:
+            errors.append(FieldError(name, wrong.rule))
+        except _Doubtful as doubtful:
+            warnings.append(FieldError(name, doubtful.rule))
+        except OSError as error:
+            if error.errno in _GONE:
+                errors.append(FieldError(name, "does not exist"))
+            else:
+                words = os.strerror(error.errno) if error.errno else type(error).__name__
+                warnings.append(FieldError(name, f"could not be looked at: {words}"))
+    return Findings(tuple(errors), tuple(warnings))
+
+
+class _Finding(Exception):
+    def __init__(self, rule: str) -> None:
+        super().__init__(rule)
+        self.rule = rule
+
+
+class _Wrong(_Finding):
+    """No verl can run with this."""
+
+
+class _Doubtful(_Finding):
+    """It may be all right."""
+
+
+def _check_code(path: str) -> None:
+    names = _names(path)
+    if "verl" not in names or not stat.S_ISDIR(Path(path, "verl").stat().st_mode):
+        raise _Doubtful("holds no folder verl: the run uses the verl that is installed on the workers")
+
+
+def _check_model(model: str, shared_root: str) -> None:
+    if model.startswith("/"):
+        _check_model_folder(model)
+        return
+    hub = f"{paths.hf_home(shared_root)}/hub/models--{model.replace('/', '--')}"
+    missing = f"is not in the shared cache {paths.hf_home(shared_root)}, and runs are offline: download it first"
+    try:
+        commit = Path(f"{hub}/refs/main").read_text(encoding="ascii", errors="replace")[:100].strip()
+        _check_model_folder(f"{hub}/snapshots/{commit.replace('/', '-')}")
+    except _Wrong as wrong:
+        raise _Doubtful(f"is in the shared cache, but its snapshot {wrong.rule}") from None
+    except OSError as error:
+        if error.errno in _GONE:
+            raise _Doubtful(missing) from None
+        raise
+
+
+def _check_model_folder(path: str) -> None:
+    names = _names(path)
+    if "config.json" not in names:
+        raise _Wrong("holds no config.json")
+    Path(path, "config.json").stat()  # a link into a cache may lead nowhere
+    # One whole format is enough; downloads often leave the index of another one behind.
+    torn = ""
+    for index in sorted(name for name in names if name.endswith((".safetensors.index.json", ".bin.index.json"))):
+        missing = sorted(_indexed(f"{path}/{index}") - names)
+        if not missing:
+            return
+        more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+        torn = torn or f"lacks weights that {index} names: {', '.join(missing[:_NAMED])}{more}"
+    if names & _WHOLE_WEIGHTS:
+        return
+    if torn:
+        raise _Wrong(torn)
+    if not any(name.endswith((".safetensors", ".bin")) for name in names):
+        raise _Wrong("holds no weights (*.safetensors or *.bin)")
+
+
+def _indexed(path: str) -> set[str]:
+    with _plain_file(path) as (fd, size):
+        if size > _MAX_INDEX_BYTES:
+            return set()
+        raw = os.pread(fd, _MAX_INDEX_BYTES, 0)
+    try:
+        return {str(name) for name in json.loads(raw)["weight_map"].values()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise _Doubtful(f"has an index that cannot be read: {Path(path).name}") from None
+
+
+def _check_data(path: str, workload: str) -> None:
+    if stat.S_ISDIR(Path(path).stat().st_mode):
+        if workload == "sft":
+            raise _Doubtful("is a folder: its files were not looked at")
+        raise _Wrong("is a folder, not a file")
+    with _plain_file(path) as (fd, size):
+        if size == 0:
+            raise _Wrong("is empty")
+        begin, end = os.pread(fd, 4, 0), os.pread(fd, 8, max(0, size - 8))
+        if not path.endswith(".parquet"):
+            _check_other_format(path, workload, is_parquet=begin == end[4:] == parquet.MAGIC)
+            return
+        if size < parquet.MIN_BYTES or begin != parquet.MAGIC or end[4:] != parquet.MAGIC:
+            raise _Wrong("is no whole Parquet file: it does not begin and end with PAR1")
+        length = int.from_bytes(end[:4], "little")
+        if length > size - parquet.MIN_BYTES:
+            raise _Wrong("is no whole Parquet file: its footer does not fit into it")
+        footer = os.pread(fd, min(length, _MAX_FOOTER_BYTES), size - 8 - length)
+    try:
+        schema = parquet.schema_of(footer)
+    except ValueError as error:
+        raise _Doubtful(f"its columns were not checked: {error}") from None
+    if missing := [name for name in _COLUMNS[workload] if name not in schema.columns]:
+        raise _Wrong(f"lacks what {workload} reads: the column{'s' * (len(missing) > 1)} {', '.join(missing)}")
+    if schema.rows == 0:
+        raise _Wrong("has no rows")
+
+
+def _check_other_format(path: str, workload: str, *, is_parquet: bool) -> None:
+    """verl's sft reads Parquet whatever the name; its ppo and grpo go by the name."""
+    if workload == "sft" and not is_parquet:
+        raise _Doubtful("is no Parquet file, and verl's sft reads nothing else")
+    if workload != "sft" and not path.endswith((".json", ".jsonl")):
+        raise _Doubtful("ends in none of .parquet, .json and .jsonl, which verl goes by")
+
+
+def _names(path: str) -> set[str]:
+    try:
+        with os.scandir(path) as entries:
+            return {entry.name for entry in islice(entries, _MAX_NAMES)}
+    except NotADirectoryError:
+        # The path itself, or one above it, which is as if it did not exist.
+        Path(path).stat()
+        raise _Wrong("is no folder") from None
+
+
+@contextlib.contextmanager
+def _plain_file(path: str) -> Iterator[tuple[int, int]]:
+    """An open file and its size. Nothing else is opened for long: a pipe would never answer."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
+            raise _Wrong("is no plain file")
+        yield fd, found.st_size
+    finally:
+        os.close(fd)

@@ -1,0 +1,47 @@
+"""Publish what a job needs from Argus on its worker: a copy of `argus_ray/payload` on the shared filesystem, named by
+its content. Workers hold nothing of ours; a running job keeps the version that it started with."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from argus_ray.core import paths
+
+SOURCE = Path(__file__).resolve().parents[1] / "payload"
+
+
+def publish(shared_root: str, source: Path = SOURCE) -> str:
+    """The folder of this version, complete and readable by all; made if it is not there. Raises OSError.
+
+    Two publishers may race: each fills a folder of its own, and the first rename wins.
+    """
+    files = sorted(path for path in source.iterdir() if path.suffix == ".py" and path.name != "__init__.py")
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    root = Path(paths.payload_root(shared_root))
+    target = root / digest.hexdigest()[:16]
+    if target.is_dir():
+        return str(target)
+    root.mkdir(parents=True, exist_ok=True)
+    building = Path(tempfile.mkdtemp(prefix=".building-", dir=root))
+    try:
+        for path in files:
+            copy = building / path.name
+            shutil.copyfile(path, copy)
+            copy.chmod(0o644)
+            with copy.open("rb") as written:
+                os.fsync(written.fileno())
+        building.chmod(0o755)
+        try:
+            building.rename(target)
+        except OSError:
+            if not target.is_dir():
+                raise
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return str(target)

@@ -1,0 +1,1 @@
+"""What every route shares: access, tokens, bodies, parameters, problems."""

@@ -1,0 +1,120 @@
+"""Request bodies: bounded while they arrive, of a known content type, and strict.
+
+FastAPI would read a whole body before anything of ours runs; these functions take it in pieces after the
+token was seen, and stop at the limit, whatever Content-Length says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from email.message import Message
+from typing import Any, TypeVar
+
+from fastapi import Request
+from pydantic import BaseModel, ValidationError
+
+from argus_ray.core.errors import BodyTooLarge, FieldError, InvalidRequest, InvalidSpec
+from argus_ray.core.taskspec import MAX_SPEC_BYTES
+from argus_ray.gateway.http.problems import RequestTimeout, UnsupportedMediaType, field_rules
+
+YAML_TYPES = ("application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml", "text/plain")
+JSON_TYPES = ("application/json",)
+MAX_JSON_BYTES = 16 * 1024
+#: A sender slower than this only holds a slot.
+READ_TIMEOUT_S = 30.0
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+async def read_spec(request: Request) -> str:
+    """A TaskSpec's text, byte for byte. What it says is not looked at here."""
+    _check_type(request, YAML_TYPES)
+    raw = await _read(request, MAX_SPEC_BYTES)
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        raise InvalidSpec("the TaskSpec must be UTF-8", [FieldError("(document)", "must be UTF-8")]) from None
+
+
+async def read_json(request: Request, model: type[Model], *, optional: bool = False) -> Model:
+    """The body as this model; `optional`: an empty body is the model's defaults."""
+    if not optional:
+        _check_type(request, JSON_TYPES)
+    raw = await _read(request, MAX_JSON_BYTES)
+    if optional and not raw:
+        return model()
+    _check_type(request, JSON_TYPES)
+    try:
+        return model.model_validate(_parse(raw))
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False, include_context=False)
+        raise InvalidRequest("The body breaks a rule.", field_rules(found)) from None
+
+
+def schema_of(model: type[BaseModel], *, required: bool = True) -> dict[str, Any]:
+    """The OpenAPI entry of a body that `read_json` reads."""
+    return {
+        "requestBody": {
+            "required": required,
+            "content": {"application/json": {"schema": model.model_json_schema()}},
+        }
+    }
+
+
+def _check_type(request: Request, accepted: tuple[str, ...]) -> None:
+    header = Message()
+    header["content-type"] = request.headers.get("content-type", "")
+    charset = header.get_param("charset", "utf-8")
+    is_utf8 = isinstance(charset, str) and charset.lower() in ("utf-8", "utf8", "us-ascii")
+    plain = request.headers.get("content-encoding", "identity").lower() == "identity"
+    if not request.headers.get("content-type") or header.get_content_type() not in accepted or not is_utf8:
+        raise UnsupportedMediaType(f"The Content-Type must be {' or '.join(accepted)}, in UTF-8.")
+    if not plain:
+        raise UnsupportedMediaType("The body must not have a Content-Encoding.")
+
+
+async def _read(request: Request, limit: int) -> bytes:
+    declared = request.headers.get("content-length", "")
+    if declared.isascii() and declared.isdigit() and (len(declared) > 18 or int(declared) > limit):
+        raise _too_large(limit)
+    try:
+        return await asyncio.wait_for(_collect(request, limit), READ_TIMEOUT_S)
+    except asyncio.TimeoutError:
+        raise RequestTimeout() from None
+
+
+async def _collect(request: Request, limit: int) -> bytes:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit:
+            raise _too_large(limit)
+    return bytes(body)
+
+
+def _too_large(limit: int) -> BodyTooLarge:
+    return BodyTooLarge(f"The body may be at most {limit} bytes long.")
+
+
+def _parse(raw: bytes) -> Any:
+    try:
+        return json.loads(raw.decode("utf-8"), object_pairs_hook=_without_duplicates, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        rule = str(error) if isinstance(error, _BrokenRule) else "must be JSON in UTF-8"
+        raise InvalidRequest("The body is not valid JSON.", [FieldError("(body)", rule)]) from None
+
+
+class _BrokenRule(ValueError):
+    pass
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise _BrokenRule("a key stands twice")
+    return found
+
+
+def _no_constant(name: str) -> Any:
+    raise _BrokenRule(f"{name} is not JSON")

@@ -1,0 +1,153 @@
+"""Query strings and ids: bounded, strict (an unknown parameter is a 400, so that a typo cannot widen an
+answer), and opaque cursors.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from typing import Annotated, Any
+
+from fastapi import Depends, Path, Query, Request
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from argus_ray.core.errors import FieldError, InvalidRequest
+from argus_ray.core.states import TaskState
+from argus_ray.core.verl.metrics import MAX_NAME_LENGTH, MAX_POINTS, MAX_STEP, is_name
+from argus_ray.gateway.context import TheCaller
+
+_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
+#: No row can have it.
+_IMPOSSIBLE_ID = "-"
+#: Metrics that one call may ask for.
+_MAX_NAMES = 16
+
+
+def _possible_id(value: str) -> str:
+    """An id that cannot exist is asked for under one that does not, so that the caller is authenticated all
+    the same and the answer is that of any unknown id.
+    """
+    return value if _ID.fullmatch(value) else _IMPOSSIBLE_ID
+
+
+def _task_id(task_id: Annotated[str, Path()]) -> str:
+    return _possible_id(task_id)
+
+
+def _user_id(user_id: Annotated[str, Path()]) -> str:
+    return _possible_id(user_id)
+
+
+def _token_id(token_id: Annotated[str, Path()]) -> str:
+    return _possible_id(token_id)
+
+
+TaskId = Annotated[str, Depends(_task_id)]
+UserId = Annotated[str, Depends(_user_id)]
+TokenId = Annotated[str, Depends(_token_id)]
+
+
+def _no_query(request: Request, _: TheCaller) -> None:
+    """After the caller, so that a stranger hears of the missing token first."""
+    if request.query_params:
+        raise InvalidRequest(
+            "This call takes no query parameters.",
+            [FieldError(name[:64], "is not known here") for name in request.query_params],
+        )
+
+
+NoQuery = Depends(_no_query)
+
+
+class _Query(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_empty(cls, values: Any) -> Any:
+        """`?state=&cursor=` is the same as leaving them out."""
+        if not isinstance(values, dict):
+            return values
+        return {name: value for name, value in values.items() if value not in ("", [], [""])}
+
+
+class _Page(_Query):
+    limit: int = Field(default=50, ge=1, le=500)
+    cursor: str | None = Field(default=None, max_length=64, description="From the page before")
+
+
+class TasksQuery(_Page):
+    state: list[str] = Field(default=[], max_length=16, description="Repeat it, or separate by commas")
+    user_id: str | None = Field(default=None, max_length=64, description="Another user's tasks: admin only")
+
+    def states(self) -> tuple[TaskState, ...]:
+        names = [name.strip() for value in self.state for name in value.split(",") if name.strip()]
+        known = {state.value for state in TaskState}
+        if not set(names) <= known:
+            raise InvalidRequest(
+                "There is no such state.",
+                [FieldError("state", "must be of " + ", ".join(s.value for s in TaskState))],
+            )
+        return tuple(state for state in TaskState if state.value in names)
+
+
+class EventsQuery(_Page):
+    limit: int = Field(default=500, ge=1, le=500)
+
+
+class LogQuery(_Query):
+    attempt: str = Field(default="latest", pattern=r"^(latest|[1-9][0-9]{0,5})$", description="`latest`, or its number")
+    tail: int = Field(default=2000, ge=1, le=1_000_000, description="Lines from the end")
+
+    @property
+    def number(self) -> int | None:
+        return None if self.attempt == "latest" else int(self.attempt)
+
+
+class StreamQuery(LogQuery):
+    tail: int = Field(
+        default=2000, ge=0, le=1_000_000, description="Lines from the end to begin with; 0: only new ones"
+    )
+
+
+class MetricsQuery(_Query):
+    since_step: int = Field(default=0, ge=0, lt=MAX_STEP, description="Only points of this step and later ones")
+    max_points: int = Field(default=500, ge=2, le=MAX_POINTS, description="Points of one curve")
+    names: list[str] = Field(
+        default=[], max_length=_MAX_NAMES, description="Curves to show instead of the main ones; repeated, or by commas"
+    )
+
+    def asked(self) -> list[str]:
+        names = dict.fromkeys(name.strip() for value in self.names for name in value.split(",") if name.strip())
+        if len(names) > _MAX_NAMES or not all(is_name(name) for name in names):
+            rule = f"at most {_MAX_NAMES} names, each of 1 to {MAX_NAME_LENGTH} printable characters"
+            raise InvalidRequest("These cannot be names of metrics.", [FieldError("names", rule)])
+        return list(names)
+
+
+TasksParams = Annotated[TasksQuery, Query()]
+EventsParams = Annotated[EventsQuery, Query()]
+LogParams = Annotated[LogQuery, Query()]
+StreamParams = Annotated[StreamQuery, Query()]
+MetricsParams = Annotated[MetricsQuery, Query()]
+
+
+def encode_cursor(kind: str, position: int) -> str:
+    """An opaque place in a list. `kind` keeps a cursor of one list out of another."""
+    return base64.urlsafe_b64encode(f"{kind}{position}".encode()).decode().rstrip("=")
+
+
+def decode_cursor(kind: str, cursor: str | None) -> int | None:
+    """The inverse of `encode_cursor`; InvalidRequest for anything that it did not make."""
+    if cursor is None:
+        return None
+    try:
+        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii")
+        position = int(text.removeprefix(kind))
+    except ValueError:
+        position = -1
+    if not 0 <= position < 2**63 or encode_cursor(kind, position) != cursor:
+        raise InvalidRequest(
+            "The cursor is not one of this list.", [FieldError("cursor", "must come from a page before")]
+        )
+    return position

@@ -1,0 +1,1 @@
+"""Logs over HTTP: the tail, and a stream that follows."""

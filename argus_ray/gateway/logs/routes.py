@@ -1,0 +1,119 @@
+"""An attempt's log: its tail as text, and its growth as server-sent events."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from argus_ray.core import paths
+from argus_ray.core.actions import FindAttempt
+from argus_ray.core.errors import LogNotFound
+from argus_ray.core.model import Attempt
+from argus_ray.core.states import TaskState
+from argus_ray.disk import logs
+from argus_ray.gateway.context import Caller, Gateway, TheCaller, TheGateway
+from argus_ray.gateway.http.params import LogParams, StreamParams, TaskId
+from argus_ray.gateway.logs.stream import EventStream, Follower, Place
+
+router = APIRouter(prefix="/api/v2/tasks", tags=["logs"])
+
+_TEXT: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "The last lines"}
+}
+_EVENTS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "description": "The log as it grows",
+    }
+}
+
+
+@router.get("/{task_id}/logs", response_class=Response, responses=_TEXT)
+async def get_log(caller: TheCaller, gateway: TheGateway, task_id: TaskId, query: LogParams) -> Response:
+    """The last lines of an attempt's log as text; empty while there is none yet."""
+    state, attempt = await caller.do(FindAttempt(task_id, query.number))
+    headers = {"X-Argus-Task-State": state.value}
+    text = ""
+    if attempt is not None:
+        span = await _tail(gateway, attempt, query.tail)
+        text = span.data.decode("utf-8", "replace")
+        headers["X-Argus-Attempt"] = str(attempt.number)
+        #: A stream with this Last-Event-ID goes on exactly here.
+        headers["X-Argus-Log-Position"] = f"{attempt.number}:{span.end}"
+    return Response(text.encode(), headers=headers, media_type="text/plain; charset=utf-8")
+
+
+async def _tail(gateway: Gateway, attempt: Attempt, lines: int) -> logs.Span:
+    root = attempt.job_root
+    limit = gateway.settings.limits.log_tail_bytes
+    try:
+        return await gateway.in_file_thread(logs.read_tail, root, paths.driver_log(root), lines, limit)
+    except FileNotFoundError:
+        return logs.Span(b"", 0, 0)
+    except (logs.NotReadable, ValueError):
+        raise LogNotFound() from None
+
+
+@router.get("/{task_id}/logs/stream", response_class=Response, responses=_EVENTS)
+async def stream_log(
+    request: Request, caller: TheCaller, gateway: TheGateway, task_id: TaskId, query: StreamParams
+) -> Response:
+    """Follow the log as server-sent events until the event `end`. `Last-Event-ID` resumes after a broken
+    line.
+    """
+    place = Place.parse(request.headers.get("last-event-id", ""))
+    state, attempt = await caller.do(FindAttempt(task_id, query.number))
+    if attempt is None:
+        offset = 0
+    elif place is None:
+        offset = await _offset(gateway, attempt, query.tail)
+    else:
+        offset = place.offset
+        if query.number is None and place.number is not None and place.number != attempt.number:
+            attempt = await _earlier(caller, task_id, place.number, attempt)
+            offset = place.offset if attempt.number == place.number else 0
+    release = gateway.streams.acquire(caller.credential.digest or caller.credential.role.value)
+    follower = _follower(caller, task_id, state, attempt, offset, pinned=query.number is not None)
+    return EventStream(follower.events(), release)
+
+
+async def _earlier(caller: Caller, task_id: str, number: int, newest: Attempt) -> Attempt:
+    """The attempt that the client was reading, so that it misses nothing of it; the newest if there is none
+    such.
+    """
+    try:
+        _, attempt = await caller.do(FindAttempt(task_id, number))
+    except LogNotFound:
+        return newest
+    return attempt or newest
+
+
+async def _offset(gateway: Gateway, attempt: Attempt, lines: int) -> int:
+    root = attempt.job_root
+    limit = gateway.settings.limits.log_tail_bytes
+    try:
+        return await gateway.in_file_thread(logs.tail_offset, root, paths.driver_log(root), lines, limit)
+    except FileNotFoundError:
+        return 0
+    except (logs.NotReadable, ValueError):
+        raise LogNotFound() from None
+
+
+def _follower(
+    caller: Caller, task_id: str, state: TaskState, attempt: Attempt | None, offset: int, *, pinned: bool
+) -> Follower:
+    gateway = caller.gateway
+
+    async def find(number: int | None) -> tuple[TaskState, Attempt | None]:
+        found: tuple[TaskState, Attempt | None] = await caller.do(FindAttempt(task_id, number))
+        return found
+
+    async def read(root: str, after: int, final: bool) -> logs.Span:
+        return await gateway.in_file_thread(_read_lines, root, after, final)
+
+    return Follower(find, read, gateway.timing, state=state, attempt=attempt, offset=offset, pinned=pinned)
+
+
+def _read_lines(root: str, after: int, final: bool) -> logs.Span:
+    return logs.read_lines_from(root, paths.driver_log(root), after, final=final)

@@ -1,0 +1,1 @@
+"""Curves and progress over HTTP, and the readers behind them."""

@@ -1,0 +1,83 @@
+"""The queue, the nodes, the caller, and the health pages."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+
+from fastapi import APIRouter, Request, Response
+
+from argus_ray.core.actions import QueueEntry, RequireAdmin, ShowQueue, WhoAmI
+from argus_ray.core.errors import Unavailable
+from argus_ray.gateway.context import Caller, TheCaller, TheGateway
+from argus_ray.gateway.http import problems
+from argus_ray.gateway.http.params import NoQuery
+from argus_ray.gateway.http.schemas import HealthOut, MeOut, NodeOut, NodesOut, ReadyOut
+from argus_ray.gateway.tasks.schemas import QueueOut
+
+_log = logging.getLogger("argus.gateway")
+
+router = APIRouter()
+
+#: Seconds; bounds of what is asked of parts outside the gateway.
+_READY_TIMEOUT_S = 5.0
+
+
+@router.get("/api/v2/me", tags=["tasks"], dependencies=[NoQuery])
+async def who_am_i(caller: TheCaller) -> MeOut:
+    """The role, the user and the scopes of this token."""
+    return MeOut.of(await caller.do(WhoAmI()))
+
+
+@router.get("/api/v2/queue", tags=["tasks"], dependencies=[NoQuery])
+async def own_queue(caller: TheCaller) -> QueueOut:
+    """Own tasks that wait, in line order, and own tasks that run."""
+    return await _queue(caller, everyone=False)
+
+
+@router.get("/api/v2/admin/queue", tags=["cluster (admin)"], dependencies=[NoQuery])
+async def whole_queue(caller: TheCaller) -> QueueOut:
+    """The same, of everyone."""
+    return await _queue(caller, everyone=True)
+
+
+async def _queue(caller: Caller, *, everyone: bool) -> QueueOut:
+    entries: tuple[QueueEntry, ...] = await caller.do(ShowQueue(everyone))
+    active = [entry.task for entry in entries if entry.task.state.is_active]
+    return QueueOut.of(entries, await caller.gateway.progress_of(active))
+
+
+@router.get("/api/v2/nodes", tags=["cluster (admin)"], dependencies=[NoQuery])
+async def list_nodes(caller: TheCaller, gateway: TheGateway) -> NodesOut:
+    """The live nodes as Ray reports them."""
+    await caller.do(RequireAdmin())
+    return NodesOut(nodes=[NodeOut.of(node) for node in await gateway.look_at_nodes()])
+
+
+@router.get("/healthz", tags=["health"])
+async def healthz() -> HealthOut:
+    """This process answers. It asks nothing of anything else."""
+    return HealthOut(status="ok")
+
+
+@router.get("/readyz", tags=["health"], responses={503: {"model": ReadyOut, "description": "A part is not ready"}})
+async def readyz(request: Request, gateway: TheGateway) -> Response:
+    """The parts that a submission needs, and what is wrong with each."""
+    parts = await _parts(gateway)
+    if all(why == "ok" for why in parts.values()):
+        return Response(ReadyOut(status="ready", parts=parts).model_dump_json(), media_type="application/json")
+    missing = ", ".join(sorted(part for part, why in parts.items() if why != "ok"))
+    return problems.response(request, Unavailable(f"Not ready: {missing}."), parts=parts)
+
+
+async def _parts(gateway: TheGateway) -> dict[str, str]:
+    try:
+        found: Mapping[str, str] = await asyncio.wait_for(gateway.readiness(), _READY_TIMEOUT_S)
+    except asyncio.TimeoutError:
+        return {"readiness": "no answer in time"}
+    except Exception:
+        # An open page: the exception is for the log alone.
+        _log.exception("the readiness check failed")
+        return {"readiness": "the check itself failed"}
+    return dict(found)

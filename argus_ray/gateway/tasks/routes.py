@@ -1,0 +1,194 @@
+"""Tasks of the caller; another user's task is answered like one that does not exist."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import replace
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from argus_ray.core.actions import (
+    CancelTask,
+    ExplainTask,
+    GetTask,
+    ListTasks,
+    ReadSubmission,
+    ResubmitTask,
+    SubmitTask,
+    Submitted,
+    TaskEvents,
+    TaskPage,
+    TaskView,
+)
+from argus_ray.core.admission import shortfall_per_node
+from argus_ray.core.errors import FieldError, InvalidRequest, InvalidSpec, Unavailable
+from argus_ray.core.model import Task
+from argus_ray.core.taskspec import MAX_SPEC_BYTES, TaskSpec
+from argus_ray.gateway.context import Caller, Gateway, TheCaller, TheGateway
+from argus_ray.gateway.http.body import YAML_TYPES, read_json, read_spec, schema_of
+from argus_ray.gateway.http.params import EventsParams, NoQuery, TaskId, TasksParams, decode_cursor, encode_cursor
+from argus_ray.gateway.tasks.schemas import (
+    EventOut,
+    EventsOut,
+    ExplanationOut,
+    Resubmission,
+    ResubmittedOut,
+    SubmittedOut,
+    TaskOut,
+    TasksOut,
+    TaskSummary,
+)
+
+router = APIRouter(prefix="/api/v2/tasks", tags=["tasks"])
+
+_KEY_HEADER: dict[str, Any] = {
+    "parameters": [
+        {
+            "name": "Idempotency-Key",
+            "in": "header",
+            "required": False,
+            "schema": {"type": "string", "maxLength": 255},
+            "description": "The same key again returns the first task",
+        }
+    ]
+}
+_SPEC_BODY = _KEY_HEADER | {
+    "requestBody": {
+        "required": True,
+        "description": f"A TaskSpec, at most {MAX_SPEC_BYTES} bytes of UTF-8",
+        "content": {kind: {"schema": {"type": "string"}} for kind in YAML_TYPES},
+    },
+}
+_YAML_ANSWER: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/yaml": {"schema": {"type": "string"}}}, "description": "As submitted"}
+}
+
+
+@router.post(
+    "",
+    status_code=201,
+    dependencies=[NoQuery],
+    openapi_extra=_SPEC_BODY,
+    responses={200: {"model": SubmittedOut, "description": "The task that this Idempotency-Key created before"}},
+)
+async def submit_task(request: Request, response: Response, caller: TheCaller, gateway: TheGateway) -> SubmittedOut:
+    """Submit a TaskSpec. Answered after the task is on disk."""
+    key = _idempotency_key(request)
+    action = SubmitTask(await read_spec(request), key)
+    submitted = await caller.do(replace(action, warnings=await _doubts(caller, gateway, action)))
+    return SubmittedOut.of(_accepted(response, gateway, submitted))
+
+
+@router.post(
+    "/{task_id}:resubmit",
+    status_code=201,
+    dependencies=[NoQuery],
+    openapi_extra=_KEY_HEADER | schema_of(Resubmission, required=False),
+    responses={200: {"model": ResubmittedOut, "description": "The task that this Idempotency-Key created before"}},
+)
+async def resubmit_task(
+    request: Request, response: Response, caller: TheCaller, gateway: TheGateway, task_id: TaskId
+) -> ResubmittedOut:
+    """A new task of the same owner with the TaskSpec of one that has ended; `resume` goes on from its newest
+    checkpoint. Answered after the task is on disk.
+    """
+    key = _idempotency_key(request)
+    wish = await read_json(request, Resubmission, optional=True)
+    action = ResubmitTask(task_id, wish.resume, key)
+    submitted = await caller.do(replace(action, warnings=await _doubts(caller, gateway, action)))
+    return ResubmittedOut.of_copy(_accepted(response, gateway, submitted), task_id)
+
+
+async def _doubts(caller: Caller, gateway: Gateway, action: SubmitTask | ResubmitTask) -> tuple[FieldError, ...]:
+    """What a look at the inputs leaves in doubt; raises InvalidSpec for what would fail for certain. A call of its own
+    before it: nobody without a token has files looked at, and the process that owns the database looks at none."""
+    spec: TaskSpec | None = await caller.do(ReadSubmission(action))
+    if spec is None:
+        return ()
+    found = await gateway.preflight.look(spec)
+    if found.errors:
+        raise InvalidSpec("the TaskSpec names inputs that the run could not use", found.errors)
+    return found.warnings
+
+
+def _accepted(response: Response, gateway: Gateway, submitted: Submitted) -> Task:
+    response.headers["Location"] = f"/api/v2/tasks/{submitted.task.task_id}"
+    if submitted.created:
+        gateway.notify_scheduler()
+    else:
+        response.status_code = 200
+        response.headers["Idempotency-Replayed"] = "true"
+    return submitted.task
+
+
+def _idempotency_key(request: Request) -> str | None:
+    keys = request.headers.getlist("idempotency-key")
+    if not keys:
+        return None
+    if len(keys) > 1:
+        raise InvalidRequest("The Idempotency-Key is not valid.", [FieldError("Idempotency-Key", "one header")])
+    return keys[0]
+
+
+@router.get("")
+async def list_tasks(caller: TheCaller, gateway: TheGateway, query: TasksParams) -> TasksOut:
+    """Own tasks, newest first; an admin may add `user_id`."""
+    action = ListTasks(query.states(), query.limit, decode_cursor("t", query.cursor), query.user_id)
+    page: TaskPage = await caller.do(action)
+    progress = await gateway.progress_of([task for task in page.tasks if task.state.is_active])
+    return TasksOut(
+        # A place in the line costs a count for each task; the queue and the task itself tell it.
+        tasks=[TaskSummary.of(task, None, progress.get(task.task_id)) for task in page.tasks],
+        next_cursor=None if page.next_cursor is None else encode_cursor("t", page.next_cursor),
+    )
+
+
+@router.post("/{task_id}:cancel", dependencies=[NoQuery])
+async def cancel_task(caller: TheCaller, gateway: TheGateway, task_id: TaskId) -> TaskOut:
+    """Cancel in any state; final at once. On a task that has ended it changes nothing."""
+    view: TaskView = await caller.do(CancelTask(task_id))
+    gateway.notify_scheduler()
+    return await _render(gateway, view)
+
+
+@router.get("/{task_id}", dependencies=[NoQuery])
+async def get_task(caller: TheCaller, gateway: TheGateway, task_id: TaskId) -> TaskOut:
+    """State, reason, place in the line, attempts and progress."""
+    return await _render(gateway, await caller.do(GetTask(task_id)))
+
+
+async def _render(gateway: TheGateway, view: TaskView) -> TaskOut:
+    progress = await gateway.progress_of([view.task])
+    return TaskOut.of_view(view, progress.get(view.task.task_id))
+
+
+@router.get("/{task_id}/spec", dependencies=[NoQuery], response_class=Response, responses=_YAML_ANSWER)
+async def get_spec(caller: TheCaller, task_id: TaskId) -> Response:
+    """The TaskSpec, byte for byte as it was submitted."""
+    view: TaskView = await caller.do(GetTask(task_id))
+    return Response(view.task.spec_yaml.encode(), media_type="text/yaml; charset=utf-8")
+
+
+@router.get("/{task_id}/explain", dependencies=[NoQuery])
+async def explain_task(caller: TheCaller, gateway: TheGateway, task_id: TaskId) -> ExplanationOut:
+    """Why it waits: the place in the line, who is ahead, what is missing, when it is looked at again."""
+    found = await caller.do(ExplainTask(task_id))
+    shortfall = None
+    if found.task.state.is_waiting:
+        # The rest of the answer is worth having without it.
+        with contextlib.suppress(Unavailable):
+            shortfall = shortfall_per_node(found.task.gang, await gateway.look_at_nodes())
+    return ExplanationOut.of(found, shortfall)
+
+
+@router.get("/{task_id}/events")
+async def list_events(caller: TheCaller, task_id: TaskId, query: EventsParams) -> EventsOut:
+    """Every change of the task and its reason, oldest first."""
+    return await _events(caller, task_id, query.limit, decode_cursor("e", query.cursor) or 0)
+
+
+async def _events(caller: Caller, task_id: str, limit: int, after: int) -> EventsOut:
+    events = await caller.do(TaskEvents(task_id, after, limit))
+    more = encode_cursor("e", events[-1].event_id) if len(events) == limit else None
+    return EventsOut(events=[EventOut.of(event) for event in events], next_cursor=more)

@@ -1,0 +1,336 @@
+"""The wire, continued: tasks, the queue, explanations and events."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from argus_ray.core.actions import Explanation, QueueEntry, TaskView
+from argus_ray.core.admission import NodeShortfall
+from argus_ray.core.model import Attempt, Event, FilesAt, Gang, Task
+from argus_ray.core.states import AttemptState, Outcome, TaskState
+from argus_ray.core.verl.failures import Failure
+from argus_ray.core.verl.metrics import Headline
+from argus_ray.gateway.http.schemas import Time, rfc3339, time_or_none
+from argus_ray.gateway.metrics.progress import Progress
+
+
+class WarningOut(BaseModel):
+    field: str
+    rule: str
+
+    @classmethod
+    def all_of(cls, task: Task) -> list[WarningOut]:
+        return [cls(field=warning.field, rule=warning.rule) for warning in task.warnings]
+
+
+class SubmittedOut(BaseModel):
+    task_id: str
+    state: TaskState
+    warnings: list[WarningOut] = Field(description="What the inputs leave in doubt; the task is accepted all the same")
+
+    @classmethod
+    def of(cls, task: Task) -> SubmittedOut:
+        return cls(task_id=task.task_id, state=task.state, warnings=WarningOut.all_of(task))
+
+
+class Resubmission(BaseModel):
+    """The body of a resubmission; none is the same as `{}`."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    resume: bool = Field(default=False, description="Go on from the newest complete checkpoint of the old task")
+
+
+class ResubmittedOut(SubmittedOut):
+    resubmitted_from: str
+
+    @classmethod
+    def of_copy(cls, task: Task, old_id: str) -> ResubmittedOut:
+        origin = task.resubmitted_from or old_id
+        return cls(**SubmittedOut.of(task).model_dump(), resubmitted_from=origin)
+
+
+class GangOut(BaseModel):
+    nnodes: int
+    gpus_per_node: int
+    cpus_per_node: float
+    extra_cpus: float
+    gpus: int
+    cpus: float
+
+    @classmethod
+    def of(cls, gang: Gang) -> GangOut:
+        return cls(
+            nnodes=gang.nnodes,
+            gpus_per_node=gang.gpus_per_node,
+            cpus_per_node=gang.cpus_per_node,
+            extra_cpus=gang.extra_cpus,
+            gpus=gang.gpus,
+            cpus=gang.cpus,
+        )
+
+
+class HeadlineOut(BaseModel):
+    name: str
+    value: float
+    step: int
+
+    @classmethod
+    def of(cls, headline: Headline | None) -> HeadlineOut | None:
+        return None if headline is None else cls(name=headline.name, value=headline.value, step=headline.step)
+
+
+class ProgressOut(BaseModel):
+    step: int
+    total_steps: int | None = Field(description="null if neither the TaskSpec nor verl's log tells")
+    steps_per_s: float | None = Field(description="Of the last steps; null while it is not known")
+    seconds_left: float | None = Field(description="null while it is not known, and when the task does not run")
+    headline: HeadlineOut | None = Field(description="The newest loss (sft) or score (ppo, grpo)")
+
+    @classmethod
+    def of(cls, progress: Progress | None) -> ProgressOut | None:
+        if progress is None:
+            return None
+        return cls(
+            step=progress.step,
+            total_steps=progress.total_steps,
+            steps_per_s=progress.steps_per_s,
+            seconds_left=progress.seconds_left,
+            headline=HeadlineOut.of(progress.headline),
+        )
+
+
+class FailureOut(BaseModel):
+    code: str = Field(description="Stable, for programs; `unknown` if the log does not say why")
+    line: str = Field(description="The line of the log that says why; empty if there is none")
+    hint: str = Field(description="What to do next, in one sentence")
+
+    @classmethod
+    def of(cls, failure: Failure | None) -> FailureOut | None:
+        return None if failure is None else cls(code=failure.code, line=failure.line, hint=failure.hint)
+
+
+class AttemptOut(BaseModel):
+    submission_id: str
+    number: int
+    state: AttemptState
+    outcome: Outcome | None
+    exit_code: int | None
+    reason: str | None
+    failure: FailureOut | None = Field(description="null unless the attempt's program failed")
+    job_root: str
+    #: The driver's node and Ray's own id of the driver, for the Ray dashboard.
+    node_id: str | None
+    node_ip: str | None
+    ray_job_id: str | None
+    created_at: Time
+    started_at: Time | None
+    ended_at: Time | None
+    disk_bytes: int | None = Field(description="What its job root takes; null: not measured yet, or too many files")
+    #: What ran, so that a user can repeat it by hand.
+    command: list[str]
+    env: dict[str, str]
+
+    @classmethod
+    def of(cls, attempt: Attempt) -> AttemptOut:
+        return cls(
+            submission_id=attempt.submission_id,
+            number=attempt.number,
+            state=attempt.state,
+            outcome=attempt.outcome,
+            exit_code=attempt.exit_code,
+            reason=attempt.reason,
+            failure=FailureOut.of(attempt.failure),
+            job_root=attempt.job_root,
+            node_id=attempt.node_id,
+            node_ip=attempt.node_ip,
+            ray_job_id=attempt.ray_job_id,
+            created_at=rfc3339(attempt.created_at),
+            started_at=time_or_none(attempt.started_at),
+            ended_at=time_or_none(attempt.ended_at),
+            disk_bytes=attempt.disk_bytes,
+            command=list(attempt.command),
+            env=dict(attempt.env),
+        )
+
+
+class TaskSummary(BaseModel):
+    """A task in a list. Its owner and admins see it, and nobody else."""
+
+    task_id: str
+    user_id: str
+    workload: str
+    state: TaskState
+    reason: str | None
+    position: int | None = Field(description="1 for the head of the line; null when the task does not wait")
+    created_at: Time
+    updated_at: Time
+    started_at: Time | None
+    ended_at: Time | None
+    next_retry_at: Time | None
+    gang: GangOut
+    progress: ProgressOut | None
+    stalled_since: Time | None = Field(description="Since when it runs without a new step, if for too long")
+    stalled_why: str | None
+    files_at: FilesAt = Field(description="Where its job roots are; LEAVING: on their way to the trash")
+    resubmitted_from: str | None = Field(description="The task that this one was made again from")
+
+    @classmethod
+    def of(cls, task: Task, position: int | None, progress: Progress | None) -> TaskSummary:
+        return cls.model_validate(_summary(task, position, progress))
+
+
+class TaskOut(TaskSummary):
+    warnings: list[WarningOut] = Field(description="What the inputs left in doubt at the submission")
+    attempts: list[AttemptOut]
+
+    @classmethod
+    def of_view(cls, view: TaskView, progress: Progress | None) -> TaskOut:
+        attempts = [AttemptOut.of(attempt) for attempt in view.task.attempts]
+        more = {"warnings": WarningOut.all_of(view.task), "attempts": attempts}
+        return cls.model_validate(_summary(view.task, view.position, progress) | more)
+
+
+def _summary(task: Task, position: int | None, progress: Progress | None) -> dict[str, object]:
+    stalled = _stalled(task)
+    return {
+        "task_id": task.task_id,
+        "user_id": task.user_id,
+        "workload": task.workload,
+        "state": task.state,
+        "reason": task.reason,
+        "position": position,
+        "created_at": rfc3339(task.created_at),
+        "updated_at": rfc3339(task.updated_at),
+        "started_at": time_or_none(task.started_at),
+        "ended_at": time_or_none(task.ended_at),
+        "next_retry_at": time_or_none(task.next_retry_at),
+        "gang": GangOut.of(task.gang),
+        "progress": ProgressOut.of(progress),
+        "stalled_since": time_or_none(stalled.stalled_since if stalled else None),
+        "stalled_why": stalled.stalled_why if stalled else None,
+        "files_at": task.files_at,
+        "resubmitted_from": task.resubmitted_from,
+    }
+
+
+def _stalled(task: Task) -> Attempt | None:
+    running = (attempt for attempt in task.attempts if attempt.state is AttemptState.RUNNING)
+    return next((attempt for attempt in running if attempt.stalled_since is not None), None)
+
+
+class TasksOut(BaseModel):
+    tasks: list[TaskSummary]
+    next_cursor: str | None = Field(description="null on the last page")
+
+
+class QueueOut(BaseModel):
+    #: In line order.
+    pending: list[TaskSummary]
+    #: Those that hold GPUs, or are about to.
+    running: list[TaskSummary]
+
+    @classmethod
+    def of(cls, entries: Sequence[QueueEntry], progress: dict[str, Progress]) -> QueueOut:
+        pending: list[TaskSummary] = []
+        running: list[TaskSummary] = []
+        for entry in entries:
+            line = TaskSummary.of(entry.task, entry.position, progress.get(entry.task.task_id))
+            (pending if entry.task.state.is_waiting else running).append(line)
+        return cls(pending=pending, running=running)
+
+
+class NodeShortfallOut(BaseModel):
+    gpus_free: float
+    cpus_free: float
+    gpus_missing: float
+    cpus_missing: float
+
+    @classmethod
+    def of(cls, node: NodeShortfall) -> NodeShortfallOut:
+        return cls(
+            gpus_free=node.gpus_free,
+            cpus_free=node.cpus_free,
+            gpus_missing=node.gpus_missing,
+            cpus_missing=node.cpus_missing,
+        )
+
+
+class ExplanationOut(BaseModel):
+    task_id: str
+    state: TaskState
+    summary: str = Field(description="The answer in one sentence")
+    position: int | None
+    own_ahead: list[str] = Field(description="Your tasks before this one in the line")
+    others_ahead: int = Field(description="How many tasks of others are before this one")
+    active_tasks: int = Field(description="Tasks that hold GPUs now, of everyone")
+    reason: str | None
+    next_retry_at: Time | None
+    gang: GangOut
+    shortfall: list[NodeShortfallOut] | None = Field(
+        description="What each worker lacks now for its share of the gang, the nearest first; null when the task does "
+        "not wait or the nodes are not known"
+    )
+
+    @classmethod
+    def of(cls, found: Explanation, shortfall: Sequence[NodeShortfall] | None) -> ExplanationOut:
+        task = found.task
+        return cls(
+            task_id=task.task_id,
+            state=task.state,
+            summary=_why(found),
+            position=found.position,
+            own_ahead=list(found.own_ahead),
+            others_ahead=found.others_ahead,
+            active_tasks=found.active_tasks,
+            reason=task.reason,
+            next_retry_at=time_or_none(task.next_retry_at),
+            gang=GangOut.of(task.gang),
+            shortfall=None if shortfall is None else [NodeShortfallOut.of(node) for node in shortfall],
+        )
+
+
+def _why(found: Explanation) -> str:
+    task = found.task
+    because = f": {task.reason}" if task.reason else "."
+    if not task.state.is_waiting:
+        stalled = _stalled(task)
+        if stalled is not None and stalled.stalled_since is not None:
+            because = f", without a new step since {rfc3339(stalled.stalled_since)}: {stalled.stalled_why}"
+        return f"The task is {task.state.value}{because}"
+    ahead = len(found.own_ahead) + found.others_ahead
+    line = (
+        "it is at the head of the line" if not ahead else f"{ahead} ahead of it, {len(found.own_ahead)} of them yours"
+    )
+    return f"The task waits for {task.gang.gpus} GPUs; {line}{because}"
+
+
+class EventOut(BaseModel):
+    event_id: int
+    at: Time
+    kind: str
+    old_state: TaskState | None
+    new_state: TaskState | None
+    cause: str | None
+    message: str
+    submission_id: str | None
+
+    @classmethod
+    def of(cls, event: Event) -> EventOut:
+        return cls(
+            event_id=event.event_id,
+            at=rfc3339(event.at),
+            kind=event.kind,
+            old_state=event.old_state,
+            new_state=event.new_state,
+            cause=event.cause,
+            message=event.message,
+            submission_id=event.submission_id,
+        )
+
+
+class EventsOut(BaseModel):
+    events: list[EventOut]
+    next_cursor: str | None = Field(description="null on the last page")

@@ -1,0 +1,320 @@
+"""A whole cluster on one machine, without root: a head that offers nothing, and workers with logical GPUs.
+
+For trying Argus out (the launcher and the watchdogs, as on real machines), and for tests that kill single nodes (each a
+plain `ray start --block` child). Several raylets on one host are several nodes to Ray. Never imports ray: it runs the
+`ray` and `serve` commands that lie beside this Python.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import json
+import os
+import random
+import secrets
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from argus_ray.node import processes
+from argus_ray.node.serve_deploy import answers
+
+#: Each node gets a loopback address of its own: several raylets on one host, and yet each driver finds its own.
+_HOST = "127.0.0.1"
+_HEAD = "127.0.0.10"
+_WORKERS = tuple(f"127.0.0.{last}" for last in range(11, 20))
+_CLUSTER = "argus"
+_BIN = Path(sys.executable).parent
+#: Bytes. Enough for tests and tiny models; Ray would take 30 % of the memory for each node.
+_OBJECT_STORE = 200_000_000
+#: What `ray start` prints when its node has joined.
+_STARTED = b"Ray runtime started"
+#: What Serve's controller logs when an application cannot be built; `serve run` itself goes on waiting.
+_REFUSED = "Deploying app 'argus' failed"
+
+
+class NotStarted(Exception):
+    """A part did not come up in time; the message names its log."""
+
+
+@dataclass
+class OneMachine:
+    """Everything lies under `root` (a short path: Unix sockets allow some 100 characters). Call `stop` in the end."""
+
+    root: Path
+    mark: str
+    #: For the head and the service only (the tokens): what a worker has, the users' programs inherit.
+    environ: Mapping[str, str] = field(default_factory=dict)
+    gcs_port: int = 0
+    dashboard_port: int = 0
+    http_port: int = 0
+    children: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    #: Of the workers that have not been ended: the address and the options of `ray start`.
+    _workers: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    #: In turn, so that a new worker gets the address of one just ended as late as possible.
+    _addresses: Iterator[str] = field(default_factory=lambda: itertools.cycle(_WORKERS))
+
+    def __post_init__(self) -> None:
+        for name in ("gcs_port", "dashboard_port", "http_port"):
+            setattr(self, name, getattr(self, name) or free_port())
+        self.logs.mkdir(parents=True, exist_ok=True)
+        self.shared_root.mkdir(parents=True, exist_ok=True)
+        token = self.root / "ray-token"
+        if not token.exists():
+            token.touch(mode=0o600)
+            token.write_text(secrets.token_hex(32))
+
+    @property
+    def shared_root(self) -> Path:
+        return self.root / "shared"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    @property
+    def address(self) -> str:
+        return f"{_HEAD}:{self.gcs_port}"
+
+    @property
+    def url(self) -> str:
+        return f"http://{_HOST}:{self.http_port}"
+
+    @property
+    def dashboard(self) -> str:
+        return f"http://{_HOST}:{self.dashboard_port}"
+
+    def environment(self) -> dict[str, str]:
+        """What every process of this cluster, and every client of its Ray, needs in its environment; a worker has
+        this and no more."""
+        return {
+            **{name: value for name, value in os.environ.items() if name not in self.environ},
+            **_without_proxy(os.environ),
+            "PATH": f"{_BIN}{os.pathsep}{os.environ.get('PATH', '')}",
+            processes.MARK: self.mark,
+            "ARGUS_SHARED_ROOT": str(self.shared_root),
+            "ARGUS_CLUSTER": _CLUSTER,
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(self.root / "ray-token"),
+            "RAY_ADDRESS": self.address,
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        }
+
+    def head_environment(self) -> dict[str, str]:
+        """The same for the head and the service, which hold the tokens."""
+        return {**self.environment(), **self.environ}
+
+    def launch_head(self, config: Path) -> None:
+        """The head launcher, which runs Ray's head and deploys this file; see `wait_for_launch`."""
+        options = [
+            f"--node-ip={_HEAD}",
+            f"--gcs-port={self.gcs_port}",
+            f"--dashboard-port={self.dashboard_port}",
+            f"--dashboard-host={_HOST}",
+            f"--serve-config={self._own_config(config)}",
+            f"--api-url={self.url}",
+            f"--temp-dir={self.root / 'ray'}",
+        ]
+        self._spawn_module("head", "head", options, self.head_environment())
+
+    def launch_worker(self, name: str, *, gpus: int = 4, cpus: int = 24) -> None:
+        """A watchdog, which finds the head by itself."""
+        options = [
+            "--stop-grace=5",
+            f"--node-ip={next(self._addresses)}",
+            f"--num-gpus={gpus}",
+            f"--num-cpus={cpus}",
+            f"--temp-dir={self.root / name}",
+        ]
+        self._spawn_module(name, "watchdog", options, self.environment())
+
+    def wait_for_launch(self, workers: Collection[str], timeout_s: float = 300) -> None:
+        """Until the service is ready and these workers have joined."""
+        self._wait("head", lambda: answers(f"{self.url}/readyz"), timeout_s)
+        for name in workers:
+            status = self._run_dir / f"worker-{_CLUSTER}-{name}.json"
+            self._wait(name, functools.partial(_has_joined, status), timeout_s)
+
+    def _spawn_module(self, name: str, module: str, options: list[str], environ: dict[str, str]) -> None:
+        command = [
+            sys.executable,
+            "-m",
+            f"argus_ray.node.{module}",
+            f"--node-name={name}",
+            f"--run-dir={self._run_dir}",
+        ]
+        command += [f"--object-store-memory={_OBJECT_STORE}", *options]
+        self._spawn(name, [*command, "--", f"--dashboard-agent-listen-port={free_port()}"], environ)
+
+    @property
+    def _run_dir(self) -> Path:
+        return self.root / "run"
+
+    def start_head(self) -> None:
+        self._ray_start(
+            "head",
+            self.head_environment(),
+            _HEAD,
+            "--head",
+            f"--port={self.gcs_port}",
+            f"--dashboard-port={self.dashboard_port}",
+            f"--dashboard-host={_HOST}",
+            f"--temp-dir={self.root / 'ray'}",
+            "--num-cpus=0",
+            "--num-gpus=0",
+        )
+
+    def wait_for_head(self, timeout_s: float = 90) -> None:
+        # The GCS answers before the head's own raylet has started, and a client needs that one.
+        self._wait("head", lambda: _STARTED in self._log("head").read_bytes(), timeout_s)
+        self._wait("head", lambda: answers(f"{self.dashboard}/api/gcs_healthz"), timeout_s)
+
+    def start_worker(self, name: str, *, gpus: int = 4, cpus: int = 24) -> None:
+        """A worker with so many logical GPUs and CPUs; it joins in the background (see `wait_for_worker`). The name of
+        one that was ended may be used again."""
+        if name in self._workers:
+            raise ValueError(f"there is a worker {name} already")
+        self._workers[name] = (
+            self._free_address(),
+            f"--address={self.address}",
+            f"--node-name={name}",
+            f"--num-cpus={cpus}",
+            f"--num-gpus={gpus}",
+            f"--resources={json.dumps({'worker_node': 100})}",
+            # Of its own: else each node's log monitor ships the lines of all of them.
+            f"--temp-dir={self.root / name}",
+        )
+        self._ray_start(name, self.environment(), *self._workers[name])
+
+    def wait_for_worker(self, name: str, timeout_s: float = 180) -> None:
+        """Until it has joined. Ray gives up a start after 30 s (ray 2.60, _private/node.py), which a busy machine may
+        well take; so a start that failed is made again, until the time is over."""
+        deadline = time.monotonic() + timeout_s
+        while _STARTED not in self._log(name).read_bytes():
+            if time.monotonic() > deadline:
+                raise NotStarted(f"{name} has not joined after {timeout_s:g} s:\n{self._tail(name)}")
+            if self.children[name].poll() is not None:
+                self._ray_start(name, self.environment(), *self._workers[name])
+            time.sleep(0.2)
+
+    def worker_at(self, ip: str) -> str:
+        """The name of the living worker with this address. KeyError if there is none."""
+        return {self._workers[name][0]: name for name in self.children if name in self._workers}[ip]
+
+    def end_worker(self, name: str) -> None:
+        """Kill a worker's raylet and all that it runs, as a machine that loses power would."""
+        child = self.children.pop(name)
+        if child.poll() is None:  # else its id may be another's by now
+            processes.kill_tree(child.pid)
+            child.wait()
+        del self._workers[name]  # its address is free again
+
+    def serve(self, config: Path) -> None:
+        """`serve run` with this file, whose HTTP port is set to ours."""
+        self._spawn("serve", [str(_BIN / "serve"), "run", str(self._own_config(config))], self.head_environment())
+
+    def _own_config(self, config: Path) -> Path:
+        text = config.read_text().replace("port: 8000", f"port: {self.http_port}").replace("0.0.0.0", _HOST)  # noqa: S104
+        ours = self.root / "serve_config.yaml"
+        ours.write_text(text)
+        return ours
+
+    def deploy(self, config: Path, timeout_s: float = 120) -> None:
+        """`serve deploy`: replace the running application by what this file says, and return at once."""
+        command = [str(_BIN / "serve"), "deploy", str(config), "--address", self.dashboard]
+        done = subprocess.run(command, env=self.environment(), capture_output=True, timeout=timeout_s, check=False)
+        if done.returncode:
+            raise NotStarted(f"serve deploy: {done.stderr.decode(errors='replace')[-2000:]}")
+
+    def wait_for_service(self, timeout_s: float = 180) -> None:
+        """Until /readyz says so."""
+        self._wait("serve", lambda: answers(f"{self.url}/readyz"), timeout_s)
+
+    def stop(self, grace_s: float = 5) -> None:
+        """End everything that carries the mark, the service first. May be called at any time, and again."""
+        serve = self.children.pop("serve", None)
+        if serve is not None and serve.poll() is None:
+            serve.terminate()
+            processes.wait_until(lambda: serve.poll() is not None, 5)
+        # Not those that have ended: their ids may be others' by now.
+        alive = [child.pid for child in self.children.values() if child.poll() is None]
+        processes.end_marked(self.mark, grace_s=grace_s, first=alive)
+        for child in self.children.values():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(5)
+        self.children.clear()
+        self._workers.clear()
+
+    def _free_address(self) -> str:
+        taken = {worker[0] for worker in self._workers.values()}
+        for address in itertools.islice(self._addresses, len(_WORKERS)):
+            if address not in taken:
+                return address
+        raise ValueError(f"no more than {len(_WORKERS)} workers")
+
+    def _ray_start(self, name: str, environ: Mapping[str, str], ip: str, *options: str) -> None:
+        environ = {**environ, "ARGUS_NODE_IP": ip}
+        environ.pop("RAY_ADDRESS")  # `ray start` would join this instead of what its options say
+        command = [str(_BIN / "ray"), "start", "--block", "--disable-usage-stats", f"--node-ip-address={ip}"]
+        # Its default is one fixed port, and without its agent the head takes no jobs.
+        command += [f"--dashboard-agent-listen-port={free_port()}", f"--object-store-memory={_OBJECT_STORE}"]
+        self._spawn(name, [*command, *options], environ)
+
+    def _spawn(self, name: str, command: list[str], environ: dict[str, str]) -> None:
+        with self._log(name).open("wb") as out:
+            self.children[name] = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=environ, start_new_session=True
+            )
+
+    def _log(self, name: str) -> Path:
+        return self.logs / f"{name}.log"
+
+    def _wait(self, name: str, condition: Callable[[], bool], timeout_s: float) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            code = self.children[name].poll()
+            if code is not None:
+                raise NotStarted(f"{name} ended with exit code {code}:\n{self._tail(name)}")
+            if name == "serve" and _REFUSED in self._log(name).read_text(errors="replace"):
+                raise NotStarted(f"Serve could not deploy the application:\n{self._tail(name)}")
+            if time.monotonic() > deadline:
+                raise NotStarted(f"{name} was not ready after {timeout_s:g} s:\n{self._tail(name)}")
+            time.sleep(0.2)
+
+    def _tail(self, name: str) -> str:
+        return "\n".join(self._log(name).read_text(errors="replace").splitlines()[-30:])
+
+
+def free_port() -> int:
+    """A port that nobody listens on, below the range from which the kernel and Ray pick theirs."""
+    while True:
+        port = random.randrange(20000, 32000)  # noqa: S311
+        with socket.socket() as probe:
+            try:
+                probe.bind(("", port))
+            except OSError:
+                continue
+        return port
+
+
+def _without_proxy(environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables that keep our addresses from a proxy, with what they say already. One by one: some programs do not
+    understand a network, and Python reads the lower case first."""
+    said = environ.get("no_proxy") or environ.get("NO_PROXY") or ""
+    if said.strip() != "*":  # which counts only where it stands alone
+        said = ",".join([*filter(None, [said]), "localhost", _HOST, _HEAD, *_WORKERS])
+    return {"no_proxy": said, "NO_PROXY": said}
+
+
+def _has_joined(status: Path) -> bool:
+    try:
+        return bool(json.loads(status.read_text())["joined"])
+    except FileNotFoundError:
+        return False

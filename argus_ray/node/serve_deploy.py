@@ -1,0 +1,115 @@
+"""Getting the service onto a Ray head that runs, from outside Ray: `serve deploy`, again until it is there."""
+
+from __future__ import annotations
+
+import http.client
+import secrets
+import subprocess
+import time
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from argus_ray.node.cli import Journal
+from argus_ray.node.decision import backoff_s
+from argus_ray.node.raychild import command_beside_python
+
+_TIMEOUT_S = 240.0
+#: A head that came back on its durable store brings the API back by itself; `serve deploy` then only applies what has
+#: changed in the file, and must not compete with it for the machine.
+_COMES_BACK_S = 60.0
+#: Never by a proxy: it is this machine.
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+def answers(url: str, timeout_s: float = 5) -> bool:
+    """Whether it answers 200 in time."""
+    try:
+        with _OPENER.open(url, timeout=timeout_s) as answer:
+            return bool(answer.status == 200)
+    except (OSError, http.client.HTTPException):
+        return False
+
+
+@dataclass(frozen=True)
+class Application:
+    """What is deployed, to which head, and where it answers then."""
+
+    config: Path
+    dashboard: str
+    api_url: str
+
+
+class Deployment:
+    """`serve deploy` of our file: tried until it has succeeded, with a pause that grows."""
+
+    def __init__(
+        self, application: Application, journal: Journal, environ: Mapping[str, str], log: Path, *, comes_back: bool
+    ) -> None:
+        self._application = application
+        self._journal = journal
+        self._environ = environ
+        self._comes_back = comes_back
+        self._log = log
+        self._child: subprocess.Popen[bytes] | None = None
+        self._begun = time.monotonic()
+        self._next = 0.0
+        self._failures = 0
+        self.is_done = False
+        self.words = f"waiting to deploy {application.config}"
+
+    @property
+    def pid(self) -> int | None:
+        """Of `serve deploy`, while it has not been waited for."""
+        return self._child.pid if self._child is not None else None
+
+    def step(self) -> None:
+        """Called again and again; never waits."""
+        now = time.monotonic()
+        if self.is_done or now < self._next:
+            return
+        if self._child is None:
+            if (
+                self._comes_back
+                and now - self._begun < _COMES_BACK_S
+                and not answers(f"{self._application.api_url}/healthz", timeout_s=1)
+            ):
+                return
+            self._child, self._comes_back = self._start(), False
+            self._begun = now
+            return
+        code = self._child.poll()
+        if code is None and now - self._begun < _TIMEOUT_S:
+            return
+        self.end()
+        if code == 0:
+            self.is_done = True
+            self.words = f"{self._application.config} is deployed"
+            self._journal.say("deployed", f"{self._application.config}; the API is {self._application.api_url}")
+            return
+        self._failures += 1
+        pause = backoff_s(self._failures, secrets.randbelow(1000) / 1000)
+        self._next = now + pause
+        self.words = f"`serve deploy` has failed {self._failures} times; see {self._log}"
+        self._journal.say("deploy failed", f"{'no answer' if code is None else f'exit code {code}'}; see {self._log}")
+
+    def end(self) -> None:
+        """End `serve deploy` if it runs."""
+        if self._child is not None and self._child.poll() is None:
+            self._child.kill()
+        if self._child is not None:
+            self._child.wait()
+        self._child = None
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        command = [command_beside_python("serve"), "deploy", str(self._application.config)]
+        with self._log.open("ab") as out:
+            return subprocess.Popen(
+                [*command, "--address", self._application.dashboard],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                env={**self._environ},
+                start_new_session=True,
+            )

@@ -1,0 +1,279 @@
+"""What the scheduler found out, applied: each change only if the task and the attempt are still where it saw
+them."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import replace
+
+from typing_extensions import assert_never
+
+from argus_ray.core import ids, paths
+from argus_ray.core.lifecycle import (
+    Admit,
+    Advance,
+    Aftermath,
+    Change,
+    End,
+    Hold,
+    Looked,
+    Note,
+    Reject,
+    Removed,
+    Stall,
+    after_end,
+)
+from argus_ray.core.model import Attempt, Task
+from argus_ray.core.states import AttemptState, Cause, Outcome, TaskState, check_move
+from argus_ray.service import upkeep
+from argus_ray.service.unit_of_work import Turn
+from argus_ray.store import attempts, events, tasks
+
+_OUTCOME_WORDS = {
+    Outcome.SUCCEEDED: "it has succeeded",
+    Outcome.APPLICATION: "the program failed",
+    Outcome.INFRASTRUCTURE: "it was lost to infrastructure",
+    Outcome.INSUFFICIENT_RESOURCES: "verl found too few resources",
+    Outcome.CANCELED: "it was canceled",
+}
+
+
+class Stale(Exception):
+    """A change was half written when the rows turned out to be elsewhere; the caller rolls it back."""
+
+
+class Seen:
+    """The tasks that a batch of changes is about: read at once, and again after a change."""
+
+    def __init__(self, db: sqlite3.Connection, changes: Iterable[Change]) -> None:
+        self._db = db
+        wanted = {name for change in changes if (name := _task_id(change)) is not None}
+        self._found: dict[str, Task | None] = dict.fromkeys(wanted)
+        self._found.update(tasks.by_ids(db, sorted(wanted)))
+
+    def task_of(self, change: Change) -> Task | None:
+        name = _task_id(change)
+        if name is None:
+            return None
+        if name not in self._found:
+            self._found[name] = tasks.find(self._db, name)
+        return self._found[name]
+
+    def forget(self, task_id: str) -> None:
+        self._found.pop(task_id, None)
+
+
+def _task_id(change: Change) -> str | None:
+    """None for a submission id that is none."""
+    if isinstance(change, (Hold, Admit, Reject, Note, Looked, Removed)):
+        return change.task_id
+    try:
+        return ids.split_submission_id(change.submission_id)[0]
+    except ValueError:
+        return None
+
+
+def apply(turn: Turn, task: Task, change: Change) -> bool:
+    """False or Stale: the change came too late. `task` is as this transaction sees it."""
+    match change:
+        case Hold():
+            return _hold(turn, task, change)
+        case Admit():
+            return _admit(turn, task, change)
+        case Advance():
+            return _advance(turn, task, change)
+        case End():
+            return _end(turn, task, change)
+        case Stall():
+            return _stall(turn, task, change)
+        case Looked():
+            return upkeep.looked(turn, task, change)
+        case Removed():
+            return upkeep.removed(turn, task, change)
+        case Reject():
+            return _reject(turn, task, change)
+        case Note():
+            events.add_remark(turn.db, task.task_id, turn.now, "note", change.message, change.submission_id)
+            return True
+        case _:
+            assert_never(change)
+
+
+def _hold(turn: Turn, task: Task, change: Hold) -> bool:
+    if not task.state.is_waiting:
+        return False
+    held = replace(
+        task,
+        state=TaskState.PENDING_RESOURCES,
+        reason=change.reason,
+        next_retry_at=change.next_retry_at,
+        overtaken_since=change.overtaken_since,
+    )
+    if held == task:
+        return True
+    if task.state is TaskState.QUEUED:
+        check_move(task.state, held.state, Cause.DOES_NOT_FIT)
+        return tasks.move(turn.db, task, replace(held, updated_at=turn.now), Cause.DOES_NOT_FIT, change.reason)
+    if change.reason == task.reason:
+        return tasks.update(turn.db, task, held)
+    if not tasks.update(turn.db, task, replace(held, updated_at=turn.now)):
+        return False
+    events.add_remark(turn.db, task.task_id, turn.now, "reason", change.reason)
+    return True
+
+
+def _admit(turn: Turn, task: Task, change: Admit) -> bool:
+    if not task.state.is_waiting or change.number != len(task.attempts) + 1:
+        return False
+    root = paths.job_root(turn.ports.settings.shared_root, task.user_id, change.submission_id)
+    if change.submission_id != ids.submission_id(task.task_id, change.number) or change.job_root != root:
+        raise ValueError(f"the attempt {change.submission_id} in {change.job_root} is not attempt {change.number}")
+    check_move(task.state, TaskState.SUBMITTING, Cause.ADMITTED)
+    attempt = Attempt(
+        submission_id=change.submission_id,
+        task_id=task.task_id,
+        number=change.number,
+        state=AttemptState.SUBMITTING,
+        created_at=turn.now,
+        job_root=change.job_root,
+        command=change.command,
+        env=change.env,
+    )
+    attempts.add(turn.db, attempt)
+    new = replace(_out_of_line(task), state=TaskState.SUBMITTING, reason=None, updated_at=turn.now)
+    message = f"admitted: attempt a{change.number:02d} starts"
+    _moved(tasks.move(turn.db, task, new, Cause.ADMITTED, message, change.submission_id))
+    if change.note is not None:
+        events.add_remark(turn.db, task.task_id, turn.now, "note", change.note, change.submission_id)
+    return True
+
+
+def _advance(turn: Turn, task: Task, change: Advance) -> bool:
+    attempt = _attempt(task, change.submission_id)
+    if attempt is None or attempt.state is AttemptState.ENDED:
+        return False
+    state = _reached(attempt.state, change.running)
+    started_at = turn.now if state is AttemptState.RUNNING else None
+    if state is attempt.state and _knows(attempt, change):
+        return True
+    if not attempts.advance(turn.db, attempt.state, state, change, started_at):
+        return False
+    if state is attempt.state:
+        return True
+    running = state is AttemptState.RUNNING
+    cause = Cause.DRIVER_STARTED if running else Cause.RAY_ACCEPTED
+    new = replace(task, state=TaskState(state.value), updated_at=turn.now)
+    if running and task.started_at is None:
+        new = replace(new, started_at=turn.now)
+    check_move(task.state, new.state, cause)
+    what = "runs" if running else "was accepted by Ray"
+    where = f" on {change.node_ip}" if running and change.node_ip else ""
+    message = f"attempt a{attempt.number:02d} {what}{where}"
+    return _moved(tasks.move(turn.db, task, new, cause, message, attempt.submission_id))
+
+
+def _stall(turn: Turn, task: Task, change: Stall) -> bool:
+    attempt = _attempt(task, change.submission_id)
+    if attempt is None or not attempts.mark_stalled(turn.db, change):
+        return False
+    name = f"attempt a{attempt.number:02d}"
+    stopped = attempt.stop_reason is None and change.stop_reason is not None
+    if change.since is None and attempt.stalled_since is not None:
+        message = f"{name} makes steps again"
+    elif change.since is not None and (stopped or attempt.stalled_since is None):
+        message = f"{name} has made no new step for {turn.now - change.since:.0f} s: {change.why}"
+        message += "; it is being stopped" if stopped else ""
+    else:
+        return True
+    events.add_remark(turn.db, task.task_id, turn.now, "attempt", message, attempt.submission_id)
+    return True
+
+
+def _end(turn: Turn, task: Task, change: End) -> bool:
+    attempt = _attempt(task, change.submission_id)
+    if attempt is None or attempt.state is AttemptState.ENDED:
+        return False
+    name = f"attempt a{attempt.number:02d}"
+    if attempt.state is AttemptState.STOPPING:
+        # Cancel is final, also for one that was about to succeed. What happened is told, not lost.
+        reason = change.reason
+        if change.outcome is not Outcome.CANCELED:
+            reason = f"canceled, but {_OUTCOME_WORDS[change.outcome]} first: {change.reason}".removesuffix(": ")
+        if not attempts.end(turn.db, attempt.state, change, Outcome.CANCELED, reason, turn.now):
+            return False
+        message = f"{name} has ended, as its task was canceled: {reason}".removesuffix(": ")
+        events.add_remark(turn.db, task.task_id, turn.now, "attempt", message, attempt.submission_id)
+        return True
+    policy = turn.ports.settings.scheduling.retry_policy()
+    jitter = int.from_bytes(turn.ports.entropy(4), "big") / 2**32
+    after = after_end(task, change, turn.now, policy, jitter)
+    check_move(task.state, after.state, after.cause)
+    if not attempts.end(turn.db, attempt.state, change, change.outcome, change.reason, turn.now):
+        return False
+    new = replace(
+        task,
+        state=after.state,
+        reason=after.reason,
+        losses=after.losses,
+        not_before=after.not_before,
+        next_retry_at=after.not_before,
+        ended_at=turn.now if after.state.is_final else None,
+        updated_at=turn.now,
+    )
+    message = _farewell(name, change, after, policy.max_losses)
+    return _moved(tasks.move(turn.db, task, new, after.cause, message, attempt.submission_id))
+
+
+def _reject(turn: Turn, task: Task, change: Reject) -> bool:
+    if not task.state.is_waiting:
+        return False
+    check_move(task.state, TaskState.FAILED, Cause.INVALID_INPUTS)
+    new = replace(
+        _out_of_line(task), state=TaskState.FAILED, reason=change.reason, ended_at=turn.now, updated_at=turn.now
+    )
+    return tasks.move(turn.db, task, new, Cause.INVALID_INPUTS, change.reason)
+
+
+def _moved(done: bool) -> bool:
+    """For a task whose attempt is written already: both or none."""
+    if not done:
+        raise Stale
+    return True
+
+
+def _farewell(name: str, end: End, after: Aftermath, max_losses: int) -> str:
+    message = f"{name} has ended: {_OUTCOME_WORDS[end.outcome]}"
+    if end.reason:
+        message += f": {end.reason}"
+    if after.state is TaskState.QUEUED:
+        message += f" (loss {after.losses} of {max_losses}; the task is back at its place in the line)"
+    elif after.state is TaskState.PENDING_RESOURCES:
+        message += " (the task is back at its place in the line)"
+    elif after.cause is Cause.ATTEMPTS_EXHAUSTED:
+        message += f" (loss {after.losses}, and {max_losses} are allowed: the task has failed)"
+    return message
+
+
+def _attempt(task: Task, submission_id: str) -> Attempt | None:
+    return next((attempt for attempt in task.attempts if attempt.submission_id == submission_id), None)
+
+
+def _reached(old: AttemptState, running: bool) -> AttemptState:
+    """An attempt never goes back, and one that is STOPPING stays so until its end."""
+    if old in (AttemptState.STOPPING, AttemptState.RUNNING):
+        return old
+    return AttemptState.RUNNING if running else AttemptState.SUBMITTED
+
+
+def _knows(attempt: Attempt, facts: Advance) -> bool:
+    return (
+        facts.session in (None, attempt.session)
+        and facts.ray_job_id in (None, attempt.ray_job_id)
+        and facts.node_id in (None, attempt.node_id)
+        and facts.node_ip in (None, attempt.node_ip)
+    )
+
+
+def _out_of_line(task: Task) -> Task:
+    return replace(task, not_before=None, next_retry_at=None, overtaken_since=None)

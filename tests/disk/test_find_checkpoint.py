@@ -1,0 +1,57 @@
+"""The scheduler's search for a checkpoint has a bound, however many tasks hang on the disk."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from argus_ray.actors import scheduler
+from argus_ray.core.model import Attempt, Task
+from argus_ray.core.states import AttemptState
+from argus_ray.disk import checkpoints
+from argus_ray.disk.threads import Threads
+from tests.support.builders import make_service
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> Task:
+    """A task of four processes with two earlier attempts."""
+    world = make_service(tmp_path.resolve())
+    new = world.submit(world.user("ada"), nnodes=2, n_gpus_per_node=2)
+    world.close()
+    earlier = [Attempt(name, new.task_id, 1, AttemptState.ENDED, 0.0, f"{tmp_path}/{name}") for name in ("a01", "a02")]
+    return replace(new, attempts=tuple(earlier))
+
+
+def test_what_is_looked_for_follows_from_the_task(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoints, "newest_complete", lambda *asked: asked)
+    asked = asyncio.run(scheduler._find_checkpoint(Threads("disk", 1), 5.0, task))
+    own = [attempt.job_root for attempt in task.attempts]
+    assert asked == (own, "sft", 4)  # type: ignore[comparison-overlap]
+    # Those of the task that it was to resume from are the older ones.
+    task = replace(task, resume_roots=("/older",))
+    asked = asyncio.run(scheduler._find_checkpoint(Threads("disk", 1), 5.0, task))
+    assert asked == (["/older", *own], "sft", 4)  # type: ignore[comparison-overlap]
+
+
+def test_twenty_hanging_searches_take_no_longer_than_one(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    answered = threading.Event()
+    monkeypatch.setattr(checkpoints, "newest_complete", lambda *_: answered.wait(60))
+
+    async def search() -> list[object]:
+        disk = Threads("disk", 2)
+        searches = [scheduler._find_checkpoint(disk, 0.3, task) for _ in range(20)]
+        try:
+            return await asyncio.gather(*searches, return_exceptions=True)
+        finally:
+            answered.set()
+
+    begun = time.monotonic()
+    results = asyncio.run(search())
+    assert {type(result) for result in results} == {asyncio.TimeoutError}
+    assert time.monotonic() - begun < 3.0, "ten rounds of two would take as long"

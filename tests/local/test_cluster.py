@@ -1,0 +1,137 @@
+"""What one machine's processes are given, and that they are ended; plain children in the place of Ray's."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from argus_ray.local.cluster import OneMachine
+from argus_ray.node import processes
+from tests.support.raycluster import end_orphans, mark_of
+
+SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
+
+
+class Plain(OneMachine):
+    """Starts sleepers, and notes what would have been started."""
+
+    def _spawn(self, name: str, command: list[str], environ: dict[str, str]) -> None:
+        self.spawned = {**getattr(self, "spawned", {}), name: (command, environ)}
+        super()._spawn(name, SLEEP, environ)
+
+    def given(self, name: str) -> dict[str, str]:
+        environ: dict[str, str] = self.spawned[name][1]
+        return environ
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[Plain]:
+    machine = Plain(tmp_path, f"test-{os.urandom(6).hex()}", environ={"ARGUS_ADMIN_TOKEN": "s" * 20})
+    yield machine
+    machine.stop(grace_s=0.1)
+
+
+def test_the_tokens_reach_the_head_and_the_service_only(machine: Plain, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ARGUS_ADMIN_TOKEN", "of the caller, and just as secret")
+    machine.start_head()
+    machine.start_worker("w")
+    config = machine.root / "config.yaml"
+    config.write_text("")
+    machine.serve(config)
+    assert machine.given("head")["ARGUS_ADMIN_TOKEN"] == machine.given("serve")["ARGUS_ADMIN_TOKEN"] == "s" * 20
+    assert "ARGUS_ADMIN_TOKEN" not in machine.given("w")
+    assert "ARGUS_ADMIN_TOKEN" not in machine.environment()
+    assert machine.given("w")["ARGUS_SHARED_ROOT"] == str(machine.shared_root)
+
+
+def test_a_worker_never_gets_the_address_of_a_living_one(machine: Plain) -> None:
+    for name in ("a", "b", "c"):
+        machine.start_worker(name)
+    machine.end_worker("a")
+    machine.start_worker("a")  # the name again
+    machine.end_worker("b")
+    for i in range(6):
+        machine.start_worker(f"more-{i}")
+    living = [machine.given(name)["ARGUS_NODE_IP"] for name in machine.children]
+    assert len(living) == len(set(living)) == 8
+    machine.start_worker("ninth")
+    with pytest.raises(ValueError, match="no more than 9"):
+        machine.start_worker("tenth")
+    with pytest.raises(ValueError, match="already"):
+        machine.start_worker("a")
+
+
+def test_stop_may_be_called_at_any_time(machine: Plain, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine.stop()
+    machine.start_head()
+    machine.children["head"].kill()
+    machine.children["head"].wait(10)
+    machine.start_worker("w")
+    machine.stop(grace_s=5)
+    assert processes.marked(machine.mark) == [] and machine.children == {}
+    machine.stop()
+    monkeypatch.setattr(subprocess, "Popen", _missing)
+    with pytest.raises(FileNotFoundError):
+        machine.start_head()
+    machine.stop()
+
+
+def _missing(*_: object, **__: object) -> None:
+    raise FileNotFoundError("ray")
+
+
+@pytest.mark.parametrize("said", ["", "corp.example", "10.0.0.0/8, .corp.example"])
+@pytest.mark.parametrize("name", ["no_proxy", "NO_PROXY"])
+def test_our_addresses_need_no_proxy(machine: Plain, monkeypatch: pytest.MonkeyPatch, name: str, said: str) -> None:
+    for each in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(each, raising=False)
+    monkeypatch.setenv(name, said)
+    environ = machine.environment()
+    assert environ["no_proxy"] == environ["NO_PROXY"]
+    assert environ["no_proxy"].startswith(said)
+    for host in ("localhost", "127.0.0.1", "127.0.0.10", "127.0.0.19", *(["x.corp.example"] if said else [])):
+        proxies = {"http": "http://proxy.invalid", "no": environ["no_proxy"]}
+        assert urllib.request.proxy_bypass_environment(host, proxies), host  # type: ignore[attr-defined]
+
+
+def test_no_proxy_at_all_stays_so(machine: Plain, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "*")
+    assert machine.environment()["NO_PROXY"] == "*"
+
+
+def test_a_proxy_is_not_asked_whether_we_are_up() -> None:
+    code = """
+import http.server, threading
+from argus_ray.node.serve_deploy import answers
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+print(answers(f"http://127.0.0.1:{server.server_port}/"))
+"""
+    environ = {"PATH": os.environ["PATH"], "http_proxy": "http://127.0.0.1:9"}
+    done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "True", done.stderr
+
+
+def test_a_killed_run_of_the_tests_is_cleaned_up(tmp_path: Path) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait(10)
+    dead, alive, other = tmp_path / f"argus-t-{ended.pid}", tmp_path / "argus-t-1", tmp_path / "argus-t-notes"
+    link = tmp_path / f"argus-t-{ended.pid}0000000"
+    link.symlink_to(other)
+    for folder in (dead, alive, other):
+        folder.mkdir()
+        (folder / "file").touch()
+    left = subprocess.Popen(SLEEP, env={**os.environ, processes.MARK: mark_of(dead)})
+    try:
+        end_orphans(tmp_path)
+        assert left.wait(10) < 0
+    finally:
+        left.kill()
+    assert not dead.exists()
+    assert alive.exists() and (other / "file").exists()

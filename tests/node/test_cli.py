@@ -1,0 +1,328 @@
+"""Settings by flag, environment and default; a wrong one is one line and exit code 2. Log lines and the status file."""
+
+from __future__ import annotations
+
+import json
+import re
+import stat
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from argus_ray.discovery import head_json
+from argus_ray.disk import atomic
+from argus_ray.node import cli, head, watchdog
+from argus_ray.node.cli import BadSetting, Journal
+from argus_ray.node.processes import with_variable
+
+#: An empty environment: what the tests' own machine says must not matter.
+NOTHING: dict[str, str] = {}
+BOTH = pytest.mark.parametrize("main", [watchdog.main, head.main], ids=["watchdog", "head"])
+
+
+def worker(*argv: str, **environ: str) -> watchdog.Settings:
+    return watchdog._settings(argv, environ)
+
+
+def launcher(*argv: str, **environ: str) -> head.Settings:
+    return head._settings(["--node-ip=10.0.0.1", *argv], environ)
+
+
+def test_the_defaults_of_a_worker() -> None:
+    found = worker()
+    assert (found.shared_root, found.cluster, found.node_ip) == ("/private", "argus", None)
+    assert (found.poll_s, found.join_timeout_s, found.stop_grace_s) == (2.0, 180.0, 30.0)
+    assert found.token == Path("/private/ray/auth/argus.token")
+    assert found.name == f"worker-argus-{found.node_name}"
+    assert '--resources={"worker_node": 100}' in found.ray_options
+
+
+def test_the_defaults_of_a_head() -> None:
+    found = launcher()
+    assert (found.gcs_port, found.dashboard_port, found.ttl_s) == (6379, 8265, head_json.DEFAULT_TTL_S)
+    assert found.is_durable
+    assert found.serve_config.name == "serve_config.yaml"
+    assert found.api_url == "http://10.0.0.1:8000"
+    assert found.dashboard == "http://10.0.0.1:8265"
+
+
+@pytest.mark.parametrize(
+    ("argv", "environ", "poll_s"),
+    [
+        ([], {}, 2.0),
+        ([], {"ARGUS_POLL_S": ""}, 2.0),
+        ([], {"ARGUS_POLL_S": "7"}, 7.0),
+        (["--poll", "3"], {"ARGUS_POLL_S": "7"}, 3.0),
+        (["--poll=3"], {"ARGUS_POLL_S": "not looked at"}, 3.0),
+    ],
+)
+def test_the_flag_beats_the_environment_beats_the_default(
+    argv: list[str], environ: dict[str, str], poll_s: float
+) -> None:
+    assert worker(*argv, **environ).poll_s == poll_s
+
+
+def test_each_setting_of_a_worker_has_a_variable() -> None:
+    found = worker(
+        ARGUS_SHARED_ROOT="/shared/",
+        ARGUS_CLUSTER="c1",
+        ARGUS_NODE_NAME="n1",
+        ARGUS_NODE_IP="10.0.0.9",
+        ARGUS_RUN_DIR="/tmp/run",
+        ARGUS_TEMP_DIR="/tmp/t",
+        ARGUS_OBJECT_STORE_MEMORY="100000000",
+        ARGUS_NUM_GPUS="4",
+        ARGUS_NUM_CPUS="12",
+        ARGUS_LABELS="zone=a,kind=h100",
+        ARGUS_JOIN_TIMEOUT_S="9",
+        ARGUS_STOP_GRACE_S="0",
+        RAY_AUTH_TOKEN_PATH="/etc/token",
+    )
+    assert (found.shared_root, found.name, found.node_ip) == ("/shared", "worker-c1-n1", "10.0.0.9")
+    assert (found.run_dir, found.token) == (Path("/tmp/run"), Path("/etc/token"))
+    assert (found.join_timeout_s, found.stop_grace_s) == (9.0, 0.0)
+    assert found.ray_options == (
+        "--node-name=n1",
+        '--resources={"worker_node": 100}',
+        "--num-gpus=4",
+        "--num-cpus=12",
+        "--labels=zone=a,kind=h100",
+        "--temp-dir=/tmp/t",
+        "--object-store-memory=100000000",
+    )
+
+
+def test_zero_gpus_are_said_and_not_left_to_ray() -> None:
+    assert "--num-gpus=0" in worker("--num-gpus", "0").ray_options
+
+
+def test_what_follows_the_dashes_goes_to_ray_as_it_is() -> None:
+    assert worker("--poll", "3", "--", "--min-worker-port=1", "--", "x").ray_options[-3:] == (
+        "--min-worker-port=1",
+        "--",
+        "x",
+    )
+
+
+@pytest.mark.parametrize("size", ["1e9", "1000000000", "1000000000.0"])
+def test_bytes_may_be_written_in_each_way_that_is_accepted(size: str) -> None:
+    assert "--object-store-memory=1000000000" in worker("--object-store-memory", size).ray_options
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("flag", "value", "rule"),
+    [
+        ("--shared-root", "relative/path", "absolute"),
+        ("--shared-root", "/a/../b", "absolute"),
+        ("--cluster", "Upper", "a-z"),
+        ("--cluster", "-x", "a-z"),
+        ("--cluster", "a/b", "a-z"),
+        ("--cluster", "x" * 65, "1 to 64"),
+        ("--node-name", "two words", "A-Z"),
+        ("--node-name", "a/b", "A-Z"),
+        ("--node-name", "x\ny", "A-Z"),
+        ("--object-store-memory", "1000", "from 8e+07"),
+        ("--object-store-memory", "8GB", "number"),
+        ("--object-store-memory", "80000000.5", "whole"),
+    ],
+)
+def test_a_bad_common_setting(
+    main: Callable[..., int], flag: str, value: str, rule: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    complains(main, flag, value, rule, capsys)
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "rule"),
+    [
+        ("--poll", "0", "from 0.05 to 3600"),
+        ("--poll", "soon", "number"),
+        ("--join-timeout", "0.5", "from 1"),
+        ("--num-gpus", "-1", "from 0"),
+        ("--num-gpus", "1.5", "whole"),
+        ("--num-cpus", "many", "number"),
+        ("--num-cpus", "1000000", "to 100000"),
+        ("--labels", "no-pair", "key=value"),
+        ("--labels", "a=1,", "key=value"),
+        ("--labels", "=1", "key=value"),
+    ],
+)
+def test_a_bad_setting_of_a_worker(flag: str, value: str, rule: str, capsys: pytest.CaptureFixture[str]) -> None:
+    complains(watchdog.main, flag, value, rule, capsys)
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "rule"),
+    [
+        ("--gcs-port", "0", "from 1 to 65535"),
+        ("--gcs-port", "65536", "from 1 to 65535"),
+        ("--dashboard-port", "http", "number"),
+        ("--gcs-storage", "redis", "rocksdb or memory"),
+        ("--ttl", "0.5", "from 1 to 3600"),
+        ("--serve-config", "/nowhere/serve.yaml", "cannot be read"),
+        ("--serve-config", "/dev/zero", "cannot be read"),
+    ],
+)
+def test_a_bad_setting_of_a_head(flag: str, value: str, rule: str, capsys: pytest.CaptureFixture[str]) -> None:
+    complains(head.main, flag, value, rule, capsys)
+
+
+@BOTH
+def test_an_unknown_flag(main: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    complains(main, "--colour", "red", "unrecognized", capsys)
+
+
+@BOTH
+def test_a_flag_without_its_value(main: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--cluster"], NOTHING) == 2
+    assert "--cluster: expected one argument" in capsys.readouterr().err
+
+
+@BOTH
+@pytest.mark.parametrize("where", ["plain", "plain/below"])
+def test_a_run_dir_that_cannot_be_made(
+    main: Callable[..., int], where: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "plain").touch()
+    assert main([f"--shared-root={tmp_path}", f"--run-dir={tmp_path / where}", "--node-ip=10.0.0.1"], NOTHING) == 2
+    assert "--run-dir" in only_line(capsys)
+
+
+@pytest.mark.parametrize(("value", "rule"), [("-1", "from 0 to 3600"), ("nan", "number"), ("inf", "number")])
+def test_a_bad_grace(value: str, rule: str, capsys: pytest.CaptureFixture[str]) -> None:
+    complains(watchdog.main, "--stop-grace", value, rule, capsys)
+
+
+def complains(main: Callable[..., int], flag: str, value: str, rule: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--node-ip=10.0.0.1", f"{flag}={value}"], NOTHING) == 2
+    line = only_line(capsys)
+    assert flag in line and rule in line
+
+
+def only_line(capsys: pytest.CaptureFixture[str]) -> str:
+    said = capsys.readouterr()
+    assert said.out == ""
+    (line,) = said.err.splitlines()
+    return line
+
+
+@BOTH
+def test_help_names_each_setting_and_its_variable(main: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"], NOTHING)
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    flags = set(re.findall(r"^  (--[a-z-]+)", text, re.MULTILINE))
+    assert len(flags) > 8
+    assert len(re.findall(r"\[\s*ARGUS_\w+\s*\]", text)) == len(flags)
+
+
+def test_a_bad_variable_is_named_by_its_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    assert watchdog.main([], {"ARGUS_POLL_S": "soon"}) == 2
+    assert "--poll" in only_line(capsys)
+
+
+def test_ray_that_is_not_installed_is_a_bad_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", absent)
+    with pytest.raises(BadSetting, match="Ray is not installed"):
+        cli.versions()
+
+
+@pytest.mark.parametrize(
+    ("text", "port"),
+    [
+        ("applications: []\n", 8000),
+        ("http_options:\n  host: 0.0.0.0\n  port: 9001\napplications: []\n", 9001),
+        ("http_options:\n  # port: 1\n\n  port: 9002  # of the API\n", 9002),
+        ("grpc_options:\n  port: 9000\nhttp_options: {}\n", 8000),
+        ("http_options:\n  host: 0.0.0.0\ngrpc_options:\n  port: 9000\n", 8000),
+        ("http_options:\n  host: 0.0.0.0\n  port: 9003", 9003),
+    ],
+)
+def test_the_api_url_has_the_port_of_the_serve_config(tmp_path: Path, text: str, port: int) -> None:
+    config = tmp_path / "serve.yaml"
+    config.write_text(text)
+    assert launcher(f"--serve-config={config}").api_url == f"http://10.0.0.1:{port}"
+    assert launcher(f"--serve-config={config}", "--api-url=https://argus").api_url == "https://argus"
+
+
+# What they say.
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Journal:
+    return Journal("watchdog", tmp_path / "status.json")
+
+
+def test_a_line_that_repeats_is_written_once(journal: Journal, capsys: pytest.CaptureFixture[str]) -> None:
+    for seconds in range(5):
+        journal.say("wait", f"expired {seconds} s ago, next try in {seconds / 2:.1f} s")
+    journal.say("join", "10.0.0.1:6379, epoch 7")
+    journal.say("join", "10.0.0.1:6379, epoch 8")
+    journal.say("wait", "expired 9 s ago, next try in 0.0 s")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(" ", 2)[2] for line in lines] == [
+        "wait: expired 0 s ago, next try in 0.0 s",
+        "join: 10.0.0.1:6379, epoch 7",
+        "join: 10.0.0.1:6379, epoch 8",
+        "wait: expired 9 s ago, next try in 0.0 s",
+    ]
+    assert all(re.match(r"20\d\d-\d\d-\d\dT[\d:.]+\+00:00 argus-watchdog ", line) for line in lines)
+
+
+def test_the_status_file_is_readable_by_all_and_whole(journal: Journal, tmp_path: Path) -> None:
+    journal.status(state="waiting", reason="ä")
+    path = tmp_path / "status.json"
+    assert json.loads(path.read_text()) == {"state": "waiting", "reason": "ä"}
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    before = path.stat().st_ino
+    journal.status(state="waiting", reason="ä")
+    assert path.stat().st_ino == before, "the same facts are not written again"
+    journal.status(state="joined", reason="ä")
+    assert path.stat().st_ino != before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_is_said_once_and_the_status_is_written_later(
+    journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(atomic, "write_atomically", full)
+        for _ in range(3):
+            journal.status(state="joined")
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "No space left" in line
+    journal.status(state="joined")
+    assert json.loads((tmp_path / "status.json").read_text()) == {"state": "joined"}
+
+
+def test_a_reader_of_our_output_that_has_gone_is_no_harm(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Gone:
+        def write(self, _: str) -> None:
+            raise BrokenPipeError
+
+    monkeypatch.setattr("sys.stdout", Gone())
+    journal.say("wait", "nobody hears")
+
+
+def test_jitter_stays_near() -> None:
+    assert all(0.8 <= cli.jitter(1.0) <= 1.2 for _ in range(1000))
+
+
+def test_own_address_is_the_one_by_which_the_other_is_reached() -> None:
+    assert cli.own_address("127.0.0.1", 6379) == "127.0.0.1"
+    with pytest.raises(OSError):
+        cli.own_address("no.such.host.invalid", 6379)
+
+
+def test_nothing_above_has_started_anything() -> None:
+    assert not with_variable("ARGUS_NODE", worker().name)

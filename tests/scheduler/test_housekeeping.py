@@ -1,0 +1,348 @@
+"""Whole passes over a real service and real folders: what goes and what is told, crashes in between, hangs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from argus_ray.actors import scheduler
+from argus_ray.config import Retention, Settings
+from argus_ray.core import actions
+from argus_ray.core.lifecycle import Advance, Change, End
+from argus_ray.core.model import Event, FilesAt, Task
+from argus_ray.core.retention import DAY_S, Chores
+from argus_ray.core.states import Outcome
+from argus_ray.disk import trash as tidy
+from argus_ray.disk.threads import Threads
+from argus_ray.scheduler import housekeeping
+from argus_ray.scheduler.housekeeping import Housekeeper
+from tests.disk.test_trash import save, steps_in
+from tests.support.builders import World, make_service
+from tests.support.sanity import sanity_check
+
+
+class Crash(BaseException):
+    """The scheduler's process dies here."""
+
+
+class House:
+    def __init__(self, root: Path, **retention: Any) -> None:
+        self.world: World = make_service(root.resolve(), settings={"retention": retention})
+        self.ada = self.world.user("ada")
+        self.crash_at: int | None = None
+        self.max_entries = 100_000
+
+    # The state actor, as the pass sees it.
+
+    async def chores(self) -> Chores:
+        return self.world.service.chores()
+
+    async def apply(self, changes: Sequence[Change]) -> list[bool]:
+        if self.crash_at is not None:
+            self.crash_at -= 1
+            if self.crash_at < 0:
+                raise Crash
+        return self.world.service.apply(changes)
+
+    async def _here(self, call: Callable[[], Change]) -> Change:
+        return call()
+
+    def tidy_up(self) -> None:
+        retention = self.world.settings.retention.policy()
+        keeper = Housekeeper(self, self._here, self.world.shared_root, retention, self.max_entries, rest_s=0)
+        asyncio.run(keeper.once())
+
+    # What happens to tasks.
+
+    def run(self, task: Task | None = None) -> tuple[Task, Path]:
+        """A new attempt runs, with a log and two checkpoints."""
+        task = task or self.world.submit(self.ada, n_gpus_per_node=2)
+        admit = self.world.admission(self.world.task(task.task_id))
+        assert all(self.world.service.apply([admit, Advance(admit.submission_id, running=True)]))
+        root = Path(admit.job_root)
+        for step in (10 * admit.number, 10 * admit.number + 5):
+            save(root, step)
+        (root / "logs").mkdir()
+        (root / "logs" / "driver.log").write_text("x" * 100_000)
+        return self.task(task), root
+
+    def end(self, task: Task, outcome: Outcome = Outcome.APPLICATION) -> None:
+        name = self.task(task).attempts[-1].submission_id
+        assert self.world.service.apply([End(name, outcome, "why")]) == [True]
+
+    def task(self, task: Task) -> Task:
+        return self.world.task(task.task_id)
+
+    def notes(self, task: Task) -> list[str]:
+        events = self.world.service.handle(self.ada, actions.TaskEvents(task.task_id))
+        assert isinstance(events, tuple)
+        return [event.message for event in events if isinstance(event, Event) and event.kind == "note"]
+
+    def days(self, days: float) -> None:
+        self.world.clock.advance(days * DAY_S)
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    made = House(tmp_path, trash_after_days=10, delete_after_days=5, keep_checkpoints=1)
+    yield made
+    sanity_check(made.world.store)
+    made.world.close()
+
+
+def test_the_life_of_a_job_root(house: House) -> None:
+    task, root = house.run()
+    house.tidy_up()
+    (attempt,) = house.task(task).attempts
+    assert attempt.disk_bytes is not None and 100_000 < attempt.disk_bytes < 1_000_000
+    assert steps_in(root) == ["10", "15"], "it runs"
+    house.end(task)
+    house.days(1)
+    house.tidy_up()
+    assert steps_in(root) == ["15"]
+    assert house.notes(task) == ["removed checkpoints (the newest one is kept): step 10 of a01"]
+    smaller = house.task(task).attempts[0].disk_bytes
+    assert smaller is not None and smaller < attempt.disk_bytes
+    house.days(9)
+    house.tidy_up()
+    trash = root.parent.parent / "trash" / root.name
+    assert not root.exists() and (trash / "logs" / "driver.log").exists()
+    assert house.notes(task)[1:] == [f"moved to the trash, {trash.parent}/: {root.name}; deleted after 5 days"]
+    house.days(5)
+    house.tidy_up()
+    assert list(trash.parent.iterdir()) == list(root.parent.iterdir()) == []
+    assert house.notes(task)[2:] == [f"deleted from the trash: {root.name}"]
+    assert (house.task(task).files_at, house.task(task).attempts[0].disk_bytes) == (FilesAt.DELETED, 0)
+    house.days(100)
+    house.tidy_up()
+    assert len(house.notes(task)) == 3
+
+
+def test_all_attempts_of_a_task_go_together(house: House) -> None:
+    task, first = house.run()
+    house.end(task, Outcome.INFRASTRUCTURE)
+    house.days(20)
+    house.tidy_up()
+    assert steps_in(first) == ["10", "15"], "it waits, and will resume from there"
+    _, second = house.run(task)
+    house.days(20)
+    house.tidy_up()
+    assert steps_in(first, second) == ["10", "15", "20", "25"], "its live attempt may be reading there"
+    house.end(task)
+    house.days(1)
+    house.tidy_up()
+    assert steps_in(first, second) == ["25"]
+    assert house.notes(task)[-1].endswith("step 20 of a02, step 15 of a01, step 10 of a01")
+    house.days(10)
+    house.tidy_up()
+    assert not first.exists() and not second.exists()
+    assert f"{first.name}, {second.name}" in house.notes(task)[-1]
+
+
+def test_a_task_that_resumes_from_another_keeps_it(house: House) -> None:
+    old, root = house.run()
+    house.end(old)
+    new = house.world.service.handle(house.ada, actions.ResubmitTask(old.task_id, resume=True))
+    assert isinstance(new, actions.Submitted)
+    house.days(30)
+    house.tidy_up()
+    assert steps_in(root) == ["10", "15"]
+    running, _ = house.run(new.task)
+    house.days(30)
+    house.tidy_up()
+    assert steps_in(root) == ["10", "15"]
+    house.end(running)
+    house.tidy_up()
+    assert not root.exists()
+    assert house.task(running).files_at is FilesAt.JOB_ROOT
+
+
+def test_a_resubmission_in_the_middle_of_a_pass(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the decision and the rename a user wants to resume: the new task does not count on what leaves."""
+    old, root = house.run()
+    house.end(old)
+    house.days(10)
+    resubmitted: list[Task] = []
+    to_trash = tidy.to_trash
+
+    def then(*where: str) -> bool:
+        answer = house.world.service.handle(house.ada, actions.ResubmitTask(old.task_id, resume=True))
+        assert isinstance(answer, actions.Submitted)
+        resubmitted.append(answer.task)
+        return to_trash(*where)
+
+    monkeypatch.setattr(tidy, "to_trash", then)
+    house.tidy_up()
+    assert not root.exists()
+    assert [task.resume_roots for task in resubmitted] == [()]
+
+
+def test_pruning_in_the_middle_of_a_resubmission_keeps_the_newest(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, root = house.run()
+    house.end(old)
+    prune = tidy.prune
+
+    def meanwhile(*args: Any) -> Any:
+        house.world.service.handle(house.ada, actions.ResubmitTask(old.task_id, resume=True))
+        return prune(*args)
+
+    monkeypatch.setattr(tidy, "prune", meanwhile)
+    house.tidy_up()
+    assert steps_in(root) == ["15"], "which is where it resumes"
+
+
+@pytest.mark.parametrize("crash_at", range(4))
+def test_a_pass_that_dies_is_taken_up_by_the_next(house: House, crash_at: int) -> None:
+    tasks = [house.run() for _ in range(2)]
+    for task, _ in tasks:
+        house.end(task)
+    house.days(10)
+    for _ in range(6):
+        house.crash_at = crash_at
+        try:
+            house.tidy_up()
+        except Crash:
+            house.world.reopen()
+        house.crash_at = None
+        house.tidy_up()
+        house.days(3)
+    for task, root in tasks:
+        assert not root.exists() and house.task(task).files_at is FilesAt.DELETED
+        assert not list((root.parent.parent / "trash").iterdir())
+
+
+def test_what_cannot_be_handled_stops_nobody(house: House, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    stuck, stuck_root = house.run()
+    house.end(stuck)
+    bob = house.world.user("bob")
+    house.ada, ada = bob, house.ada
+    other, other_root = house.run()
+    house.end(other)
+    house.ada = ada
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "users" / "ada" / "trash").symlink_to(tmp_path / "elsewhere")
+    house.days(10)
+    house.tidy_up()
+    assert stuck_root.exists() and not other_root.exists()
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+    assert "NotADirectoryError" in caplog.text
+    (tmp_path / "users" / "ada" / "trash").unlink()
+    house.days(1)
+    house.tidy_up()
+    assert not stuck_root.exists()
+
+
+def test_a_shared_root_that_has_moved_is_left_alone(house: House) -> None:
+    task, root = house.run()
+    house.end(task)
+    with house.world.store.transaction() as db:
+        db.execute("DROP TRIGGER ended_is_ended")
+        db.execute("UPDATE attempts SET job_root = '/etc/users/ada/jobs/' || submission_id")
+    house.days(20)
+    house.tidy_up()
+    assert root.exists() and house.task(task).files_at is FilesAt.LEAVING
+
+
+def test_a_pass_has_a_budget_and_the_next_goes_on(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    tasks = [house.run()[0] for _ in range(6)]
+    house.max_entries = 60  # each has some 25 entries
+    known = []
+    for _ in range(4):
+        house.tidy_up()
+        known.append(sum(house.task(task).attempts[0].disk_bytes is not None for task in tasks))
+    assert known == [2, 4, 6, 6]
+    # One that is too large for a whole pass lets the others by.
+    monkeypatch.setattr(housekeeping, "MAX_COUNTED", 10_000)
+    large, root = house.run()
+    for number in range(100):
+        (root / str(number)).touch()
+    house.end(large, Outcome.SUCCEEDED)
+    after, _ = house.run()
+    for _ in range(2):
+        house.tidy_up()
+    assert house.task(large).attempts[0].disk_bytes is None
+    assert house.task(after).attempts[0].disk_bytes is not None
+
+
+def test_by_default_a_pass_only_measures(tmp_path: Path) -> None:
+    house = House(tmp_path)
+    task, root = house.run()
+    house.end(task)
+    for _ in range(3):
+        house.days(1000)
+        house.tidy_up()
+    assert steps_in(root) == ["10", "15"] and house.notes(task) == []
+    assert house.task(task).attempts[0].disk_bytes
+    house.world.close()
+
+
+def test_a_disk_that_hangs_ends_the_pass_and_what_hangs_does_nothing_later(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = [house.run() for _ in range(2)]
+    for task, _ in tasks:
+        house.end(task)
+    house.days(10)
+    house.tidy_up()
+    house.days(5)
+    answered, woken = threading.Event(), threading.Event()
+    delete = tidy.delete_from_trash
+
+    def hangs(*args: Any) -> None:
+        answered.wait(30)
+        try:
+            delete(*args)
+        finally:
+            woken.set()
+
+    monkeypatch.setattr(tidy, "delete_from_trash", hangs)
+
+    async def one_pass() -> None:
+        threads = Threads("test", 1)
+        retention = house.world.settings.retention.policy()
+        keeper = Housekeeper(house, lambda call: threads.run(call, 0.2), house.world.shared_root, retention)
+        with pytest.raises(asyncio.TimeoutError):
+            await keeper.once()
+        answered.set()
+        await asyncio.to_thread(woken.wait, 30)
+
+    asyncio.run(one_pass())
+    assert [house.task(task).files_at for task, _ in tasks] == [FilesAt.TRASH] * 2
+    trash = tasks[0][1].parent.parent / "trash"
+    assert len(list(trash.iterdir())) == 2
+
+
+def test_the_scheduler_makes_a_pass_now_and_then_whatever_comes_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    class State:
+        def __init__(self, _: object) -> None: ...
+
+        async def chores(self) -> Chores:
+            asked.append("chores")
+            if len(asked) == 2:
+                raise RuntimeError("the state actor restarts")
+            return Chores()
+
+    monkeypatch.setattr(scheduler, "_StateHandle", State)
+    monkeypatch.setattr(scheduler, "_FIRST_PASS_S", 0.0)
+    retention = Retention.model_construct(pass_every_s=0.01)  # less than the rule for people's settings
+    actor = scheduler.SchedulerActor.__new__(scheduler.SchedulerActor)
+    actor._settings = Settings(shared_root=str(tmp_path)).model_copy(update={"retention": retention})
+
+    async def some_time() -> None:
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(actor._keep_house(), 0.5)
+
+    asyncio.run(some_time())
+    assert len(asked) > 3

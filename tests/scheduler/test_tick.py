@@ -1,0 +1,611 @@
+"""The dispatcher over a real service, through thousands of seeded histories of a simulated Ray.
+
+`ARGUS_SIM_SEED` repeats one history; `ARGUS_SIM_RUNS` sets how many are tried.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import random
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from argus_ray.core import actions
+from argus_ray.core.actions import Credential
+from argus_ray.core.errors import ArgusError, FieldError
+from argus_ray.core.model import Event, Task
+from argus_ray.core.observation import FailureKind, JobStatus
+from argus_ray.core.states import TaskState
+from argus_ray.disk.inputs import Findings
+from tests.support.builders import World, make_service
+from tests.support.sanity import sanity_check
+from tests.support.simray import Crash, NoAnswer, SimRay, make_dispatcher
+
+RUNS = int(os.environ.get("ARGUS_SIM_RUNS", "25"))
+SEED = os.environ.get("ARGUS_SIM_SEED")
+#: Two nodes of four GPUs, and tasks that need a part, a node, or both.
+SHAPES = [(1, 1), (1, 2), (1, 4), (2, 4)]
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return make_service(tmp_path.resolve(), settings={"scheduling": {"max_losses": 1000}})
+
+
+def tick(world: World, ray: SimRay, rng: random.Random | None = None, crashiness: float = 0.0) -> None:
+    """One tick of a new dispatcher: it remembers nothing that matters."""
+    dispatcher = make_dispatcher(world, ray, rng or random.Random(0), crashiness)
+    with contextlib.suppress(Crash, NoAnswer):
+        asyncio.run(dispatcher.tick())
+
+
+def sim(nodes: dict[str, int] | None = None, seed: int = 0) -> SimRay:
+    return SimRay(random.Random(seed), nodes or {"n1": 4, "n2": 4})
+
+
+def run_to_end(world: World, ray: SimRay, limit: int = 3000) -> None:
+    for _ in range(limit):
+        world.clock.advance(30)
+        tick(world, ray)
+        for _ in range(5):
+            ray.step()
+        if not world.service.waiting() and not world.service.active():
+            return
+    raise AssertionError("some tasks are stuck")
+
+
+def test_a_task_runs_once_to_its_end(world: World) -> None:
+    task = world.submit(world.user("ada"))
+    ray = sim()
+    run_to_end(world, ray)
+    assert world.task(task.task_id).state.is_final
+    assert sum(ray.started.values()) == len(world.task(task.task_id).attempts)
+
+
+def test_the_attempt_is_on_disk_before_ray_is_called(world: World) -> None:
+    task = world.submit(world.user("ada"))
+    ray = sim()
+    ray.flakiness = 1.0
+    dispatcher = make_dispatcher(world, ray, random.Random(0))
+
+    async def view_answers() -> object:
+        ray.flakiness = 0.0
+        view = await ray.view()
+        ray.flakiness = 1.0
+        return view
+
+    dispatcher.look_at_cluster = view_answers  # type: ignore[assignment]
+    asyncio.run(dispatcher.tick())
+    assert world.task(task.task_id).state is TaskState.SUBMITTING
+    assert ray.jobs == {}, "Ray did not take it"
+    ray.flakiness = 0.0
+    world.clock.advance(10)
+    tick(world, ray)
+    assert list(ray.jobs) == [f"{task.task_id}--a01"], "the same id is submitted again"
+
+
+def test_a_submission_that_arrived_without_an_answer_is_adopted(world: World) -> None:
+    task = world.submit(world.user("ada"))
+    ray = sim()
+
+    async def arrives_silently(task: Task, attempt: object) -> None:
+        await SimRay.submit(ray, task, attempt)  # type: ignore[arg-type]
+        raise NoAnswer
+
+    ray.submit = arrives_silently  # type: ignore[method-assign]
+    tick(world, ray)
+    assert world.task(task.task_id).state is TaskState.SUBMITTING
+    tick(world, ray)
+    assert world.task(task.task_id).state is TaskState.SUBMITTED
+    assert len(ray.jobs) == 1
+
+
+@pytest.mark.parametrize("until", list(TaskState))
+def test_cancel_in_every_state_and_it_never_runs_later(world: World, until: TaskState) -> None:
+    ada = world.user("ada")
+    task = world.submit(ada)
+    ray = sim()
+    if until is TaskState.PENDING_RESOURCES:
+        ray.nodes = {"n1": 1}
+        tick(world, ray)
+        ray.nodes = {"n1": 4, "n2": 4}
+    elif until is TaskState.SUBMITTING:
+        ray.submit = lambda *_: asyncio.sleep(0)  # type: ignore[method-assign]
+        (waiting,) = world.service.waiting()
+        world.service.apply([world.admission(waiting)])
+        del ray.submit
+    elif until in (TaskState.SUBMITTED, TaskState.RUNNING):
+        tick(world, ray)
+        if until is TaskState.RUNNING:
+            ray.step()
+            tick(world, ray)
+    elif until.is_final:
+        if until is TaskState.CANCELED:
+            world.service.handle(ada, actions.CancelTask(task.task_id))
+        else:
+            tick(world, ray)
+            job = ray.jobs[f"{task.task_id}--a01"]
+            ray.step()
+            ray._finish(
+                f"{task.task_id}--a01",
+                JobStatus.SUCCEEDED if until is TaskState.SUCCEEDED else JobStatus.FAILED,
+                0 if until is TaskState.SUCCEEDED else 1,
+            )
+            del job
+            tick(world, ray)
+    assert world.task(task.task_id).state is until
+    started = sum(ray.started.values())
+    world.service.handle(ada, actions.CancelTask(task.task_id))
+    for _ in range(50):
+        world.clock.advance(100)
+        tick(world, ray)
+        ray.step()
+    expected = until if until.is_final else TaskState.CANCELED
+    assert world.task(task.task_id).state is expected
+    assert sum(ray.started.values()) == started, "it started after it was canceled"
+    assert world.service.active() == (), "its attempt is closed"
+    assert not any(job.is_alive for job in ray.jobs.values())
+
+
+def test_a_late_submission_of_a_canceled_task_does_not_start(world: World) -> None:
+    """The scheduler dies with a submission on its way; the task is canceled; then the submission arrives."""
+    ada = world.user("ada")
+    task = world.submit(ada)
+    ray = sim()
+    (waiting,) = world.service.waiting()
+    world.service.apply([world.admission(waiting)])
+    attempt = world.task(task.task_id).attempts[0]
+    world.service.handle(ada, actions.CancelTask(task.task_id))
+    tick(world, ray)
+    assert world.service.active() == ()
+    asyncio.run(ray.submit(task, attempt))
+    ray.step()
+    assert ray.started[attempt.job_root] == 0
+
+
+def test_a_lost_attempt_goes_back_to_its_old_place(world: World) -> None:
+    ada = world.user("ada")
+    first, second = world.submit(ada), world.submit(ada)
+    ray = sim({"n1": 4})
+    tick(world, ray)
+    ray.step()
+    ray.step()
+    tick(world, ray)
+    assert world.task(first.task_id).state is TaskState.RUNNING
+    ray.lose_session()
+    ray.nodes = {}
+    tick(world, ray)
+    assert [t.task_id for t in world.service.waiting()] == [first.task_id, second.task_id]
+    ray.nodes = {"n1": 4}
+    tick(world, ray)
+    assert list(ray.jobs) == [f"{first.task_id}--a02"]
+
+
+def test_an_empty_answer_of_ray_ends_nothing(world: World) -> None:
+    world.submit(world.user("ada"))
+    ray = sim()
+    tick(world, ray)
+    ray.step()
+    tick(world, ray)
+    ray.flakiness = 1.0
+    for _ in range(20):
+        world.clock.advance(1000)
+        tick(world, ray)
+    (task,) = world.service.active()
+    assert task.state is TaskState.RUNNING and len(task.attempts) == 1
+
+
+def test_a_refused_submission_ends_as_a_loss_within_a_budget(tmp_path: Path) -> None:
+    from argus_ray.scheduler.tick import SubmissionRefused
+
+    world = make_service(tmp_path.resolve(), settings={"scheduling": {"max_losses": 1}})
+    task = world.submit(world.user("ada"))
+    ray = sim()
+
+    async def refuse(*_: object) -> None:
+        raise SubmissionRefused("no")
+
+    ray.submit = refuse  # type: ignore[method-assign,assignment]
+    dispatcher = make_dispatcher(world, ray, random.Random(0))
+    for _ in range(40):
+        asyncio.run(dispatcher.tick())
+        world.clock.advance(100)
+    assert world.task(task.task_id).state is TaskState.FAILED
+    assert "Ray refused the job" in (world.task(task.task_id).reason or "")
+    assert len(world.task(task.task_id).attempts) == 2
+    world.close()
+
+
+def test_a_task_that_cannot_be_prepared_stops_nobody(world: World) -> None:
+    ada = world.user("ada")
+    poison, healthy = world.submit(ada), world.submit(ada)
+    ray = sim({"n1": 4})
+    dispatcher = make_dispatcher(world, ray, random.Random(0))
+    prepare = dispatcher.prepare
+
+    def picky(task: Task, *where: Any) -> object:
+        if task.task_id == poison.task_id:
+            raise ValueError("the shared root has moved")
+        return prepare(task, *where)
+
+    dispatcher.prepare = picky  # type: ignore[assignment]
+    asyncio.run(dispatcher.tick())
+    assert list(ray.jobs) == [f"{healthy.task_id}--a01"]
+    held = world.task(poison.task_id)
+    assert held.state is TaskState.PENDING_RESOURCES and "the shared root has moved" in (held.reason or "")
+
+
+GONE = Findings(errors=(FieldError("train_file", "does not exist"), FieldError("val_file", "is empty")))
+
+
+def test_a_task_whose_input_was_deleted_is_held_and_then_fails_without_a_driver(world: World) -> None:
+    who = world.user("ada")
+    spoiled, sound = world.submit(who), world.submit(who)
+    ray = sim({"n1": 8})
+    ray.findings[spoiled.task_id] = GONE
+    dispatcher = make_dispatcher(world, ray, random.Random(0))
+    asyncio.run(dispatcher.tick())
+    held = world.task(spoiled.task_id)
+    assert held.state is TaskState.PENDING_RESOURCES
+    assert held.reason is not None and "train_file does not exist; val_file is empty" in held.reason
+    assert held.next_retry_at == world.clock.now + 60
+    assert world.task(sound.task_id).attempts, "it takes no room from others"
+    world.clock.advance(59)
+    asyncio.run(dispatcher.tick())
+    assert world.task(spoiled.task_id) == held
+    world.clock.advance(1)
+    asyncio.run(dispatcher.tick())
+    failed = world.task(spoiled.task_id)
+    assert (failed.state, failed.attempts, failed.ended_at) == (TaskState.FAILED, (), world.clock.now)
+    assert failed.reason == "its inputs cannot be used: train_file does not exist; val_file is empty"
+    found = world.service.handle(who, actions.TaskEvents(spoiled.task_id))
+    assert isinstance(found, tuple)
+    assert [event.cause for event in found if isinstance(event, Event)][-1] == "invalid_inputs"
+    sanity_check(world.store)
+
+
+def test_an_input_that_comes_back_in_time_lets_the_task_start(world: World) -> None:
+    task = world.submit(world.user("ada"))
+    ray = sim()
+    ray.findings[task.task_id] = GONE
+    dispatcher = make_dispatcher(world, ray, random.Random(0))
+    asyncio.run(dispatcher.tick())
+    world.clock.advance(300)  # nobody has looked meanwhile
+    ray.findings[task.task_id] = Findings(warnings=GONE.errors)
+    asyncio.run(dispatcher.tick())
+    assert world.task(task.task_id).attempts
+
+
+def test_inputs_are_looked_at_only_when_the_task_may_start(world: World) -> None:
+    task = world.submit(world.user("ada"))
+    ray = sim({"n1": 1})
+    ray.findings[task.task_id] = GONE
+    tick(world, ray)
+    reason = world.task(task.task_id).reason
+    assert reason is not None and "GPUs" in reason and "inputs" not in reason
+
+
+def test_a_full_disk_does_not_keep_a_canceled_job_running(world: World) -> None:
+    ada = world.user("ada")
+    task = world.submit(ada)
+    ray = sim()
+    tick(world, ray)
+    ray.step()
+    tick(world, ray)
+    world.service.handle(ada, actions.CancelTask(task.task_id))
+
+    async def full(_: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    ray.forbid_start = full  # type: ignore[method-assign,assignment]
+    tick(world, ray)
+    assert ray.jobs[f"{task.task_id}--a01"].stop_asked
+    ray.step()
+    tick(world, ray)
+    assert world.service.active() == (), "Ray said that it has stopped, which is enough"
+
+
+def test_a_job_whose_end_was_not_stored_is_not_forgotten(world: World) -> None:
+    task = world.submit(world.user("ada"))
+    ray = sim()
+    tick(world, ray)
+    ray.step()
+    ray._finish(f"{task.task_id}--a01", JobStatus.SUCCEEDED, 0)
+    dispatcher = make_dispatcher(world, ray, random.Random(0))
+
+    async def drop(changes: object) -> list[bool]:
+        return [False]
+
+    dispatcher.state.apply = drop  # type: ignore[method-assign]
+    asyncio.run(dispatcher.tick())
+    assert f"{task.task_id}--a01" in ray.jobs
+    tick(world, ray)
+    assert world.task(task.task_id).state is TaskState.SUCCEEDED
+
+
+def lost(world: World, ray: SimRay, task: Task, saved: int | None = None) -> None:
+    """The task's live attempt runs, saves a checkpoint and is lost with its supervisor."""
+    attempt = world.task(task.task_id).attempts[-1]
+    if saved is not None:
+        ray.saved[attempt.job_root] = saved
+    job = ray.jobs[attempt.submission_id]
+    job.status, job.failure, job.held = JobStatus.FAILED, FailureKind.SUPERVISOR, {}
+
+
+def remarks(world: World, who: Credential, task: Task) -> list[str]:
+    events = world.service.handle(who, actions.TaskEvents(task.task_id))
+    assert isinstance(events, tuple)
+    return [event.message for event in events if isinstance(event, Event) and event.kind == "note"]
+
+
+def test_a_lost_task_resumes_from_the_newest_checkpoint_of_its_attempts(world: World) -> None:
+    ada = world.user("ada")
+    task, ray = world.submit(ada), sim()
+    tick(world, ray)
+    lost(world, ray, task, saved=70)
+    tick(world, ray)
+    lost(world, ray, task)
+    tick(world, ray)
+    first, second, third = world.task(task.task_id).attempts
+    folder = f"{first.job_root}/checkpoints/global_step_70"
+    assert [attempt.command[2:] for attempt in (first, second, third)] == [(), (folder,), (folder,)]
+    assert third.env == (("ROOT", third.job_root),), "it writes to a job root of its own"
+    assert remarks(world, ada, task) == ["a02 resumes from step 70 of a01", "a03 resumes from step 70 of a01"]
+
+
+def test_a_task_without_a_checkpoint_says_that_it_starts_from_the_beginning(world: World) -> None:
+    ada = world.user("ada")
+    task, ray = world.submit(ada), sim()
+    tick(world, ray)
+    assert remarks(world, ada, task) == []
+    for _ in range(2):
+        lost(world, ray, task)
+        tick(world, ray)
+    assert remarks(world, ada, task) == [
+        "a02 starts from the beginning: a01 left no complete checkpoint",
+        "a03 starts from the beginning: a01 and a02 left no complete checkpoint",
+    ]
+    assert [len(attempt.command) for attempt in world.task(task.task_id).attempts] == [2, 2, 2]
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), TimeoutError()])
+def test_while_the_disk_does_not_answer_a_lost_task_waits_and_others_start(world: World, error: Exception) -> None:
+    ada = world.user("ada")
+    task, ray = world.submit(ada), sim({"n1": 4})
+    tick(world, ray)
+    lost(world, ray, task, saved=70)
+    other = world.submit(ada)
+    dispatcher = make_dispatcher(world, ray, random.Random(0))
+    find, asked = dispatcher.find_checkpoint, 0
+
+    async def fails(_: Task) -> None:
+        nonlocal asked
+        asked += 1
+        raise error
+
+    dispatcher.find_checkpoint = fails
+    reasons = set()
+    for _ in range(5):
+        asyncio.run(dispatcher.tick())
+        held = world.task(task.task_id)
+        assert held.state is TaskState.PENDING_RESOURCES and len(held.attempts) == 1, "not from zero"
+        reasons.add(held.reason)
+        world.clock.advance(10)
+        if other.task_id in {each.task_id for each in world.service.active()}:
+            ray._finish(f"{other.task_id}--a01", JobStatus.SUCCEEDED, 0)
+    (reason,) = reasons
+    assert reason and reason.startswith("waits to learn whether an earlier attempt has left a checkpoint: ")
+    assert "Input/output error" in reason or "the shared filesystem does not answer" in reason
+    assert world.task(other.task_id).attempts, "the room was not kept for the one that waits"
+    assert asked == (1 if isinstance(error, TimeoutError) else 5), "a hang holds up everybody, so it is not repeated"
+    dispatcher.find_checkpoint = find
+    world.clock.advance(60)
+    asyncio.run(dispatcher.tick())
+    assert remarks(world, ada, task) == ["a02 resumes from step 70 of a01"]
+
+
+def test_a_hang_of_the_disk_is_waited_for_once_a_pass(world: World) -> None:
+    """The line holds more lost tasks than fit; each one that is held lets the next one in."""
+    ada = world.user("ada")
+    tasks, ray = [world.submit(ada) for _ in range(2)], sim()
+    tick(world, ray)
+    for task in tasks:
+        lost(world, ray, task, saved=1)
+    ray.nodes = {"n1": 4}
+    dispatcher = make_dispatcher(world, ray, random.Random(0))
+    asked = []
+
+    async def hangs(task: Task) -> None:
+        asked.append(task.task_id)
+        raise asyncio.TimeoutError
+
+    dispatcher.find_checkpoint = hangs
+    asyncio.run(dispatcher.tick())
+    assert asked == [tasks[0].task_id]
+    assert {world.task(task.task_id).state for task in tasks} == {TaskState.PENDING_RESOURCES}
+
+
+def failed(world: World, ray: SimRay, task: Task, saved: int | None = None) -> None:
+    """The program of the task's live attempt fails, after it has saved a checkpoint."""
+    attempt = world.task(task.task_id).attempts[-1]
+    if saved is not None:
+        ray.saved[attempt.job_root] = saved
+    ray.started[attempt.job_root] = 1
+    ray._finish(attempt.submission_id, JobStatus.FAILED, 1)
+    tick(world, ray)
+    assert world.task(task.task_id).state is TaskState.FAILED
+
+
+def resubmit(world: World, who: Credential, task: Task, resume: bool = True) -> Task:
+    answer = world.service.handle(who, actions.ResubmitTask(task.task_id, resume))
+    assert isinstance(answer, actions.Submitted)
+    return answer.task
+
+
+def test_a_resubmitted_task_resumes_from_the_newest_checkpoint_of_the_old_one(world: World) -> None:
+    ada = world.user("ada")
+    old, ray = world.submit(ada), sim()
+    tick(world, ray)
+    failed(world, ray, old, saved=70)
+    (first,) = world.task(old.task_id).attempts
+    folder = f"{first.job_root}/checkpoints/global_step_70"
+    new = resubmit(world, ada, old)
+    tick(world, ray)
+    assert remarks(world, ada, new) == [f"a01 resumes from step 70 of {old.task_id}--a01"]
+    # What it saves itself is newer; what it loses before that is resumed from the old task's.
+    lost(world, ray, new)
+    tick(world, ray)
+    lost(world, ray, new, saved=80)
+    tick(world, ray)
+    own = world.task(new.task_id).attempts
+    newer = f"{own[1].job_root}/checkpoints/global_step_80"
+    assert [attempt.command[2:] for attempt in own] == [(folder,), (folder,), (newer,)]
+    assert remarks(world, ada, new)[2] == "a03 resumes from step 80 of a02"
+    failed(world, ray, new)
+    newest = resubmit(world, ada, new)
+    tick(world, ray)
+    assert world.task(newest.task_id).attempts[0].command[2:] == (newer,)
+    failed(world, ray, newest)
+    anew = resubmit(world, ada, newest, resume=False)
+    tick(world, ray)
+    assert world.task(anew.task_id).attempts[0].command[2:] == ()
+    assert remarks(world, ada, anew) == [], "nobody asked for it"
+
+
+def test_a_resume_whose_checkpoint_is_gone_starts_from_the_beginning_and_says_so(world: World) -> None:
+    ada = world.user("ada")
+    old, ray = world.submit(ada), sim()
+    tick(world, ray)
+    failed(world, ray, old, saved=70)
+    new = resubmit(world, ada, old)
+    ray.saved.clear()
+    tick(world, ray)
+    assert world.task(new.task_id).attempts[0].command[2:] == ()
+    lost(world, ray, new)
+    tick(world, ray)
+    assert remarks(world, ada, new) == [
+        f"a01 starts from the beginning: no complete checkpoint of the task {old.task_id} is there",
+        f"a02 starts from the beginning: no complete checkpoint of the task {old.task_id} and a01 is there",
+    ]
+
+
+def test_checkpoints_are_looked_for_only_when_a_lost_task_may_start(world: World) -> None:
+    ada = world.user("ada")
+    task, ray = world.submit(ada), sim({"n1": 4})
+    asked: list[str] = []
+
+    async def note(task: Task) -> None:
+        asked.append(task.task_id)
+
+    ray.find_checkpoint = note  # type: ignore[method-assign]
+    tick(world, ray)
+    lost(world, ray, task)
+    ray.nodes = {}
+    tick(world, ray)
+    assert world.task(task.task_id).state is TaskState.PENDING_RESOURCES
+    assert asked == [], "neither for a first attempt, nor for one that does not fit"
+    ray.nodes = {"n1": 4}
+    tick(world, ray)
+    assert asked == [task.task_id]
+
+
+def test_a_remark_about_an_admission_that_came_too_late_is_not_written(world: World) -> None:
+    ada = world.user("ada")
+    task = world.submit(ada)
+    admission = replace(world.admission(task), note="a01 resumes from nowhere")
+    world.service.handle(ada, actions.CancelTask(task.task_id))
+    assert world.service.apply([admission]) == [False]
+    assert remarks(world, ada, task) == []
+
+
+@pytest.mark.parametrize("seed", [int(SEED)] if SEED else range(RUNS))
+def test_random_histories(tmp_path: Path, seed: int) -> None:
+    """Submissions, cancels, crashes, silence, lost nodes and lost sessions in random order; then calm. Every task
+    ends, none runs twice at once, none starts after its cancel, and every gang finds its room."""
+    rng = random.Random(seed)
+    scheduling = {"max_losses": 1000, "stall_after_s": 500, "stop_stalled": seed % 2 == 1}
+    world = make_service(tmp_path.resolve(), settings={"scheduling": scheduling})
+    users = [world.user("ada"), world.user("bob")]
+    ray = sim(seed=seed)
+    canceled: dict[str, int] = {}
+    for _ in range(150):
+        world.clock.advance(rng.choice([0.1, 1, 10, 100]))
+        _one_thing_happens(rng, world, ray, users, canceled)
+        assert ray.violations == [], f"seed {seed}"
+    ray.flakiness, ray.nodes = 0.0, dict(ray.full_nodes)
+    run_to_end(world, ray)
+    sanity_check(world.store)
+    assert ray.violations == [], f"seed {seed}"
+    assert all(count <= 1 for count in ray.started.values()), "a submission id ran twice"
+    for task_id, started_then in canceled.items():
+        task = world.task(task_id)
+        assert task.state is TaskState.CANCELED
+        assert sum(ray.started[a.job_root] for a in task.attempts) <= started_then + _racing(task)
+    _check_resumed(world, ray)
+    world.close()
+
+
+def _check_resumed(world: World, ray: SimRay) -> None:
+    """Each attempt went on from the highest step that the ones before it had saved, or from the beginning."""
+    with world.store.transaction() as db:
+        names = [row[0] for row in db.execute("SELECT task_id FROM tasks").fetchall()]
+    attempts = {name: world.task(name).attempts for name in names}
+    for attempt in itertools.chain(*attempts.values()):
+        earlier = [*(world.task(attempt.task_id).resume_roots or ())]
+        earlier += [a.job_root for a in attempts[attempt.task_id] if a.number < attempt.number]
+        steps = [ray.saved[root] for root in earlier if root in ray.saved]
+        resumed = [int(word.rsplit("_", 1)[1]) for word in attempt.command[2:]]
+        assert resumed == ([max(steps)] if steps else []), attempt.submission_id
+
+
+def _resubmit_one(world: World, users: list[Credential], task_id: str, resume: bool) -> None:
+    for who in users:
+        with contextlib.suppress(ArgusError):
+            world.service.handle(who, actions.ResubmitTask(task_id, resume))
+
+
+def _racing(task: Task) -> int:
+    """An attempt that Ray was just starting when the cancel came may start before it hears of it."""
+    return 1 if any(attempt.outcome and attempt.outcome.value == "CANCELED" for attempt in task.attempts) else 0
+
+
+def _one_thing_happens(
+    rng: random.Random, world: World, ray: SimRay, users: list[Credential], canceled: dict[str, int]
+) -> None:
+    what = rng.random()
+    if what < 0.2:
+        nnodes, gpus = rng.choice(SHAPES)
+        world.submit(rng.choice(users), nnodes=nnodes, n_gpus_per_node=gpus)
+    elif what < 0.22:
+        with world.store.transaction() as db:
+            ended = [row[0] for row in db.execute("SELECT task_id FROM tasks WHERE ended_at IS NOT NULL ORDER BY seq")]
+        if ended:
+            _resubmit_one(world, users, rng.choice(ended), resume=rng.random() < 0.7)
+    elif what < 0.27:
+        alive = [task for task in (*world.service.waiting(), *world.service.active()) if not task.state.is_final]
+        if alive:
+            task = rng.choice(alive)
+            for who in users:
+                try:
+                    world.service.handle(who, actions.CancelTask(task.task_id))
+                except ArgusError:
+                    continue
+            canceled[task.task_id] = sum(ray.started[a.job_root] for a in task.attempts)
+    elif what < 0.55:
+        tick(world, ray, rng, crashiness=rng.choice([0.0, 0.0, 0.1]))
+    elif what < 0.57:
+        ray.lose_session()
+    elif what < 0.59:
+        ray.lose_node()
+    elif what < 0.61:
+        ray.nodes = dict(ray.full_nodes)
+    elif what < 0.65:
+        ray.flakiness = rng.choice([0.0, 0.0, 0.2])
+    else:
+        ray.step()

@@ -1,0 +1,34 @@
+"""The examples are valid TaskSpecs, and docs/taskspec.md names every field. Those for the CPU are run by tests/ray."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from argus_ray.core.taskspec import TaskSpec, parse
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+WORKLOADS = ("sft", "grpo", "ppo")
+
+
+@pytest.mark.parametrize("workload", WORKLOADS)
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+def test_the_example_is_valid(workload: str, device: str) -> None:
+    name = workload if device == "cuda" else f"cpu-{workload}"
+    text = (ROOT / "examples" / f"{name}.yaml").read_text()
+    spec = parse(text, shared_root="/private", resolve=lambda path: path)
+    assert (spec.workload, spec.trainer_device) == (workload, device)
+
+
+def test_every_example_is_tested() -> None:
+    tested = {f"{prefix}{workload}.yaml" for prefix in ("", "cpu-") for workload in WORKLOADS}
+    assert {path.name for path in (ROOT / "examples").iterdir()} == tested
+
+
+def test_every_field_is_documented() -> None:
+    page = (ROOT / "docs" / "taskspec.md").read_text()
+    missing = [name for name in TaskSpec.model_fields if f"| `{name}` |" not in page]
+    assert missing == []

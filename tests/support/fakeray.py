@@ -1,0 +1,345 @@
+"""A `ray` and a `serve` that start in milliseconds and fail on order; and the machine on which tests run them.
+
+As a script this is the command itself (`ray`, `serve`), or the watchdog or launcher with short pauses and these
+commands in place of the real ones (`run`). So it imports nothing of Argus before it must.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable
+
+    from argus_ray.discovery.head_json import HeadRecord
+
+#: Names the folder with the orders, and marks each process of one test.
+VARIABLE = "FAKERAY"
+ROOT = Path(__file__).resolve().parents[2]
+_PR_SET_NAME = 15
+
+
+# The commands.
+
+
+def ray(argv: list[str], orders: Path) -> int:
+    """`ray start --block`. The orders are files: `fail` (holds its last words), `hang` (until it is gone), `deaf` (to
+    SIGTERM), `grandchild` (one in a session of its own, deaf), `orphans` (that end at once), `careless` (collects no
+    child)."""
+    is_deaf = (orders / "deaf").exists()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN if is_deaf else signal.SIG_DFL)
+    note(orders, "starts", argv)
+    if (orders / "fail").exists():
+        print((orders / "fail").read_text(), flush=True)
+        return 1
+    while (orders / "hang").exists():
+        time.sleep(0.02)
+    if store := os.environ.get("RAY_gcs_storage_path"):  # noqa: SIM112 - Ray reads it so
+        (Path(store) / "CURRENT").touch()
+    raylet = fork("raylet")
+    (orders / "raylet.pid").write_text(str(raylet))
+    if (orders / "grandchild").exists():
+        (orders / "grandchild.pid").write_text(str(fork("worker", is_apart=True)))
+    for _ in range(3 if (orders / "orphans").exists() else 0):
+        if os.fork() == 0:
+            if os.fork() == 0:
+                time.sleep(0.05)
+            os._exit(0)
+    if not is_deaf:
+        signal.signal(signal.SIGTERM, lambda *_: leave(raylet))
+    print("Ray runtime started.", flush=True)
+    while (orders / "careless").exists():
+        time.sleep(0.02)
+    status = collect(raylet)
+    if status in (0, -signal.SIGTERM):
+        # What Ray takes for a good end.
+        while True:
+            signal.pause()
+    print("Some Ray subprocesses exited unexpectedly", flush=True)
+    return 1
+
+
+def fork(name: str, *, is_apart: bool = False) -> int:
+    """A child of this name that only SIGKILL ends where its parent is deaf or it is apart."""
+    rename(name)
+    pid = os.fork()
+    if pid == 0:
+        if is_apart:
+            os.setsid()
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        while True:
+            signal.pause()
+    rename("ray")
+    return pid
+
+
+def rename(name: str) -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode(), 0, 0, 0)
+
+
+def collect(pid: int) -> int:
+    """The child's exit code; the other children are collected on the way."""
+    while True:
+        ended, status = os.wait()
+        if ended == pid:
+            return os.waitstatus_to_exitcode(status)
+
+
+def leave(raylet: int) -> None:
+    os.kill(raylet, signal.SIGKILL)
+    os._exit(0)
+
+
+def serve(argv: list[str], orders: Path) -> int:
+    """`serve deploy`. Orders: `serve-fail`, `serve-hang` (until they are gone)."""
+    note(orders, "deploys", argv)
+    while (orders / "serve-hang").exists():
+        time.sleep(0.02)
+    return 1 if (orders / "serve-fail").exists() else 0
+
+
+def note(orders: Path, name: str, argv: list[str]) -> None:
+    line = json.dumps({"argv": argv, "env": dict(os.environ), "pid": os.getpid(), "at": time.time()}) + "\n"
+    with (orders / name).open("a") as out:
+        out.write(line)
+
+
+def run(role: str, argv: list[str], orders: Path) -> int:
+    """The real program with the fake commands and short pauses."""
+    from argus_ray.node import cli, decision, raychild
+
+    def command(name: str) -> str:
+        return str(orders / "bin" / name)
+
+    def backoff_s(failures: int, _: float) -> float:
+        return decision.backoff_s(failures, 0.0, first_s=0.1)
+
+    def no_more_than_a_poll(seconds: float) -> float:
+        return min(seconds, 0.05)
+
+    raychild.command_beside_python = command
+    cli.jitter = no_more_than_a_poll
+    if role == "watchdog":
+        from argus_ray.node import watchdog
+
+        watchdog.backoff_s = backoff_s  # type: ignore[attr-defined,assignment]
+        code = watchdog.main(argv)
+    else:
+        from argus_ray.node import head, serve_deploy
+
+        serve_deploy.command_beside_python = command  # type: ignore[attr-defined]
+        head.backoff_s = serve_deploy.backoff_s = backoff_s  # type: ignore[attr-defined,assignment]
+        head._POLL_S, serve_deploy._COMES_BACK_S = 0.05, 0.3
+        code = head.main(argv)
+    assert not {"ray", "pydantic", "fastapi"} & set(sys.modules)
+    return code
+
+
+# The machine that tests use.
+
+
+class Program:
+    """A watchdog or launcher that runs, with what it has said so far."""
+
+    def __init__(self, child: subprocess.Popen[bytes], log: Path, status: Path) -> None:
+        self.child = child
+        self._log = log
+        self._status = status
+
+    @property
+    def text(self) -> str:
+        return self._log.read_text()
+
+    def lines(self, word: str) -> list[str]:
+        return [line for line in self.text.splitlines() if word in line]
+
+    def says(self, word: str, times: int = 1) -> None:
+        """Wait until it has said this so many times."""
+        self.until(lambda: len(self.lines(word)) >= times, f"says {word!r} {times} times")
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """What its status file says; empty while that is still of the one before."""
+        try:
+            found: dict[str, Any] = json.loads(self._status.read_text())
+        except FileNotFoundError:
+            return {}
+        return found if found["pid"] == self.child.pid else {}
+
+    def is_in_state(self, state: str) -> dict[str, Any]:
+        """Wait for it; the whole status."""
+        self.until(lambda: self.status.get("state") == state, f"state {state!r}")
+        return self.status
+
+    def looks_again(self) -> None:
+        """Wait until its loop has gone round a few times: each round waits once, and so gives the processor up."""
+        before = self._rounds()
+        self.until(lambda: self._rounds() >= before + 10, "looks again")
+
+    def ends(self, code: int) -> None:
+        self.until(lambda: self.child.poll() is not None, "ends")
+        assert self.child.returncode == code, self.text
+
+    def until(self, condition: Callable[[], bool], words: str, timeout_s: float = 20) -> None:
+        from argus_ray.node.processes import wait_until
+
+        assert wait_until(condition, timeout_s, poll_s=0.01), f"not within {timeout_s} s: {words}\n{self.text}"
+
+    def terminate(self) -> None:
+        """SIGTERM; it must end well."""
+        self.child.terminate()
+        self.ends(0)
+
+    def kill(self) -> None:
+        self.child.kill()
+        self.child.wait(10)
+
+    def _rounds(self) -> int:
+        text = Path(f"/proc/{self.child.pid}/status").read_text()
+        return int(text.rpartition("\nvoluntary_ctxt_switches:")[2].split()[0])
+
+
+class Machine:
+    """Folders, orders and programs of one test. Its cluster's name is its own: marks are looked for machine-wide."""
+
+    def __init__(self, folder: Path) -> None:
+        self.cluster = f"t{os.urandom(4).hex()}"
+        self.shared = folder / "shared"
+        self.run_dir = folder / "run"
+        self.orders = folder / "orders"
+        self._folder = folder
+        self._programs: list[Program] = []
+        bin_ = self.orders / "bin"
+        bin_.mkdir(parents=True)
+        self.discovery.mkdir(parents=True)
+        for name in ("ray", "serve"):
+            (bin_ / name).write_text(f'#!/bin/sh\nexec {sys.executable} -I -S {__file__} {name} "$@"\n')
+            (bin_ / name).chmod(0o755)
+        (folder / "serve.yaml").write_text("http_options:\n  port: 9\n")
+
+    @property
+    def discovery(self) -> Path:
+        return self.shared / "ray" / "discovery" / self.cluster
+
+    @property
+    def head_file(self) -> Path:
+        return self.discovery / "head.json"
+
+    @property
+    def token(self) -> Path:
+        return self.shared / "ray" / "auth" / f"{self.cluster}.token"
+
+    def environ(self, **more: str) -> dict[str, str]:
+        return {"PATH": os.defpath, "PYTHONPATH": str(ROOT), VARIABLE: str(self.orders), **more}
+
+    def order(self, name: str, text: str = "") -> None:
+        (self.orders / name).write_text(text)
+
+    def withdraw(self, name: str) -> None:
+        (self.orders / name).unlink()
+
+    def make_token(self) -> None:
+        self.token.parent.mkdir(parents=True)
+        self.token.write_text("0" * 64)
+
+    def starts(self, name: str = "starts") -> list[dict[str, Any]]:
+        """What `ray start` (or `deploys`: `serve deploy`) was called with, in order."""
+        path = self.orders / name
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def raylet(self) -> int:
+        """The id of the newest one."""
+        return int((self.orders / "raylet.pid").read_text())
+
+    def running(self) -> list[int]:
+        """The processes of this test, without the programs themselves."""
+        from argus_ray.node.processes import with_variable
+
+        own = {program.child.pid for program in self._programs}
+        return [pid for pid in with_variable(VARIABLE, str(self.orders)) if pid not in own]
+
+    def watchdog(self, *argv: str, node: str = "w", **environ: str) -> Program:
+        return self._run("watchdog", f"worker-{self.cluster}-{node}", node, ["--poll=0.05", *argv], environ)
+
+    def head(self, *argv: str, node: str = "h", ip: str = "127.0.0.1", **environ: str) -> Program:
+        fixed = [f"--node-ip={ip}", f"--serve-config={self._folder}/serve.yaml", "--api-url=http://127.0.0.1:9"]
+        return self._run("head", f"head-{self.cluster}-{node}", node, [*fixed, *argv], environ)
+
+    def publish(self, ttl_s: float = 600.0, age_s: float = 0.0, **change: Any) -> HeadRecord:
+        """Write head.json as the publisher does."""
+        from argus_ray.discovery.head_json import HeadRecord
+        from argus_ray.disk import atomic
+        from argus_ray.node import cli
+
+        mine, now = cli.versions(), time.time() - age_s
+        fields: dict[str, Any] = {
+            "cluster_name": self.cluster,
+            "head_ip": "127.0.0.1",
+            "gcs_port": 6379,
+            "dashboard_port": 8265,
+            "api_url": "http://127.0.0.1:9",
+            "epoch": 1,
+            "session": "s1",
+            "ray_version": mine.ray,
+            "python_version": mine.python,
+            "updated_at": now,
+            "expires_at": now + ttl_s,
+        }
+        record = HeadRecord(**{**fields, **change})
+        atomic.write_atomically(self.head_file, record.to_json(), mode=0o644)
+        return record
+
+    def close(self) -> None:
+        """Nothing of this test lives on."""
+        from argus_ray.node.processes import wait_until
+
+        for program in self._programs:
+            program.kill()
+
+        def is_empty() -> bool:
+            for pid in self.running():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            return not self.running()
+
+        assert wait_until(is_empty, 10, poll_s=0.01)
+
+    def _run(self, role: str, name: str, node: str, argv: list[str], environ: dict[str, str]) -> Program:
+        import subprocess
+
+        log = self._folder / f"{name}.{len(self._programs)}.log"
+        fixed = [f"--shared-root={self.shared}", f"--cluster={self.cluster}", f"--node-name={node}"]
+        fixed += [f"--run-dir={self.run_dir}", f"--temp-dir={self._folder}/tmp"]
+        out: IO[bytes]
+        with log.open("wb") as out:
+            child = subprocess.Popen(
+                [sys.executable, __file__, "run", role, *fixed, *argv],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                env=self.environ(**environ),
+                start_new_session=True,
+            )
+        program = Program(child, log, self.run_dir / f"{name}.json")
+        self._programs.append(program)
+        return program
+
+
+def main() -> int:
+    command, argv, orders = sys.argv[1], sys.argv[2:], Path(os.environ[VARIABLE])
+    if command == "run":
+        return run(argv[0], argv[1:], orders)
+    return {"ray": ray, "serve": serve}[command](argv, orders)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,67 @@
+"""Tasks that train for real: the examples for the CPU, on a tiny model."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.raycluster import ROOT, Api
+
+needs_verl = pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in ("torch", "verl")),
+    reason="torch and verl are not installed (pip install 'argus-ray[verl]')",
+)
+
+#: Say how long something took or how much the machine had in use, not how the training went.
+_OF_THE_MACHINE = ("timing", "perf/", "train/mfu", "critic/perf/", "actor/perf/")
+
+
+def make_inputs(shared: Path) -> None:
+    """A tiny model and a data set of one-digit additions where the examples have theirs; no code of a user's own."""
+    subprocess.run([sys.executable, ROOT / "scripts" / "make_tiny.py", shared / "common"], check=True, timeout=300)
+
+
+def wait_long(user: Api, task: str) -> dict[str, Any]:
+    """The task's view once it has SUCCEEDED; 15 minutes at most."""
+    view = user.wait_final(task, 900)
+    assert view["state"] == "SUCCEEDED", view["reason"]
+    return view
+
+
+def curves(user: Api, task: str) -> dict[str, dict[int, float]]:
+    """What the API tells of the training, by name, as {step: value}, through all attempts."""
+    path = f"/api/v2/tasks/{task}/metrics?max_points=2048"
+    first = user.get(path)
+    names = [name for name in [*first["curves"], *first["available"]] if not name.startswith(_OF_THE_MACHINE)]
+    found = {}
+    for i in range(0, len(names), 16):
+        for name, curve in user.get(f"{path}&names={','.join(names[i : i + 16])}")["curves"].items():
+            assert len(set(curve["steps"])) == len(curve["steps"]), f"{name} has a step twice"
+            found[name] = dict(zip(curve["steps"], curve["values"], strict=True))
+    assert found.keys() == set(names)
+    return found
+
+
+def metric(root: Path, key: str) -> list[float]:
+    lines = (root / "metrics.jsonl").read_text().splitlines()
+    return [entry["data"][key] for entry in map(json.loads, lines) if key in entry["data"]]
+
+
+def differences(one: dict[str, dict[int, float]], other: dict[str, dict[int, float]]) -> list[str]:
+    """Where two runs are not alike, but for the order in which float32 numbers were added."""
+    found = [f"{name} is in one only" for name in one.keys() ^ other.keys()]
+    for name in one.keys() & other.keys():
+        if one[name].keys() != other[name].keys():
+            found.append(f"{name}: steps {sorted(one[name])} and {sorted(other[name])}")
+            continue
+        for step, value in one[name].items():
+            if not math.isclose(value, other[name][step], rel_tol=1e-3, abs_tol=1e-5):
+                found.append(f"{name} at step {step}: {value} and {other[name][step]}")
+    return found

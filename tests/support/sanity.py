@@ -1,0 +1,85 @@
+"""What must be true of the database at every moment. Tests ask after each walk and each crash."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from argus_ray.core import ids
+from argus_ray.core.states import ACTIVE, FINAL, WAITING, Cause, TaskState, check_move
+from argus_ray.store import Store
+from tests.support.builders import World, make_service
+
+
+def checked_service(tmp_path: Path, **options: Any) -> Iterator[World]:
+    """For a fixture: a service, and `sanity_check` when the test is over."""
+    world = make_service(tmp_path.resolve(), **options)
+    yield world
+    try:
+        sanity_check(world.store)
+    finally:
+        world.close()
+
+
+def sanity_check(store: Store) -> None:
+    with store.transaction() as db:
+        assert [row[0] for row in db.execute("PRAGMA integrity_check")] == ["ok"]
+        assert db.execute("PRAGMA foreign_key_check").fetchall() == []
+        tasks = db.execute("SELECT * FROM tasks ORDER BY seq").fetchall()
+        attempts = _by_task(db.execute("SELECT * FROM attempts ORDER BY task_id, number"))
+        events = _by_task(db.execute("SELECT * FROM events ORDER BY event_id"))
+        counts = Counter({(row["state"], row["user_id"]): row["n"] for row in db.execute("SELECT * FROM task_counts")})
+    for task in tasks:
+        _check_events(task, events[task["task_id"]])
+        _check_attempts(task, attempts.get(task["task_id"], []))
+    assert set(attempts) <= {task["task_id"] for task in tasks}
+    assert +counts == Counter((task["state"], task["user_id"]) for task in tasks)
+    firsts = [events[task["task_id"]][0]["event_id"] for task in tasks]
+    assert firsts == sorted(firsts), "the line is not in the order of acceptance"
+
+
+def _check_events(task: sqlite3.Row, events: list[sqlite3.Row]) -> None:
+    moves = [event for event in events if event["kind"] == "move"]
+    assert (moves[0]["old_state"], moves[0]["new_state"]) == (None, "QUEUED")
+    assert moves[0]["cause"] == "accepted"
+    assert moves[0] is events[0]
+    state = TaskState.QUEUED
+    for move in moves[1:]:
+        assert move["old_state"] == state.value
+        check_move(state, TaskState(move["new_state"]), Cause(move["cause"]))
+        state = TaskState(move["new_state"])
+    assert state.value == task["state"]
+    if state in FINAL:
+        assert task["ended_at"] == moves[-1]["at"]
+
+
+def _check_attempts(task: sqlite3.Row, attempts: list[sqlite3.Row]) -> None:
+    state = TaskState(task["state"])
+    assert [attempt["number"] for attempt in attempts] == list(range(1, len(attempts) + 1))
+    for attempt in attempts:
+        assert attempt["submission_id"] == ids.submission_id(task["task_id"], attempt["number"])
+        assert attempt["job_root"].endswith(f"/users/{task['user_id']}/jobs/{attempt['submission_id']}")
+    assert all(attempt["state"] == "ENDED" for attempt in attempts[:-1])
+    live = attempts[-1]["state"] if attempts and attempts[-1]["state"] != "ENDED" else None
+    last = attempts[-1]["outcome"] if attempts else None
+    if state in ACTIVE:
+        assert live == state.value
+    if state in WAITING:
+        assert live is None
+        assert last in (None, "INFRASTRUCTURE", "INSUFFICIENT_RESOURCES")
+    if state is TaskState.CANCELED:
+        assert live in (None, "STOPPING")
+    elif state in FINAL:
+        assert live is None
+        assert (last == "SUCCEEDED") == (state is TaskState.SUCCEEDED)
+    assert task["losses"] == sum(attempt["outcome"] == "INFRASTRUCTURE" for attempt in attempts)
+
+
+def _by_task(rows: sqlite3.Cursor) -> dict[str, list[sqlite3.Row]]:
+    found: dict[str, list[sqlite3.Row]] = {}
+    for row in rows:
+        found.setdefault(row["task_id"], []).append(row)
+    return found

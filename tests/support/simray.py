@@ -1,0 +1,277 @@
+"""A simulated Ray with everything that goes wrong with it, for the dispatcher over a real service and database.
+
+It enforces on its own what Ray and the runner enforce: a submission id is created once, the runner starts it once and
+not after a cancel marker, a gang is claimed all or nothing from nodes. It counts what must never happen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from argus_ray.core.admission import Policy
+from argus_ray.core.lifecycle import Change
+from argus_ray.core.model import Attempt, ClusterView, Gang, NodeView, Task
+from argus_ray.core.observation import ExitRecord, FailureKind, FilesSeen, JobSeen, JobStatus
+from argus_ray.core.stall import MetricsSeen
+from argus_ray.disk.checkpoints import Checkpoint
+from argus_ray.disk.inputs import Findings
+from argus_ray.scheduler.tick import Dispatcher, Prepared
+from tests.support.builders import World
+
+
+class Crash(BaseException):
+    """The scheduler's process dies here. Not an Exception: nothing may catch it and go on."""
+
+
+class NoAnswer(Exception):
+    """Ray, the state actor or the disk did not answer."""
+
+
+@dataclass
+class Job:
+    task: Task
+    status: JobStatus = JobStatus.PENDING
+    failure: FailureKind = FailureKind.UNSAID
+    exit_code: int | None = None
+    #: node id -> GPUs, once the gang is claimed.
+    held: dict[str, int] = field(default_factory=dict)
+    stop_asked: bool = False
+
+    @property
+    def is_alive(self) -> bool:
+        return self.status in (JobStatus.PENDING, JobStatus.RUNNING)
+
+
+@dataclass
+class SimRay:
+    rng: random.Random
+    nodes: dict[str, int]
+    session: str = "session-1"
+    jobs: dict[str, Job] = field(default_factory=dict)
+    #: What the runners wrote: job root -> files. Outlives Ray.
+    started: Counter[str] = field(default_factory=Counter)
+    exits: dict[str, ExitRecord] = field(default_factory=dict)
+    markers: set[str] = field(default_factory=set)
+    #: The step of the newest checkpoint: job root -> step.
+    saved: dict[str, int] = field(default_factory=dict)
+    #: The metrics file: job root -> what is seen of it.
+    metrics: dict[str, MetricsSeen] = field(default_factory=dict)
+    #: Probability that a call fails before, and after, it had its effect.
+    flakiness: float = 0.0
+    findings: dict[str, Findings] = field(default_factory=dict)
+    violations: list[str] = field(default_factory=list)
+
+    def job_root(self, submission_id: str) -> str:
+        return self.jobs[submission_id].task.attempts[-1].job_root
+
+    async def submit(self, task: Task, attempt: Attempt) -> None:
+        self._maybe_fail()
+        if attempt.submission_id not in self.jobs:
+            self.jobs[attempt.submission_id] = Job(replace(task, attempts=(attempt,)))
+        self._maybe_fail()
+
+    async def look(self, submission_id: str) -> JobSeen:
+        await asyncio.sleep(0)
+        if self.rng.random() < self.flakiness:
+            return JobSeen(JobStatus.UNKNOWN)
+        job = self.jobs.get(submission_id)
+        if job is None:
+            return JobSeen(JobStatus.ABSENT)
+        return JobSeen(job.status, "", job.failure, job.exit_code, ray_job_id=f"job-of-{submission_id}")
+
+    async def stop(self, submission_id: str) -> None:
+        self._maybe_fail()
+        self.jobs[submission_id].stop_asked = True
+        self._maybe_fail()
+
+    async def forget(self, submission_id: str) -> None:
+        self._maybe_fail()
+        self.jobs.pop(submission_id, None)
+
+    async def forbid_start(self, job_root: str) -> None:
+        self._maybe_fail()
+        self.markers.add(job_root)
+
+    async def files(self, job_root: str) -> FilesSeen:
+        self._maybe_fail()
+        return FilesSeen(self.started[job_root] > 0, self.exits.get(job_root))
+
+    async def check_inputs(self, task: Task) -> Findings:
+        return self.findings.get(task.task_id, Findings())
+
+    async def find_checkpoint(self, task: Task) -> Checkpoint | None:
+        self._maybe_fail()
+        known = [*(task.resume_roots or ()), *(attempt.job_root for attempt in task.attempts)]
+        roots = [root for root in known if root in self.saved]
+        if not roots:
+            return None
+        root = max(roots, key=lambda each: self.saved[each])
+        return Checkpoint(f"{root}/checkpoints/global_step_{self.saved[root]}", self.saved[root], root)
+
+    async def view(self) -> ClusterView | None:
+        if self.rng.random() < self.flakiness:
+            return None
+        held: Counter[str] = Counter()
+        for job in self.jobs.values():
+            held.update(job.held)
+        nodes = [
+            NodeView(name, name, False, gpus, 64, gpus - held[name], 64 - held[name], 100, 100)
+            for name, gpus in sorted(self.nodes.items())
+        ]
+        gpus_of_job = {f"job-of-{key}": float(sum(job.held.values())) for key, job in self.jobs.items()}
+        return ClusterView(self.session, tuple(nodes), gpus_of_job)
+
+    # --- what happens inside Ray ----------------------------------------------------------------------------------
+
+    def step(self) -> None:
+        """Let one random job move on."""
+        alive = [key for key, job in self.jobs.items() if job.is_alive]
+        if not alive:
+            return
+        key = self.rng.choice(alive)
+        job = self.jobs[key]
+        root = self.job_root(key)
+        if job.stop_asked or root in self.markers:
+            self._finish(key, JobStatus.STOPPED if job.stop_asked else JobStatus.FAILED, 143)
+        elif job.status is JobStatus.PENDING:
+            self._start(key)
+        elif not job.held:
+            self._claim(job)
+        else:
+            self._finish(key, JobStatus.SUCCEEDED, 0) if self.rng.random() < 0.8 else self._fail(key)
+
+    def lose_node(self) -> str | None:
+        """A node dies with all that runs on it; None if there is but one."""
+        if len(self.nodes) < 2:
+            return None
+        name = self.rng.choice(sorted(self.nodes))
+        del self.nodes[name]
+        for key, job in self.jobs.items():
+            if job.is_alive and name in job.held:
+                job.held, job.status, job.failure = {}, JobStatus.FAILED, FailureKind.SUPERVISOR
+                del key
+        return name
+
+    def lose_session(self) -> None:
+        """The head dies without a durable GCS: Ray forgets everything, and the workers start anew."""
+        self.session = f"session-{int(self.session.split('-')[1]) + 1}"
+        self.jobs.clear()
+
+    def _start(self, key: str) -> None:
+        job, root = self.jobs[key], self.job_root(key)
+        if root in self.markers or self.started[root]:
+            self._finish(key, JobStatus.FAILED, 75 if root in self.markers else 76)
+            return
+        self.started[root] += 1
+        rivals = [k for k, j in self.jobs.items() if k != key and j.status is JobStatus.RUNNING]
+        if any(self.jobs[k].task.task_id == job.task.task_id for k in rivals):
+            self.violations.append(f"two attempts of {job.task.task_id} run at once")
+        job.status = JobStatus.RUNNING
+
+    def _claim(self, job: Job) -> None:
+        gang: Gang = job.task.gang
+        held: Counter[str] = Counter()
+        for other in self.jobs.values():
+            held.update(other.held)
+        fitting = [name for name, gpus in self.nodes.items() if gpus - held[name] >= gang.gpus_per_node]
+        if len(fitting) < gang.nnodes:
+            if all(self.nodes.get(name, 0) for name in job.held) and not self._lost_since(job):
+                self.violations.append(f"{job.task.task_id} was admitted and finds no room")
+            return
+        job.held = dict.fromkeys(self.rng.sample(sorted(fitting), gang.nnodes), gang.gpus_per_node)
+
+    def _lost_since(self, job: Job) -> bool:
+        """A node that was lost after the admission excuses a gang without room."""
+        return self.nodes != self.full_nodes
+
+    def _fail(self, key: str) -> None:
+        job = self.jobs[key]
+        if self.rng.random() < 0.5:
+            job.failure = FailureKind.DRIVER
+            self._finish(key, JobStatus.FAILED, 1)
+        else:
+            job.failure, job.status, job.held = FailureKind.SUPERVISOR, JobStatus.FAILED, {}
+            if self.rng.random() < 0.5:
+                self.saved[self.job_root(key)] = self.rng.randint(1, 100)
+
+    def _finish(self, key: str, status: JobStatus, code: int) -> None:
+        job, root = self.jobs[key], self.job_root(key)
+        job.status, job.exit_code, job.held = status, code, {}
+        if job.status is JobStatus.FAILED:
+            job.failure = FailureKind.DRIVER
+        if self.started[root]:
+            self.exits[root] = ExitRecord(code)
+
+    def _maybe_fail(self) -> None:
+        if self.rng.random() < self.flakiness:
+            raise NoAnswer
+
+    def __post_init__(self) -> None:
+        self.full_nodes = dict(self.nodes)
+
+
+@dataclass
+class SimState:
+    """The state actor's calls, with crashes of the caller before and after each."""
+
+    world: World
+    rng: random.Random
+    crashiness: float = 0.0
+
+    async def active(self) -> tuple[Task, ...]:
+        return tuple(await self._call(self.world.service.active))
+
+    async def waiting(self) -> tuple[Task, ...]:
+        return tuple(await self._call(self.world.service.waiting))
+
+    async def apply(self, changes: Sequence[Change]) -> list[bool]:
+        return list(await self._call(self.world.service.apply, changes)) if changes else []
+
+    async def _call(self, function: Any, *args: Any) -> Any:
+        if self.rng.random() < self.crashiness:
+            raise Crash
+        result = function(*args)
+        if self.rng.random() < self.crashiness:
+            raise Crash
+        return result
+
+
+@dataclass
+class SimFiles:
+    ray: SimRay
+
+    async def look(self, job_root: str) -> FilesSeen:
+        return await self.ray.files(job_root)
+
+    async def metrics(self, job_root: str) -> MetricsSeen:
+        self.ray._maybe_fail()
+        return self.ray.metrics.get(job_root, MetricsSeen())
+
+    async def forbid_start(self, job_root: str) -> None:
+        await self.ray.forbid_start(job_root)
+
+
+def make_dispatcher(world: World, ray: SimRay, rng: random.Random, crashiness: float = 0.0) -> Dispatcher:
+    return Dispatcher(
+        state=SimState(world, rng, crashiness),
+        jobs=ray,
+        files=SimFiles(ray),
+        look_at_cluster=ray.view,
+        prepare=_prepare,
+        check_inputs=ray.check_inputs,
+        find_checkpoint=ray.find_checkpoint,
+        shared_root=world.shared_root,
+        policy=Policy(max_overtake_s=600, retry_interval_s=60),
+        clock=world.clock,
+        tick_s=5,
+        stall_policy=world.settings.scheduling.stall_policy(),
+    )
+
+
+def _prepare(task: Task, submission_id: str, job_root: str, resume_from: str | None) -> Prepared:
+    return Prepared(("run", submission_id, *([resume_from] if resume_from else [])), (("ROOT", job_root),))
