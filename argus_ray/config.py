@@ -81,8 +81,8 @@ class Scheduling(_Strict):
     #: Whether a stalled attempt is stopped and its task FAILED.
     stop_stalled: bool = False
 
-    def stall_policy(self) -> stall.Policy:
-        return stall.Policy(self.stall_after_s, self.stop_stalled)
+    def stall_policy(self) -> stall.StallPolicy:
+        return stall.StallPolicy(self.stall_after_s, self.stop_stalled)
 
     def retry_policy(self) -> RetryPolicy:
         return RetryPolicy(self.max_losses, self.retry_interval_s, self.max_retry_interval_s)
@@ -101,8 +101,8 @@ class Retention(_Strict):
     #: Newest complete checkpoints of a task that has ended that stay; older complete ones are deleted.
     keep_checkpoints: int = Field(default=0, ge=0, le=1000)
 
-    def policy(self) -> retention.Policy:
-        return retention.Policy(self.trash_after_days, self.delete_after_days, self.keep_checkpoints)
+    def policy(self) -> retention.RetentionPolicy:
+        return retention.RetentionPolicy(self.trash_after_days, self.delete_after_days, self.keep_checkpoints)
 
 
 class Settings(_Strict):

@@ -1,9 +1,9 @@
 """Makes the logs of tests/core/verl/failures: `make_failure_samples.py [NAME...]`, all of them without a name.
 
 Each sample is a real run of verl or torch on the CPU that is made to fail, with the command line and the environment of
-core/verl/command.py, its output cut to its end. Needs torch and verl, and half an hour on two cores. As root it also mounts
-a small tmpfs (for the full disk) in a namespace of its own, and makes a memory cgroup (version 1); without root these
-two samples are left out. It starts Ray on this machine.
+core/verl/command.py, its output cut to its end. Needs torch and verl, and half an hour on two cores. As root it also
+mounts a small tmpfs (for the full disk) in a namespace of its own, and makes a memory cgroup (version 1); without root
+these two samples are left out. It starts Ray on this machine.
 
 Written: `<name>.log`, and its exit code into `exit_codes.json`. The scratch folder's name becomes /private in the logs,
 and this checkout's /opt/argus, so that they do not tell where they were made.

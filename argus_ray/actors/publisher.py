@@ -19,10 +19,10 @@ from ray._private import services
 from argus_ray.cluster import view
 from argus_ray.config import Settings
 from argus_ray.discovery import epoch, head_json
-from argus_ray.discovery.epoch import Claim, EpochUnknown, Superseded
+from argus_ray.discovery.epoch import EpochUnknown, HeadClaim, Superseded
 from argus_ray.discovery.head_json import HeadRecord
 from argus_ray.disk import atomic
-from argus_ray.disk.bounded import Patience
+from argus_ray.disk.bounded import BoundedCall
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ class HeadPublisher:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        patience: Patience[None] = Patience(2 * self._ttl_s)
+        patience: BoundedCall[None] = BoundedCall(2 * self._ttl_s)
         while not self._stopping.is_set():
             try:
                 patience.call(self._write)
@@ -111,7 +111,9 @@ class HeadPublisher:
         except Timeout:
             raise Superseded("another head holds the lock, and this one was not started by its launcher") from None
         self._lock = lock
-        self._epoch = epoch.take(self._folder, Claim(0, socket.gethostname(), record.head_ip, record.gcs_port)).epoch
+        self._epoch = epoch.take(
+            self._folder, HeadClaim(0, socket.gethostname(), record.head_ip, record.gcs_port)
+        ).epoch
 
     def _record(self) -> HeadRecord:
         """All but the epoch and the times, which are set when it is written."""

@@ -27,7 +27,7 @@ from argus_ray.core.stall import MetricsSeen
 from argus_ray.core.verl import command
 from argus_ray.disk import attempt_files, checkpoints, payload
 from argus_ray.disk.inputs import Findings, Preflight
-from argus_ray.disk.threads import Threads
+from argus_ray.disk.threads import BoundedThreads
 from argus_ray.scheduler.housekeeping import MAX_PASS_S, Housekeeper
 from argus_ray.scheduler.tick import Dispatcher, Prepared, SubmissionRefused
 
@@ -116,9 +116,9 @@ class SchedulerActor:
             housekeeping.cancel()
 
     async def _keep_house(self) -> None:
-        threads = Threads("housekeeping", 1)
+        threads = BoundedThreads("housekeeping", 1)
         keeper = Housekeeper(
-            state=_StateHandle(Threads("housekeeping-ray", 1)),
+            state=_StateHandle(BoundedThreads("housekeeping-ray", 1)),
             in_thread=lambda call: threads.run(call, 2 * MAX_PASS_S),
             shared_root=self._settings.shared_root,
             policy=self._settings.retention.policy(),
@@ -166,7 +166,7 @@ class SchedulerActor:
 
     async def _make_dispatcher(self) -> Dispatcher:
         settings, scheduling = self._settings, self._settings.scheduling
-        disk, ray_calls = Threads("disk", 8), Threads("ray", 4)
+        disk, ray_calls = BoundedThreads("disk", 8), BoundedThreads("ray", 4)
         payload_dir = await disk.run(lambda: payload.publish(settings.shared_root), _PUBLISH_TIMEOUT_S)
         site = command.Site(
             shared_root=settings.shared_root,
@@ -174,7 +174,7 @@ class SchedulerActor:
             worker_python=settings.worker_python,
             stop_grace_s=scheduling.stop_grace_s,
         )
-        inputs = Preflight(Threads("inputs", 4), _PREFLIGHT_S, settings.shared_root)
+        inputs = Preflight(BoundedThreads("inputs", 4), _PREFLIGHT_S, settings.shared_root)
         self._jobs = RayJobs(timeout_s=scheduling.ray_timeout_s, concurrency=scheduling.ray_concurrency)
         return Dispatcher(
             state=_StateHandle(ray_calls),
@@ -185,7 +185,7 @@ class SchedulerActor:
             check_inputs=lambda task: _check_inputs(inputs, task),
             find_checkpoint=lambda task: _find_checkpoint(disk, scheduling.ray_timeout_s, task),
             shared_root=settings.shared_root,
-            policy=admission.Policy(scheduling.max_overtake_s, scheduling.retry_interval_s),
+            policy=admission.AdmissionPolicy(scheduling.max_overtake_s, scheduling.retry_interval_s),
             clock=time.time,
             tick_s=scheduling.tick_s,
             stall_policy=scheduling.stall_policy(),
@@ -206,7 +206,7 @@ async def _check_inputs(preflight: Preflight, task: Task) -> Findings:
     return await preflight.look(spec)
 
 
-async def _find_checkpoint(disk: Threads, timeout_s: float, task: Task) -> checkpoints.Checkpoint | None:
+async def _find_checkpoint(disk: BoundedThreads, timeout_s: float, task: Task) -> checkpoints.Checkpoint | None:
     job_roots = [*(task.resume_roots or ()), *(attempt.job_root for attempt in task.attempts)]
 
     def find() -> checkpoints.Checkpoint | None:
@@ -219,7 +219,7 @@ async def _find_checkpoint(disk: Threads, timeout_s: float, task: Task) -> check
 class _StateHandle:
     """The state actor by name; looked up anew after a failure, since it may have been replaced."""
 
-    def __init__(self, threads: Threads) -> None:
+    def __init__(self, threads: BoundedThreads) -> None:
         self._threads = threads
         self._actor: Any = None
 
@@ -271,9 +271,9 @@ class _Jobs:
 
 
 class _Files:
-    def __init__(self, threads: Threads, timeout_s: float) -> None:
+    def __init__(self, threads: BoundedThreads, timeout_s: float) -> None:
         self._threads = threads
-        self._watchers = Threads("metrics", 4)
+        self._watchers = BoundedThreads("metrics", 4)
         self._timeout_s = timeout_s
 
     async def look(self, job_root: str) -> FilesSeen:
@@ -288,7 +288,7 @@ class _Files:
         await self._threads.run(lambda: attempt_files.forbid_start(job_root), self._timeout_s)
 
 
-async def _look_at_cluster(threads: Threads, timeout_s: float) -> ClusterView | None:
+async def _look_at_cluster(threads: BoundedThreads, timeout_s: float) -> ClusterView | None:
     try:
         return await threads.run(cluster_view.look, timeout_s)
     except Exception as error:

@@ -24,7 +24,7 @@ from ray.job_submission import JobSubmissionClient
 
 from argus_ray.core.observation import FailureKind, JobSeen, JobStatus
 from argus_ray.core.verl.command import WORKER_RESOURCE
-from argus_ray.disk.threads import Threads
+from argus_ray.disk.threads import BoundedThreads
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class RayJobs:
         agent: Callable[[], str] | None = None,
     ) -> None:
         self._timeout_s = timeout_s
-        self._threads = Threads("ray-jobs", concurrency)
+        self._threads = BoundedThreads("ray-jobs", concurrency)
         self._address = address or _dashboard_address
         self._agent = agent or _agent_address
         self._client: JobSubmissionClient | None = None

@@ -29,7 +29,7 @@ class Claim:
 
 
 @dataclass(frozen=True)
-class Policy:
+class AdmissionPolicy:
     """Seconds."""
 
     #: How long a waiting task may be overtaken, from the first time, before nothing younger starts before it.
@@ -55,7 +55,7 @@ class Shortfall:
 
 
 def decide(
-    queue: Sequence[Task], nodes: Sequence[NodeView], claims: Sequence[Claim], now: float, policy: Policy
+    queue: Sequence[Task], nodes: Sequence[NodeView], claims: Sequence[Claim], now: float, policy: AdmissionPolicy
 ) -> Decision:
     """One pass over the line, oldest first. `queue` holds waiting tasks; `claims` every live attempt."""
     pool = _Pool(nodes, claims)
@@ -95,7 +95,7 @@ def decide(
 _BEHIND_BARRIER = "an older task has been overtaken for as long as is allowed; nothing younger starts before it"
 
 
-def _hold(task: Task, reason: str, overtaken_since: float | None, now: float, policy: Policy) -> Hold | None:
+def _hold(task: Task, reason: str, overtaken_since: float | None, now: float, policy: AdmissionPolicy) -> Hold | None:
     promised = task.next_retry_at is not None and task.next_retry_at > now
     as_before = (task.state, task.reason, task.overtaken_since)
     if promised and as_before == (TaskState.PENDING_RESOURCES, reason, overtaken_since):

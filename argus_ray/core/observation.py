@@ -102,14 +102,14 @@ _REASON_LINES = 40
 _REASON_CHARS = 4000
 
 
-def judge(attempt: Attempt, job: JobSeen, files: FilesSeen, session: str) -> Verdict:
+def next_step(attempt: Attempt, job: JobSeen, files: FilesSeen, session: str) -> Verdict:
     """What to do about a live attempt. `session` is Ray's present one."""
     if attempt.state is AttemptState.STOPPING:
-        return _judge_stopping(attempt, job)
+        return _judge_canceled(attempt, job)
     if job.status is JobStatus.UNKNOWN:
         return Wait()
     if attempt.stop_reason is not None:
-        return _judge_stopped(attempt, attempt.stop_reason, job, files)
+        return _judge_stopped_by_argus(attempt, attempt.stop_reason, job, files)
     if job.status is JobStatus.ABSENT:
         return _judge_absent(attempt, files, session)
     if job.status in (JobStatus.PENDING, JobStatus.RUNNING):
@@ -128,7 +128,7 @@ def judge(attempt: Attempt, job: JobSeen, files: FilesSeen, session: str) -> Ver
     return _judge_failed(attempt, job, files)
 
 
-def _judge_stopping(attempt: Attempt, job: JobSeen) -> Verdict:
+def _judge_canceled(attempt: Attempt, job: JobSeen) -> Verdict:
     """A canceled attempt. Its cancel marker was written first, so a submission still on its way never starts."""
     if job.status is JobStatus.UNKNOWN:
         return Wait()
@@ -137,7 +137,7 @@ def _judge_stopping(attempt: Attempt, job: JobSeen) -> Verdict:
     return End(attempt.submission_id, Outcome.CANCELED, "canceled by the user", job.exit_code)
 
 
-def _judge_stopped(attempt: Attempt, why: str, job: JobSeen, files: FilesSeen) -> Verdict:
+def _judge_stopped_by_argus(attempt: Attempt, why: str, job: JobSeen, files: FilesSeen) -> Verdict:
     """Argus has stopped it. However it ends that is the reason, and never a loss that would start it again; only one
     that comes to its good end before is one."""
     if job.status in (JobStatus.PENDING, JobStatus.RUNNING):

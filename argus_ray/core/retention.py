@@ -13,7 +13,7 @@ DAY_S = 86_400.0
 
 
 @dataclass(frozen=True)
-class Policy:
+class RetentionPolicy:
     """0: off."""
 
     #: From the end of a task until its job roots move to the trash; then until they are deleted.
@@ -35,6 +35,6 @@ class Chores:
     delete: tuple[Task, ...] = ()
 
 
-def superfluous(newest_first: Sequence[_T], keep: int) -> Sequence[_T]:
+def checkpoints_to_delete(newest_first: Sequence[_T], keep: int) -> Sequence[_T]:
     """Of the complete checkpoints of one task those that may go: never the newest one."""
     return newest_first[max(1, keep) :] if keep else ()

@@ -14,7 +14,7 @@ from argus_ray.core.states import AttemptState
 
 
 @dataclass(frozen=True)
-class Policy:
+class StallPolicy:
     #: Seconds without a step; 0: nobody looks.
     after_s: float = 0.0
     #: Whether a stalled attempt is stopped, and its task FAILED.
@@ -45,7 +45,9 @@ def follow(known: Growth | None, seen: MetricsSeen, started_at: float, now: floa
     return Growth(seen.size, now if seen.size > known.size else known.at)
 
 
-def judge(attempt: Attempt, gang: Gang, growth: Growth, held_gpus: float, now: float, policy: Policy) -> Stall | None:
+def check_stall(
+    attempt: Attempt, gang: Gang, growth: Growth, held_gpus: float, now: float, policy: StallPolicy
+) -> Stall | None:
     """What to store of this attempt now, if anything is new. `held_gpus`: of its placement groups, in Ray's view."""
     if attempt.state is not AttemptState.RUNNING or attempt.stop_reason is not None:
         return None

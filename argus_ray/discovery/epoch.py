@@ -32,7 +32,7 @@ class Superseded(Exception):
 
 
 @dataclass(frozen=True)
-class Claim:
+class HeadClaim:
     """Who is the head. `gcs_dir`: where its GCS keeps its store; empty if in memory."""
 
     epoch: int
@@ -46,12 +46,12 @@ def path_in(folder: Path) -> Path:
     return folder / "epoch.json"
 
 
-def current(folder: Path) -> Claim | None:
+def current(folder: Path) -> HeadClaim | None:
     """The last claim, or None if there was never one. Raises EpochUnknown."""
     path = path_in(folder)
     try:
         raw = json.loads(atomic.read_small(path))
-        claim = Claim(
+        claim = HeadClaim(
             epoch=int(raw["epoch"]),
             host=str(raw["host"]),
             head_ip=str(raw["head_ip"]),
@@ -67,7 +67,7 @@ def current(folder: Path) -> Claim | None:
     return claim
 
 
-def take(folder: Path, claim: Claim) -> Claim:
+def take(folder: Path, claim: HeadClaim) -> HeadClaim:
     """Become the head: store the claim with an epoch one above the last, durably, and return it.
 
     The caller holds the head's lock. Raises EpochUnknown, OSError, and TimeoutError when the short lock is not free.

@@ -72,7 +72,7 @@ class HeadRecord:
         return json.dumps({"format_version": FORMAT_VERSION, **fields}, indent=1).encode() + b"\n"
 
 
-class Outcome(str, Enum):
+class ReadOutcome(str, Enum):
     """What a look at head.json has found."""
 
     VALID = "valid"
@@ -94,44 +94,44 @@ class Outcome(str, Enum):
 class Reading:
     """One look. `record` is there for VALID, EXPIRED and CLOCK_SKEW; `message` is a sentence for people."""
 
-    outcome: Outcome
+    outcome: ReadOutcome
     message: str
     record: HeadRecord | None = None
 
     @property
     def is_valid(self) -> bool:
-        return self.outcome is Outcome.VALID
+        return self.outcome is ReadOutcome.VALID
 
 
 def parse(content: bytes, cluster_name: str) -> Reading:
     """What the content says, whatever the time is: VALID, TORN, MALFORMED, WRONG_CLUSTER or OTHER_FORMAT."""
     if len(content) > atomic.MAX_BYTES:
-        return Reading(Outcome.MALFORMED, f"head.json is longer than {atomic.MAX_BYTES} bytes")
+        return Reading(ReadOutcome.MALFORMED, f"head.json is longer than {atomic.MAX_BYTES} bytes")
     if not content.strip():
-        return Reading(Outcome.TORN, "head.json is empty: it was not written by the atomic way of the publisher")
+        return Reading(ReadOutcome.TORN, "head.json is empty: it was not written by the atomic way of the publisher")
     try:
         raw = json.loads(content)
     except (ValueError, RecursionError) as error:
         if content.lstrip().startswith(b"{") and not content.rstrip().endswith(b"}"):
-            return Reading(Outcome.TORN, f"head.json ends in the middle, after {len(content)} bytes")
-        return Reading(Outcome.MALFORMED, f"head.json is not JSON: {str(error)[:200]}")
+            return Reading(ReadOutcome.TORN, f"head.json ends in the middle, after {len(content)} bytes")
+        return Reading(ReadOutcome.MALFORMED, f"head.json is not JSON: {str(error)[:200]}")
     if not isinstance(raw, dict):
-        return Reading(Outcome.MALFORMED, f"head.json holds a {type(raw).__name__}, not an object")
+        return Reading(ReadOutcome.MALFORMED, f"head.json holds a {type(raw).__name__}, not an object")
     version = raw.get("format_version")
     if type(version) is not int or version != FORMAT_VERSION:
         said = ascii(version)[:40] if isinstance(version, (int, float, str)) else f"a {type(version).__name__}"
         return Reading(
-            Outcome.OTHER_FORMAT, f"head.json has format version {said}, and this watchdog reads {FORMAT_VERSION}"
+            ReadOutcome.OTHER_FORMAT, f"head.json has format version {said}, and this watchdog reads {FORMAT_VERSION}"
         )
     try:
         record = _record(raw)
     except _BadField as error:
-        return Reading(Outcome.MALFORMED, f"head.json: {error}")
+        return Reading(ReadOutcome.MALFORMED, f"head.json: {error}")
     if record.cluster_name != cluster_name:
         return Reading(
-            Outcome.WRONG_CLUSTER, f"head.json is of the cluster {record.cluster_name!r}, not of {cluster_name!r}"
+            ReadOutcome.WRONG_CLUSTER, f"head.json is of the cluster {record.cluster_name!r}, not of {cluster_name!r}"
         )
-    return Reading(Outcome.VALID, f"head.json names {record.address}, epoch {record.epoch}", record)
+    return Reading(ReadOutcome.VALID, f"head.json names {record.address}, epoch {record.epoch}", record)
 
 
 class Reader:
@@ -164,13 +164,13 @@ class Reader:
 
     def unanswered(self, timeout_s: float) -> Reading:
         """What to say when the read itself has not come back."""
-        return Reading(Outcome.UNREADABLE, f"the filesystem of {self._path} has not answered for {timeout_s:g} s")
+        return Reading(ReadOutcome.UNREADABLE, f"the filesystem of {self._path} has not answered for {timeout_s:g} s")
 
     def _judge_time(self, record: HeadRecord, wall: float, monotonic: float) -> Reading | None:
         ahead = record.updated_at - wall
         if ahead > SKEW_TOLERANCE_S:
             words = f"head.json was written {ahead:.0f} s in the future by this machine's clock; set the clocks (NTP)"
-            return Reading(Outcome.CLOCK_SKEW, words, record)
+            return Reading(ReadOutcome.CLOCK_SKEW, words, record)
         late = wall - record.expires_at
         if late <= 0:
             return None
@@ -179,18 +179,20 @@ class Reader:
             words = (
                 f"head.json is renewed, yet it expired {late:.0f} s ago by this machine's clock; set the clocks (NTP)"
             )
-            return Reading(Outcome.CLOCK_SKEW, words, record)
+            return Reading(ReadOutcome.CLOCK_SKEW, words, record)
         if late <= SKEW_TOLERANCE_S and quiet is not None and quiet < record.ttl_s:
             return None
-        return Reading(Outcome.EXPIRED, f"head.json expired {late:.0f} s ago; the head does not renew it", record)
+        return Reading(ReadOutcome.EXPIRED, f"head.json expired {late:.0f} s ago; the head does not renew it", record)
 
 
 def _unread(path: Path, error: OSError) -> Reading:
     if isinstance(error, FileNotFoundError):
-        return Reading(Outcome.MISSING, f"{path} is not there (no head has started yet, or the folder is not mounted)")
+        return Reading(
+            ReadOutcome.MISSING, f"{path} is not there (no head has started yet, or the folder is not mounted)"
+        )
     if isinstance(error, atomic.NotAFile) or error.errno in (errno.EISDIR, errno.ENXIO):
-        return Reading(Outcome.NOT_A_FILE, f"{path} is not a plain file")
-    return Reading(Outcome.UNREADABLE, f"{path} cannot be read: {error.strerror or error}")
+        return Reading(ReadOutcome.NOT_A_FILE, f"{path} is not a plain file")
+    return Reading(ReadOutcome.UNREADABLE, f"{path} cannot be read: {error.strerror or error}")
 
 
 class _BadField(Exception):

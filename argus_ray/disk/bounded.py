@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 _T = TypeVar("_T")
 
 
-class Patience(Generic[_T]):
+class BoundedCall(Generic[_T]):
     """Runs one call at a time in a thread of its own. A thread that hangs in the kernel cannot be ended; so while one
     does, no second one is started."""
 

@@ -24,11 +24,12 @@ from argus_ray.core import paths
 from argus_ray.core.errors import FieldError
 from argus_ray.core.taskspec import TaskSpec
 from argus_ray.core.verl import parquet
-from argus_ray.disk.threads import Threads
+from argus_ray.disk.threads import BoundedThreads
 
 log = logging.getLogger(__name__)
 
-#: What verl 0.9.1 reads with the settings of core/verl/command.py. A reward without its ground truth would be worth nothing.
+#: What verl 0.9.1 reads with the settings of core/verl/command.py. A reward without its ground truth would be worth
+#: nothing.
 _COLUMNS = {
     "sft": ("messages",),
     "ppo": ("prompt", "data_source", "reward_model"),
@@ -56,7 +57,7 @@ class Findings:
 class Preflight:
     """`inspect` in threads and bounded: it always answers in time, and never raises."""
 
-    threads: Threads
+    threads: BoundedThreads
     timeout_s: float
     shared_root: str
 

@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 
-class Threads:
+class BoundedThreads:
     """At most `size` calls at a time. A call that outlives its bound leaves its thread to itself; when all threads are
     stuck that way, they are abandoned for new ones, so that a hang in the past does not stop the future."""
 

@@ -18,7 +18,7 @@ from itertools import islice
 from pathlib import Path
 
 from argus_ray.core import paths
-from argus_ray.core.retention import superfluous
+from argus_ray.core.retention import checkpoints_to_delete
 from argus_ray.disk import checkpoints
 from argus_ray.disk.checkpoints import Checkpoint
 
@@ -128,7 +128,7 @@ def prune(job_roots: Sequence[str], workload: str, world_size: int, keep: int, b
     What is not complete stays, and so does each one for which the budget ended before it was renamed.
     """
     gone: list[Checkpoint] = []
-    for checkpoint in superfluous(checkpoints.complete(job_roots, workload, world_size), keep):
+    for checkpoint in checkpoints_to_delete(checkpoints.complete(job_roots, workload, world_size), keep):
         name = Path(checkpoint.path).name
         with _checkpoints_of(checkpoint.job_root) as folder:
             if folder is None:

@@ -15,9 +15,9 @@ from starlette.middleware import Middleware
 import argus_ray
 from argus_ray.config import Settings
 from argus_ray.disk.inputs import Preflight
-from argus_ray.disk.threads import Threads
+from argus_ray.disk.threads import BoundedThreads
 from argus_ray.gateway import pool, users
-from argus_ray.gateway.context import Gateway, Nodes, Readiness, ReadProgress
+from argus_ray.gateway.context import GatewayParts, Nodes, Readiness, ReadProgress
 from argus_ray.gateway.control import ControlPlane, Wake
 from argus_ray.gateway.http import problems
 from argus_ray.gateway.http.access import Edge
@@ -30,9 +30,9 @@ from argus_ray.gateway.metrics.curves import CurveReader
 from argus_ray.gateway.metrics.progress import ProgressReader
 from argus_ray.gateway.tasks import routes as tasks
 
-#: Threads that read logs and the ends of metrics. They wait for a disk, not for a CPU.
+#: BoundedThreads that read logs and the ends of metrics. They wait for a disk, not for a CPU.
 _FILE_THREADS = 8
-#: Threads that digest metrics, which takes the CPU from everything else in this process.
+#: BoundedThreads that digest metrics, which takes the CPU from everything else in this process.
 _CURVE_THREADS = 2
 #: Those of the look at inputs are apart: when it hangs it is abandoned, and logs go on.
 _PREFLIGHT_THREADS = 8
@@ -82,7 +82,7 @@ def create_app(
         redirect_slashes=False,
         responses={"4XX": {"model": Problem, "description": "A problem document"}},
     )
-    app.state.gateway = Gateway(
+    app.state.gateway = GatewayParts(
         control=control,
         settings=settings,
         authenticator=Authenticator(tokens),
@@ -93,7 +93,7 @@ def create_app(
         files=files,
         curve_threads=curve_threads,
         curves=curves or CurveReader(),
-        preflight=Preflight(Threads("argus-preflight", _PREFLIGHT_THREADS), _PREFLIGHT_S, settings.shared_root),
+        preflight=Preflight(BoundedThreads("argus-preflight", _PREFLIGHT_THREADS), _PREFLIGHT_S, settings.shared_root),
         streams=streams or StreamLimit(),
         timing=timing or StreamTiming(),
     )

@@ -51,7 +51,7 @@ _NODES_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True)
-class Gateway:
+class GatewayParts:
     control: ControlPlane
     settings: Settings
     authenticator: Authenticator
@@ -127,7 +127,7 @@ class Caller:
     """Who asks, and the way to the control plane in their name."""
 
     credential: Credential
-    gateway: Gateway
+    gateway: GatewayParts
     facts: Facts
 
     async def do(self, action: Action) -> Any:
@@ -149,8 +149,8 @@ def _own_user_id(credential: Credential, result: Any) -> str | None:
     return None
 
 
-def gateway_of(request: Request) -> Gateway:
-    gateway: Gateway = request.app.state.gateway
+def gateway_of(request: Request) -> GatewayParts:
+    gateway: GatewayParts = request.app.state.gateway
     return gateway
 
 
@@ -168,5 +168,5 @@ async def caller_of(request: Request, _: Annotated[Any, Depends(_scheme)]) -> Ca
     return Caller(credential, gateway, facts)
 
 
-TheGateway = Annotated[Gateway, Depends(gateway_of)]
+TheGateway = Annotated[GatewayParts, Depends(gateway_of)]
 TheCaller = Annotated[Caller, Depends(caller_of)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from argus_ray.discovery.head_json import HeadRecord, Outcome, Reading
+from argus_ray.discovery.head_json import HeadRecord, Reading, ReadOutcome
 
 
 class Verb(str, Enum):
@@ -18,7 +18,7 @@ class Verb(str, Enum):
 
 
 @dataclass(frozen=True)
-class Decision:
+class WatchdogDecision:
     verb: Verb
     reason: str
 
@@ -43,34 +43,36 @@ class Versions:
 
 def decide(
     reading: Reading, joined: Joined | None, raylet_alive: bool, retry_at: float, now: float, mine: Versions
-) -> Decision:
+) -> WatchdogDecision:
     """One row of the table in docs/architecture.md. `retry_at` and `now` are seconds of the same monotonic clock."""
     if joined is not None and not raylet_alive:
-        return Decision(Verb.LEAVE, f"the raylet that joined {joined.address} has died")
+        return WatchdogDecision(Verb.LEAVE, f"the raylet that joined {joined.address} has died")
     record = reading.record
     if joined is not None:
         if not reading.is_valid or record is None:
             # A stale or broken file is no reason to kill training.
-            return Decision(Verb.STAY, f"{reading.outcome.value}, but the raylet lives: {reading.message}")
+            return WatchdogDecision(Verb.STAY, f"{reading.outcome.value}, but the raylet lives: {reading.message}")
         return _compare(record, joined)
     if not reading.is_valid or record is None:
-        return Decision(Verb.WAIT, f"{reading.outcome.value}: {reading.message}")
+        return WatchdogDecision(Verb.WAIT, f"{reading.outcome.value}: {reading.message}")
     if other := _other_version(record, mine):
-        return Decision(Verb.WAIT, other)
+        return WatchdogDecision(Verb.WAIT, other)
     if now < retry_at:
-        return Decision(Verb.WAIT, f"the last try failed; the next one comes in {retry_at - now:.0f} s")
-    return Decision(Verb.JOIN, f"{record.address}, epoch {record.epoch}")
+        return WatchdogDecision(Verb.WAIT, f"the last try failed; the next one comes in {retry_at - now:.0f} s")
+    return WatchdogDecision(Verb.JOIN, f"{record.address}, epoch {record.epoch}")
 
 
-def _compare(record: HeadRecord, joined: Joined) -> Decision:
+def _compare(record: HeadRecord, joined: Joined) -> WatchdogDecision:
     if record.epoch < joined.epoch:
         # An old head that has not noticed yet that it is one.
-        return Decision(Verb.STAY, f"head.json has epoch {record.epoch}, older than {joined.epoch}, which we joined")
+        return WatchdogDecision(
+            Verb.STAY, f"head.json has epoch {record.epoch}, older than {joined.epoch}, which we joined"
+        )
     if record.address != joined.address:
-        return Decision(Verb.LEAVE, f"the head has moved from {joined.address} to {record.address}")
+        return WatchdogDecision(Verb.LEAVE, f"the head has moved from {joined.address} to {record.address}")
     if record.session != joined.session:
-        return Decision(Verb.LEAVE, f"{record.address} has a new Ray session, {record.session}")
-    return Decision(Verb.STAY, f"in the cluster of {joined.address}")
+        return WatchdogDecision(Verb.LEAVE, f"{record.address} has a new Ray session, {record.session}")
+    return WatchdogDecision(Verb.STAY, f"in the cluster of {joined.address}")
 
 
 def _other_version(record: HeadRecord, mine: Versions) -> str | None:
@@ -81,18 +83,18 @@ def _other_version(record: HeadRecord, mine: Versions) -> str | None:
     return None
 
 
-def may_take_over(reading: Reading, quiet_s: float, ttl_s: float) -> Decision:
+def may_take_over(reading: Reading, quiet_s: float, ttl_s: float) -> WatchdogDecision:
     """Whether a head launcher that has the lock may begin: JOIN or WAIT. The lock alone decides who is the head; this
     is for the day on which a filesystem gives the lock of a living head away.
 
     `quiet_s`: since the content of head.json was last seen to change, or first seen; `ttl_s`: what the file promises,
     or the usual value where it cannot be read.
     """
-    if reading.outcome in (Outcome.MISSING, Outcome.EXPIRED):
-        return Decision(Verb.JOIN, reading.message)
+    if reading.outcome in (ReadOutcome.MISSING, ReadOutcome.EXPIRED):
+        return WatchdogDecision(Verb.JOIN, reading.message)
     if quiet_s >= ttl_s:
-        return Decision(Verb.JOIN, f"head.json has not changed for {quiet_s:.0f} s")
-    return Decision(Verb.WAIT, f"the head before us may still live: {reading.message}")
+        return WatchdogDecision(Verb.JOIN, f"head.json has not changed for {quiet_s:.0f} s")
+    return WatchdogDecision(Verb.WAIT, f"the head before us may still live: {reading.message}")
 
 
 def backoff_s(failures: int, entropy: float, *, first_s: float = 1.0, most_s: float = 60.0) -> float:

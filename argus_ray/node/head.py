@@ -21,12 +21,12 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from argus_ray.discovery import epoch, head_json
-from argus_ray.discovery.epoch import Claim, EpochUnknown, Superseded
+from argus_ray.discovery.epoch import EpochUnknown, HeadClaim, Superseded
 from argus_ray.disk import atomic
-from argus_ray.disk.bounded import Patience
+from argus_ray.disk.bounded import BoundedCall
 from argus_ray.node import cli
 from argus_ray.node.cli import BadSetting, Journal, Stop
-from argus_ray.node.decision import Decision, Verb, Versions, backoff_s, may_take_over
+from argus_ray.node.decision import Verb, Versions, WatchdogDecision, backoff_s, may_take_over
 from argus_ray.node.raychild import RayChild, become_subreaper
 from argus_ray.node.serve_deploy import Application, Deployment
 
@@ -40,7 +40,7 @@ _STORE_REFUSED = "Failed to start GCS"
 
 
 @dataclass(frozen=True)
-class Settings:
+class HeadSettings:
     """Of one head launcher. Times in seconds."""
 
     shared_root: str
@@ -78,7 +78,7 @@ class Launcher:
     """Made by `main`; one thread."""
 
     def __init__(
-        self, settings: Settings, mine: Versions, journal: Journal, environ: Mapping[str, str], stop: Stop
+        self, settings: HeadSettings, mine: Versions, journal: Journal, environ: Mapping[str, str], stop: Stop
     ) -> None:
         self._settings = settings
         self._mine = mine
@@ -88,7 +88,7 @@ class Launcher:
         self._child = RayChild(settings.name, settings.run_dir / f"{settings.name}.ray.log")
         self._deploy: Deployment | None = None
         self._watch = _Watch(settings)
-        self._fence: Patience[None] = Patience(10.0)
+        self._fence: BoundedCall[None] = BoundedCall(10.0)
         self._why = ""
         self._failures = 0
         self._reuse_failures = 0
@@ -166,11 +166,11 @@ class Launcher:
                 self._journal.say("stop", f"asked to by {self._stop.signal}")
             self._end()
 
-    def _take(self) -> Claim:
+    def _take(self) -> HeadClaim:
         """A new epoch, with the GCS store of the last one where that is still good for this address."""
         settings = self._settings
         last = epoch.current(settings.folder)
-        here = Claim(0, socket.gethostname(), settings.node_ip, settings.gcs_port)
+        here = HeadClaim(0, socket.gethostname(), settings.node_ip, settings.gcs_port)
         if last is not None and last.head_ip != here.head_ip:
             self._journal.say("take over", f"from {last.host} ({last.head_ip}), epoch {last.epoch}: {self._why}")
         if settings.is_durable:
@@ -182,7 +182,7 @@ class Launcher:
         self._journal.say("head", f"epoch {claim.epoch} at {claim.head_ip}:{claim.gcs_port}, {store}")
         return claim
 
-    def _gcs_dir(self, here: Claim, last: Claim | None) -> str:
+    def _gcs_dir(self, here: HeadClaim, last: HeadClaim | None) -> str:
         """The last head's store if it was at this address, with this Ray and this Python, and can be opened."""
         root = Path(self._settings.shared_root) / "ray" / "gcs" / self._settings.cluster
         versions = f"ray{self._mine.ray}-py{self._mine.python}"
@@ -194,7 +194,7 @@ class Launcher:
         self._reuse_failures = 0
         return str(root / f"e{1 + (last.epoch if last else 0)}-{versions}-{secrets.token_hex(3)}")
 
-    def _supervise(self, claim: Claim) -> None:
+    def _supervise(self, claim: HeadClaim) -> None:
         """Run Ray and the application until Ray ends or we are asked to stop. Raises Superseded."""
         settings = self._settings
         begun = time.monotonic()
@@ -240,14 +240,14 @@ class Launcher:
         log = settings.run_dir / f"{settings.name}.deploy.log"
         return Deployment(application, self._journal, environ, log, comes_back=comes_back)
 
-    def _check_epoch(self, claim: Claim) -> None:
+    def _check_epoch(self, claim: HeadClaim) -> None:
         try:
             self._fence.call(lambda: epoch.check(self._settings.folder, claim.epoch))
         except (EpochUnknown, TimeoutError) as error:
             # Not knowing is no reason to end a head that works; the publisher and the database check for themselves.
             self._journal.say("warning", f"the epoch cannot be checked now: {error}")
 
-    def _retire(self, claim: Claim) -> None:
+    def _retire(self, claim: HeadClaim) -> None:
         """Let head.json expire at once, so that a standby need not wait for it."""
         path = head_json.head_file(self._settings.shared_root, self._settings.cluster)
         try:
@@ -287,7 +287,7 @@ class Launcher:
             *settings.ray_options,
         ]
 
-    def _ray_environment(self, claim: Claim) -> dict[str, str]:
+    def _ray_environment(self, claim: HeadClaim) -> dict[str, str]:
         settings = self._settings
         found = {name: value for name, value in self._environ.items() if name != "RAY_ADDRESS"}
         # `serve deploy` and the deployment find their `python` and `ray` beside this one.
@@ -307,7 +307,7 @@ class Launcher:
             found |= {"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": claim.gcs_dir}
         return found
 
-    def _report(self, state: str, reason: str, claim: Claim | None = None) -> None:
+    def _report(self, state: str, reason: str, claim: HeadClaim | None = None) -> None:
         self._journal.status(
             state=state,
             reason=reason,
@@ -323,14 +323,14 @@ class Launcher:
 class _Watch:
     """Looks at head.json and knows for how long it has not changed."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: HeadSettings) -> None:
         self._ttl_s = settings.ttl_s
         self._reader = head_json.Reader(head_json.head_file(settings.shared_root, settings.cluster), settings.cluster)
-        self._patience: Patience[head_json.Reading] = Patience(10.0)
+        self._patience: BoundedCall[head_json.Reading] = BoundedCall(10.0)
         self._first = time.monotonic()
-        self.reading = head_json.Reading(head_json.Outcome.MISSING, "head.json has not been looked at")
+        self.reading = head_json.Reading(head_json.ReadOutcome.MISSING, "head.json has not been looked at")
 
-    def look(self) -> Decision:
+    def look(self) -> WatchdogDecision:
         """The decision whether a holder of the lock may begin."""
         now = time.monotonic()
         try:
@@ -391,7 +391,7 @@ def _main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         return Launcher(settings, mine, journal, environ, stop).run()
 
 
-def _settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
+def _settings(argv: Sequence[str], environ: Mapping[str, str]) -> HeadSettings:
     """Raises BadSetting."""
     parser = cli.Parser(
         description="Run the head of the cluster, or wait as a standby for the one that runs.",
@@ -420,7 +420,7 @@ def _settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
         raise BadSetting(f"--gcs-storage must be rocksdb or memory, not {arguments.gcs_storage!r}")
     node_ip = arguments.node_ip or _address_of_this_machine()
     config = Path(arguments.serve_config).absolute()
-    return Settings(
+    return HeadSettings(
         shared_root=arguments.shared_root,
         cluster=arguments.cluster,
         node_name=arguments.node_name,

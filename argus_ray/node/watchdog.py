@@ -19,7 +19,7 @@ from pathlib import Path
 
 from argus_ray.discovery import head_json
 from argus_ray.discovery.head_json import HeadRecord, Reading
-from argus_ray.disk.bounded import Patience
+from argus_ray.disk.bounded import BoundedCall
 from argus_ray.node import cli
 from argus_ray.node.cli import BadSetting, Journal, Stop
 from argus_ray.node.decision import Joined, Verb, Versions, backoff_s, decide
@@ -38,7 +38,7 @@ _SECRETS = ("ARGUS_ADMIN_TOKEN", "MVP_ADMIN_TOKEN", "MVP_INTERNAL_TOKEN")
 
 
 @dataclass(frozen=True)
-class Settings:
+class WatchdogSettings:
     """Of one watchdog. Times in seconds."""
 
     shared_root: str
@@ -61,14 +61,16 @@ class Settings:
 class Watchdog:
     """Made by `main`; one thread."""
 
-    def __init__(self, settings: Settings, mine: Versions, journal: Journal, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, settings: WatchdogSettings, mine: Versions, journal: Journal, environ: Mapping[str, str]
+    ) -> None:
         self._settings = settings
         self._mine = mine
         self._journal = journal
         self._environ = environ
         self._child = RayChild(settings.name, settings.run_dir / f"{settings.name}.ray.log")
         self._reader = head_json.Reader(head_json.head_file(settings.shared_root, settings.cluster), settings.cluster)
-        self._patience: Patience[Reading] = Patience(_READ_TIMEOUT_S)
+        self._patience: BoundedCall[Reading] = BoundedCall(_READ_TIMEOUT_S)
         self._joined: Joined | None = None
         self._since = 0.0
         self._started_at = 0.0
@@ -241,7 +243,7 @@ def _main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         return Watchdog(settings, mine, journal, environ).run(stop)
 
 
-def _settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
+def _settings(argv: Sequence[str], environ: Mapping[str, str]) -> WatchdogSettings:
     """Raises BadSetting."""
     parser = cli.Parser(
         description="Keep this machine in the cluster that head.json names.",
@@ -256,7 +258,7 @@ def _settings(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
     cli.add(parser, environ, "--stop-grace", "ARGUS_STOP_GRACE_S", "30", "seconds for Ray to end before it is killed")
     arguments, rest = cli.parse(parser, argv)
     cli.check_common(arguments)
-    return Settings(
+    return WatchdogSettings(
         shared_root=arguments.shared_root,
         cluster=arguments.cluster,
         node_name=arguments.node_name,

@@ -16,7 +16,7 @@ from typing import Protocol
 from argus_ray.core import paths
 from argus_ray.core.lifecycle import Change, Looked, Removed
 from argus_ray.core.model import Attempt, Task
-from argus_ray.core.retention import Chores, Policy
+from argus_ray.core.retention import Chores, RetentionPolicy
 from argus_ray.disk import trash
 from argus_ray.disk.trash import Budget, Exhausted
 
@@ -44,7 +44,7 @@ class Housekeeper:
     #: Runs a blocking call in a thread, with a bound. TimeoutError: the disk hangs.
     in_thread: Callable[[Callable[[], Change]], Awaitable[Change]]
     shared_root: str
-    policy: Policy
+    policy: RetentionPolicy
     max_entries: int = MAX_ENTRIES
     rest_s: float = REST_S
     _budget: Budget | None = None

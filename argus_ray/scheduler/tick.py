@@ -86,13 +86,13 @@ class Dispatcher:
     #: TimeoutError: no observation.
     find_checkpoint: Callable[[Task], Awaitable[Checkpoint | None]]
     shared_root: str
-    policy: admission.Policy
+    policy: admission.AdmissionPolicy
     clock: Callable[[], float]
     #: Between two admission passes when nothing has changed.
     tick_s: float
     #: After a failed submission; doubles with each one, up to a bound.
     resubmit_s: float = 0.5
-    stall_policy: stall.Policy = field(default_factory=stall.Policy)
+    stall_policy: stall.StallPolicy = field(default_factory=stall.StallPolicy)
     view: ClusterView | None = None
     _growth: dict[str, stall.Growth] = field(default_factory=dict)
     #: When the metrics files are looked at next.
@@ -155,7 +155,7 @@ class Dispatcher:
         files = FilesSeen()
         if job.status in (JobStatus.ABSENT, JobStatus.FAILED):
             files = await self.files.look(attempt.job_root)
-        verdict = observation.judge(attempt, job, files, view.session)
+        verdict = observation.next_step(attempt, job, files, view.session)
         match verdict:
             case Wait():
                 pass
@@ -234,7 +234,7 @@ class Dispatcher:
         for (task, attempt), growth in zip(pairs, grown, strict=True):
             held = view.gpus_of_job.get(attempt.ray_job_id or "", 0.0)
             if growth is not None:
-                changes.append(stall.judge(attempt, task.gang, growth, held, now, self.stall_policy))
+                changes.append(stall.check_stall(attempt, task.gang, growth, held, now, self.stall_policy))
         await self.state.apply([change for change in changes if change is not None])
 
     async def _grown(self, attempt: Attempt, now: float) -> stall.Growth | None:

@@ -8,14 +8,14 @@ import hmac
 from argus_ray.core.actions import INTERNAL_USER, Credential, Principal, Role
 from argus_ray.core.errors import Forbidden, TaskNotFound, Unauthenticated, UserDisabled
 from argus_ray.core.model import Task, UserState
-from argus_ray.service.unit_of_work import Turn
+from argus_ray.service.unit_of_work import UnitOfWork
 from argus_ray.store import tasks, tokens
 
 #: Seconds. A token's last use is known this coarsely, so that a poll is not a write.
 LAST_USED_STEP_S = 60.0
 
 
-def authenticate(turn: Turn, who: Credential) -> Principal:
+def authenticate(unit: UnitOfWork, who: Credential) -> Principal:
     """Raises Unauthenticated (one text for unknown, revoked and expired) or UserDisabled.
 
     The gateway has compared the two tokens from the environment already, and says so by the role.
@@ -27,16 +27,16 @@ def authenticate(turn: Turn, who: Credential) -> Principal:
     # The look-up takes a time that depends on the digest. That tells a guesser nothing: who tries tokens does
     # not choose their SHA-256, so a longer common prefix leads to no better guess. The row is compared in
     # constant time all the same, so that no collation or affinity of SQL ever decides who is who.
-    bearer = None if who.digest is None else tokens.by_digest(turn.db, who.digest)
+    bearer = None if who.digest is None else tokens.by_digest(unit.db, who.digest)
     if who.digest is None or bearer is None or not hmac.compare_digest(bearer.digest.encode(), who.digest.encode()):
         raise Unauthenticated
     info = bearer.info
-    if info.revoked_at is not None or (info.expires_at is not None and turn.now >= info.expires_at):
+    if info.revoked_at is not None or (info.expires_at is not None and unit.now >= info.expires_at):
         raise Unauthenticated
     if bearer.user_state is not UserState.ACTIVE:
         raise UserDisabled
-    if info.last_used_at is None or turn.now - info.last_used_at >= LAST_USED_STEP_S:
-        turn.used.add(info.token_id)
+    if info.last_used_at is None or unit.now - info.last_used_at >= LAST_USED_STEP_S:
+        unit.used.add(info.token_id)
     return Principal(Role.USER, info.user_id)
 
 
@@ -46,10 +46,10 @@ def require_admin(principal: Principal) -> Principal:
     return principal
 
 
-def visible_task(turn: Turn, principal: Principal, task_id: str) -> Task:
+def visible_task(unit: UnitOfWork, principal: Principal, task_id: str) -> Task:
     """The task, if this caller may know of it. For others the answer is the one for a task that does not
     exist."""
-    task = tasks.find(turn.db, task_id)
+    task = tasks.find(unit.db, task_id)
     if task is None or not (principal.is_admin or task.user_id == principal.user_id):
         raise TaskNotFound
     return task

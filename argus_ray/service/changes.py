@@ -27,7 +27,7 @@ from argus_ray.core.lifecycle import (
 from argus_ray.core.model import Attempt, Task
 from argus_ray.core.states import AttemptState, Cause, Outcome, TaskState, check_move
 from argus_ray.service import upkeep
-from argus_ray.service.unit_of_work import Turn
+from argus_ray.service.unit_of_work import UnitOfWork
 from argus_ray.store import attempts, events, tasks
 
 _OUTCOME_WORDS = {
@@ -43,7 +43,7 @@ class Stale(Exception):
     """A change was half written when the rows turned out to be elsewhere; the caller rolls it back."""
 
 
-class Seen:
+class TaskCache:
     """The tasks that a batch of changes is about: read at once, and again after a change."""
 
     def __init__(self, db: sqlite3.Connection, changes: Iterable[Change]) -> None:
@@ -74,33 +74,33 @@ def _task_id(change: Change) -> str | None:
         return None
 
 
-def apply(turn: Turn, task: Task, change: Change) -> bool:
+def apply(unit: UnitOfWork, task: Task, change: Change) -> bool:
     """False or Stale: the change came too late. `task` is as this transaction sees it."""
     match change:
         case Hold():
-            return _hold(turn, task, change)
+            return _hold(unit, task, change)
         case Admit():
-            return _admit(turn, task, change)
+            return _admit(unit, task, change)
         case Advance():
-            return _advance(turn, task, change)
+            return _advance(unit, task, change)
         case End():
-            return _end(turn, task, change)
+            return _end(unit, task, change)
         case Stall():
-            return _stall(turn, task, change)
+            return _stall(unit, task, change)
         case Looked():
-            return upkeep.looked(turn, task, change)
+            return upkeep.looked(unit, task, change)
         case Removed():
-            return upkeep.removed(turn, task, change)
+            return upkeep.removed(unit, task, change)
         case Reject():
-            return _reject(turn, task, change)
+            return _reject(unit, task, change)
         case Note():
-            events.add_remark(turn.db, task.task_id, turn.now, "note", change.message, change.submission_id)
+            events.add_remark(unit.db, task.task_id, unit.now, "note", change.message, change.submission_id)
             return True
         case _:
             assert_never(change)
 
 
-def _hold(turn: Turn, task: Task, change: Hold) -> bool:
+def _hold(unit: UnitOfWork, task: Task, change: Hold) -> bool:
     if not task.state.is_waiting:
         return False
     held = replace(
@@ -114,19 +114,19 @@ def _hold(turn: Turn, task: Task, change: Hold) -> bool:
         return True
     if task.state is TaskState.QUEUED:
         check_move(task.state, held.state, Cause.DOES_NOT_FIT)
-        return tasks.move(turn.db, task, replace(held, updated_at=turn.now), Cause.DOES_NOT_FIT, change.reason)
+        return tasks.move(unit.db, task, replace(held, updated_at=unit.now), Cause.DOES_NOT_FIT, change.reason)
     if change.reason == task.reason:
-        return tasks.update(turn.db, task, held)
-    if not tasks.update(turn.db, task, replace(held, updated_at=turn.now)):
+        return tasks.update(unit.db, task, held)
+    if not tasks.update(unit.db, task, replace(held, updated_at=unit.now)):
         return False
-    events.add_remark(turn.db, task.task_id, turn.now, "reason", change.reason)
+    events.add_remark(unit.db, task.task_id, unit.now, "reason", change.reason)
     return True
 
 
-def _admit(turn: Turn, task: Task, change: Admit) -> bool:
+def _admit(unit: UnitOfWork, task: Task, change: Admit) -> bool:
     if not task.state.is_waiting or change.number != len(task.attempts) + 1:
         return False
-    root = paths.job_root(turn.ports.settings.shared_root, task.user_id, change.submission_id)
+    root = paths.job_root(unit.ports.settings.shared_root, task.user_id, change.submission_id)
     if change.submission_id != ids.submission_id(task.task_id, change.number) or change.job_root != root:
         raise ValueError(f"the attempt {change.submission_id} in {change.job_root} is not attempt {change.number}")
     check_move(task.state, TaskState.SUBMITTING, Cause.ADMITTED)
@@ -135,62 +135,62 @@ def _admit(turn: Turn, task: Task, change: Admit) -> bool:
         task_id=task.task_id,
         number=change.number,
         state=AttemptState.SUBMITTING,
-        created_at=turn.now,
+        created_at=unit.now,
         job_root=change.job_root,
         command=change.command,
         env=change.env,
     )
-    attempts.add(turn.db, attempt)
-    new = replace(_out_of_line(task), state=TaskState.SUBMITTING, reason=None, updated_at=turn.now)
+    attempts.add(unit.db, attempt)
+    new = replace(_out_of_line(task), state=TaskState.SUBMITTING, reason=None, updated_at=unit.now)
     message = f"admitted: attempt a{change.number:02d} starts"
-    _moved(tasks.move(turn.db, task, new, Cause.ADMITTED, message, change.submission_id))
+    _moved(tasks.move(unit.db, task, new, Cause.ADMITTED, message, change.submission_id))
     if change.note is not None:
-        events.add_remark(turn.db, task.task_id, turn.now, "note", change.note, change.submission_id)
+        events.add_remark(unit.db, task.task_id, unit.now, "note", change.note, change.submission_id)
     return True
 
 
-def _advance(turn: Turn, task: Task, change: Advance) -> bool:
+def _advance(unit: UnitOfWork, task: Task, change: Advance) -> bool:
     attempt = _attempt(task, change.submission_id)
     if attempt is None or attempt.state is AttemptState.ENDED:
         return False
     state = _reached(attempt.state, change.running)
-    started_at = turn.now if state is AttemptState.RUNNING else None
+    started_at = unit.now if state is AttemptState.RUNNING else None
     if state is attempt.state and _knows(attempt, change):
         return True
-    if not attempts.advance(turn.db, attempt.state, state, change, started_at):
+    if not attempts.advance(unit.db, attempt.state, state, change, started_at):
         return False
     if state is attempt.state:
         return True
     running = state is AttemptState.RUNNING
     cause = Cause.DRIVER_STARTED if running else Cause.RAY_ACCEPTED
-    new = replace(task, state=TaskState(state.value), updated_at=turn.now)
+    new = replace(task, state=TaskState(state.value), updated_at=unit.now)
     if running and task.started_at is None:
-        new = replace(new, started_at=turn.now)
+        new = replace(new, started_at=unit.now)
     check_move(task.state, new.state, cause)
     what = "runs" if running else "was accepted by Ray"
     where = f" on {change.node_ip}" if running and change.node_ip else ""
     message = f"attempt a{attempt.number:02d} {what}{where}"
-    return _moved(tasks.move(turn.db, task, new, cause, message, attempt.submission_id))
+    return _moved(tasks.move(unit.db, task, new, cause, message, attempt.submission_id))
 
 
-def _stall(turn: Turn, task: Task, change: Stall) -> bool:
+def _stall(unit: UnitOfWork, task: Task, change: Stall) -> bool:
     attempt = _attempt(task, change.submission_id)
-    if attempt is None or not attempts.mark_stalled(turn.db, change):
+    if attempt is None or not attempts.mark_stalled(unit.db, change):
         return False
     name = f"attempt a{attempt.number:02d}"
     stopped = attempt.stop_reason is None and change.stop_reason is not None
     if change.since is None and attempt.stalled_since is not None:
         message = f"{name} makes steps again"
     elif change.since is not None and (stopped or attempt.stalled_since is None):
-        message = f"{name} has made no new step for {turn.now - change.since:.0f} s: {change.why}"
+        message = f"{name} has made no new step for {unit.now - change.since:.0f} s: {change.why}"
         message += "; it is being stopped" if stopped else ""
     else:
         return True
-    events.add_remark(turn.db, task.task_id, turn.now, "attempt", message, attempt.submission_id)
+    events.add_remark(unit.db, task.task_id, unit.now, "attempt", message, attempt.submission_id)
     return True
 
 
-def _end(turn: Turn, task: Task, change: End) -> bool:
+def _end(unit: UnitOfWork, task: Task, change: End) -> bool:
     attempt = _attempt(task, change.submission_id)
     if attempt is None or attempt.state is AttemptState.ENDED:
         return False
@@ -200,16 +200,16 @@ def _end(turn: Turn, task: Task, change: End) -> bool:
         reason = change.reason
         if change.outcome is not Outcome.CANCELED:
             reason = f"canceled, but {_OUTCOME_WORDS[change.outcome]} first: {change.reason}".removesuffix(": ")
-        if not attempts.end(turn.db, attempt.state, change, Outcome.CANCELED, reason, turn.now):
+        if not attempts.end(unit.db, attempt.state, change, Outcome.CANCELED, reason, unit.now):
             return False
         message = f"{name} has ended, as its task was canceled: {reason}".removesuffix(": ")
-        events.add_remark(turn.db, task.task_id, turn.now, "attempt", message, attempt.submission_id)
+        events.add_remark(unit.db, task.task_id, unit.now, "attempt", message, attempt.submission_id)
         return True
-    policy = turn.ports.settings.scheduling.retry_policy()
-    jitter = int.from_bytes(turn.ports.entropy(4), "big") / 2**32
-    after = after_end(task, change, turn.now, policy, jitter)
+    policy = unit.ports.settings.scheduling.retry_policy()
+    jitter = int.from_bytes(unit.ports.entropy(4), "big") / 2**32
+    after = after_end(task, change, unit.now, policy, jitter)
     check_move(task.state, after.state, after.cause)
-    if not attempts.end(turn.db, attempt.state, change, change.outcome, change.reason, turn.now):
+    if not attempts.end(unit.db, attempt.state, change, change.outcome, change.reason, unit.now):
         return False
     new = replace(
         task,
@@ -218,21 +218,21 @@ def _end(turn: Turn, task: Task, change: End) -> bool:
         losses=after.losses,
         not_before=after.not_before,
         next_retry_at=after.not_before,
-        ended_at=turn.now if after.state.is_final else None,
-        updated_at=turn.now,
+        ended_at=unit.now if after.state.is_final else None,
+        updated_at=unit.now,
     )
     message = _farewell(name, change, after, policy.max_losses)
-    return _moved(tasks.move(turn.db, task, new, after.cause, message, attempt.submission_id))
+    return _moved(tasks.move(unit.db, task, new, after.cause, message, attempt.submission_id))
 
 
-def _reject(turn: Turn, task: Task, change: Reject) -> bool:
+def _reject(unit: UnitOfWork, task: Task, change: Reject) -> bool:
     if not task.state.is_waiting:
         return False
     check_move(task.state, TaskState.FAILED, Cause.INVALID_INPUTS)
     new = replace(
-        _out_of_line(task), state=TaskState.FAILED, reason=change.reason, ended_at=turn.now, updated_at=turn.now
+        _out_of_line(task), state=TaskState.FAILED, reason=change.reason, ended_at=unit.now, updated_at=unit.now
     )
-    return tasks.move(turn.db, task, new, Cause.INVALID_INPUTS, change.reason)
+    return tasks.move(unit.db, task, new, Cause.INVALID_INPUTS, change.reason)
 
 
 def _moved(done: bool) -> bool:

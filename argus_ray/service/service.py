@@ -24,8 +24,8 @@ from argus_ray.core.retention import Chores
 from argus_ray.core.taskspec import TaskSpec
 from argus_ray.service import access, accounts, submission, tasks, upkeep
 from argus_ray.service import changes as scheduling
-from argus_ray.service.changes import Seen
-from argus_ray.service.unit_of_work import Ports, Specs, Turn
+from argus_ray.service.changes import TaskCache
+from argus_ray.service.unit_of_work import Ports, Specs, UnitOfWork
 from argus_ray.store import Store, line, tokens
 from argus_ray.store import tasks as task_rows
 from argus_ray.store.store import savepoint
@@ -51,7 +51,7 @@ class Service:
         self._store = store
         self._ports = Ports(settings, clock, entropy, gang_of, resolve)
         with store.transaction() as db:
-            accounts.ensure_internal_user(self._turn(db))
+            accounts.ensure_internal_user(self._unit(db))
 
     # --- for the gateway ---
 
@@ -72,8 +72,8 @@ class Service:
         used: set[str] = set()
         try:
             with self._store.transaction() as db:
-                turn = self._turn(db, specs, used)
-                answers = [self._answer(turn, call) for call in calls]
+                unit = self._unit(db, specs, used)
+                answers = [self._answer(unit, call) for call in calls]
         except Unavailable as error:
             if len(calls) > 1:
                 # Reads can be answered when writes cannot, and one huge write must not spoil the others.
@@ -106,14 +106,14 @@ class Service:
         Raises StaleWriter and Unavailable: then nothing was changed.
         """
         with self._store.transaction() as db:
-            turn = self._turn(db)
-            seen = Seen(db, changes)
-            return [self._apply_one(turn, seen, change) for change in changes]
+            unit = self._unit(db)
+            seen = TaskCache(db, changes)
+            return [self._apply_one(unit, seen, change) for change in changes]
 
     def chores(self) -> Chores:
         """What a pass over the disk may do now. What leaves is marked, so that nobody resumes from it any more."""
         with self._store.transaction() as db:
-            return upkeep.chores(self._turn(db))
+            return upkeep.chores(self._unit(db))
 
     def ping(self) -> dict[str, Any]:
         """Raises what a write would raise. `epoch`, and `tasks`: counts by state."""
@@ -126,8 +126,10 @@ class Service:
 
     # --- within ---
 
-    def _turn(self, db: sqlite3.Connection, specs: Specs | None = None, used: set[str] | None = None) -> Turn:
-        return Turn(db, self._ports.clock(), self._ports, specs or Specs(self._ports), set() if used is None else used)
+    def _unit(self, db: sqlite3.Connection, specs: Specs | None = None, used: set[str] | None = None) -> UnitOfWork:
+        return UnitOfWork(
+            db, self._ports.clock(), self._ports, specs or Specs(self._ports), set() if used is None else used
+        )
 
     def _read_specs(self, calls: Sequence[Call]) -> Specs:
         """Parse the bodies of callers that may submit, outside of the transaction that will accept them:
@@ -139,8 +141,8 @@ class Service:
             return specs
         try:
             with self._store.transaction() as db:
-                turn = self._turn(db)
-                wanted = [self._new_spec(turn, who, action) for who, action in submits]
+                unit = self._unit(db)
+                wanted = [self._new_spec(unit, who, action) for who, action in submits]
         except ArgusError:
             return specs  # The transaction that comes meets the same trouble and answers for it.
         for text in filter(None, wanted):
@@ -149,18 +151,20 @@ class Service:
                 specs.read(text)
         return specs
 
-    def _new_spec(self, turn: Turn, who: Credential, action: ReadSubmission | SubmitTask | ResubmitTask) -> str | None:
+    def _new_spec(
+        self, unit: UnitOfWork, who: Credential, action: ReadSubmission | SubmitTask | ResubmitTask
+    ) -> str | None:
         try:
             call = action.call if isinstance(action, ReadSubmission) else action
-            return submission.new_spec(turn, access.authenticate(turn, who), call)
+            return submission.new_spec(unit, access.authenticate(unit, who), call)
         except (ArgusError, UnicodeError):
             return None
 
-    def _answer(self, turn: Turn, call: Call) -> Result | ArgusError:
+    def _answer(self, unit: UnitOfWork, call: Call) -> Result | ArgusError:
         who, action = call
         try:
-            with savepoint(turn.db):
-                return self._dispatch(turn, access.authenticate(turn, who), action)
+            with savepoint(unit.db):
+                return self._dispatch(unit, access.authenticate(unit, who), action)
         except sqlite3.OperationalError:
             raise  # The disk, not the call: the transaction is lost.
         except ArgusError as error:
@@ -171,61 +175,61 @@ class Service:
             _log.exception("%s failed", type(action).__name__)
             return ArgusError()
 
-    def _dispatch(self, turn: Turn, principal: Principal, action: Action) -> Result:
+    def _dispatch(self, unit: UnitOfWork, principal: Principal, action: Action) -> Result:
         match action:
             case actions.WhoAmI():
                 return principal
             case actions.ReadSubmission():
-                return submission.read(turn, principal, action)
+                return submission.read(unit, principal, action)
             case actions.SubmitTask():
-                return submission.submit(turn, principal, action)
+                return submission.submit(unit, principal, action)
             case actions.ResubmitTask():
-                return submission.resubmit(turn, principal, action)
+                return submission.resubmit(unit, principal, action)
             case actions.GetTask():
-                return tasks.get(turn, principal, action.task_id)
+                return tasks.get(unit, principal, action.task_id)
             case actions.ListTasks():
-                return tasks.list_page(turn, principal, action)
+                return tasks.list_page(unit, principal, action)
             case actions.ExplainTask():
-                return tasks.explain(turn, principal, action)
+                return tasks.explain(unit, principal, action)
             case actions.CancelTask():
-                return tasks.cancel(turn, principal, action)
+                return tasks.cancel(unit, principal, action)
             case actions.TaskEvents():
-                return tasks.list_events(turn, principal, action)
+                return tasks.list_events(unit, principal, action)
             case actions.FindAttempt():
-                return tasks.find_attempt(turn, principal, action)
+                return tasks.find_attempt(unit, principal, action)
             case actions.ShowQueue():
-                return tasks.show_queue(turn, principal, action)
+                return tasks.show_queue(unit, principal, action)
             case _:
-                return self._administer(turn, access.require_admin(principal), action)
+                return self._administer(unit, access.require_admin(principal), action)
 
-    def _administer(self, turn: Turn, admin: Principal, action: _AdminAction) -> Result:
+    def _administer(self, unit: UnitOfWork, admin: Principal, action: _AdminAction) -> Result:
         match action:
             case actions.RequireAdmin():
                 return admin
             case actions.CreateUser():
-                return accounts.create(turn, action)
+                return accounts.create(unit, action)
             case actions.GetUser():
-                return accounts.get(turn, action.user_id)
+                return accounts.get(unit, action.user_id)
             case actions.ListUsers():
-                return accounts.list_all(turn)
+                return accounts.list_all(unit)
             case actions.SetUserEnabled():
-                return accounts.set_enabled(turn, action)
+                return accounts.set_enabled(unit, action)
             case actions.IssueToken():
-                return accounts.issue_token(turn, action)
+                return accounts.issue_token(unit, action)
             case actions.ListTokens():
-                return accounts.list_tokens(turn, action.user_id)
+                return accounts.list_tokens(unit, action.user_id)
             case actions.RevokeToken():
-                return accounts.revoke_token(turn, action)
+                return accounts.revoke_token(unit, action)
             case _:
                 assert_never(action)
 
-    def _apply_one(self, turn: Turn, seen: Seen, change: Change) -> bool:
+    def _apply_one(self, unit: UnitOfWork, seen: TaskCache, change: Change) -> bool:
         task = seen.task_of(change)
         if task is None:
             return False
         try:
-            with savepoint(turn.db):
-                return scheduling.apply(turn, task, change)
+            with savepoint(unit.db):
+                return scheduling.apply(unit, task, change)
         except scheduling.Stale:
             return False
         except sqlite3.OperationalError:

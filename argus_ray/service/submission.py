@@ -21,7 +21,7 @@ from argus_ray.core.model import FilesAt, Task
 from argus_ray.core.states import TaskState
 from argus_ray.core.taskspec import TaskSpec
 from argus_ray.service import access
-from argus_ray.service.unit_of_work import Turn
+from argus_ray.service.unit_of_work import UnitOfWork
 from argus_ray.store import events, line, tasks
 
 _KEY = re.compile(r"[\x20-\x7e]{1,255}")
@@ -32,54 +32,54 @@ _ID_TRIES = 136
 _MAX_RESUME_ROOTS = 200
 
 
-def new_spec(turn: Turn, principal: Principal, action: SubmitTask | ResubmitTask) -> str | None:
+def new_spec(unit: UnitOfWork, principal: Principal, action: SubmitTask | ResubmitTask) -> str | None:
     """The TaskSpec that this call will have to be parsed for; None for a replay and for one that is refused anyway.
     Raises ArgusError."""
     key = action.idempotency_key
     if isinstance(action, ResubmitTask):
-        old = access.visible_task(turn, principal, action.task_id)
+        old = access.visible_task(unit, principal, action.task_id)
         owner, text = old.user_id, old.spec_yaml
     elif principal.user_id is None:
         return None
     else:
         owner, text = principal.user_id, action.spec_yaml
-    return text if key is None or (_KEY.fullmatch(key) and tasks.by_key(turn.db, owner, key) is None) else None
+    return text if key is None or (_KEY.fullmatch(key) and tasks.by_key(unit.db, owner, key) is None) else None
 
 
-def read(turn: Turn, principal: Principal, action: ReadSubmission) -> TaskSpec | None:
+def read(unit: UnitOfWork, principal: Principal, action: ReadSubmission) -> TaskSpec | None:
     """Raises what the call that it asks about would raise now."""
     match action.call:
         case SubmitTask() as call:
-            user_id, first = _asked(turn, principal, call)
+            user_id, first = _asked(unit, principal, call)
             text = call.spec_yaml
         case ResubmitTask() as call:
-            old, first = _asked_again(turn, principal, call)
+            old, first = _asked_again(unit, principal, call)
             user_id, text = old.user_id, old.spec_yaml
-    return None if first else _acceptable(turn, user_id, text)
+    return None if first else _acceptable(unit, user_id, text)
 
 
-def submit(turn: Turn, principal: Principal, action: SubmitTask) -> Submitted:
+def submit(unit: UnitOfWork, principal: Principal, action: SubmitTask) -> Submitted:
     """The new task, or the first one of this Idempotency-Key."""
-    user_id, first = _asked(turn, principal, action)
+    user_id, first = _asked(unit, principal, action)
     if first is not None:
         return Submitted(first, created=False)
-    return _accept(turn, user_id, action.spec_yaml, action)
+    return _accept(unit, user_id, action.spec_yaml, action)
 
 
-def resubmit(turn: Turn, principal: Principal, action: ResubmitTask) -> Submitted:
+def resubmit(unit: UnitOfWork, principal: Principal, action: ResubmitTask) -> Submitted:
     """As `submit`, with the owner and the TaskSpec of a task that has ended. An admin does it in the owner's name, so
     the Idempotency-Key is one of the owner's."""
-    old, first = _asked_again(turn, principal, action)
+    old, first = _asked_again(unit, principal, action)
     if first is not None:
         return Submitted(first, created=False)
-    origin = _Origin(old.task_id, _roots_to_resume_from(turn, old) if action.resume else None)
-    submitted = _accept(turn, old.user_id, old.spec_yaml, action, origin)
+    origin = _Origin(old.task_id, _roots_to_resume_from(unit, old) if action.resume else None)
+    submitted = _accept(unit, old.user_id, old.spec_yaml, action, origin)
     by = "" if principal.user_id == old.user_id else " by an admin"
-    events.add_remark(turn.db, old.task_id, turn.now, "note", f"resubmitted{by} as {submitted.task.task_id}")
+    events.add_remark(unit.db, old.task_id, unit.now, "note", f"resubmitted{by} as {submitted.task.task_id}")
     return submitted
 
 
-def _asked(turn: Turn, principal: Principal, action: SubmitTask) -> tuple[str, Task | None]:
+def _asked(unit: UnitOfWork, principal: Principal, action: SubmitTask) -> tuple[str, Task | None]:
     """Who submits, and the task that has this Idempotency-Key.
 
     The key decides before the body and the limits do: who repeats a call that was accepted gets its answer,
@@ -87,16 +87,16 @@ def _asked(turn: Turn, principal: Principal, action: SubmitTask) -> tuple[str, T
     """
     if principal.user_id is None:
         raise InvalidRequest("the admin token owns no tasks: submit with the token of a user")
-    first = _first_of_key(turn, principal.user_id, action.idempotency_key)
+    first = _first_of_key(unit, principal.user_id, action.idempotency_key)
     if first is not None and (first.spec_yaml != action.spec_yaml or first.resubmitted_from is not None):
         raise IdempotencyConflict
     return principal.user_id, first
 
 
-def _asked_again(turn: Turn, principal: Principal, action: ResubmitTask) -> tuple[Task, Task | None]:
+def _asked_again(unit: UnitOfWork, principal: Principal, action: ResubmitTask) -> tuple[Task, Task | None]:
     """The task that is to be made again, and the one that has this Idempotency-Key."""
-    old = access.visible_task(turn, principal, action.task_id)
-    first = _first_of_key(turn, old.user_id, action.idempotency_key)
+    old = access.visible_task(unit, principal, action.task_id)
+    first = _first_of_key(unit, old.user_id, action.idempotency_key)
     if first is not None:
         if first.resubmitted_from != old.task_id or (first.resume_roots is not None) != action.resume:
             raise IdempotencyConflict
@@ -111,11 +111,11 @@ def _asked_again(turn: Turn, principal: Principal, action: ResubmitTask) -> tupl
     return old, None
 
 
-def _roots_to_resume_from(turn: Turn, old: Task) -> tuple[str, ...]:
+def _roots_to_resume_from(unit: UnitOfWork, old: Task) -> tuple[str, ...]:
     """Those of the tasks that it was to resume from too: it may have ended before it saved anything itself. Without
     those that leave for the trash."""
     earlier = {root: _task_of(root) for root in old.resume_roots or ()}
-    found = tasks.by_ids(turn.db, sorted(set(earlier.values())))
+    found = tasks.by_ids(unit.db, sorted(set(earlier.values())))
     roots = [root for root, name in earlier.items() if name in found and found[name].files_at is FilesAt.JOB_ROOT]
     if old.files_at is FilesAt.JOB_ROOT:
         roots += [attempt.job_root for attempt in old.attempts]
@@ -126,7 +126,7 @@ def _task_of(job_root: str) -> str:
     return ids.split_submission_id(job_root.rsplit("/", 1)[-1])[0]
 
 
-def _first_of_key(turn: Turn, user_id: str, key: str | None) -> Task | None:
+def _first_of_key(unit: UnitOfWork, user_id: str, key: str | None) -> Task | None:
     if key is None:
         return None
     if not _KEY.fullmatch(key):
@@ -134,7 +134,7 @@ def _first_of_key(turn: Turn, user_id: str, key: str | None) -> Task | None:
             "the Idempotency-Key is not valid",
             [FieldError("Idempotency-Key", "1 to 255 printable ASCII characters")],
         )
-    return tasks.by_key(turn.db, user_id, key)
+    return tasks.by_key(unit.db, user_id, key)
 
 
 @dataclass(frozen=True)
@@ -149,33 +149,33 @@ class _Origin:
         return f"; resubmitted from {self.task_id}{resumes}"
 
 
-def _acceptable(turn: Turn, user_id: str, spec_yaml: str) -> TaskSpec:
-    spec = turn.specs.read(spec_yaml)
+def _acceptable(unit: UnitOfWork, user_id: str, spec_yaml: str) -> TaskSpec:
+    spec = unit.specs.read(spec_yaml)
     if isinstance(spec, ArgusError):
         raise spec
-    _check_limits(turn, user_id)
+    _check_limits(unit, user_id)
     return spec
 
 
 def _accept(
-    turn: Turn, user_id: str, spec_yaml: str, call: SubmitTask | ResubmitTask, origin: _Origin | None = None
+    unit: UnitOfWork, user_id: str, spec_yaml: str, call: SubmitTask | ResubmitTask, origin: _Origin | None = None
 ) -> Submitted:
-    spec = _acceptable(turn, user_id, spec_yaml)
-    gang = turn.ports.gang_of(spec)
+    spec = _acceptable(unit, user_id, spec_yaml)
+    gang = unit.ports.gang_of(spec)
     message = f"accepted: {spec.workload} on {gang.nnodes} x {gang.gpus_per_node} GPUs"
     if origin is not None:
         message += origin.words()
     for _ in range(_ID_TRIES):
-        task_id = ids.task_id(user_id, spec.workload, turn.now, turn.ports.entropy(2))
+        task_id = ids.task_id(user_id, spec.workload, unit.now, unit.ports.entropy(2))
         seq = tasks.add(
-            turn.db,
+            unit.db,
             task_id=task_id,
             user_id=user_id,
             workload=spec.workload,
             gang=gang,
             spec_yaml=spec_yaml,
             idempotency_key=call.idempotency_key,
-            now=turn.now,
+            now=unit.now,
             message=message,
             resubmitted_from=origin.task_id if origin else None,
             resume_roots=origin.resume_roots if origin else None,
@@ -183,7 +183,7 @@ def _accept(
         )
         if seq is not None:
             for warning in call.warnings:
-                events.add_remark(turn.db, task_id, turn.now, "note", f"{warning.field}: {warning.rule}")
+                events.add_remark(unit.db, task_id, unit.now, "note", f"{warning.field}: {warning.rule}")
             task = Task(
                 task_id=task_id,
                 user_id=user_id,
@@ -192,8 +192,8 @@ def _accept(
                 state=TaskState.QUEUED,
                 gang=gang,
                 spec_yaml=spec_yaml,
-                created_at=turn.now,
-                updated_at=turn.now,
+                created_at=unit.now,
+                updated_at=unit.now,
                 resubmitted_from=origin.task_id if origin else None,
                 resume_roots=origin.resume_roots if origin else None,
                 warnings=call.warnings,
@@ -202,9 +202,9 @@ def _accept(
     raise Unavailable("too many tasks of this user in one second: no free task id was found; try again")
 
 
-def _check_limits(turn: Turn, user_id: str) -> None:
-    limits = turn.ports.settings.limits
-    if line.count_waiting_of(turn.db, user_id) >= limits.waiting_tasks_per_user:
+def _check_limits(unit: UnitOfWork, user_id: str) -> None:
+    limits = unit.ports.settings.limits
+    if line.count_waiting_of(unit.db, user_id) >= limits.waiting_tasks_per_user:
         raise QueueFull(f"you have {limits.waiting_tasks_per_user} waiting tasks, which is the limit")
-    if line.count_waiting(turn.db) >= limits.waiting_tasks:
+    if line.count_waiting(unit.db) >= limits.waiting_tasks:
         raise QueueFull(f"{limits.waiting_tasks} tasks wait, which is the limit of this cluster")

@@ -23,7 +23,7 @@ from argus_ray.core.errors import FieldError, Forbidden, InvalidRequest, LogNotF
 from argus_ray.core.model import Attempt, Event, Task
 from argus_ray.core.states import AttemptState, Cause, TaskState, check_move
 from argus_ray.service import access
-from argus_ray.service.unit_of_work import Turn
+from argus_ray.service.unit_of_work import UnitOfWork
 from argus_ray.store import attempts, events, line, tasks, users
 
 _MAX_PAGE = 500
@@ -37,15 +37,15 @@ def live_attempt(task: Task) -> Attempt | None:
     return next((attempt for attempt in task.attempts if attempt.state is not AttemptState.ENDED), None)
 
 
-def view(turn: Turn, task: Task) -> TaskView:
-    return TaskView(task, line.position(turn.db, task))
+def view(unit: UnitOfWork, task: Task) -> TaskView:
+    return TaskView(task, line.position(unit.db, task))
 
 
-def get(turn: Turn, principal: Principal, task_id: str) -> TaskView:
-    return view(turn, access.visible_task(turn, principal, task_id))
+def get(unit: UnitOfWork, principal: Principal, task_id: str) -> TaskView:
+    return view(unit, access.visible_task(unit, principal, task_id))
 
 
-def list_page(turn: Turn, principal: Principal, action: ListTasks) -> TaskPage:
+def list_page(unit: UnitOfWork, principal: Principal, action: ListTasks) -> TaskPage:
     """A user sees their own; ADMIN sees all, and INTERNAL, whose clients know of no other users, its own.
     Both may name a user. A user who names another one is Forbidden, whether or not that one exists."""
     _check_range("limit", action.limit, 1, _MAX_PAGE)
@@ -55,52 +55,52 @@ def list_page(turn: Turn, principal: Principal, action: ListTasks) -> TaskPage:
     if action.user_id is not None and action.user_id != owner:
         if not principal.is_admin:
             raise Forbidden("another user's tasks are for the admin")
-        if users.find(turn.db, action.user_id) is None:
+        if users.find(unit.db, action.user_id) is None:
             raise UserNotFound
         owner = action.user_id
     states = tuple(dict.fromkeys(action.states)) or tuple(TaskState)
-    found = line.page(turn.db, owner, states, below, action.limit + 1)
+    found = line.page(unit.db, owner, states, below, action.limit + 1)
     shown = found[: action.limit]
     return TaskPage(shown, shown[-1].seq if len(found) > action.limit else None)
 
 
-def show_queue(turn: Turn, principal: Principal, action: ShowQueue) -> tuple[QueueEntry, ...]:
+def show_queue(unit: UnitOfWork, principal: Principal, action: ShowQueue) -> tuple[QueueEntry, ...]:
     """ADMIN owns no tasks, so its own queue is empty."""
     if action.everyone:
         access.require_admin(principal)
     elif principal.role is Role.ADMIN:
         return ()
     owner = None if action.everyone else principal.user_id
-    return tuple(QueueEntry(task, position) for task, position in line.queue(turn.db, owner))
+    return tuple(QueueEntry(task, position) for task, position in line.queue(unit.db, owner))
 
 
-def explain(turn: Turn, principal: Principal, action: ExplainTask) -> Explanation:
+def explain(unit: UnitOfWork, principal: Principal, action: ExplainTask) -> Explanation:
     """`own_ahead` are tasks of the owner of the task, also when an admin asks."""
-    task = access.visible_task(turn, principal, action.task_id)
-    position = line.position(turn.db, task)
-    ahead = () if position is None else line.own_ahead(turn.db, task)
+    task = access.visible_task(unit, principal, action.task_id)
+    position = line.position(unit.db, task)
+    ahead = () if position is None else line.own_ahead(unit.db, task)
     return Explanation(
         task=task,
         position=position,
         own_ahead=ahead,
         others_ahead=0 if position is None else position - 1 - len(ahead),
-        active_tasks=attempts.count_live(turn.db),
+        active_tasks=attempts.count_live(unit.db),
     )
 
 
-def cancel(turn: Turn, principal: Principal, action: CancelTask) -> TaskView:
+def cancel(unit: UnitOfWork, principal: Principal, action: CancelTask) -> TaskView:
     """Final at once, in every state. A live attempt waits in STOPPING until the scheduler has seen its job
     over."""
-    task = access.visible_task(turn, principal, action.task_id)
+    task = access.visible_task(unit, principal, action.task_id)
     if task.state.is_final:
-        return view(turn, task)
+        return view(unit, task)
     check_move(task.state, TaskState.CANCELED, Cause.CANCELED_BY_USER)
     by = "its user" if principal.user_id == task.user_id else "an admin"
     attempt = live_attempt(task)
     message = f"canceled by {by}"
     if attempt is not None:
         message += f"; attempt a{attempt.number:02d} is being stopped"
-        attempts.stop(turn.db, attempt.submission_id)
+        attempts.stop(unit.db, attempt.submission_id)
     new = replace(
         task,
         state=TaskState.CANCELED,
@@ -108,23 +108,23 @@ def cancel(turn: Turn, principal: Principal, action: CancelTask) -> TaskView:
         not_before=None,
         next_retry_at=None,
         overtaken_since=None,
-        ended_at=turn.now,
-        updated_at=turn.now,
+        ended_at=unit.now,
+        updated_at=unit.now,
     )
     submission_id = None if attempt is None else attempt.submission_id
-    tasks.move(turn.db, task, new, Cause.CANCELED_BY_USER, message, submission_id)
-    return view(turn, access.visible_task(turn, principal, action.task_id))
+    tasks.move(unit.db, task, new, Cause.CANCELED_BY_USER, message, submission_id)
+    return view(unit, access.visible_task(unit, principal, action.task_id))
 
 
-def list_events(turn: Turn, principal: Principal, action: TaskEvents) -> tuple[Event, ...]:
-    task = access.visible_task(turn, principal, action.task_id)
+def list_events(unit: UnitOfWork, principal: Principal, action: TaskEvents) -> tuple[Event, ...]:
+    task = access.visible_task(unit, principal, action.task_id)
     _check_range("after", action.after, 0, _MAX_INTEGER)
     _check_range("limit", action.limit, 1, _MAX_EVENTS)
-    return events.of_task(turn.db, task.task_id, action.after, action.limit)
+    return events.of_task(unit.db, task.task_id, action.after, action.limit)
 
 
-def find_attempt(turn: Turn, principal: Principal, action: FindAttempt) -> tuple[TaskState, Attempt | None]:
-    task = access.visible_task(turn, principal, action.task_id)
+def find_attempt(unit: UnitOfWork, principal: Principal, action: FindAttempt) -> tuple[TaskState, Attempt | None]:
+    task = access.visible_task(unit, principal, action.task_id)
     if action.attempt is None:
         return task.state, task.attempts[-1] if task.attempts else None
     for attempt in task.attempts:

@@ -1,5 +1,4 @@
-"""What a use case needs while it is its turn: the open transaction, one `now`, and the ports of the
-service."""
+"""What a use case works with: the open transaction, one `now`, and the ports of the service."""
 
 from __future__ import annotations
 
@@ -47,7 +46,7 @@ class Specs:
 
 
 @dataclass(frozen=True)
-class Turn:
+class UnitOfWork:
     """One transaction. All that happens in it happens at the same `now`."""
 
     db: sqlite3.Connection

@@ -8,7 +8,7 @@ from argus_ray.core.lifecycle import Looked, Removed
 from argus_ray.core.model import FilesAt, Task
 from argus_ray.core.retention import DAY_S, Chores
 from argus_ray.core.states import AttemptState
-from argus_ray.service.unit_of_work import Turn
+from argus_ray.service.unit_of_work import UnitOfWork
 from argus_ray.store import disk, events
 
 #: Tasks of one pass.
@@ -21,44 +21,44 @@ _ENDED_AGAIN_S = DAY_S
 _NEVER_S = 1000 * 365 * DAY_S
 
 
-def chores(turn: Turn) -> Chores:
+def chores(unit: UnitOfWork) -> Chores:
     """What the slow pass may do now. Marks the tasks whose files leave."""
-    policy, now = turn.ports.settings.retention.policy(), turn.now
-    spared = {_owner(root) for root in disk.roots_in_use(turn.db)}
+    policy, now = unit.ports.settings.retention.policy(), unit.now
+    spared = {_owner(root) for root in disk.roots_in_use(unit.db)}
     if policy.trash_after_days:
-        disk.claim_for_trash(turn.db, now - policy.trash_after_days * DAY_S, spared, _MAX_REMOVALS)
-    look = disk.to_look_at(turn.db, now, _MAX_LOOKS)
+        disk.claim_for_trash(unit.db, now - policy.trash_after_days * DAY_S, spared, _MAX_REMOVALS)
+    look = disk.to_look_at(unit.db, now, _MAX_LOOKS)
     delete: tuple[Task, ...] = ()
     if policy.delete_after_days:
-        delete = disk.to_delete(turn.db, now, now - policy.delete_after_days * DAY_S, _MAX_REMOVALS)
+        delete = disk.to_delete(unit.db, now, now - policy.delete_after_days * DAY_S, _MAX_REMOVALS)
     return Chores(
         look=look,
         prunable=frozenset(task.task_id for task in look if _is_over(task) and task.task_id not in spared),
-        trash=disk.leaving(turn.db, now, _MAX_REMOVALS),
+        trash=disk.leaving(unit.db, now, _MAX_REMOVALS),
         delete=delete,
     )
 
 
-def looked(turn: Turn, task: Task, change: Looked) -> bool:
+def looked(unit: UnitOfWork, task: Task, change: Looked) -> bool:
     again = _LIVE_AGAIN_S
     if _is_over(task):
         again = _ENDED_AGAIN_S if task.attempts else _NEVER_S
-    disk.look_again(turn.db, task.task_id, turn.now + again)
+    disk.look_again(unit.db, task.task_id, unit.now + again)
     own = {attempt.submission_id for attempt in task.attempts}
-    disk.measured(turn.db, [(name, size) for name, size in change.sizes if name in own])
+    disk.measured(unit.db, [(name, size) for name, size in change.sizes if name in own])
     if change.message is not None:
-        events.add_remark(turn.db, task.task_id, turn.now, "note", change.message)
+        events.add_remark(unit.db, task.task_id, unit.now, "note", change.message)
     return True
 
 
-def removed(turn: Turn, task: Task, change: Removed) -> bool:
+def removed(unit: UnitOfWork, task: Task, change: Removed) -> bool:
     old, new = (FilesAt.TRASH, FilesAt.DELETED) if change.deleted else (FilesAt.LEAVING, FilesAt.TRASH)
-    if not disk.moved(turn.db, task.task_id, old, new, turn.now):
+    if not disk.moved(unit.db, task.task_id, old, new, unit.now):
         return False
     if change.deleted:
-        disk.measured(turn.db, [(attempt.submission_id, 0) for attempt in task.attempts])
+        disk.measured(unit.db, [(attempt.submission_id, 0) for attempt in task.attempts])
     if change.message is not None:
-        events.add_remark(turn.db, task.task_id, turn.now, "note", change.message)
+        events.add_remark(unit.db, task.task_id, unit.now, "note", change.message)
     return True
 
 

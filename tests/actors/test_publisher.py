@@ -20,7 +20,7 @@ from argus_ray.config import Settings
 from argus_ray.core.errors import StaleWriter, Unavailable
 from argus_ray.core.model import User, UserState
 from argus_ray.discovery import epoch, head_json
-from argus_ray.discovery.epoch import Claim
+from argus_ray.discovery.epoch import HeadClaim
 from argus_ray.discovery.head_json import HeadRecord, Reader
 from argus_ray.disk import atomic
 from argus_ray.node.processes import wait_until
@@ -48,7 +48,7 @@ class World:
         self._started: list[HeadPublisher] = []
 
     def claim(self, host: str = "here") -> int:
-        return epoch.take(self.folder, Claim(0, host, "10.0.0.1", 6379)).epoch
+        return epoch.take(self.folder, HeadClaim(0, host, "10.0.0.1", 6379)).epoch
 
     def publisher(self, of_epoch: int | None) -> HeadPublisher:
         """None: of a head that was started by hand."""

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from argus_ray.core.admission import Claim, Decision, Policy, decide
+from argus_ray.core.admission import AdmissionPolicy, Claim, Decision, decide
 from argus_ray.core.model import Gang, NodeView, Task
 from argus_ray.core.states import TaskState
 
-POLICY = Policy(max_overtake_s=600, retry_interval_s=60)
+POLICY = AdmissionPolicy(max_overtake_s=600, retry_interval_s=60)
 
 
 def rl(nnodes: int, gpus: int) -> Gang:

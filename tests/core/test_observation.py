@@ -17,7 +17,7 @@ from argus_ray.core.observation import (
     Stop,
     Submit,
     Wait,
-    judge,
+    next_step,
 )
 from argus_ray.core.states import AttemptState, Outcome
 
@@ -53,21 +53,21 @@ def failed(kind: FailureKind, code: int | None = 1, message: str = "") -> JobSee
 
 @pytest.mark.parametrize("state", [SUBMITTING, SUBMITTED, RUNNING, STOPPING])
 def test_no_answer_is_no_observation(state: AttemptState) -> None:
-    assert judge(attempt(state), JobSeen(JobStatus.UNKNOWN), FilesSeen(), "s1") == Wait()
+    assert next_step(attempt(state), JobSeen(JobStatus.UNKNOWN), FilesSeen(), "s1") == Wait()
 
 
 def test_an_unknown_submission_that_never_started_is_submitted() -> None:
-    assert judge(attempt(SUBMITTING, None), JobSeen(JobStatus.ABSENT), FilesSeen(), "s1") == Submit()
+    assert next_step(attempt(SUBMITTING, None), JobSeen(JobStatus.ABSENT), FilesSeen(), "s1") == Submit()
 
 
 def test_a_submission_that_did_start_is_never_submitted_again() -> None:
-    verdict = judge(attempt(SUBMITTING), JobSeen(JobStatus.ABSENT), FilesSeen(started=True), "s1")
+    verdict = next_step(attempt(SUBMITTING), JobSeen(JobStatus.ABSENT), FilesSeen(started=True), "s1")
     assert outcome(verdict) is Outcome.INFRASTRUCTURE
 
 
 def test_a_job_that_ray_holds_is_adopted() -> None:
     seen = JobSeen(JobStatus.RUNNING, ray_job_id="02000000", node_id="n1", node_ip="10.0.0.2")
-    verdict = judge(attempt(SUBMITTING, None), seen, FilesSeen(), "s1")
+    verdict = next_step(attempt(SUBMITTING, None), seen, FilesSeen(), "s1")
     assert isinstance(verdict, Advance)
     assert (verdict.running, verdict.session, verdict.ray_job_id) == (True, "s1", "02000000")
 
@@ -75,7 +75,7 @@ def test_a_job_that_ray_holds_is_adopted() -> None:
 @pytest.mark.parametrize("state", [SUBMITTED, RUNNING])
 @pytest.mark.parametrize(("session", "word"), [("s2", "session"), ("s1", "record")])
 def test_a_job_that_ray_has_forgotten_is_lost(state: AttemptState, session: str, word: str) -> None:
-    verdict = judge(attempt(state), JobSeen(JobStatus.ABSENT), FilesSeen(started=True), session)
+    verdict = next_step(attempt(state), JobSeen(JobStatus.ABSENT), FilesSeen(started=True), session)
     assert outcome(verdict) is Outcome.INFRASTRUCTURE
     assert isinstance(verdict, End) and word in verdict.reason
 
@@ -83,12 +83,12 @@ def test_a_job_that_ray_has_forgotten_is_lost(state: AttemptState, session: str,
 @pytest.mark.parametrize(("code", "expected"), [(0, Outcome.SUCCEEDED), (3, Outcome.APPLICATION)])
 def test_the_runners_own_record_outlives_rays(code: int, expected: Outcome) -> None:
     files = FilesSeen(started=True, exit=ExitRecord(code))
-    assert outcome(judge(attempt(RUNNING), JobSeen(JobStatus.ABSENT), files, "s2")) is expected
+    assert outcome(next_step(attempt(RUNNING), JobSeen(JobStatus.ABSENT), files, "s2")) is expected
 
 
 def test_an_application_failure_quotes_the_end_of_the_log() -> None:
     files = FilesSeen(True, ExitRecord(1), "step 1\nstep 2\n\nKeyError: 'mine'\n")
-    verdict = judge(attempt(RUNNING), failed(FailureKind.DRIVER), files, "s1")
+    verdict = next_step(attempt(RUNNING), failed(FailureKind.DRIVER), files, "s1")
     assert outcome(verdict) is Outcome.APPLICATION
     assert isinstance(verdict, End)
     assert verdict.reason.startswith("exit code 1; last lines:") and verdict.reason.endswith("KeyError: 'mine'")
@@ -96,7 +96,7 @@ def test_an_application_failure_quotes_the_end_of_the_log() -> None:
 
 def test_a_failure_that_is_known_is_named_before_the_log_is_quoted() -> None:
     files = FilesSeen(True, ExitRecord(1), "step 1\n[rank0]: KeyError: 'messages'\n")
-    verdict = judge(attempt(RUNNING), failed(FailureKind.DRIVER), files, "s1")
+    verdict = next_step(attempt(RUNNING), failed(FailureKind.DRIVER), files, "s1")
     assert isinstance(verdict, End) and verdict.failure is not None
     assert verdict.failure.code == "dataset_columns"
     first, hint, *rest = verdict.reason.splitlines()
@@ -106,19 +106,19 @@ def test_a_failure_that_is_known_is_named_before_the_log_is_quoted() -> None:
 
 def test_without_a_log_rays_message_is_quoted() -> None:
     seen = failed(FailureKind.DRIVER, 2, "command not found")
-    verdict = judge(attempt(RUNNING), seen, FilesSeen(started=True), "s1")
+    verdict = next_step(attempt(RUNNING), seen, FilesSeen(started=True), "s1")
     assert isinstance(verdict, End) and "command not found" in verdict.reason
 
 
 def test_the_reason_is_bounded() -> None:
     files = FilesSeen(True, ExitRecord(1), "x" * 100_000)
-    verdict = judge(attempt(RUNNING), failed(FailureKind.DRIVER), files, "s1")
+    verdict = next_step(attempt(RUNNING), failed(FailureKind.DRIVER), files, "s1")
     assert isinstance(verdict, End) and len(verdict.reason) < 5000
 
 
 def test_verls_own_fit_check_is_not_a_failure() -> None:
     files = FilesSeen(True, ExitRecord(1), f"Traceback\nray.exceptions.RayTaskError(ValueError)\n{INSUFFICIENT}\n")
-    verdict = judge(attempt(RUNNING), failed(FailureKind.DRIVER), files, "s1")
+    verdict = next_step(attempt(RUNNING), failed(FailureKind.DRIVER), files, "s1")
     assert outcome(verdict) is Outcome.INSUFFICIENT_RESOURCES
     assert isinstance(verdict, End) and "Total available GPUs 0" in verdict.reason
 
@@ -136,32 +136,32 @@ def test_verls_own_fit_check_is_not_a_failure() -> None:
 )
 def test_a_log_that_tells_of_a_lost_node_is_a_loss(line: str) -> None:
     files = FilesSeen(True, ExitRecord(1), f"step 4\n{line}\n")
-    assert outcome(judge(attempt(RUNNING), failed(FailureKind.DRIVER), files, "s1")) is Outcome.INFRASTRUCTURE
+    assert outcome(next_step(attempt(RUNNING), failed(FailureKind.DRIVER), files, "s1")) is Outcome.INFRASTRUCTURE
 
 
 @pytest.mark.parametrize("line", ["my raylet-like model died", "the node classifier has died down", "GCS bucket: 403"])
 def test_a_log_that_only_sounds_like_it_is_not(line: str) -> None:
     files = FilesSeen(True, ExitRecord(1), line)
-    assert outcome(judge(attempt(RUNNING), failed(FailureKind.DRIVER), files, "s1")) is Outcome.APPLICATION
+    assert outcome(next_step(attempt(RUNNING), failed(FailureKind.DRIVER), files, "s1")) is Outcome.APPLICATION
 
 
 @pytest.mark.parametrize("kind", [FailureKind.SUPERVISOR, FailureKind.UNSAID])
 @pytest.mark.parametrize("record", [None, ExitRecord(1), ExitRecord(143, 15), ExitRecord(137, 9)])
 def test_a_lost_supervisor_is_a_loss(kind: FailureKind, record: ExitRecord | None) -> None:
     seen = failed(kind, None, "Job supervisor actor died: the node was lost")
-    assert outcome(judge(attempt(RUNNING), seen, FilesSeen(True, record), "s1")) is Outcome.INFRASTRUCTURE
+    assert outcome(next_step(attempt(RUNNING), seen, FilesSeen(True, record), "s1")) is Outcome.INFRASTRUCTURE
 
 
 def test_a_program_that_had_ended_well_before_its_supervisor_died_succeeded() -> None:
-    verdict = judge(attempt(RUNNING), failed(FailureKind.SUPERVISOR, None), FilesSeen(True, ExitRecord(0)), "s1")
+    verdict = next_step(attempt(RUNNING), failed(FailureKind.SUPERVISOR, None), FilesSeen(True, ExitRecord(0)), "s1")
     assert outcome(verdict) is Outcome.SUCCEEDED
 
 
 def test_the_sft_launcher_says_what_happened() -> None:
     files = FilesSeen(True, ExitRecord(78), "step 1\nargus-sft: lost node 1 of the gang: RayActorError\n")
-    assert outcome(judge(attempt(RUNNING), failed(FailureKind.DRIVER, 78), files, "s1")) is Outcome.INFRASTRUCTURE
+    assert outcome(next_step(attempt(RUNNING), failed(FailureKind.DRIVER, 78), files, "s1")) is Outcome.INFRASTRUCTURE
     files = FilesSeen(True, ExitRecord(77), "argus-sft: insufficient resources: no 2 nodes within 600 s\n")
-    verdict = judge(attempt(RUNNING), failed(FailureKind.DRIVER, 77), files, "s1")
+    verdict = next_step(attempt(RUNNING), failed(FailureKind.DRIVER, 77), files, "s1")
     assert outcome(verdict) is Outcome.INSUFFICIENT_RESOURCES
     assert isinstance(verdict, End) and "no 2 nodes within 600 s" in verdict.reason
 
@@ -169,7 +169,7 @@ def test_the_sft_launcher_says_what_happened() -> None:
 @pytest.mark.parametrize("code", [2, 64, 75, 76, 77, 78])
 def test_a_program_may_use_any_exit_code(code: int) -> None:
     files = FilesSeen(True, ExitRecord(code), "my own failure")
-    verdict = judge(attempt(RUNNING), failed(FailureKind.DRIVER, code), files, "s1")
+    verdict = next_step(attempt(RUNNING), failed(FailureKind.DRIVER, code), files, "s1")
     assert outcome(verdict) is Outcome.APPLICATION
 
 
@@ -177,7 +177,7 @@ def test_a_program_may_use_any_exit_code(code: int) -> None:
 def test_a_worker_that_cannot_start_the_runner_does_not_fail_the_task(code: int | None) -> None:
     """No shared filesystem, no Python: the runner left no trace."""
     seen = failed(FailureKind.DRIVER, code, "python3: can't open file '/private/ray/payload/argus_runner.py'")
-    verdict = judge(attempt(RUNNING), seen, FilesSeen(), "s1")
+    verdict = next_step(attempt(RUNNING), seen, FilesSeen(), "s1")
     assert outcome(verdict) is Outcome.INFRASTRUCTURE
     if code not in (75,):
         assert isinstance(verdict, End) and "can't open file" in verdict.reason
@@ -189,17 +189,17 @@ def test_a_worker_that_cannot_start_the_runner_does_not_fail_the_task(code: int 
 )
 def test_a_second_delivery_of_a_submission_is_judged_by_the_first(record: ExitRecord | None, expected: Outcome) -> None:
     seen = failed(FailureKind.DRIVER, 76, "argus-runner: x has been started before")
-    assert outcome(judge(attempt(RUNNING), seen, FilesSeen(True, record, "a bug"), "s1")) is expected
+    assert outcome(next_step(attempt(RUNNING), seen, FilesSeen(True, record, "a bug"), "s1")) is expected
 
 
 def test_only_the_end_of_the_log_decides() -> None:
     log = "Failed to connect to GCS, trying again\n" + "step\n" * 100 + "KeyError: 'x'\n"
-    verdict = judge(attempt(RUNNING), failed(FailureKind.DRIVER), FilesSeen(True, ExitRecord(1), log), "s1")
+    verdict = next_step(attempt(RUNNING), failed(FailureKind.DRIVER), FilesSeen(True, ExitRecord(1), log), "s1")
     assert outcome(verdict) is Outcome.APPLICATION
 
 
 def test_a_kill_is_named() -> None:
-    verdict = judge(attempt(RUNNING), failed(FailureKind.DRIVER, 137), FilesSeen(True, ExitRecord(137, 9)), "s1")
+    verdict = next_step(attempt(RUNNING), failed(FailureKind.DRIVER, 137), FilesSeen(True, ExitRecord(137, 9)), "s1")
     assert isinstance(verdict, End) and "signal 9" in verdict.reason and "out of memory" in verdict.reason
 
 
@@ -208,16 +208,16 @@ def test_a_kill_is_named() -> None:
     [(JobStatus.PENDING, Stop()), (JobStatus.RUNNING, Stop())],
 )
 def test_a_canceled_attempt_is_stopped(status: JobStatus, expected: object) -> None:
-    assert judge(attempt(STOPPING), JobSeen(status), FilesSeen(), "s1") == expected
+    assert next_step(attempt(STOPPING), JobSeen(status), FilesSeen(), "s1") == expected
 
 
 @pytest.mark.parametrize("status", [JobStatus.ABSENT, JobStatus.STOPPED, JobStatus.SUCCEEDED, JobStatus.FAILED])
 def test_a_canceled_attempt_that_is_over_is_canceled(status: JobStatus) -> None:
-    assert outcome(judge(attempt(STOPPING), JobSeen(status), FilesSeen(), "s1")) is Outcome.CANCELED
+    assert outcome(next_step(attempt(STOPPING), JobSeen(status), FilesSeen(), "s1")) is Outcome.CANCELED
 
 
 def test_a_job_that_an_operator_stopped_is_canceled() -> None:
-    assert outcome(judge(attempt(RUNNING), JobSeen(JobStatus.STOPPED), FilesSeen(), "s1")) is Outcome.CANCELED
+    assert outcome(next_step(attempt(RUNNING), JobSeen(JobStatus.STOPPED), FilesSeen(), "s1")) is Outcome.CANCELED
 
 
 @pytest.mark.parametrize(
@@ -238,7 +238,7 @@ def test_a_job_that_an_operator_stopped_is_canceled() -> None:
 )
 def test_what_argus_stops_itself_is_never_a_loss(job: JobSeen, files: FilesSeen, expected: object) -> None:
     stopped = replace(attempt(RUNNING), stop_reason="no new step for 600 s")
-    verdict = judge(stopped, job, files, "s2")
+    verdict = next_step(stopped, job, files, "s2")
     if isinstance(verdict, End):
         assert (verdict.outcome, verdict.exit_code) == expected
         assert verdict.reason == ("" if verdict.outcome is Outcome.SUCCEEDED else "no new step for 600 s")
@@ -251,5 +251,5 @@ def test_what_argus_stops_itself_is_never_a_loss(job: JobSeen, files: FilesSeen,
 
 def test_a_cancel_outweighs_a_stop() -> None:
     stopped = replace(attempt(STOPPING), stop_reason="no new step for 600 s")
-    verdict = judge(stopped, JobSeen(JobStatus.STOPPED), FilesSeen(), "s1")
+    verdict = next_step(stopped, JobSeen(JobStatus.STOPPED), FilesSeen(), "s1")
     assert outcome(verdict) is Outcome.CANCELED

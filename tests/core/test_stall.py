@@ -8,13 +8,13 @@ import pytest
 
 from argus_ray.core.lifecycle import Stall
 from argus_ray.core.model import Attempt, Gang
-from argus_ray.core.stall import Growth, MetricsSeen, Policy, follow, judge
+from argus_ray.core.stall import Growth, MetricsSeen, StallPolicy, check_stall, follow
 from argus_ray.core.states import AttemptState
 
 NAME = "argus-u-sft-20260101-000000-abcd--a01"
 RUNNING = Attempt(NAME, NAME[:-5], 1, AttemptState.RUNNING, 0.0, "/j", started_at=1000.0)
 GANG = Gang(2, 4, 12.0)
-TELL, STOP, OFF = Policy(600.0), Policy(600.0, stop=True), Policy(0.0, stop=True)
+TELL, STOP, OFF = StallPolicy(600.0), StallPolicy(600.0, stop=True), StallPolicy(0.0, stop=True)
 NOT_GROWN, NO_STEP = "its metrics file has not grown", "it has made no step at all"
 HOLDS_4 = "waits for its placement group: holds 4 of 8 GPUs"
 
@@ -62,9 +62,9 @@ def stalled(since: float, why: str, stop_reason: str | None = None) -> Stall:
     ],
 )
 def test_an_attempt_that_was_well(
-    policy: Policy, size: int, grown_at: float, held: float, now: float, expected: Stall | None
+    policy: StallPolicy, size: int, grown_at: float, held: float, now: float, expected: Stall | None
 ) -> None:
-    assert judge(RUNNING, GANG, Growth(size, grown_at), held, now, policy) == expected
+    assert check_stall(RUNNING, GANG, Growth(size, grown_at), held, now, policy) == expected
 
 
 @pytest.mark.parametrize(
@@ -80,17 +80,17 @@ def test_an_attempt_that_was_well(
         (OFF, 1000.0, 8.0, Stall(NAME)),
     ],
 )
-def test_an_attempt_that_was_stalled(policy: Policy, grown_at: float, held: float, expected: Stall | None) -> None:
+def test_an_attempt_that_was_stalled(policy: StallPolicy, grown_at: float, held: float, expected: Stall | None) -> None:
     attempt = replace(RUNNING, stalled_since=1000.0, stalled_why=NOT_GROWN)
-    assert judge(attempt, GANG, Growth(10, grown_at), held, 2000.0, policy) == expected
+    assert check_stall(attempt, GANG, Growth(10, grown_at), held, 2000.0, policy) == expected
 
 
 @pytest.mark.parametrize("state", [state for state in AttemptState if state is not AttemptState.RUNNING])
 def test_only_what_runs_can_stall(state: AttemptState) -> None:
-    assert judge(replace(RUNNING, state=state), GANG, Growth(0, 0.0), 0.0, 9999.0, STOP) is None
+    assert check_stall(replace(RUNNING, state=state), GANG, Growth(0, 0.0), 0.0, 9999.0, STOP) is None
 
 
 def test_one_that_is_being_stopped_is_left_alone() -> None:
     attempt = replace(RUNNING, stalled_since=1000.0, stalled_why=NOT_GROWN, stop_reason="x")
     for growth in (Growth(0, 0.0), Growth(10, 9999.0)):
-        assert judge(attempt, GANG, growth, 0.0, 9999.0, STOP) is None
+        assert check_stall(attempt, GANG, growth, 0.0, 9999.0, STOP) is None

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from argus_ray.discovery import epoch
-from argus_ray.discovery.epoch import Claim, EpochUnknown, Superseded
+from argus_ray.discovery.epoch import EpochUnknown, HeadClaim, Superseded
 
-CLAIM = Claim(0, "host-a", "10.0.0.1", 6379)
+CLAIM = HeadClaim(0, "host-a", "10.0.0.1", 6379)
 GOOD: dict[str, object] = {"epoch": 3, "host": "host-a", "head_ip": "10.0.0.1", "gcs_port": 6379, "gcs_dir": ""}
 BAD: tuple[object, ...] = (None, "x", 0, -1, [], {}, float("inf"), float("nan"), "9" * 5000)
 
@@ -23,7 +23,7 @@ import sys
 from pathlib import Path
 from argus_ray.discovery import epoch
 for _ in range(10):
-    print(epoch.take(Path(sys.argv[1]), epoch.Claim(0, "host", "10.0.0.1", 6379)).epoch, flush=True)
+    print(epoch.take(Path(sys.argv[1]), epoch.HeadClaim(0, "host", "10.0.0.1", 6379)).epoch, flush=True)
 """
 #: Holds the short lock until it is killed.
 HOLD = """
@@ -57,10 +57,10 @@ def test_there_is_none_at_first_and_then_it_rises_by_one(tmp_path: Path) -> None
     folder = tmp_path / "made" / "by" / "take"
     assert epoch.current(folder) is None
     first = epoch.take(folder, CLAIM)
-    assert first == Claim(1, "host-a", "10.0.0.1", 6379)
+    assert first == HeadClaim(1, "host-a", "10.0.0.1", 6379)
     assert epoch.current(folder) == first
-    second = epoch.take(folder, Claim(99, "host-b", "10.0.0.2", 6380, "/gcs/e2"))
-    assert second == Claim(2, "host-b", "10.0.0.2", 6380, "/gcs/e2")
+    second = epoch.take(folder, HeadClaim(99, "host-b", "10.0.0.2", 6380, "/gcs/e2"))
+    assert second == HeadClaim(2, "host-b", "10.0.0.2", 6380, "/gcs/e2")
     assert epoch.current(folder) == second
 
 
@@ -117,7 +117,7 @@ def test_a_damaged_file_is_unknown_and_nobody_takes_an_epoch_on_it(tmp_path: Pat
 
 
 def test_a_file_cut_anywhere_is_unknown(tmp_path: Path) -> None:
-    epoch.take(tmp_path, Claim(0, "host-a", "10.0.0.1", 6379, "/gcs/e1"))
+    epoch.take(tmp_path, HeadClaim(0, "host-a", "10.0.0.1", 6379, "/gcs/e1"))
     whole = epoch.path_in(tmp_path).read_bytes().rstrip()
     for length in range(len(whole)):
         epoch.path_in(tmp_path).write_bytes(whole[:length])

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from argus_ray.discovery.head_json import HeadRecord, Outcome, Reader, Reading, parse
+from argus_ray.discovery.head_json import HeadRecord, Reader, Reading, ReadOutcome, parse
 from argus_ray.disk import atomic
 
 NOW = 1_800_000_000.0
@@ -60,7 +60,7 @@ def is_one_line(text: str) -> bool:
 
 
 def test_a_record_survives_the_round_trip() -> None:
-    assert parse(CONTENT, "argus") == Reading(Outcome.VALID, "head.json names 10.0.0.1:6379, epoch 7", RECORD)
+    assert parse(CONTENT, "argus") == Reading(ReadOutcome.VALID, "head.json names 10.0.0.1:6379, epoch 7", RECORD)
 
 
 @given(
@@ -107,7 +107,7 @@ def test_cut_anywhere_it_is_torn() -> None:
     whole = len(CONTENT.rstrip())
     for length in range(whole):
         reading = parse(CONTENT[:length], "argus")
-        assert reading.outcome is Outcome.TORN, length
+        assert reading.outcome is ReadOutcome.TORN, length
         assert is_one_line(reading.message)
 
 
@@ -115,51 +115,51 @@ def test_cut_anywhere_and_filled_with_zeros_it_is_not_valid() -> None:
     """What some filesystems leave after a power failure."""
     for length in range(0, len(CONTENT.rstrip()), 7):
         reading = parse(CONTENT[:length].ljust(len(CONTENT), b"\0"), "argus")
-        assert reading.outcome in (Outcome.TORN, Outcome.MALFORMED)
+        assert reading.outcome in (ReadOutcome.TORN, ReadOutcome.MALFORMED)
 
 
 @pytest.mark.parametrize(
     ("content", "outcome"),
     [
-        (b"", Outcome.TORN),
-        (b" \n\t ", Outcome.TORN),
-        (b"\0" * 300, Outcome.MALFORMED),
-        (b"garbage", Outcome.MALFORMED),
-        (b"\xff\xfe\xfd", Outcome.MALFORMED),
-        (b"\x80{}", Outcome.MALFORMED),
-        (b"{} {}", Outcome.MALFORMED),
-        (b"null", Outcome.MALFORMED),
-        (b"true", Outcome.MALFORMED),
-        (b"17", Outcome.MALFORMED),
-        (b'"text"', Outcome.MALFORMED),
-        (b"[]", Outcome.MALFORMED),
-        (b"[" * 30_000, Outcome.MALFORMED),
-        (b"[" * 30_000 + b"]" * 30_000, Outcome.MALFORMED),
-        (b'{"a":' * 10_000, Outcome.TORN),
-        (b'{"a":' * 10_000 + b"1" + b"}" * 10_000, Outcome.MALFORMED),
-        (b"1" * 60_000, Outcome.MALFORMED),
-        (CONTENT + CONTENT, Outcome.MALFORMED),
-        (CONTENT + b" " * atomic.MAX_BYTES, Outcome.MALFORMED),
-        (b"x" * 1_000_000, Outcome.MALFORMED),
-        (b"{}", Outcome.OTHER_FORMAT),
-        (changed(format_version=2), Outcome.OTHER_FORMAT),
-        (changed(format_version=0), Outcome.OTHER_FORMAT),
-        (changed(format_version="1"), Outcome.OTHER_FORMAT),
-        (changed(format_version=None), Outcome.OTHER_FORMAT),
-        (changed(format_version=True), Outcome.OTHER_FORMAT),
-        (changed(format_version=1.0), Outcome.OTHER_FORMAT),
-        (changed(format_version="x\nINFO: a forged line \ud800"), Outcome.OTHER_FORMAT),
-        (changed(format_version=[[[]]] * 5000), Outcome.OTHER_FORMAT),
+        (b"", ReadOutcome.TORN),
+        (b" \n\t ", ReadOutcome.TORN),
+        (b"\0" * 300, ReadOutcome.MALFORMED),
+        (b"garbage", ReadOutcome.MALFORMED),
+        (b"\xff\xfe\xfd", ReadOutcome.MALFORMED),
+        (b"\x80{}", ReadOutcome.MALFORMED),
+        (b"{} {}", ReadOutcome.MALFORMED),
+        (b"null", ReadOutcome.MALFORMED),
+        (b"true", ReadOutcome.MALFORMED),
+        (b"17", ReadOutcome.MALFORMED),
+        (b'"text"', ReadOutcome.MALFORMED),
+        (b"[]", ReadOutcome.MALFORMED),
+        (b"[" * 30_000, ReadOutcome.MALFORMED),
+        (b"[" * 30_000 + b"]" * 30_000, ReadOutcome.MALFORMED),
+        (b'{"a":' * 10_000, ReadOutcome.TORN),
+        (b'{"a":' * 10_000 + b"1" + b"}" * 10_000, ReadOutcome.MALFORMED),
+        (b"1" * 60_000, ReadOutcome.MALFORMED),
+        (CONTENT + CONTENT, ReadOutcome.MALFORMED),
+        (CONTENT + b" " * atomic.MAX_BYTES, ReadOutcome.MALFORMED),
+        (b"x" * 1_000_000, ReadOutcome.MALFORMED),
+        (b"{}", ReadOutcome.OTHER_FORMAT),
+        (changed(format_version=2), ReadOutcome.OTHER_FORMAT),
+        (changed(format_version=0), ReadOutcome.OTHER_FORMAT),
+        (changed(format_version="1"), ReadOutcome.OTHER_FORMAT),
+        (changed(format_version=None), ReadOutcome.OTHER_FORMAT),
+        (changed(format_version=True), ReadOutcome.OTHER_FORMAT),
+        (changed(format_version=1.0), ReadOutcome.OTHER_FORMAT),
+        (changed(format_version="x\nINFO: a forged line \ud800"), ReadOutcome.OTHER_FORMAT),
+        (changed(format_version=[[[]]] * 5000), ReadOutcome.OTHER_FORMAT),
         # Another form may have other fields: it is named before they are looked at.
-        (b'{"format_version": 2}', Outcome.OTHER_FORMAT),
-        (b'{"format_version": 1}', Outcome.MALFORMED),
-        (changed(cluster_name="other"), Outcome.WRONG_CLUSTER),
-        (changed(cluster_name="ARGUS"), Outcome.WRONG_CLUSTER),
-        (changed(cluster_name="argus "), Outcome.WRONG_CLUSTER),
+        (b'{"format_version": 2}', ReadOutcome.OTHER_FORMAT),
+        (b'{"format_version": 1}', ReadOutcome.MALFORMED),
+        (changed(cluster_name="other"), ReadOutcome.WRONG_CLUSTER),
+        (changed(cluster_name="ARGUS"), ReadOutcome.WRONG_CLUSTER),
+        (changed(cluster_name="argus "), ReadOutcome.WRONG_CLUSTER),
     ],
     ids=lambda value: repr(value[-40:]) if isinstance(value, bytes) else None,
 )
-def test_what_is_no_record(content: bytes, outcome: Outcome) -> None:
+def test_what_is_no_record(content: bytes, outcome: ReadOutcome) -> None:
     reading = parse(content, "argus")
     assert reading.outcome is outcome
     assert reading.record is None
@@ -178,7 +178,7 @@ def test_nesting_just_below_what_the_parser_bears_is_borne_by_us() -> None:
 def test_a_missing_field_is_named(name: str) -> None:
     content = json.dumps({key: value for key, value in FIELDS.items() if key != name}).encode()
     reading = parse(content, "argus")
-    assert reading.outcome is Outcome.MALFORMED
+    assert reading.outcome is ReadOutcome.MALFORMED
     assert name in reading.message
 
 
@@ -212,7 +212,7 @@ def test_a_missing_field_is_named(name: str) -> None:
 )
 def test_a_bad_field_is_named(name: str, value: Any) -> None:
     reading = parse(changed(**{name: value}), "argus")
-    assert reading.outcome is Outcome.MALFORMED
+    assert reading.outcome is ReadOutcome.MALFORMED
     assert reading.record is None
     assert name in reading.message
     assert is_one_line(reading.message)
@@ -272,17 +272,17 @@ def nothing(_: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "outcome"),
     [
-        (nothing, Outcome.MISSING),
-        (dangling_link, Outcome.MISSING),
-        (folder, Outcome.NOT_A_FILE),
-        (os.mkfifo, Outcome.NOT_A_FILE),
-        (device, Outcome.NOT_A_FILE),
-        (symlink_loop, Outcome.UNREADABLE),
-        (Path.touch, Outcome.TORN),
+        (nothing, ReadOutcome.MISSING),
+        (dangling_link, ReadOutcome.MISSING),
+        (folder, ReadOutcome.NOT_A_FILE),
+        (os.mkfifo, ReadOutcome.NOT_A_FILE),
+        (device, ReadOutcome.NOT_A_FILE),
+        (symlink_loop, ReadOutcome.UNREADABLE),
+        (Path.touch, ReadOutcome.TORN),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
-def test_what_is_no_file(tmp_path: Path, make: Callable[[Path], None], outcome: Outcome) -> None:
+def test_what_is_no_file(tmp_path: Path, make: Callable[[Path], None], outcome: ReadOutcome) -> None:
     make(tmp_path / "head.json")
     reading = read(tmp_path / "head.json")
     assert reading.outcome is outcome
@@ -291,12 +291,12 @@ def test_what_is_no_file(tmp_path: Path, make: Callable[[Path], None], outcome: 
 
 def test_a_socket_is_no_file(tmp_path: Path) -> None:
     os.mknod(tmp_path / "head.json", 0o140644)
-    assert read(tmp_path / "head.json").outcome is Outcome.NOT_A_FILE
+    assert read(tmp_path / "head.json").outcome is ReadOutcome.NOT_A_FILE
 
 
 def test_a_path_below_a_file_is_unreadable(tmp_path: Path) -> None:
     (tmp_path / "plain").touch()
-    assert read(tmp_path / "plain" / "head.json").outcome is Outcome.UNREADABLE
+    assert read(tmp_path / "plain" / "head.json").outcome is ReadOutcome.UNREADABLE
 
 
 @pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), OSError(116, "Stale file handle")])
@@ -310,7 +310,7 @@ def test_what_the_filesystem_refuses_is_unreadable_and_says_why(
 
     monkeypatch.setattr(os, "open", refuse)
     reading = read(tmp_path / "head.json")
-    assert reading.outcome is Outcome.UNREADABLE
+    assert reading.outcome is ReadOutcome.UNREADABLE
     assert str(error.strerror) in reading.message
 
 
@@ -318,7 +318,7 @@ def test_what_the_filesystem_refuses_is_unreadable_and_says_why(
 def test_a_file_that_its_mode_forbids_is_unreadable(tmp_path: Path) -> None:
     (tmp_path / "head.json").write_bytes(CONTENT)
     (tmp_path / "head.json").chmod(0)
-    assert read(tmp_path / "head.json").outcome is Outcome.UNREADABLE
+    assert read(tmp_path / "head.json").outcome is ReadOutcome.UNREADABLE
 
 
 def test_a_huge_file_is_malformed_and_not_read_whole(tmp_path: Path) -> None:
@@ -326,7 +326,7 @@ def test_a_huge_file_is_malformed_and_not_read_whole(tmp_path: Path) -> None:
     path.touch()
     os.truncate(path, 1 << 40)
     reading = read(path)
-    assert reading.outcome is Outcome.MALFORMED
+    assert reading.outcome is ReadOutcome.MALFORMED
     assert "longer" in reading.message
 
 
@@ -350,7 +350,7 @@ class Head:
         moment = NOW + at + self._off
         self._path.write_bytes(replace(RECORD, updated_at=moment, expires_at=moment + 15).to_json())
 
-    def look(self, at: float) -> Outcome:
+    def look(self, at: float) -> ReadOutcome:
         """Sets of this machine's wall clock do not matter to the monotonic one."""
         return self.reader.read(NOW + at, 5.0 + at).outcome
 
@@ -361,42 +361,42 @@ def test_a_head_with_about_our_time_is_valid_while_renewed_and_then_expires(tmp_
     for at in range(0, 60, 5):
         head.publish(at)
         for later in (0, 2, 4.9):
-            assert head.look(at + later) is Outcome.VALID
-    assert head.look(55 + 30) is Outcome.EXPIRED
+            assert head.look(at + later) is ReadOutcome.VALID
+    assert head.look(55 + 30) is ReadOutcome.EXPIRED
 
 
 def test_an_hour_ahead_is_skew_renewed_or_not(tmp_path: Path) -> None:
     head = Head(tmp_path / "head.json", HOUR)
     for at in (0, 5, 10):
         head.publish(at)
-        assert head.look(at) is Outcome.CLOCK_SKEW
-    assert head.look(60) is Outcome.CLOCK_SKEW
+        assert head.look(at) is ReadOutcome.CLOCK_SKEW
+    assert head.look(60) is ReadOutcome.CLOCK_SKEW
     assert head.reader.quiet_s(65.0) == 50.0, "and the launcher knows by this that it is quiet"
 
 
 def test_an_hour_behind_is_skew_while_renewed_and_expired_when_not(tmp_path: Path) -> None:
     head = Head(tmp_path / "head.json", -HOUR)
     head.publish(0)
-    assert head.look(0) is Outcome.EXPIRED, "one look cannot tell it from a head that is gone"
+    assert head.look(0) is ReadOutcome.EXPIRED, "one look cannot tell it from a head that is gone"
     for at in (5, 10):
         head.publish(at)
-        assert head.look(at) is Outcome.CLOCK_SKEW
-    assert head.look(24.9) is Outcome.CLOCK_SKEW
-    assert head.look(25) is Outcome.EXPIRED
+        assert head.look(at) is ReadOutcome.CLOCK_SKEW
+    assert head.look(24.9) is ReadOutcome.CLOCK_SKEW
+    assert head.look(25) is ReadOutcome.EXPIRED
 
 
 def test_expired_tells_for_how_long_and_keeps_the_record(tmp_path: Path) -> None:
     (tmp_path / "head.json").write_bytes(CONTENT)
     reading = read(tmp_path / "head.json", NOW + 15 + 42)
-    assert reading.outcome is Outcome.EXPIRED
+    assert reading.outcome is ReadOutcome.EXPIRED
     assert "42 s ago" in reading.message
     assert reading.record == RECORD
 
 
 def test_a_just_expired_file_of_a_head_that_was_never_seen_alive_is_expired(tmp_path: Path) -> None:
     (tmp_path / "head.json").write_bytes(CONTENT)
-    assert read(tmp_path / "head.json", NOW + 15).outcome is Outcome.VALID
-    assert read(tmp_path / "head.json", NOW + 16).outcome is Outcome.EXPIRED
+    assert read(tmp_path / "head.json", NOW + 15).outcome is ReadOutcome.VALID
+    assert read(tmp_path / "head.json", NOW + 16).outcome is ReadOutcome.EXPIRED
 
 
 def test_quiet_counts_changes_of_the_record_alone(tmp_path: Path) -> None:
@@ -417,5 +417,5 @@ def test_quiet_counts_changes_of_the_record_alone(tmp_path: Path) -> None:
 
 def test_a_read_that_hangs_has_words_of_its_own(tmp_path: Path) -> None:
     reading = Reader(tmp_path / "head.json", "argus").unanswered(10.0)
-    assert reading.outcome is Outcome.UNREADABLE
+    assert reading.outcome is ReadOutcome.UNREADABLE
     assert "10 s" in reading.message

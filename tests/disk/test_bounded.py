@@ -7,12 +7,12 @@ import time
 
 import pytest
 
-from argus_ray.disk.bounded import Patience
+from argus_ray.disk.bounded import BoundedCall
 from argus_ray.node.processes import wait_until
 
 
 def test_what_the_call_returns_and_raises_comes_through() -> None:
-    patience: Patience[int] = Patience(5)
+    patience: BoundedCall[int] = BoundedCall(5)
     assert patience.call(lambda: 42) == 42
     with pytest.raises(ZeroDivisionError):
         patience.call(lambda: 1 // 0)
@@ -26,12 +26,12 @@ def interrupt() -> int:
 
 
 def test_none_is_an_answer() -> None:
-    patience: Patience[None] = Patience(5)
+    patience: BoundedCall[None] = BoundedCall(5)
     patience.call(lambda: None)
 
 
 def test_a_hang_times_out_then_at_once_then_it_works_again() -> None:
-    patience: Patience[str] = Patience(0.1)
+    patience: BoundedCall[str] = BoundedCall(0.1)
     free, calls = threading.Event(), []
 
     def hang() -> str:
@@ -51,7 +51,7 @@ def test_a_hang_times_out_then_at_once_then_it_works_again() -> None:
     assert wait_until(lambda: answer(patience) == "fresh", 5, poll_s=0.01), "the late answer is not taken for a new one"
 
 
-def answer(patience: Patience[str]) -> str | None:
+def answer(patience: BoundedCall[str]) -> str | None:
     try:
         return patience.call(lambda: "fresh")
     except TimeoutError:

@@ -14,7 +14,7 @@ from argus_ray.actors import scheduler
 from argus_ray.core.model import Attempt, Task
 from argus_ray.core.states import AttemptState
 from argus_ray.disk import checkpoints
-from argus_ray.disk.threads import Threads
+from argus_ray.disk.threads import BoundedThreads
 from tests.support.builders import make_service
 
 
@@ -30,12 +30,12 @@ def task(tmp_path: Path) -> Task:
 
 def test_what_is_looked_for_follows_from_the_task(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoints, "newest_complete", lambda *asked: asked)
-    asked = asyncio.run(scheduler._find_checkpoint(Threads("disk", 1), 5.0, task))
+    asked = asyncio.run(scheduler._find_checkpoint(BoundedThreads("disk", 1), 5.0, task))
     own = [attempt.job_root for attempt in task.attempts]
     assert asked == (own, "sft", 4)  # type: ignore[comparison-overlap]
     # Those of the task that it was to resume from are the older ones.
     task = replace(task, resume_roots=("/older",))
-    asked = asyncio.run(scheduler._find_checkpoint(Threads("disk", 1), 5.0, task))
+    asked = asyncio.run(scheduler._find_checkpoint(BoundedThreads("disk", 1), 5.0, task))
     assert asked == (["/older", *own], "sft", 4)  # type: ignore[comparison-overlap]
 
 
@@ -44,7 +44,7 @@ def test_twenty_hanging_searches_take_no_longer_than_one(task: Task, monkeypatch
     monkeypatch.setattr(checkpoints, "newest_complete", lambda *_: answered.wait(60))
 
     async def search() -> list[object]:
-        disk = Threads("disk", 2)
+        disk = BoundedThreads("disk", 2)
         searches = [scheduler._find_checkpoint(disk, 0.3, task) for _ in range(20)]
         try:
             return await asyncio.gather(*searches, return_exceptions=True)

@@ -17,7 +17,7 @@ from argus_ray.core.errors import FieldError
 from argus_ray.core.taskspec import TaskSpec, parse
 from argus_ray.disk import inputs
 from argus_ray.disk.inputs import Findings, Preflight, inspect
-from argus_ray.disk.threads import Threads
+from argus_ray.disk.threads import BoundedThreads
 from tests.support.builders import make_inputs, parquet_file, spec_yaml
 
 
@@ -205,7 +205,7 @@ def test_a_disk_that_hangs_is_never_an_error(root: Path, monkeypatch: pytest.Mon
     spec = spec_of(root)
 
     async def all_at_once() -> list[Findings]:
-        looks = Preflight(Threads("preflight-test", 1), 0.2, str(root))
+        looks = Preflight(BoundedThreads("preflight-test", 1), 0.2, str(root))
         return await asyncio.wait_for(asyncio.gather(*(looks.look(spec) for _ in range(3))), 5)
 
     try:

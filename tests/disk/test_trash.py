@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from argus_ray.core import paths
-from argus_ray.core.retention import superfluous
+from argus_ray.core.retention import checkpoints_to_delete
 from argus_ray.disk import checkpoints, trash
 from argus_ray.disk.checkpoints import newest_complete
 from argus_ray.disk.trash import Budget, Exhausted
@@ -52,8 +52,8 @@ def precious(tmp_path: Path) -> bool:
     ("keep", "expected"), [(0, ""), (1, "dcba"), (2, "cba"), (4, "a"), (5, ""), (9, ""), (-1, "dcba")]
 )
 def test_what_is_superfluous(keep: int, expected: str) -> None:
-    assert "".join(superfluous("edcba", keep)) == expected
-    assert not superfluous("", keep) and not superfluous("e", keep), "never the newest one"
+    assert "".join(checkpoints_to_delete("edcba", keep)) == expected
+    assert not checkpoints_to_delete("", keep) and not checkpoints_to_delete("e", keep), "never the newest one"
 
 
 def test_a_job_root_goes_to_the_trash_and_from_there(tmp_path: Path, root: Path) -> None:

@@ -22,11 +22,11 @@ NOTHING: dict[str, str] = {}
 BOTH = pytest.mark.parametrize("main", [watchdog.main, head.main], ids=["watchdog", "head"])
 
 
-def worker(*argv: str, **environ: str) -> watchdog.Settings:
+def worker(*argv: str, **environ: str) -> watchdog.WatchdogSettings:
     return watchdog._settings(argv, environ)
 
 
-def launcher(*argv: str, **environ: str) -> head.Settings:
+def launcher(*argv: str, **environ: str) -> head.HeadSettings:
     return head._settings(["--node-ip=10.0.0.1", *argv], environ)
 
 

@@ -6,18 +6,20 @@ from dataclasses import replace
 
 import pytest
 
-from argus_ray.discovery.head_json import HeadRecord, Outcome, Reading
-from argus_ray.node.decision import Decision, Joined, Verb, Versions, backoff_s, decide, may_take_over
+from argus_ray.discovery.head_json import HeadRecord, Reading, ReadOutcome
+from argus_ray.node.decision import Joined, Verb, Versions, WatchdogDecision, backoff_s, decide, may_take_over
 
 MINE = Versions(ray="2.60.0", python="3.11.7")
 RECORD = HeadRecord("argus", "10.0.0.1", 6379, 8265, "http://10.0.0.1:8000", 7, "s1", "2.60.0", "3.11.7", 100.0, 115.0)
-VALID = Reading(Outcome.VALID, "fine", RECORD)
+VALID = Reading(ReadOutcome.VALID, "fine", RECORD)
 IN = Joined("10.0.0.1:6379", "s1", 7)
 #: Every way not to be valid, with a record where the reader gives one.
 BAD = [
-    Reading(outcome, "the words of the reader", RECORD if outcome in (Outcome.EXPIRED, Outcome.CLOCK_SKEW) else None)
-    for outcome in Outcome
-    if outcome is not Outcome.VALID
+    Reading(
+        outcome, "the words of the reader", RECORD if outcome in (ReadOutcome.EXPIRED, ReadOutcome.CLOCK_SKEW) else None
+    )
+    for outcome in ReadOutcome
+    if outcome is not ReadOutcome.VALID
 ]
 
 
@@ -27,7 +29,7 @@ def look(
     alive: bool = False,
     retry_at: float = 0.0,
     now: float = 50.0,
-) -> Decision:
+) -> WatchdogDecision:
     return decide(reading, joined, alive, retry_at, now, MINE)
 
 
@@ -56,7 +58,7 @@ def test_a_dead_raylet_leaves_whatever_the_file_says(reading: Reading) -> None:
 
 
 def test_not_joined_and_a_good_file_joins() -> None:
-    assert look() == Decision(Verb.JOIN, "10.0.0.1:6379, epoch 7")
+    assert look() == WatchdogDecision(Verb.JOIN, "10.0.0.1:6379, epoch 7")
 
 
 @pytest.mark.parametrize(
@@ -83,7 +85,7 @@ def test_not_joined_and_a_good_file_joins() -> None:
 )
 def test_joined_and_a_good_file(change: dict[str, object], verb: Verb) -> None:
     record = HeadRecord(**{**vars(RECORD), **change})
-    assert look(Reading(Outcome.VALID, "fine", record), IN, alive=True).verb is verb
+    assert look(Reading(ReadOutcome.VALID, "fine", record), IN, alive=True).verb is verb
 
 
 @pytest.mark.parametrize(
@@ -96,7 +98,7 @@ def test_joined_and_a_good_file(change: dict[str, object], verb: Verb) -> None:
     ],
 )
 def test_other_versions_wait_and_name_both(ray: str, python: str, word: str) -> None:
-    other = Reading(Outcome.VALID, "fine", replace(RECORD, ray_version=ray, python_version=python))
+    other = Reading(ReadOutcome.VALID, "fine", replace(RECORD, ray_version=ray, python_version=python))
     decision = look(other)
     assert decision.verb is Verb.WAIT
     assert word in decision.reason
@@ -105,7 +107,7 @@ def test_other_versions_wait_and_name_both(ray: str, python: str, word: str) -> 
 
 
 def test_other_versions_are_told_before_the_pause() -> None:
-    other = Reading(Outcome.VALID, "fine", replace(RECORD, ray_version="2.61.0"))
+    other = Reading(ReadOutcome.VALID, "fine", replace(RECORD, ray_version="2.61.0"))
     assert "Ray version" in look(other, retry_at=60.0, now=50.0).reason
 
 
@@ -119,16 +121,20 @@ def test_after_a_failure_it_waits_for_its_time(retry_at: float, verb: Verb) -> N
 @pytest.mark.parametrize(
     ("outcome", "quiet_s", "verb"),
     [
-        *[(outcome, quiet_s, Verb.JOIN) for outcome in (Outcome.MISSING, Outcome.EXPIRED) for quiet_s in (0, 15, 99)],
+        *[
+            (outcome, quiet_s, Verb.JOIN)
+            for outcome in (ReadOutcome.MISSING, ReadOutcome.EXPIRED)
+            for quiet_s in (0, 15, 99)
+        ],
         *[
             (outcome, quiet_s, verb)
-            for outcome in Outcome
-            if outcome not in (Outcome.MISSING, Outcome.EXPIRED)
+            for outcome in ReadOutcome
+            if outcome not in (ReadOutcome.MISSING, ReadOutcome.EXPIRED)
             for quiet_s, verb in ((0.0, Verb.WAIT), (14.9, Verb.WAIT), (15.0, Verb.JOIN), (3600.0, Verb.JOIN))
         ],
     ],
 )
-def test_may_take_over(outcome: Outcome, quiet_s: float, verb: Verb) -> None:
+def test_may_take_over(outcome: ReadOutcome, quiet_s: float, verb: Verb) -> None:
     decision = may_take_over(Reading(outcome, "the words of the reader"), quiet_s, 15.0)
     assert decision.verb is verb
     assert decision.reason

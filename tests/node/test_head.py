@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from argus_ray.discovery import epoch
-from argus_ray.discovery.head_json import Outcome, Reader
+from argus_ray.discovery.head_json import Reader, ReadOutcome
 from argus_ray.disk import atomic
 from tests.support.fakeray import Machine, Program
 
@@ -32,7 +32,7 @@ def serving(machine: Machine, *argv: str, node: str = "h", ip: str = "127.0.0.1"
     return program
 
 
-def present(machine: Machine) -> epoch.Claim:
+def present(machine: Machine) -> epoch.HeadClaim:
     claim = epoch.current(machine.discovery)
     assert claim is not None
     return claim
@@ -85,7 +85,7 @@ def test_it_takes_epoch_1_makes_the_token_runs_ray_deploys_and_retires(machine: 
     assert machine.running() == []
     assert program.status["state"] == "stopped"
     reading = Reader(machine.head_file, machine.cluster).read(time.time() + 0.001, 0.0)
-    assert reading.outcome is Outcome.EXPIRED, "a standby need not wait"
+    assert reading.outcome is ReadOutcome.EXPIRED, "a standby need not wait"
     assert reading.record is not None
     found = reading.record
     assert found == replace(record, updated_at=found.updated_at, expires_at=found.expires_at), (
@@ -158,7 +158,7 @@ def test_a_standby_elsewhere_takes_over_when_head_json_has_expired(machine: Mach
 
 
 def test_one_whose_head_is_well_but_whose_clock_is_off_is_waited_for_by_our_own_clock(machine: Machine) -> None:
-    epoch.take(machine.discovery, epoch.Claim(0, "other", "127.0.0.2", 6379))
+    epoch.take(machine.discovery, epoch.HeadClaim(0, "other", "127.0.0.2", 6379))
     machine.publish(ttl_s=0.5, age_s=-3600)
     begun = time.time()
     program = serving(machine)
@@ -204,7 +204,7 @@ def test_one_that_is_superseded_ends_its_ray_and_becomes_a_standby(machine: Mach
     program = serving(machine)
     machine.publish(ttl_s=600)
     content = machine.head_file.read_bytes()
-    epoch.take(machine.discovery, epoch.Claim(0, "other", "127.0.0.2", 6379))
+    epoch.take(machine.discovery, epoch.HeadClaim(0, "other", "127.0.0.2", 6379))
     program.says("superseded: epoch 1 is over: other (127.0.0.2) is the head with epoch 2")
     program.is_in_state("standby")
     assert machine.running() == []

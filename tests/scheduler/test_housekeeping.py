@@ -19,7 +19,7 @@ from argus_ray.core.model import Event, FilesAt, Task
 from argus_ray.core.retention import DAY_S, Chores
 from argus_ray.core.states import Outcome
 from argus_ray.disk import trash as tidy
-from argus_ray.disk.threads import Threads
+from argus_ray.disk.threads import BoundedThreads
 from argus_ray.scheduler import housekeeping
 from argus_ray.scheduler.housekeeping import Housekeeper
 from tests.disk.test_trash import save, steps_in
@@ -306,7 +306,7 @@ def test_a_disk_that_hangs_ends_the_pass_and_what_hangs_does_nothing_later(
     monkeypatch.setattr(tidy, "delete_from_trash", hangs)
 
     async def one_pass() -> None:
-        threads = Threads("test", 1)
+        threads = BoundedThreads("test", 1)
         retention = house.world.settings.retention.policy()
         keeper = Housekeeper(house, lambda call: threads.run(call, 0.2), house.world.shared_root, retention)
         with pytest.raises(asyncio.TimeoutError):

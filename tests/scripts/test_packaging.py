@@ -18,7 +18,7 @@ import yaml
 from filelock import FileLock
 
 from argus_ray.discovery import head_json
-from argus_ray.discovery.head_json import Outcome
+from argus_ray.discovery.head_json import ReadOutcome
 from argus_ray.node import cli, head, watchdog
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -295,7 +295,7 @@ def test_every_state_of_the_status_files_is_documented(role: str) -> None:
 
 def test_every_outcome_of_a_look_is_documented() -> None:
     rows = _rows("### head.json")
-    assert [outcome.value for outcome in Outcome if f"`{outcome.value}`" not in rows] == []
+    assert [outcome.value for outcome in ReadOutcome if f"`{outcome.value}`" not in rows] == []
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from argus_ray.core.admission import Policy
+from argus_ray.core.admission import AdmissionPolicy
 from argus_ray.core.lifecycle import Change
 from argus_ray.core.model import Attempt, ClusterView, Gang, NodeView, Task
 from argus_ray.core.observation import ExitRecord, FailureKind, FilesSeen, JobSeen, JobStatus
@@ -266,7 +266,7 @@ def make_dispatcher(world: World, ray: SimRay, rng: random.Random, crashiness: f
         check_inputs=ray.check_inputs,
         find_checkpoint=ray.find_checkpoint,
         shared_root=world.shared_root,
-        policy=Policy(max_overtake_s=600, retry_interval_s=60),
+        policy=AdmissionPolicy(max_overtake_s=600, retry_interval_s=60),
         clock=world.clock,
         tick_s=5,
         stall_policy=world.settings.scheduling.stall_policy(),

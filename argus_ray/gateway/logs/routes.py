@@ -12,7 +12,7 @@ from argus_ray.core.errors import LogNotFound
 from argus_ray.core.model import Attempt
 from argus_ray.core.states import TaskState
 from argus_ray.disk import logs
-from argus_ray.gateway.context import Caller, Gateway, TheCaller, TheGateway
+from argus_ray.gateway.context import Caller, GatewayParts, TheCaller, TheGateway
 from argus_ray.gateway.http.params import LogParams, StreamParams, TaskId
 from argus_ray.gateway.logs.stream import EventStream, Follower, Place
 
@@ -44,7 +44,7 @@ async def get_log(caller: TheCaller, gateway: TheGateway, task_id: TaskId, query
     return Response(text.encode(), headers=headers, media_type="text/plain; charset=utf-8")
 
 
-async def _tail(gateway: Gateway, attempt: Attempt, lines: int) -> logs.Span:
+async def _tail(gateway: GatewayParts, attempt: Attempt, lines: int) -> logs.Span:
     root = attempt.job_root
     limit = gateway.settings.limits.log_tail_bytes
     try:
@@ -89,7 +89,7 @@ async def _earlier(caller: Caller, task_id: str, number: int, newest: Attempt) -
     return attempt or newest
 
 
-async def _offset(gateway: Gateway, attempt: Attempt, lines: int) -> int:
+async def _offset(gateway: GatewayParts, attempt: Attempt, lines: int) -> int:
     root = attempt.job_root
     limit = gateway.settings.limits.log_tail_bytes
     try:

@@ -25,7 +25,7 @@ from argus_ray.core.admission import shortfall_per_node
 from argus_ray.core.errors import FieldError, InvalidRequest, InvalidSpec, Unavailable
 from argus_ray.core.model import Task
 from argus_ray.core.taskspec import MAX_SPEC_BYTES, TaskSpec
-from argus_ray.gateway.context import Caller, Gateway, TheCaller, TheGateway
+from argus_ray.gateway.context import Caller, GatewayParts, TheCaller, TheGateway
 from argus_ray.gateway.http.body import YAML_TYPES, read_json, read_spec, schema_of
 from argus_ray.gateway.http.params import EventsParams, NoQuery, TaskId, TasksParams, decode_cursor, encode_cursor
 from argus_ray.gateway.tasks.schemas import (
@@ -100,7 +100,7 @@ async def resubmit_task(
     return ResubmittedOut.of_copy(_accepted(response, gateway, submitted), task_id)
 
 
-async def _doubts(caller: Caller, gateway: Gateway, action: SubmitTask | ResubmitTask) -> tuple[FieldError, ...]:
+async def _doubts(caller: Caller, gateway: GatewayParts, action: SubmitTask | ResubmitTask) -> tuple[FieldError, ...]:
     """What a look at the inputs leaves in doubt; raises InvalidSpec for what would fail for certain. A call of its own
     before it: nobody without a token has files looked at, and the process that owns the database looks at none."""
     spec: TaskSpec | None = await caller.do(ReadSubmission(action))
@@ -112,7 +112,7 @@ async def _doubts(caller: Caller, gateway: Gateway, action: SubmitTask | Resubmi
     return found.warnings
 
 
-def _accepted(response: Response, gateway: Gateway, submitted: Submitted) -> Task:
+def _accepted(response: Response, gateway: GatewayParts, submitted: Submitted) -> Task:
     response.headers["Location"] = f"/api/v2/tasks/{submitted.task.task_id}"
     if submitted.created:
         gateway.notify_scheduler()

@@ -11,7 +11,7 @@ import pytest
 
 from argus_ray.core.lifecycle import End
 from argus_ray.core.model import Attempt
-from argus_ray.core.observation import ExitRecord, FailureKind, FilesSeen, JobSeen, JobStatus, judge
+from argus_ray.core.observation import ExitRecord, FailureKind, FilesSeen, JobSeen, JobStatus, next_step
 from argus_ray.core.states import AttemptState, Outcome
 from argus_ray.core.verl import failures
 
@@ -88,7 +88,7 @@ def test_every_sample_is_judged() -> None:
 
 def judged(log: str, exit_code: int = 1) -> End:
     files = FilesSeen(True, ExitRecord(exit_code), log)
-    end = judge(ATTEMPT, JobSeen(JobStatus.FAILED, "", FailureKind.DRIVER, exit_code), files, "s1")
+    end = next_step(ATTEMPT, JobSeen(JobStatus.FAILED, "", FailureKind.DRIVER, exit_code), files, "s1")
     assert isinstance(end, End)
     return end
 
