@@ -193,14 +193,14 @@ class SchedulerActor:
 
 
 def _prepare(task: Task, site: command.Site, submission_id: str, job_root: str, resume_from: str | None) -> Prepared:
-    spec = taskspec.parse(task.spec_yaml, shared_root=site.shared_root, resolve=lambda path: path)
+    spec = taskspec.parse(task.spec_yaml, shared_root=site.shared_root, limit=taskspec.MAX_STORED_BYTES)
     launch = command.launch(spec, site, submission_id=submission_id, job_root=job_root, resume_from=resume_from)
     return Prepared(launch.command, tuple(sorted(launch.env.items())))
 
 
 async def _check_inputs(preflight: Preflight, task: Task) -> Findings:
     try:
-        spec = taskspec.parse(task.spec_yaml, shared_root=preflight.shared_root, resolve=lambda path: path)
+        spec = taskspec.parse(task.spec_yaml, shared_root=preflight.shared_root, limit=taskspec.MAX_STORED_BYTES)
     except ArgusError:
         return Findings()  # its command cannot be made either, and that says why
     return await preflight.look(spec)

@@ -18,7 +18,6 @@ from argus_ray.core.errors import ArgusError, StaleWriter, Unavailable
 from argus_ray.core.lifecycle import Change
 from argus_ray.core.model import Task
 from argus_ray.core.retention import Chores
-from argus_ray.core.verl.command import gang_of
 from argus_ray.discovery import epoch, head_json
 from argus_ray.discovery.epoch import EpochUnknown, Superseded
 from argus_ray.service import Service
@@ -70,8 +69,11 @@ class StateActor:
     def pid(self) -> int:
         return os.getpid()
 
-    def batch(self, calls: Sequence[tuple[Credential, Action]]) -> list[Any]:
-        """One transaction for all; a result or an ArgusError each, in order."""
+    def batch(self, calls: Sequence[tuple[Credential, Action[Any]]], version: str) -> list[Any]:
+        """One transaction for all; a result or an ArgusError each, in order. `version`: fingerprint of the gateway,
+        which has judged what these calls carry by its own rules and settings."""
+        if version != self._fingerprint:
+            return [Unavailable("another version of the service is being deployed: try again") for _ in calls]
         try:
             return self._use(lambda service: list(service.handle_many(calls)))
         except ArgusError as error:
@@ -118,6 +120,6 @@ class StateActor:
                 store = Store.open(path, lock_timeout_s=_LOCK_WAIT_S, guard=head_guard(settings, os.environ))
             except OSError as error:
                 raise Unavailable(f"the database cannot be opened: {error.strerror}") from error
-            self._service = Service(store, settings, clock=time.time, entropy=secrets.token_bytes, gang_of=gang_of)
+            self._service = Service(store, settings, clock=time.time, entropy=secrets.token_bytes)
             log.info("opened %s", path)
         return self._service

@@ -1,18 +1,20 @@
-"""What can be asked of the control plane: one frozen value per call, with who asks.
+"""What can be asked of the control plane: one frozen value a call, with who asks.
 
-The gateway builds one and sends it to the state actor in one hop; `service.handle` authenticates, authorises and
-acts in one transaction. Each action's docstring names its result type.
+The gateway builds one and sends it to the state actor in one hop. `service.handle` authenticates, authorises and acts
+in one transaction. An `Action[R]` is answered by an R, or by an ArgusError.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import ClassVar, Generic, TypeVar
 
 from argus_ray.core.errors import FieldError
-from argus_ray.core.model import Attempt, Event, IssuedToken, Task, TokenInfo, User
+from argus_ray.core.model import Attempt, Event, Gang, IssuedToken, Task, TokenInfo, User
 from argus_ray.core.states import TaskState
-from argus_ray.core.taskspec import TaskSpec
+
+R = TypeVar("R", covariant=True)
 
 
 class Role(str, Enum):
@@ -48,183 +50,11 @@ class Principal:
         return self.role in (Role.ADMIN, Role.INTERNAL)
 
 
-# --- any caller ---------------------------------------------------------------------------------------------------
+class Action(Generic[R]):
+    """One call. R is the type of its result."""
 
-
-@dataclass(frozen=True)
-class WhoAmI:
-    """-> Principal"""
-
-
-@dataclass(frozen=True)
-class ShowQueue:
-    """-> tuple[QueueEntry, ...]: own waiting and active tasks, in line order; `everyone` needs an admin."""
-
-    everyone: bool = False
-
-
-# --- admin --------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class CreateUser:
-    """-> User"""
-
-    user_id: str
-    display_name: str
-
-
-@dataclass(frozen=True)
-class GetUser:
-    """-> User"""
-
-    user_id: str
-
-
-@dataclass(frozen=True)
-class ListUsers:
-    """-> tuple[User, ...]"""
-
-
-@dataclass(frozen=True)
-class SetUserEnabled:
-    """-> User. Idempotent."""
-
-    user_id: str
-    enabled: bool
-
-
-@dataclass(frozen=True)
-class IssueToken:
-    """-> IssuedToken. `ttl_s` in seconds; None: it does not expire."""
-
-    user_id: str
-    label: str = ""
-    ttl_s: float | None = None
-
-
-@dataclass(frozen=True)
-class ListTokens:
-    """-> tuple[TokenInfo, ...]"""
-
-    user_id: str
-
-
-@dataclass(frozen=True)
-class RevokeToken:
-    """-> TokenInfo. Idempotent."""
-
-    user_id: str
-    token_id: str
-
-
-@dataclass(frozen=True)
-class RequireAdmin:
-    """-> Principal: nothing but the check, for admin pages that are answered from elsewhere (nodes)."""
-
-
-# --- tasks --------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class SubmitTask:
-    """-> Submitted"""
-
-    spec_yaml: str
-    idempotency_key: str | None = None
-    #: What the look at the inputs has left in doubt; stored with the task.
-    warnings: tuple[FieldError, ...] = ()
-
-
-@dataclass(frozen=True)
-class ResubmitTask:
-    """-> Submitted: a new task of the same owner with the same TaskSpec. TaskNotEnded; NothingToResume."""
-
-    task_id: str
-    resume: bool = False
-    idempotency_key: str | None = None
-    warnings: tuple[FieldError, ...] = ()
-
-
-@dataclass(frozen=True)
-class ReadSubmission:
-    """-> TaskSpec | None: the one that this call would accept now, so that its inputs can be looked at first, outside
-    of the one process that owns the database; None: its Idempotency-Key has a task already. Changes nothing."""
-
-    call: SubmitTask | ResubmitTask
-
-
-@dataclass(frozen=True)
-class GetTask:
-    """-> TaskView"""
-
-    task_id: str
-
-
-@dataclass(frozen=True)
-class ListTasks:
-    """-> TaskPage: newest first; `cursor` is the `seq` below which the page starts."""
-
-    states: tuple[TaskState, ...] = ()
-    limit: int = 50
-    cursor: int | None = None
-    #: Another user's tasks: admin only.
-    user_id: str | None = None
-
-
-@dataclass(frozen=True)
-class ExplainTask:
-    """-> Explanation"""
-
-    task_id: str
-
-
-@dataclass(frozen=True)
-class CancelTask:
-    """-> TaskView. Idempotent; on a task that has ended it changes nothing."""
-
-    task_id: str
-
-
-@dataclass(frozen=True)
-class TaskEvents:
-    """-> tuple[Event, ...], oldest first, after event id `after`."""
-
-    task_id: str
-    after: int = 0
-    limit: int = 500
-
-
-@dataclass(frozen=True)
-class FindAttempt:
-    """-> tuple[TaskState, Attempt | None]: of `attempt` (a number; None: the newest); LogNotFound for a number
-    that does not exist."""
-
-    task_id: str
-    attempt: int | None = None
-
-
-Action = (
-    WhoAmI
-    | ShowQueue
-    | CreateUser
-    | GetUser
-    | ListUsers
-    | SetUserEnabled
-    | IssueToken
-    | ListTokens
-    | RevokeToken
-    | RequireAdmin
-    | ReadSubmission
-    | SubmitTask
-    | ResubmitTask
-    | GetTask
-    | ListTasks
-    | ExplainTask
-    | CancelTask
-    | TaskEvents
-    | FindAttempt
-)
+    #: Whether it may write. Only such a call needs a savepoint of its own.
+    writes: ClassVar[bool] = False
 
 
 # --- results ------------------------------------------------------------------------------------------------------
@@ -232,15 +62,26 @@ Action = (
 
 @dataclass(frozen=True)
 class Submitted:
-    task: Task
+    """What the answer to a submission tells: no more, since each one crosses from the state actor to the gateway."""
+
+    task_id: str
+    user_id: str
+    state: TaskState
+    warnings: tuple[FieldError, ...]
+    #: The task that this one was made again from.
+    resubmitted_from: str | None
     #: False: the Idempotency-Key returned a task that existed.
     created: bool
+
+    @classmethod
+    def of(cls, task: Task, *, created: bool) -> Submitted:
+        return cls(task.task_id, task.user_id, task.state, task.warnings, task.resubmitted_from, created)
 
 
 @dataclass(frozen=True)
 class TaskView:
     task: Task
-    #: 1 for the head of the line; None when the task does not wait.
+    #: 1 for the head of the queue; None when the task does not wait.
     position: int | None
 
 
@@ -260,7 +101,7 @@ class TaskPage:
 class Explanation:
     task: Task
     position: int | None
-    #: Own tasks before this one in the line, by id.
+    #: Own tasks before this one in the queue, by id.
     own_ahead: tuple[str, ...]
     #: Tasks of others before this one, as a count.
     others_ahead: int
@@ -268,20 +109,186 @@ class Explanation:
     active_tasks: int
 
 
-Result = (
-    Principal
-    | User
-    | tuple[User, ...]
-    | IssuedToken
-    | TokenInfo
-    | tuple[TokenInfo, ...]
-    | TaskSpec
-    | None
-    | Submitted
-    | TaskView
-    | TaskPage
-    | Explanation
-    | tuple[QueueEntry, ...]
-    | tuple[Event, ...]
-    | tuple[TaskState, Attempt | None]
-)
+# --- any caller ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class WhoAmI(Action[Principal]):
+    """Who the bearer of this token is."""
+
+
+@dataclass(frozen=True)
+class ShowQueue(Action[tuple[QueueEntry, ...]]):
+    """Own waiting and active tasks, in the order of the queue; `everyone` needs an admin."""
+
+    everyone: bool = False
+
+
+# --- admin --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class CreateUser(Action[User]):
+    """A new user. UserExists."""
+
+    writes = True
+
+    user_id: str
+    display_name: str
+
+
+@dataclass(frozen=True)
+class GetUser(Action[User]):
+    """One user. UserNotFound."""
+
+    user_id: str
+
+
+@dataclass(frozen=True)
+class ListUsers(Action[tuple[User, ...]]):
+    """All users but the reserved one, by id."""
+
+
+@dataclass(frozen=True)
+class SetUserEnabled(Action[User]):
+    """Enables or disables a user. Idempotent."""
+
+    writes = True
+
+    user_id: str
+    enabled: bool
+
+
+@dataclass(frozen=True)
+class IssueToken(Action[IssuedToken]):
+    """A new token. `ttl_s` in seconds; None: it does not expire."""
+
+    writes = True
+
+    user_id: str
+    label: str = ""
+    ttl_s: float | None = None
+
+
+@dataclass(frozen=True)
+class ListTokens(Action[tuple[TokenInfo, ...]]):
+    """All tokens of a user, without their text."""
+
+    user_id: str
+
+
+@dataclass(frozen=True)
+class RevokeToken(Action[TokenInfo]):
+    """Revokes a token. Idempotent."""
+
+    writes = True
+
+    user_id: str
+    token_id: str
+
+
+@dataclass(frozen=True)
+class RequireAdmin(Action[Principal]):
+    """Nothing but the check, for admin pages that are answered from elsewhere (nodes)."""
+
+
+# --- tasks --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SubmitTask(Action[Submitted]):
+    """Accepts a task. The gateway has parsed the TaskSpec and looked at its inputs; what the state actor needs of that
+    travels with the text, since it reads no file and parses nothing."""
+
+    writes = True
+
+    spec_yaml: str
+    workload: str
+    gang: Gang
+    idempotency_key: str | None = None
+    #: What the look at the inputs has left in doubt; stored with the task.
+    warnings: tuple[FieldError, ...] = ()
+
+
+@dataclass(frozen=True)
+class FindSubmission(Action["Submitted | None"]):
+    """The task that this Idempotency-Key has made from this text already; None if it has made none.
+
+    For a text that cannot be accepted now: the key decides before the body does. Raises what SubmitTask would raise for
+    this caller and this key.
+    """
+
+    spec_yaml: str
+    idempotency_key: str | None = None
+
+
+@dataclass(frozen=True)
+class ResubmitTask(Action[Submitted]):
+    """A new task of the same owner with the same TaskSpec. TaskNotEnded; NothingToResume."""
+
+    writes = True
+
+    task_id: str
+    resume: bool = False
+    idempotency_key: str | None = None
+    warnings: tuple[FieldError, ...] = ()
+
+
+@dataclass(frozen=True)
+class ReadResubmission(Action["str | None"]):
+    """The TaskSpec that this call would accept again, so that its inputs can be looked at first; None: its
+    Idempotency-Key has made a task already. Raises what the call would raise."""
+
+    call: ResubmitTask
+
+
+@dataclass(frozen=True)
+class GetTask(Action[TaskView]):
+    """One task. TaskNotFound."""
+
+    task_id: str
+
+
+@dataclass(frozen=True)
+class ListTasks(Action[TaskPage]):
+    """Newest first; `cursor` is the `seq` below which the page starts."""
+
+    states: tuple[TaskState, ...] = ()
+    limit: int = 50
+    cursor: int | None = None
+    #: Another user's tasks: admin only.
+    user_id: str | None = None
+
+
+@dataclass(frozen=True)
+class ExplainTask(Action[Explanation]):
+    """Why a task waits. TaskNotFound."""
+
+    task_id: str
+
+
+@dataclass(frozen=True)
+class CancelTask(Action[TaskView]):
+    """Cancels a task. Idempotent; on a task that has ended it changes nothing."""
+
+    writes = True
+
+    task_id: str
+
+
+@dataclass(frozen=True)
+class TaskEvents(Action[tuple[Event, ...]]):
+    """Oldest first, after event id `after`."""
+
+    task_id: str
+    after: int = 0
+    limit: int = 500
+
+
+@dataclass(frozen=True)
+class FindAttempt(Action[tuple[TaskState, Attempt | None]]):
+    """The state of a task, and its attempt of this number (None: the newest). LogNotFound for a number that does not
+    exist."""
+
+    task_id: str
+    attempt: int | None = None

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
-from pathlib import PurePosixPath
 
 #: Plain ASCII keeps out look-alikes of the separator, control characters and everything that a shell, Hydra or a
 #: colon-separated search path gives a meaning to.
@@ -77,10 +75,10 @@ def checkpoints_dir(job_root_path: str) -> str:
     return f"{job_root_path}/checkpoints"
 
 
-def broken_rule(value: str, shared_root: str, *, is_dir: bool, resolve: Resolve = os.path.realpath) -> str | None:
-    """The rule that `value` breaks as an input path, in words, or None if it is allowed.
+def broken_rule(value: str, shared_root: str, *, is_dir: bool) -> str | None:
+    """The rule that `value` breaks as an input path, in words, or None if it is allowed as far as its text tells.
 
-    `resolve` follows symbolic links; the path need not exist. A trailing slash is allowed for folders only.
+    The path need not exist. A trailing slash is allowed for folders only. See `leads_out` for links.
     """
     common = common_dir(shared_root)
     if not value.startswith("/"):
@@ -97,10 +95,19 @@ def broken_rule(value: str, shared_root: str, *, is_dir: bool, resolve: Resolve 
         return "no component may start with '-'"
     if not _is_below(trimmed, common):
         return f"must lie under {common}/"
-    if not _is_below(resolve(trimmed), resolve(common)):
-        return f"leads out of {common}/ through a symbolic link"
     return None
 
 
+def leads_out(value: str, shared_root: str, resolve: Resolve) -> str | None:
+    """The rule that an input path breaks which a symbolic link leads out of the inputs, in words; None if none does.
+
+    `resolve` follows symbolic links; it may block, and raise OSError.
+    """
+    common = common_dir(shared_root)
+    if _is_below(resolve(value), resolve(common)):
+        return None
+    return f"leads out of {common}/ through a symbolic link"
+
+
 def _is_below(path: str, parent: str) -> bool:
-    return PurePosixPath(parent) in PurePosixPath(path).parents
+    return path.startswith(f"{parent}/") and path != f"{parent}/"

@@ -79,14 +79,17 @@ def inspect(spec: TaskSpec, shared_root: str) -> Findings:
     disk's."""
     errors: list[FieldError] = []
     warnings: list[FieldError] = []
-    checks: tuple[tuple[str, Callable[[], None]], ...] = (
-        ("code_path", lambda: _check_code(spec.code_path)),
-        ("model_id", lambda: _check_model(spec.model_id, shared_root)),
-        ("train_file", lambda: _check_data(spec.train_file, spec.workload)),
-        ("val_file", lambda: _check_data(spec.val_file, spec.workload)),
+    checks: tuple[tuple[str, str, Callable[[], None]], ...] = (
+        ("code_path", spec.code_path, lambda: _check_code(spec.code_path)),
+        ("model_id", spec.model_id, lambda: _check_model(spec.model_id, shared_root)),
+        ("train_file", spec.train_file, lambda: _check_data(spec.train_file, spec.workload)),
+        ("val_file", spec.val_file, lambda: _check_data(spec.val_file, spec.workload)),
     )
-    for name, check in checks:
+    for name, value, check in checks:
         try:
+            # First: what lies outside is not looked at.
+            if value.startswith("/") and (rule := paths.leads_out(value, shared_root, os.path.realpath)):
+                raise _Wrong(rule)
             check()
         except _Wrong as wrong:
             errors.append(FieldError(name, wrong.rule))

@@ -29,6 +29,7 @@ from argus_ray.gateway.metrics import routes as metrics
 from argus_ray.gateway.metrics.curves import CurveReader
 from argus_ray.gateway.metrics.progress import ProgressReader
 from argus_ray.gateway.tasks import routes as tasks
+from argus_ray.gateway.tasks.inputs import InputChecks
 
 #: BoundedThreads that read logs and the ends of metrics. They wait for a disk, not for a CPU.
 _FILE_THREADS = 8
@@ -49,6 +50,7 @@ def create_app(
     readiness: Readiness,
     wake: Wake,
     clock: Callable[[], float] = time.time,
+    monotonic: Callable[[], float] = time.monotonic,
     progress: ReadProgress | None = None,
     curves: CurveReader | None = None,
     streams: StreamLimit | None = None,
@@ -61,6 +63,8 @@ def create_app(
     """
     files = ThreadPoolExecutor(_FILE_THREADS, thread_name_prefix="argus-files")
     curve_threads = ThreadPoolExecutor(_CURVE_THREADS, thread_name_prefix="argus-curves")
+
+    preflight = BoundedThreads("argus-preflight", _PREFLIGHT_THREADS)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -93,7 +97,7 @@ def create_app(
         files=files,
         curve_threads=curve_threads,
         curves=curves or CurveReader(),
-        preflight=Preflight(BoundedThreads("argus-preflight", _PREFLIGHT_THREADS), _PREFLIGHT_S, settings.shared_root),
+        inputs=InputChecks(Preflight(preflight, _PREFLIGHT_S, settings.shared_root).look, monotonic=monotonic),
         streams=streams or StreamLimit(),
         timing=timing or StreamTiming(),
     )

@@ -25,13 +25,13 @@ from argus_ray.core.actions import (
 )
 from argus_ray.core.errors import Unavailable
 from argus_ray.core.model import NodeView, Task
-from argus_ray.disk.inputs import Preflight
 from argus_ray.gateway.control import ControlPlane, Wake
 from argus_ray.gateway.http.access import Facts, facts_of
 from argus_ray.gateway.http.auth import Authenticator
 from argus_ray.gateway.logs.stream import StreamLimit, StreamTiming
 from argus_ray.gateway.metrics.curves import CurveReader
 from argus_ray.gateway.metrics.progress import Progress
+from argus_ray.gateway.tasks.inputs import InputChecks
 
 _log = logging.getLogger("argus.gateway")
 
@@ -41,6 +41,7 @@ Nodes = Callable[[], Awaitable[Sequence[NodeView]]]
 Readiness = Callable[[], Awaitable[Mapping[str, str]]]
 ReadProgress = Callable[[Task], Progress | None]
 T = TypeVar("T")
+R = TypeVar("R")
 
 #: A shared filesystem that hangs must not hang the gateway: seconds.
 _PROGRESS_TIMEOUT_S = 2.0
@@ -61,7 +62,7 @@ class GatewayParts:
     read_progress: ReadProgress
     #: Threads for files alone: when the filesystem hangs, only what needs files waits.
     files: Executor
-    preflight: Preflight
+    inputs: InputChecks
     #: Threads for curves alone: these compute as well, and no log should wait for them.
     curve_threads: Executor
     curves: CurveReader = field(default_factory=CurveReader)
@@ -130,10 +131,9 @@ class Caller:
     gateway: GatewayParts
     facts: Facts
 
-    async def do(self, action: Action) -> Any:
+    async def do(self, action: Action[R]) -> R:
         """The action's result; raises ArgusError. Authentication and authorisation happen there, in the same
-        hop.
-        """
+        hop."""
         result = await self.gateway.control.call(self.credential, action)
         if self.facts.user_id is None:
             self.facts.user_id = _own_user_id(self.credential, result)
@@ -144,12 +144,14 @@ def _own_user_id(credential: Credential, result: Any) -> str | None:
     """For the access log. A user sees only own tasks, so a task in the answer says who asked."""
     if isinstance(result, Principal):
         return result.user_id
-    if credential.role is Role.USER and isinstance(result, (Submitted, TaskView, Explanation)):
+    if isinstance(result, Submitted):
+        return result.user_id if credential.role is Role.USER else None
+    if credential.role is Role.USER and isinstance(result, (TaskView, Explanation)):
         return result.task.user_id
     return None
 
 
-def gateway_of(request: Request) -> GatewayParts:
+async def gateway_of(request: Request) -> GatewayParts:
     gateway: GatewayParts = request.app.state.gateway
     return gateway
 
@@ -161,7 +163,7 @@ async def caller_of(request: Request, _: Annotated[Any, Depends(_scheme)]) -> Ca
     """The token comes from the Authorization header and from nowhere else; the scheme is here for the docs
     page.
     """
-    gateway = gateway_of(request)
+    gateway: GatewayParts = request.app.state.gateway
     credential = gateway.authenticator.credential(request.headers.getlist("authorization"))
     facts = facts_of(request.scope)
     facts.role = credential.role.value

@@ -13,15 +13,16 @@ import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from argus_ray.core.actions import Action, Credential
 from argus_ray.core.errors import ArgusError, Unavailable
 
 _log = logging.getLogger("argus.gateway")
 
+R = TypeVar("R")
 #: One request of a batch.
-Asked = tuple[Credential, Action]
+Asked = tuple[Credential, Action[Any]]
 #: Sends one batch; answers one result or ArgusError for each item, in the same order.
 Send = Callable[[list[Asked]], Awaitable[Sequence[Any]]]
 
@@ -33,8 +34,8 @@ UNKNOWN_OUTCOME = (
 
 
 class ControlPlane(Protocol):
-    async def call(self, who: Credential, action: Action) -> Any:
-        """The result that the action's docstring names; raises ArgusError."""
+    async def call(self, who: Credential, action: Action[R]) -> R:
+        """The action's result; raises ArgusError."""
 
 
 class Wake(Protocol):
@@ -57,10 +58,11 @@ class LocalControlPlane:
         self._service = service
         self._lock = threading.Lock()
 
-    async def call(self, who: Credential, action: Action) -> Any:
-        return _result_or_raise(await asyncio.to_thread(self._run, who, action))
+    async def call(self, who: Credential, action: Action[R]) -> R:
+        result: R = _result_or_raise(await asyncio.to_thread(self._run, who, action))
+        return result
 
-    def _run(self, who: Credential, action: Action) -> Any:
+    def _run(self, who: Credential, action: Action[Any]) -> Any:
         with self._lock:
             [result] = self._service.handle_many([(who, action)])
             return result
@@ -90,20 +92,23 @@ class BatchingControlPlane:
         self._queue: deque[_Waiting] = deque()
         self._pump: asyncio.Task[None] | None = None
 
-    async def call(self, who: Credential, action: Action) -> Any:
+    async def call(self, who: Credential, action: Action[R]) -> R:
         if len(self._queue) >= self._max_queued:
             raise Unavailable(NOT_DONE)
-        item = _Waiting((who, action), asyncio.get_running_loop().create_future())
+        loop = asyncio.get_running_loop()
+        item = _Waiting((who, action), loop.create_future())
         self._queue.append(item)
         if self._pump is None or self._pump.done():
             # In a context of its own. In the first caller's context Ray would take the batch for a child of
             # that caller's request, and cancel it for everybody when that one client leaves.
             self._pump = contextvars.Context().run(self._start)
+        # `wait_for` would cost a task's worth of work for each call.
+        timer = loop.call_later(self._timeout_s, _expire, item)
         try:
-            return _result_or_raise(await asyncio.wait_for(item.answer, self._timeout_s))
-        except asyncio.TimeoutError:
-            raise Unavailable(UNKNOWN_OUTCOME if item.sent else NOT_DONE) from None
+            result: R = _result_or_raise(await item.answer)
+            return result
         finally:
+            timer.cancel()
             # A caller that left before its turn leaves no trace: what nobody waits for is not done.
             if not item.sent and item in self._queue:
                 self._queue.remove(item)
@@ -146,6 +151,11 @@ class BatchingControlPlane:
             # Done already: its caller has timed out or left, which is no concern of the others.
             if not item.answer.done():
                 item.answer.set_result(result)
+
+
+def _expire(item: _Waiting) -> None:
+    if not item.answer.done():
+        item.answer.set_result(Unavailable(UNKNOWN_OUTCOME if item.sent else NOT_DONE))
 
 
 def _result_or_raise(result: Any) -> Any:

@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import time
-from collections.abc import Sequence
 from typing import Any
 
-import ray
 from fastapi import FastAPI
 from ray import serve
 
 from argus_ray import config
-from argus_ray.actors import detached, handover
+from argus_ray.actors import handover
 from argus_ray.config import Settings
-from argus_ray.core.errors import Unavailable
-from argus_ray.core.model import NodeView
+from argus_ray.gateway.actors import ActorHandles
 from argus_ray.gateway.app import create_app
-from argus_ray.gateway.control import Asked, BatchingControlPlane
+from argus_ray.gateway.control import BatchingControlPlane
 from argus_ray.gateway.http.auth import Tokens
-
-#: Seconds within which a part must answer to count as ready.
-_READY_S = 5.0
-#: As long as a scheduler that is gone may take to be made again.
-_WAKE_S = 180.0
-_NAMES = (detached.STATE, detached.SCHEDULER, detached.PUBLISHER)
-
-log = logging.getLogger(__name__)
 
 
 def build(args: dict[str, Any]) -> serve.Application:
@@ -44,122 +32,23 @@ def build(args: dict[str, Any]) -> serve.Application:
 @serve.deployment(name="gateway")
 @serve.ingress()
 class Gateway:
-    """One replica. `version` is unused here, but makes Serve replace the replicas when the code has changed."""
+    """One replica. `version` also makes Serve replace the replicas when the code has changed."""
 
     def __init__(self, settings: dict[str, Any], version: str) -> None:
         # Serve configures its own loggers only; without this the access log would go nowhere.
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         self._settings = Settings.model_validate(settings)
-        self._parts = _Parts(self._settings)
+        self._actors = ActorHandles(self._settings, version)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        parts = self._parts
+        actors = self._actors
         return create_app(
-            control=BatchingControlPlane(parts.send),
+            control=BatchingControlPlane(actors.send),
             settings=self._settings,
             tokens=Tokens.from_environment(self._settings.tokens, os.environ),
-            nodes=parts.nodes,
-            readiness=parts.readiness,
-            wake=parts.wake,
+            nodes=actors.nodes,
+            readiness=actors.readiness,
+            wake=actors.wake,
             clock=time.time,
             sets_request_id=False,  # Serve sets X-Request-ID itself
         )
-
-
-class _Parts:
-    """The detached actors, found by name, found again after a failure, and made again if they are gone."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._actors: dict[str, Any] = {}
-        self._finding: asyncio.Task[None] | None = None
-        self._wakes: set[asyncio.Task[None]] = set()
-
-    async def send(self, batch: list[Asked]) -> Sequence[Any]:
-        return await self._call(detached.STATE, "batch", batch)
-
-    def wake(self) -> None:
-        task = asyncio.get_running_loop().create_task(self._wake())
-        self._wakes.add(task)
-        task.add_done_callback(self._wakes.discard)
-
-    async def _wake(self) -> None:
-        # The answer is awaited only to notice a scheduler that is gone for good, and to make it again.
-        try:
-            await asyncio.wait_for(self._call(detached.SCHEDULER, "wake"), _WAKE_S)
-        except Exception as error:
-            log.warning("the scheduler could not be woken: %s", type(error).__name__)
-
-    async def nodes(self) -> tuple[NodeView, ...]:
-        """As the scheduler's last tick saw them. Raises Unavailable before the first one."""
-        try:
-            view = (await asyncio.wait_for(self._call(detached.SCHEDULER, "status"), _READY_S))["view"]
-        except (ray.exceptions.RayError, asyncio.TimeoutError, TimeoutError, OSError):
-            raise Unavailable("The scheduler does not answer. Try again.") from None
-        if view is None:
-            raise Unavailable("Ray has not shown its nodes yet. Try again.")
-        nodes: tuple[NodeView, ...] = view.nodes
-        return nodes
-
-    async def readiness(self) -> dict[str, str]:
-        """Each part -> "ok", or why it is not."""
-        state, (scheduler, jobs), publisher = await asyncio.gather(
-            self._state_readiness(), self._scheduler_readiness(), self._publisher_readiness()
-        )
-        return {"state": state, "scheduler": scheduler, "ray_jobs": jobs, "publisher": publisher}
-
-    async def _state_readiness(self) -> str:
-        try:
-            await asyncio.wait_for(self._call(detached.STATE, "ping"), _READY_S)
-        except Exception as error:
-            return _why(error)
-        return "ok"
-
-    async def _scheduler_readiness(self) -> tuple[str, str]:
-        try:
-            status = await asyncio.wait_for(self._call(detached.SCHEDULER, "status"), _READY_S)
-        except Exception as error:
-            return _why(error), "not known: the scheduler does not answer"
-        age, jobs = status["tick_age_s"], status["jobs_reachable"]
-        bound = self._settings.scheduling.tick_s + self._settings.scheduling.ray_timeout_s
-        if status["error"]:
-            scheduler = "its last tick failed"
-        elif age is None or status["view"] is None:
-            scheduler = "it has not seen the cluster yet"
-        else:
-            scheduler = "ok" if age < bound else f"its last tick was {age:.0f} s ago"
-        return scheduler, {True: "ok", False: "it does not answer", None: "not asked yet"}[jobs]
-
-    async def _publisher_readiness(self) -> str:
-        try:
-            status = await asyncio.wait_for(self._call(detached.PUBLISHER, "status"), _READY_S)
-        except Exception as error:
-            return _why(error)
-        return str(status["status"])
-
-    async def _call(self, name: str, method: str, *args: Any) -> Any:
-        if name not in self._actors:
-            # One search for all that wait; it goes on when one of them gives up.
-            if self._finding is None or self._finding.done():
-                self._finding = asyncio.get_running_loop().create_task(asyncio.to_thread(self._find))
-            await asyncio.shield(self._finding)
-        try:
-            return await getattr(self._actors[name], method).remote(*args)
-        except ray.exceptions.ActorUnavailableError:
-            raise  # it is restarting, and the handle stays good
-        except ray.exceptions.RayActorError:
-            self._actors.pop(name, None)
-            raise
-
-    def _find(self) -> None:
-        try:
-            found = {name: ray.get_actor(name, namespace=detached.NAMESPACE) for name in _NAMES}
-        except ValueError:
-            # Somebody ended one for good; the state on disk is all that it was.
-            actors = handover.ensure(self._settings, replace=False)
-            found = dict(zip(_NAMES, (actors.state, actors.scheduler, actors.publisher), strict=True))
-        self._actors = found
-
-
-def _why(error: Exception) -> str:
-    return "it does not answer in time" if isinstance(error, asyncio.TimeoutError) else type(error).__name__

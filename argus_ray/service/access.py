@@ -6,7 +6,7 @@ from __future__ import annotations
 import hmac
 
 from argus_ray.core.actions import INTERNAL_USER, Credential, Principal, Role
-from argus_ray.core.errors import Forbidden, TaskNotFound, Unauthenticated, UserDisabled
+from argus_ray.core.errors import ArgusError, Forbidden, TaskNotFound, Unauthenticated, UserDisabled
 from argus_ray.core.model import Task, UserState
 from argus_ray.service.unit_of_work import UnitOfWork
 from argus_ray.store import tasks, tokens
@@ -16,7 +16,8 @@ LAST_USED_STEP_S = 60.0
 
 
 def authenticate(unit: UnitOfWork, who: Credential) -> Principal:
-    """Raises Unauthenticated (one text for unknown, revoked and expired) or UserDisabled.
+    """Raises Unauthenticated (one text for unknown, revoked and expired) or UserDisabled. Looks a digest up once a
+    transaction.
 
     The gateway has compared the two tokens from the environment already, and says so by the role.
     """
@@ -24,11 +25,26 @@ def authenticate(unit: UnitOfWork, who: Credential) -> Principal:
         return Principal(Role.ADMIN, None)
     if who.role is Role.INTERNAL:
         return Principal(Role.INTERNAL, INTERNAL_USER)
+    if who.digest is None:
+        raise Unauthenticated
+    known = unit.known.get(who.digest)
+    if known is None:
+        try:
+            known = _user_of(unit, who.digest)
+        except ArgusError as error:
+            known = error
+        unit.known[who.digest] = known
+    if isinstance(known, ArgusError):
+        raise known
+    return known
+
+
+def _user_of(unit: UnitOfWork, digest: str) -> Principal:
     # The look-up takes a time that depends on the digest. That tells a guesser nothing: who tries tokens does
     # not choose their SHA-256, so a longer common prefix leads to no better guess. The row is compared in
     # constant time all the same, so that no collation or affinity of SQL ever decides who is who.
-    bearer = None if who.digest is None else tokens.by_digest(unit.db, who.digest)
-    if who.digest is None or bearer is None or not hmac.compare_digest(bearer.digest.encode(), who.digest.encode()):
+    bearer = tokens.by_digest(unit.db, digest)
+    if bearer is None or not hmac.compare_digest(bearer.digest.encode(), digest.encode()):
         raise Unauthenticated
     info = bearer.info
     if info.revoked_at is not None or (info.expires_at is not None and unit.now >= info.expires_at):

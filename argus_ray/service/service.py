@@ -1,38 +1,63 @@
 """The use cases behind one door: who asks, what they ask, in one transaction. A plain class: no Ray, no HTTP.
 
-The state actor wraps it; tests call it. It may be called from several threads.
+The state actor wraps it; tests call it. It may be called from several threads. It reads no file but its database.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import sqlite3
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from typing import Any
-
-from typing_extensions import assert_never
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from argus_ray.config import Settings
 from argus_ray.core import actions
-from argus_ray.core.actions import Action, Credential, Principal, ReadSubmission, ResubmitTask, Result, SubmitTask
+from argus_ray.core.actions import Action, Credential, Principal
 from argus_ray.core.errors import ArgusError, InvalidRequest, Unavailable
 from argus_ray.core.lifecycle import Change
-from argus_ray.core.model import Gang, Task
+from argus_ray.core.model import Task
 from argus_ray.core.retention import Chores
-from argus_ray.core.taskspec import TaskSpec
-from argus_ray.service import access, accounts, submission, tasks, upkeep
-from argus_ray.service import changes as scheduling
+from argus_ray.service import access, accounts, changes, submission, tasks, upkeep
 from argus_ray.service.changes import TaskCache
-from argus_ray.service.unit_of_work import Ports, Specs, UnitOfWork
+from argus_ray.service.unit_of_work import Ports, UnitOfWork
 from argus_ray.store import Store, line, tokens
 from argus_ray.store import tasks as task_rows
 from argus_ray.store.store import savepoint
 
 _log = logging.getLogger(__name__)
 
-Call = tuple[Credential, Action]
+R = TypeVar("R")
+Call = tuple[Credential, Action[Any]]
+
+#: Seconds between two writes of when tokens were last used; they are known by the minute only (access.py).
+_LAST_USE_EVERY_S = 5.0
+
+#: What anybody may ask, with the principal; each use case says itself what this one may see.
+_USE_CASES: Mapping[type[Action[Any]], Callable[[UnitOfWork, Principal, Any], Any]] = {
+    actions.WhoAmI: lambda unit, principal, action: principal,
+    actions.SubmitTask: submission.submit,
+    actions.FindSubmission: submission.find,
+    actions.ResubmitTask: submission.resubmit,
+    actions.ReadResubmission: submission.read_again,
+    actions.GetTask: tasks.get,
+    actions.ListTasks: tasks.list_page,
+    actions.ExplainTask: tasks.explain,
+    actions.CancelTask: tasks.cancel,
+    actions.TaskEvents: tasks.list_events,
+    actions.FindAttempt: tasks.find_attempt,
+    actions.ShowQueue: tasks.show_queue,
+}
+#: What only an admin may ask.
+_ADMIN_CASES: Mapping[type[Action[Any]], Callable[[UnitOfWork, Principal, Any], Any]] = {
+    actions.RequireAdmin: lambda unit, admin, action: admin,
+    actions.CreateUser: lambda unit, admin, action: accounts.create(unit, action),
+    actions.GetUser: lambda unit, admin, action: accounts.get(unit, action.user_id),
+    actions.ListUsers: lambda unit, admin, action: accounts.list_all(unit),
+    actions.SetUserEnabled: lambda unit, admin, action: accounts.set_enabled(unit, action),
+    actions.IssueToken: lambda unit, admin, action: accounts.issue_token(unit, action),
+    actions.ListTokens: lambda unit, admin, action: accounts.list_tokens(unit, action.user_id),
+    actions.RevokeToken: lambda unit, admin, action: accounts.revoke_token(unit, action),
+}
 
 
 class Service:
@@ -43,36 +68,37 @@ class Service:
         *,
         clock: Callable[[], float],
         entropy: Callable[[int], bytes],
-        gang_of: Callable[[TaskSpec], Gang],
-        resolve: Callable[[str], str] = os.path.realpath,
     ) -> None:
-        """`clock`: seconds since the Unix epoch; `entropy(n)`: n bytes fit for secrets; `gang_of` must be
-        pure; `resolve` follows symbolic links. The service closes the store."""
+        """`clock`: seconds since the Unix epoch; `entropy(n)`: n bytes fit for secrets. The service closes the
+        store."""
         self._store = store
-        self._ports = Ports(settings, clock, entropy, gang_of, resolve)
+        self._ports = Ports(settings, clock, entropy)
+        #: Tokens that were used, and when that was written last.
+        self._used: set[str] = set()
+        self._use_written_at = float("-inf")
         with store.transaction() as db:
             accounts.ensure_internal_user(self._unit(db))
 
     # --- for the gateway ---
 
-    def handle(self, who: Credential, action: Action) -> Result:
+    def handle(self, who: Credential, action: Action[R]) -> R:
         """One call. Raises ArgusError."""
         answer = self.handle_many([(who, action)])[0]
         if isinstance(answer, ArgusError):
             raise answer
-        return answer
+        result: R = answer
+        return result
 
-    def handle_many(self, calls: Sequence[Call]) -> list[Result | ArgusError]:
-        """All calls, in order, in one transaction with one fsync; the answers in the same order.
+    def handle_many(self, calls: Sequence[Call]) -> list[Any]:
+        """All calls, in order, in one transaction with one fsync. For each, in the same order, its result or an
+        ArgusError.
 
-        A call that fails has changed nothing and spoils no other: its answer is an ArgusError. When this
-        returns, all that it answers is on disk. Raises StaleWriter alone: this process must stop.
+        A call that fails has changed nothing and spoils no other. When this returns, all that it answers is on
+        disk. Raises StaleWriter alone: this process must stop.
         """
-        specs = self._read_specs(calls)
-        used: set[str] = set()
         try:
             with self._store.transaction() as db:
-                unit = self._unit(db, specs, used)
+                unit = self._unit(db)
                 answers = [self._answer(unit, call) for call in calls]
         except Unavailable as error:
             if len(calls) > 1:
@@ -80,7 +106,8 @@ class Service:
                 return [answer for call in calls for answer in self.handle_many([call])]
             _log.exception("a transaction failed")
             return [error]
-        self._write_last_use(used)
+        self._used |= unit.used
+        self._write_last_use()
         return answers
 
     # --- for the scheduler ---
@@ -122,49 +149,21 @@ class Service:
 
     def close(self) -> None:
         """Idempotent."""
+        self._write_last_use(at_once=True)
         self._store.close()
 
     # --- within ---
 
-    def _unit(self, db: sqlite3.Connection, specs: Specs | None = None, used: set[str] | None = None) -> UnitOfWork:
-        return UnitOfWork(
-            db, self._ports.clock(), self._ports, specs or Specs(self._ports), set() if used is None else used
-        )
+    def _unit(self, db: sqlite3.Connection) -> UnitOfWork:
+        return UnitOfWork(db, self._ports.clock(), self._ports)
 
-    def _read_specs(self, calls: Sequence[Call]) -> Specs:
-        """Parse the bodies of callers that may submit, outside of the transaction that will accept them:
-        links are followed on the shared filesystem, which may take its time."""
-        specs = Specs(self._ports)
-        kinds = (ReadSubmission, SubmitTask, ResubmitTask)
-        submits = [(who, action) for who, action in calls if isinstance(action, kinds)]
-        if not submits:
-            return specs
-        try:
-            with self._store.transaction() as db:
-                unit = self._unit(db)
-                wanted = [self._new_spec(unit, who, action) for who, action in submits]
-        except ArgusError:
-            return specs  # The transaction that comes meets the same trouble and answers for it.
-        for text in filter(None, wanted):
-            # Whoever needs this spec meets the same error again, and it is reported there.
-            with suppress(Exception):
-                specs.read(text)
-        return specs
-
-    def _new_spec(
-        self, unit: UnitOfWork, who: Credential, action: ReadSubmission | SubmitTask | ResubmitTask
-    ) -> str | None:
-        try:
-            call = action.call if isinstance(action, ReadSubmission) else action
-            return submission.new_spec(unit, access.authenticate(unit, who), call)
-        except (ArgusError, UnicodeError):
-            return None
-
-    def _answer(self, unit: UnitOfWork, call: Call) -> Result | ArgusError:
+    def _answer(self, unit: UnitOfWork, call: Call) -> Any:
         who, action = call
         try:
+            if not action.writes:
+                return self._do(unit, access.authenticate(unit, who), action)
             with savepoint(unit.db):
-                return self._dispatch(unit, access.authenticate(unit, who), action)
+                return self._do(unit, access.authenticate(unit, who), action)
         except sqlite3.OperationalError:
             raise  # The disk, not the call: the transaction is lost.
         except ArgusError as error:
@@ -175,53 +174,14 @@ class Service:
             _log.exception("%s failed", type(action).__name__)
             return ArgusError()
 
-    def _dispatch(self, unit: UnitOfWork, principal: Principal, action: Action) -> Result:
-        match action:
-            case actions.WhoAmI():
-                return principal
-            case actions.ReadSubmission():
-                return submission.read(unit, principal, action)
-            case actions.SubmitTask():
-                return submission.submit(unit, principal, action)
-            case actions.ResubmitTask():
-                return submission.resubmit(unit, principal, action)
-            case actions.GetTask():
-                return tasks.get(unit, principal, action.task_id)
-            case actions.ListTasks():
-                return tasks.list_page(unit, principal, action)
-            case actions.ExplainTask():
-                return tasks.explain(unit, principal, action)
-            case actions.CancelTask():
-                return tasks.cancel(unit, principal, action)
-            case actions.TaskEvents():
-                return tasks.list_events(unit, principal, action)
-            case actions.FindAttempt():
-                return tasks.find_attempt(unit, principal, action)
-            case actions.ShowQueue():
-                return tasks.show_queue(unit, principal, action)
-            case _:
-                return self._administer(unit, access.require_admin(principal), action)
-
-    def _administer(self, unit: UnitOfWork, admin: Principal, action: _AdminAction) -> Result:
-        match action:
-            case actions.RequireAdmin():
-                return admin
-            case actions.CreateUser():
-                return accounts.create(unit, action)
-            case actions.GetUser():
-                return accounts.get(unit, action.user_id)
-            case actions.ListUsers():
-                return accounts.list_all(unit)
-            case actions.SetUserEnabled():
-                return accounts.set_enabled(unit, action)
-            case actions.IssueToken():
-                return accounts.issue_token(unit, action)
-            case actions.ListTokens():
-                return accounts.list_tokens(unit, action.user_id)
-            case actions.RevokeToken():
-                return accounts.revoke_token(unit, action)
-            case _:
-                assert_never(action)
+    def _do(self, unit: UnitOfWork, principal: Principal, action: Action[Any]) -> Any:
+        case = _USE_CASES.get(type(action))
+        if case is not None:
+            return case(unit, principal, action)
+        answer = _ADMIN_CASES[type(action)](unit, access.require_admin(principal), action)
+        if action.writes:
+            unit.known.clear()  # it may have been about one of them
+        return answer
 
     def _apply_one(self, unit: UnitOfWork, seen: TaskCache, change: Change) -> bool:
         task = seen.task_of(change)
@@ -229,8 +189,8 @@ class Service:
             return False
         try:
             with savepoint(unit.db):
-                return scheduling.apply(unit, task, change)
-        except scheduling.Stale:
+                return changes.apply(unit, task, change)
+        except changes.Stale:
             return False
         except sqlite3.OperationalError:
             raise
@@ -241,24 +201,14 @@ class Service:
             # The next change of this task, if there is one, must see what this one has done.
             seen.forget(task.task_id)
 
-    def _write_last_use(self, token_ids: set[str]) -> None:
-        """On its own, after the answer is safe: a disk that is full must not make a read fail."""
-        if not token_ids:
+    def _write_last_use(self, *, at_once: bool = False) -> None:
+        """Seldom, on its own, and after the answer is safe: a disk that is full must not make a read fail."""
+        now = self._ports.clock()
+        if not self._used or (not at_once and 0 <= now - self._use_written_at < _LAST_USE_EVERY_S):
             return
+        used, self._used, self._use_written_at = self._used, set(), now
         try:
             with self._store.transaction() as db:
-                tokens.touch(db, sorted(token_ids), self._ports.clock())
+                tokens.touch(db, sorted(used), now)
         except ArgusError as error:
-            _log.warning("the last use of %d tokens was not written: %s", len(token_ids), error)
-
-
-_AdminAction = (
-    actions.RequireAdmin
-    | actions.CreateUser
-    | actions.GetUser
-    | actions.ListUsers
-    | actions.SetUserEnabled
-    | actions.IssueToken
-    | actions.ListTokens
-    | actions.RevokeToken
-)
+            _log.warning("the last use of %d tokens was not written: %s", len(used), error)

@@ -6,9 +6,8 @@ import re
 from dataclasses import dataclass
 
 from argus_ray.core import ids
-from argus_ray.core.actions import Principal, ReadSubmission, ResubmitTask, SubmitTask, Submitted
+from argus_ray.core.actions import FindSubmission, Principal, ReadResubmission, ResubmitTask, SubmitTask, Submitted
 from argus_ray.core.errors import (
-    ArgusError,
     FieldError,
     IdempotencyConflict,
     InvalidRequest,
@@ -17,9 +16,8 @@ from argus_ray.core.errors import (
     TaskNotEnded,
     Unavailable,
 )
-from argus_ray.core.model import FilesAt, Task
+from argus_ray.core.model import FilesAt, Gang, Task
 from argus_ray.core.states import TaskState
-from argus_ray.core.taskspec import TaskSpec
 from argus_ray.service import access
 from argus_ray.service.unit_of_work import UnitOfWork
 from argus_ray.store import events, line, tasks
@@ -32,58 +30,49 @@ _ID_TRIES = 136
 _MAX_RESUME_ROOTS = 200
 
 
-def new_spec(unit: UnitOfWork, principal: Principal, action: SubmitTask | ResubmitTask) -> str | None:
-    """The TaskSpec that this call will have to be parsed for; None for a replay and for one that is refused anyway.
-    Raises ArgusError."""
-    key = action.idempotency_key
-    if isinstance(action, ResubmitTask):
-        old = access.visible_task(unit, principal, action.task_id)
-        owner, text = old.user_id, old.spec_yaml
-    elif principal.user_id is None:
-        return None
-    else:
-        owner, text = principal.user_id, action.spec_yaml
-    return text if key is None or (_KEY.fullmatch(key) and tasks.by_key(unit.db, owner, key) is None) else None
-
-
-def read(unit: UnitOfWork, principal: Principal, action: ReadSubmission) -> TaskSpec | None:
-    """Raises what the call that it asks about would raise now."""
-    match action.call:
-        case SubmitTask() as call:
-            user_id, first = _asked(unit, principal, call)
-            text = call.spec_yaml
-        case ResubmitTask() as call:
-            old, first = _asked_again(unit, principal, call)
-            user_id, text = old.user_id, old.spec_yaml
-    return None if first else _acceptable(unit, user_id, text)
-
-
 def submit(unit: UnitOfWork, principal: Principal, action: SubmitTask) -> Submitted:
     """The new task, or the first one of this Idempotency-Key."""
-    user_id, first = _asked(unit, principal, action)
+    user_id, first = _submitter_and_replay(unit, principal, action)
     if first is not None:
-        return Submitted(first, created=False)
-    return _accept(unit, user_id, action.spec_yaml, action)
+        return Submitted.of(first, created=False)
+    return _accept(unit, user_id, _Wanted(action.spec_yaml, action.workload, action.gang), action)
+
+
+def find(unit: UnitOfWork, principal: Principal, action: FindSubmission) -> Submitted | None:
+    """The first task of this Idempotency-Key."""
+    _, first = _submitter_and_replay(unit, principal, action)
+    return None if first is None else Submitted.of(first, created=False)
 
 
 def resubmit(unit: UnitOfWork, principal: Principal, action: ResubmitTask) -> Submitted:
     """As `submit`, with the owner and the TaskSpec of a task that has ended. An admin does it in the owner's name, so
     the Idempotency-Key is one of the owner's."""
-    old, first = _asked_again(unit, principal, action)
+    old, first = _original_and_replay(unit, principal, action)
     if first is not None:
-        return Submitted(first, created=False)
+        return Submitted.of(first, created=False)
     origin = _Origin(old.task_id, _roots_to_resume_from(unit, old) if action.resume else None)
-    submitted = _accept(unit, old.user_id, old.spec_yaml, action, origin)
+    submitted = _accept(unit, old.user_id, _Wanted(old.spec_yaml, old.workload, old.gang), action, origin)
     by = "" if principal.user_id == old.user_id else " by an admin"
-    events.add_remark(unit.db, old.task_id, unit.now, "note", f"resubmitted{by} as {submitted.task.task_id}")
+    events.add_remark(unit.db, old.task_id, unit.now, "note", f"resubmitted{by} as {submitted.task_id}")
     return submitted
 
 
-def _asked(unit: UnitOfWork, principal: Principal, action: SubmitTask) -> tuple[str, Task | None]:
+def read_again(unit: UnitOfWork, principal: Principal, action: ReadResubmission) -> str | None:
+    """The TaskSpec that the call would accept again; None for a replay. Raises what the call would raise now."""
+    old, first = _original_and_replay(unit, principal, action.call)
+    if first is not None:
+        return None
+    _check_limits(unit, old.user_id)
+    return old.spec_yaml
+
+
+def _submitter_and_replay(
+    unit: UnitOfWork, principal: Principal, action: SubmitTask | FindSubmission
+) -> tuple[str, Task | None]:
     """Who submits, and the task that has this Idempotency-Key.
 
     The key decides before the body and the limits do: who repeats a call that was accepted gets its answer,
-    even if the line is full by now or a path has become invalid.
+    even if the queue is full by now or a path has become invalid.
     """
     if principal.user_id is None:
         raise InvalidRequest("the admin token owns no tasks: submit with the token of a user")
@@ -93,7 +82,7 @@ def _asked(unit: UnitOfWork, principal: Principal, action: SubmitTask) -> tuple[
     return principal.user_id, first
 
 
-def _asked_again(unit: UnitOfWork, principal: Principal, action: ResubmitTask) -> tuple[Task, Task | None]:
+def _original_and_replay(unit: UnitOfWork, principal: Principal, action: ResubmitTask) -> tuple[Task, Task | None]:
     """The task that is to be made again, and the one that has this Idempotency-Key."""
     old = access.visible_task(unit, principal, action.task_id)
     first = _first_of_key(unit, old.user_id, action.idempotency_key)
@@ -149,31 +138,32 @@ class _Origin:
         return f"; resubmitted from {self.task_id}{resumes}"
 
 
-def _acceptable(unit: UnitOfWork, user_id: str, spec_yaml: str) -> TaskSpec:
-    spec = unit.specs.read(spec_yaml)
-    if isinstance(spec, ArgusError):
-        raise spec
-    _check_limits(unit, user_id)
-    return spec
+@dataclass(frozen=True)
+class _Wanted:
+    """What a task is made of."""
+
+    spec_yaml: str
+    workload: str
+    gang: Gang
 
 
 def _accept(
-    unit: UnitOfWork, user_id: str, spec_yaml: str, call: SubmitTask | ResubmitTask, origin: _Origin | None = None
+    unit: UnitOfWork, user_id: str, wanted: _Wanted, call: SubmitTask | ResubmitTask, origin: _Origin | None = None
 ) -> Submitted:
-    spec = _acceptable(unit, user_id, spec_yaml)
-    gang = unit.ports.gang_of(spec)
-    message = f"accepted: {spec.workload} on {gang.nnodes} x {gang.gpus_per_node} GPUs"
+    _check_limits(unit, user_id)
+    gang = wanted.gang
+    message = f"accepted: {wanted.workload} on {gang.nnodes} x {gang.gpus_per_node} GPUs"
     if origin is not None:
         message += origin.words()
     for _ in range(_ID_TRIES):
-        task_id = ids.task_id(user_id, spec.workload, unit.now, unit.ports.entropy(2))
+        task_id = ids.task_id(user_id, wanted.workload, unit.now, unit.ports.entropy(2))
         seq = tasks.add(
             unit.db,
             task_id=task_id,
             user_id=user_id,
-            workload=spec.workload,
+            workload=wanted.workload,
             gang=gang,
-            spec_yaml=spec_yaml,
+            spec_yaml=wanted.spec_yaml,
             idempotency_key=call.idempotency_key,
             now=unit.now,
             message=message,
@@ -184,21 +174,8 @@ def _accept(
         if seq is not None:
             for warning in call.warnings:
                 events.add_remark(unit.db, task_id, unit.now, "note", f"{warning.field}: {warning.rule}")
-            task = Task(
-                task_id=task_id,
-                user_id=user_id,
-                seq=seq,
-                workload=spec.workload,
-                state=TaskState.QUEUED,
-                gang=gang,
-                spec_yaml=spec_yaml,
-                created_at=unit.now,
-                updated_at=unit.now,
-                resubmitted_from=origin.task_id if origin else None,
-                resume_roots=origin.resume_roots if origin else None,
-                warnings=call.warnings,
-            )
-            return Submitted(task, created=True)
+            from_task = origin.task_id if origin else None
+            return Submitted(task_id, user_id, TaskState.QUEUED, call.warnings, from_task, created=True)
     raise Unavailable("too many tasks of this user in one second: no free task id was found; try again")
 
 

@@ -10,6 +10,7 @@ from argus_ray.core.actions import (
     ExplainTask,
     Explanation,
     FindAttempt,
+    GetTask,
     ListTasks,
     Principal,
     QueueEntry,
@@ -41,8 +42,8 @@ def view(unit: UnitOfWork, task: Task) -> TaskView:
     return TaskView(task, line.position(unit.db, task))
 
 
-def get(unit: UnitOfWork, principal: Principal, task_id: str) -> TaskView:
-    return view(unit, access.visible_task(unit, principal, task_id))
+def get(unit: UnitOfWork, principal: Principal, action: GetTask) -> TaskView:
+    return view(unit, access.visible_task(unit, principal, action.task_id))
 
 
 def list_page(unit: UnitOfWork, principal: Principal, action: ListTasks) -> TaskPage:

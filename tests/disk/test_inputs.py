@@ -213,3 +213,18 @@ def test_a_disk_that_hangs_is_never_an_error(root: Path, monkeypatch: pytest.Mon
             assert found.errors == () and "does not answer" in found.warnings[0].rule
     finally:
         release.set()
+
+
+def test_what_a_link_leads_out_to_is_an_error_and_is_not_looked_at(
+    root: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    common = root / "common"
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "pipe").touch()
+    (common / "out").symlink_to(elsewhere)
+    (common / "inside").symlink_to(common / "datasets")
+    fields = dict.fromkeys(("code_path", "model_id", "train_file", "val_file"), f"{common}/out/not-there")
+    found = look(root, **fields)
+    assert set(rules(found.errors)) == set(fields)
+    assert all("symbolic link" in rule for rule in rules(found.errors).values())
+    assert look(root, train_file=f"{common}/inside/gsm8k/train.parquet") == Findings()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from argus_ray.core.actions import Credential, GetTask, Role
+from argus_ray.core.actions import Action, Credential, GetTask, Role
 from argus_ray.core.errors import TaskNotFound, Unavailable
 from argus_ray.gateway.control import Asked, BatchingControlPlane
 
@@ -32,8 +32,12 @@ class Gate:
         return [TaskNotFound() if name == "missing" else name.upper() for name in names]
 
 
+def named(name: str) -> Action[Any]:
+    return GetTask(name)
+
+
 def ask(control: BatchingControlPlane, name: str) -> asyncio.Task[Any]:
-    return asyncio.ensure_future(control.call(WHO, GetTask(name)))
+    return asyncio.ensure_future(control.call(WHO, named(name)))
 
 
 async def turns() -> None:
@@ -64,7 +68,7 @@ def test_a_failed_item_spoils_no_other() -> None:
         gate.open.set()
         control = BatchingControlPlane(gate)
         answers = await asyncio.gather(
-            *(control.call(WHO, GetTask(name)) for name in ("a", "missing", "b")), return_exceptions=True
+            *(control.call(WHO, named(name)) for name in ("a", "missing", "b")), return_exceptions=True
         )
         assert (answers[0], answers[2]) == ("A", "B")
         assert isinstance(answers[1], TaskNotFound)
@@ -81,10 +85,10 @@ def test_a_full_queue_refuses_at_once() -> None:
         waiting = [ask(control, "b"), ask(control, "c")]
         await turns()
         with pytest.raises(Unavailable, match="nothing was done"):
-            await control.call(WHO, GetTask("d"))
+            await control.call(WHO, named("d"))
         gate.open.set()
         assert await asyncio.gather(flying, *waiting) == ["A", "B", "C"]
-        assert await control.call(WHO, GetTask("e")) == "E"
+        assert await control.call(WHO, named("e")) == "E"
 
     asyncio.run(scenario())
 
@@ -101,7 +105,7 @@ def test_a_silent_service_is_bounded_and_never_asked_twice() -> None:
         with pytest.raises(Unavailable):
             await queued
         gate.open.set()
-        assert await control.call(WHO, GetTask("c")) == "C"
+        assert await control.call(WHO, named("c")) == "C"
         assert [name for batch in gate.batches for name in batch].count("a") == 1
 
     asyncio.run(scenario())
@@ -157,7 +161,7 @@ def test_a_batch_does_not_belong_to_the_request_that_began_it() -> None:
 
     async def scenario() -> None:
         request.set("the first one")
-        assert await BatchingControlPlane(send).call(WHO, GetTask("a")) == "answer"
+        assert await BatchingControlPlane(send).call(WHO, named("a")) == "answer"
 
     asyncio.run(scenario())
     assert seen == ["none"]

@@ -21,7 +21,7 @@ class Raising:
     def __init__(self, error: Exception) -> None:
         self.error = error
 
-    async def call(self, who: Credential, action: Action) -> Any:
+    async def call(self, who: Credential, action: Action[Any]) -> Any:
         raise self.error
 
 

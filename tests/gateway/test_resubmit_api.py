@@ -84,10 +84,12 @@ def test_the_inputs_are_looked_at_again(api: Api) -> None:
     old = ended(api, alice)
     common = Path(api.world.shared_root) / "common"
     shutil.rmtree(common / "hf")
+    api.a_moment_later()
     answer = resubmit(api, old, alice)
     assert answer.status_code == 201
     assert [warning["field"] for warning in answer.json()["warnings"]] == ["model_id"]
     shutil.rmtree(common / "datasets")
+    api.a_moment_later()
     answer = resubmit(api, old, alice)
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid_spec")
     assert [error["field"] for error in answer.json()["errors"]] == ["train_file", "val_file"]

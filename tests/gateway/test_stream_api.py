@@ -273,7 +273,7 @@ def test_a_stream_outlives_a_short_silence_of_the_control_plane_and_no_long_one(
     local = LocalControlPlane(api.world.service)
 
     class Sometimes:
-        async def call(self, who: Credential, action: Action) -> Any:
+        async def call(self, who: Credential, action: Action[Any]) -> Any:
             if silent.is_set():
                 raise Unavailable()
             return await local.call(who, action)

@@ -153,7 +153,7 @@ def test_a_task_that_resumes_from_another_keeps_it(house: House) -> None:
     house.days(30)
     house.tidy_up()
     assert steps_in(root) == ["10", "15"]
-    running, _ = house.run(new.task)
+    running, _ = house.run(house.world.task(new.task_id))
     house.days(30)
     house.tidy_up()
     assert steps_in(root) == ["10", "15"]
@@ -174,7 +174,7 @@ def test_a_resubmission_in_the_middle_of_a_pass(house: House, monkeypatch: pytes
     def then(*where: str) -> bool:
         answer = house.world.service.handle(house.ada, actions.ResubmitTask(old.task_id, resume=True))
         assert isinstance(answer, actions.Submitted)
-        resubmitted.append(answer.task)
+        resubmitted.append(house.world.task(answer.task_id))
         return to_trash(*where)
 
     monkeypatch.setattr(tidy, "to_trash", then)

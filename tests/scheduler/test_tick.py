@@ -445,7 +445,7 @@ def failed(world: World, ray: SimRay, task: Task, saved: int | None = None) -> N
 def resubmit(world: World, who: Credential, task: Task, resume: bool = True) -> Task:
     answer = world.service.handle(who, actions.ResubmitTask(task.task_id, resume))
     assert isinstance(answer, actions.Submitted)
-    return answer.task
+    return world.task(answer.task_id)
 
 
 def test_a_resubmitted_task_resumes_from_the_newest_checkpoint_of_the_old_one(world: World) -> None:

@@ -7,6 +7,7 @@ import logging
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -129,9 +130,9 @@ def test_revoked_and_expired_tokens_say_the_same_as_unknown_ones(world: World) -
 def test_a_disabled_user_is_refused_at_once_and_comes_back(world: World) -> None:
     alice, bob = world.user("alice"), world.user("bob")
     task = world.submit(alice)
-    calls: list[tuple[Credential, Action]] = [
+    calls: list[tuple[Credential, Action[Any]]] = [
         (ADMIN, actions.SetUserEnabled("alice", enabled=False)),
-        (alice, actions.SubmitTask(world.spec())),
+        (alice, world.submission(world.spec())),
         (alice, actions.WhoAmI()),
         (bob, actions.WhoAmI()),
         (ADMIN, actions.SetUserEnabled("alice", enabled=True)),
@@ -144,7 +145,7 @@ def test_a_disabled_user_is_refused_at_once_and_comes_back(world: World) -> None
         world.service.handle(alice, actions.WhoAmI())
 
 
-ADMIN_ACTIONS: list[Action] = [
+ADMIN_ACTIONS: list[Action[Any]] = [
     actions.RequireAdmin(),
     actions.CreateUser("carol", ""),
     actions.GetUser("alice"),
@@ -161,12 +162,12 @@ ADMIN_ACTIONS: list[Action] = [
 
 
 @pytest.mark.parametrize("action", ADMIN_ACTIONS, ids=lambda action: repr(action))
-def test_admin_actions_are_forbidden_to_users(world: World, action: Action) -> None:
+def test_admin_actions_are_forbidden_to_users(world: World, action: Action[Any]) -> None:
     alice = world.user("alice")
     world.user("bob")
     with pytest.raises(Forbidden):
         world.service.handle(alice, action)
-    assert len(world.service.handle(ADMIN, actions.ListUsers())) == 2  # type: ignore[arg-type]
+    assert len(world.service.handle(ADMIN, actions.ListUsers())) == 2
 
 
 def test_the_roles(world: World) -> None:

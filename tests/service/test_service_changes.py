@@ -308,7 +308,7 @@ def test_a_long_line_takes_few_statements(big: World) -> None:
     alice = big.user("alice")
     for _ in range(10):
         big.clock.advance(1)
-        answers = service.handle_many([(alice, actions.SubmitTask(big.spec()))] * 500)
+        answers = service.handle_many([(alice, big.submission(big.spec()))] * 500)
         assert all(isinstance(answer, actions.Submitted) for answer in answers)
     statements: list[str] = []
     with big.store.transaction() as db:
@@ -326,7 +326,7 @@ def test_a_long_line_takes_few_statements(big: World) -> None:
     assert count() <= 6
     assert service.handle(alice, actions.ListTasks(limit=500))
     assert count() <= 10
-    assert len(service.handle(alice, actions.ShowQueue())) == 5000  # type: ignore[arg-type]
+    assert len(service.handle(alice, actions.ShowQueue())) == 5000
     assert count() <= 10
     view = service.handle(alice, actions.ExplainTask(line[-1].task_id))
     assert isinstance(view, actions.Explanation)

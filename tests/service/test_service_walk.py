@@ -6,6 +6,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -40,10 +41,10 @@ class Walk(RuleBasedStateMachine):
     def name(self, index: int) -> str:
         return self.tasks[index % len(self.tasks)] if self.tasks else "argus-none"
 
-    def call(self, who: Credential, *asked: Action) -> None:
+    def call(self, who: Credential, *asked: Action[Any]) -> None:
         for answer in self.world.service.handle_many([(who, action) for action in asked]):
             if isinstance(answer, Submitted) and answer.created:
-                self.tasks.append(answer.task.task_id)
+                self.tasks.append(answer.task_id)
             if isinstance(answer, ArgusError):
                 assert answer.code in (
                     "queue_full", "task_not_found", "idempotency_conflict", "task_not_ended", "nothing_to_resume",
@@ -51,7 +52,7 @@ class Walk(RuleBasedStateMachine):
 
     @rule(user=st.integers(0, 1), keys=st.lists(st.sampled_from([None, "a", "b"]), min_size=1, max_size=3))
     def submit(self, user: int, keys: list[str | None]) -> None:
-        self.call(self.users[user], *[actions.SubmitTask(self.world.spec(), key) for key in keys])
+        self.call(self.users[user], *[self.world.submission(self.world.spec(), key) for key in keys])
 
     @rule(user=st.integers(0, 2), index=INDEX)
     def cancel(self, user: int, index: int) -> None:

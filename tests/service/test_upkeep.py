@@ -56,7 +56,7 @@ def brought_to(world: World, who: Credential, state: str) -> Task:
 def resume(world: World, who: Credential, task: Task) -> Task:
     answer = world.service.handle(who, actions.ResubmitTask(task.task_id, resume=True))
     assert isinstance(answer, Submitted)
-    return answer.task
+    return world.task(answer.task_id)
 
 
 def ids(tasks: tuple[Task, ...]) -> list[str]:

@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,8 +51,8 @@ def step(world: World, dice: random.Random) -> None:
     """One batch of calls, then one batch of changes: a day of the service in small."""
     world.clock.advance(1)
     known = [task.task_id for task in world.service.waiting(20) + world.service.active()]
-    calls: list[tuple[Credential, Action]] = [
-        (ALICE, actions.SubmitTask(world.spec(), f"{dice.getrandbits(64):x}")) for _ in range(dice.randint(1, 3))
+    calls: list[tuple[Credential, Action[Any]]] = [
+        (ALICE, world.submission(world.spec(), f"{dice.getrandbits(64):x}")) for _ in range(dice.randint(1, 3))
     ]
     if known and dice.random() < 0.4:
         calls.append((ALICE, actions.CancelTask(dice.choice(known))))
@@ -216,8 +217,8 @@ def one_step(world: World, say: Say) -> None:
     (active, *_) = world.service.active()
     world.service.handle_many(
         [
-            (ALICE, actions.SubmitTask(world.spec(), "one")),
-            (ALICE, actions.SubmitTask(world.spec(workload="bad"), "two")),
+            (ALICE, world.submission(world.spec(), "one")),
+            (ALICE, world.submission(world.spec(), "\n")),
             (ALICE, actions.CancelTask(second.task_id)),
         ]
     )
@@ -270,7 +271,7 @@ def test_after_a_crash_the_log_is_recovered_without_shared_memory(place: Path) -
         assert lines_of(pipe) == ["done"]
     world = make_service(root)
     assert world.store.epoch == 2
-    again = world.service.handle(ALICE, actions.SubmitTask(world.spec(), "k"))
+    again = world.service.handle(ALICE, world.submission(world.spec(), "k"))
     assert isinstance(again, actions.Submitted)
     assert not again.created
     assert not list(world.database.parent.glob("*-shm"))

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -86,9 +87,9 @@ def test_reads_are_answered_when_writes_cannot_be(tmp_path: Path) -> None:
     alice = world.user("alice")
     task = world.submit(alice)
     world.clock.advance(3600)  # so that the last use would be due
-    calls: list[tuple[Credential, Action]] = [
+    calls: list[tuple[Credential, Action[Any]]] = [
         (alice, actions.GetTask(task.task_id)),
-        (alice, actions.SubmitTask(world.spec())),
+        (alice, world.submission(world.spec())),
         (ADMIN, actions.CreateUser("bob", "")),
         (ADMIN, actions.GetUser("bob")),
         (alice, actions.WhoAmI()),

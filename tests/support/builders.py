@@ -15,8 +15,9 @@ from typing import Any
 import yaml
 
 from argus_ray.config import Settings
-from argus_ray.core import actions, ids, paths
+from argus_ray.core import actions, ids, paths, taskspec
 from argus_ray.core.actions import Credential, Role
+from argus_ray.core.errors import FieldError
 from argus_ray.core.lifecycle import Admit
 from argus_ray.core.model import Gang, IssuedToken, Task, User
 from argus_ray.core.taskspec import TaskSpec
@@ -149,9 +150,15 @@ class World:
         return spec_yaml(self.shared_root, **overrides)
 
     def submit(self, who: Credential, key: str | None = None, **overrides: Any) -> Task:
-        answer = self.service.handle(who, actions.SubmitTask(self.spec(**overrides), key))
-        assert isinstance(answer, actions.Submitted)
-        return answer.task
+        answer = self.service.handle(who, self.submission(self.spec(**overrides), key))
+        return self.task(answer.task_id)
+
+    def submission(
+        self, text: str, key: str | None = None, warnings: tuple[FieldError, ...] = ()
+    ) -> actions.SubmitTask:
+        """The action that the gateway makes of this text. Raises InvalidSpec."""
+        spec = taskspec.parse(text, shared_root=self.shared_root)
+        return actions.SubmitTask(text, spec.workload, gang_of(spec), key, warnings)
 
     def task(self, task_id: str) -> Task:
         task = self.service.task(task_id)
@@ -189,6 +196,5 @@ def make_service(
         chosen,
         clock=clock,
         entropy=entropy or counted_entropy(str(store.epoch)),
-        gang_of=gang_of,
     )
     return World(tmp_path, service, store, chosen, clock, {"settings": settings, "entropy": entropy})

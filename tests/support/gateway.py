@@ -19,6 +19,7 @@ from argus_ray.gateway.app import create_app
 from argus_ray.gateway.control import LocalControlPlane
 from argus_ray.gateway.http.auth import Tokens
 from argus_ray.gateway.logs.stream import StreamLimit, StreamTiming
+from argus_ray.gateway.tasks.inputs import GOOD_FOR_S
 from tests.support.builders import FakeClock, World, make_inputs, make_service
 
 with warnings.catch_warnings():
@@ -65,10 +66,15 @@ class Api:
             "readiness": self._readiness,
             "wake": lambda: self.wakes.append("wake"),
             "clock": self.world.clock,
+            "monotonic": self.world.clock,
             "streams": self.streams,
             "timing": self.timing,
         }
         return create_app(**{**parts, **changes})
+
+    def a_moment_later(self) -> None:
+        """The verdict on the inputs is not good any more."""
+        self.world.clock.advance(GOOD_FOR_S)
 
     async def _nodes(self) -> tuple[NodeView, ...]:
         if not self.nodes:

@@ -30,15 +30,15 @@ def _possible_id(value: str) -> str:
     return value if _ID.fullmatch(value) else _IMPOSSIBLE_ID
 
 
-def _task_id(task_id: Annotated[str, Path()]) -> str:
+async def _task_id(task_id: Annotated[str, Path()]) -> str:
     return _possible_id(task_id)
 
 
-def _user_id(user_id: Annotated[str, Path()]) -> str:
+async def _user_id(user_id: Annotated[str, Path()]) -> str:
     return _possible_id(user_id)
 
 
-def _token_id(token_id: Annotated[str, Path()]) -> str:
+async def _token_id(token_id: Annotated[str, Path()]) -> str:
     return _possible_id(token_id)
 
 
@@ -47,7 +47,7 @@ UserId = Annotated[str, Depends(_user_id)]
 TokenId = Annotated[str, Depends(_token_id)]
 
 
-def _no_query(request: Request, _: TheCaller) -> None:
+async def _no_query(request: Request, _: TheCaller) -> None:
     """After the caller, so that a stranger hears of the missing token first."""
     if request.query_params:
         raise InvalidRequest(

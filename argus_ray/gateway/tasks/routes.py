@@ -8,12 +8,14 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from argus_ray.core import taskspec
 from argus_ray.core.actions import (
     CancelTask,
     ExplainTask,
+    FindSubmission,
     GetTask,
     ListTasks,
-    ReadSubmission,
+    ReadResubmission,
     ResubmitTask,
     SubmitTask,
     Submitted,
@@ -22,9 +24,9 @@ from argus_ray.core.actions import (
     TaskView,
 )
 from argus_ray.core.admission import shortfall_per_node
-from argus_ray.core.errors import FieldError, InvalidRequest, InvalidSpec, Unavailable
-from argus_ray.core.model import Task
-from argus_ray.core.taskspec import MAX_SPEC_BYTES, TaskSpec
+from argus_ray.core.errors import ArgusError, FieldError, InvalidRequest, Unavailable
+from argus_ray.core.taskspec import MAX_SPEC_BYTES
+from argus_ray.core.verl.command import gang_of
 from argus_ray.gateway.context import Caller, GatewayParts, TheCaller, TheGateway
 from argus_ray.gateway.http.body import YAML_TYPES, read_json, read_spec, schema_of
 from argus_ray.gateway.http.params import EventsParams, NoQuery, TaskId, TasksParams, decode_cursor, encode_cursor
@@ -75,9 +77,18 @@ _YAML_ANSWER: dict[int | str, dict[str, Any]] = {
 async def submit_task(request: Request, response: Response, caller: TheCaller, gateway: TheGateway) -> SubmittedOut:
     """Submit a TaskSpec. Answered after the task is on disk."""
     key = _idempotency_key(request)
-    action = SubmitTask(await read_spec(request), key)
-    submitted = await caller.do(replace(action, warnings=await _doubts(caller, gateway, action)))
-    return SubmittedOut.of(_accepted(response, gateway, submitted))
+    text = await read_spec(request)
+    try:
+        spec = taskspec.parse(text, shared_root=gateway.settings.shared_root)
+        warnings = await gateway.inputs.warnings_of(spec)
+    except ArgusError:
+        # The key decides before the body does, and the token before both.
+        replay = await caller.do(FindSubmission(text, key))
+        if replay is None:
+            raise
+        return _submitted(response, gateway, replay)
+    action = SubmitTask(text, spec.workload, gang_of(spec), key, warnings)
+    return _submitted(response, gateway, await caller.do(action))
 
 
 @router.post(
@@ -93,33 +104,29 @@ async def resubmit_task(
     """A new task of the same owner with the TaskSpec of one that has ended; `resume` goes on from its newest
     checkpoint. Answered after the task is on disk.
     """
-    key = _idempotency_key(request)
     wish = await read_json(request, Resubmission, optional=True)
-    action = ResubmitTask(task_id, wish.resume, key)
-    submitted = await caller.do(replace(action, warnings=await _doubts(caller, gateway, action)))
-    return ResubmittedOut.of_copy(_accepted(response, gateway, submitted), task_id)
+    action = ResubmitTask(task_id, wish.resume, _idempotency_key(request))
+    text = await caller.do(ReadResubmission(action))
+    if text is not None:  # else the key has made a task already, whatever the inputs look like by now
+        spec = taskspec.parse(text, shared_root=gateway.settings.shared_root, limit=taskspec.MAX_STORED_BYTES)
+        action = replace(action, warnings=await gateway.inputs.warnings_of(spec))
+    submitted = await caller.do(action)
+    _answer_headers(response, gateway, submitted)
+    return ResubmittedOut.of_copy(submitted, task_id)
 
 
-async def _doubts(caller: Caller, gateway: GatewayParts, action: SubmitTask | ResubmitTask) -> tuple[FieldError, ...]:
-    """What a look at the inputs leaves in doubt; raises InvalidSpec for what would fail for certain. A call of its own
-    before it: nobody without a token has files looked at, and the process that owns the database looks at none."""
-    spec: TaskSpec | None = await caller.do(ReadSubmission(action))
-    if spec is None:
-        return ()
-    found = await gateway.preflight.look(spec)
-    if found.errors:
-        raise InvalidSpec("the TaskSpec names inputs that the run could not use", found.errors)
-    return found.warnings
+def _submitted(response: Response, gateway: GatewayParts, submitted: Submitted) -> SubmittedOut:
+    _answer_headers(response, gateway, submitted)
+    return SubmittedOut.of(submitted)
 
 
-def _accepted(response: Response, gateway: GatewayParts, submitted: Submitted) -> Task:
-    response.headers["Location"] = f"/api/v2/tasks/{submitted.task.task_id}"
+def _answer_headers(response: Response, gateway: GatewayParts, submitted: Submitted) -> None:
+    response.headers["Location"] = f"/api/v2/tasks/{submitted.task_id}"
     if submitted.created:
         gateway.notify_scheduler()
     else:
         response.status_code = 200
         response.headers["Idempotency-Replayed"] = "true"
-    return submitted.task
 
 
 def _idempotency_key(request: Request) -> str | None:

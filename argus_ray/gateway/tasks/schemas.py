@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from argus_ray.core.actions import Explanation, QueueEntry, TaskView
+from argus_ray.core.actions import Explanation, QueueEntry, Submitted, TaskView
 from argus_ray.core.admission import NodeShortfall
 from argus_ray.core.model import Attempt, Event, FilesAt, Gang, Task
 from argus_ray.core.states import AttemptState, Outcome, TaskState
@@ -21,7 +21,7 @@ class WarningOut(BaseModel):
     rule: str
 
     @classmethod
-    def all_of(cls, task: Task) -> list[WarningOut]:
+    def all_of(cls, task: Task | Submitted) -> list[WarningOut]:
         return [cls(field=warning.field, rule=warning.rule) for warning in task.warnings]
 
 
@@ -31,7 +31,7 @@ class SubmittedOut(BaseModel):
     warnings: list[WarningOut] = Field(description="What the inputs leave in doubt; the task is accepted all the same")
 
     @classmethod
-    def of(cls, task: Task) -> SubmittedOut:
+    def of(cls, task: Submitted) -> SubmittedOut:
         return cls(task_id=task.task_id, state=task.state, warnings=WarningOut.all_of(task))
 
 
@@ -47,7 +47,7 @@ class ResubmittedOut(SubmittedOut):
     resubmitted_from: str
 
     @classmethod
-    def of_copy(cls, task: Task, old_id: str) -> ResubmittedOut:
+    def of_copy(cls, task: Submitted, old_id: str) -> ResubmittedOut:
         origin = task.resubmitted_from or old_id
         return cls(**SubmittedOut.of(task).model_dump(), resubmitted_from=origin)
 
