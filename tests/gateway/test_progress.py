@@ -10,10 +10,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from argus_ray.core.model import Gang, Task
+from argus_ray.core.model import Attempt, Gang, Task
 from argus_ray.core.states import TaskState
+from argus_ray.core.taskspec import parse
+from argus_ray.core.verl import command
 from argus_ray.disk import logs
 from argus_ray.gateway.metrics.progress import Progress, ProgressReader, digest_end, total_in_log, total_steps
+from tests.support.builders import spec_yaml
 from tests.support.gateway import Api, Headers, TestClient, attempt, lines, log_of, metrics_of
 
 
@@ -35,15 +38,20 @@ def test_progress_in_the_task_the_list_and_the_queue(api: Api, alice: Headers) -
     assert ended == {**expected, "seconds_left": None}
 
 
-def running_task(root: Path, spec: str = "") -> Task:
-    return Task("t", "alice", 1, "sft", TaskState.RUNNING, Gang(1, 1, 1.0), spec, 0.0, 0.0, attempts=(attempt(root),))
+def running_task(root: Path, steps: int = 9) -> Task:
+    attempts = (given(attempt(root), steps),)
+    return Task("t", "alice", 1, "sft", TaskState.RUNNING, Gang(1, 1, 1.0), "", 0.0, 0.0, attempts=attempts)
+
+
+def given(one: Attempt, steps: int) -> Attempt:
+    return dataclasses.replace(one, command=("python3", f"trainer.total_training_steps={steps}"))
 
 
 def test_progress_is_not_lost_with_an_attempt(tmp_path: Path) -> None:
     """The next one waits, starts, or resumes from the last step and has none to make."""
-    reader, task = ProgressReader(), running_task(tmp_path / "0", "total_training_steps: 20\n")
+    reader, task = ProgressReader(), running_task(tmp_path / "0", 20)
     (tmp_path / "0" / "metrics.jsonl").write_text(lines(7, 8, timing_s__step=2.0))
-    task = dataclasses.replace(task, attempts=(*task.attempts, attempt(tmp_path / "1", 2)))
+    task = dataclasses.replace(task, attempts=(*task.attempts, given(attempt(tmp_path / "1", 2), 20)))
     before = reader(task)
     assert before is not None and (before.step, before.total_steps) == (8, 20)
     assert before.seconds_left is None, "what is told of is over"
@@ -55,7 +63,7 @@ def test_progress_is_not_lost_with_an_attempt(tmp_path: Path) -> None:
 
 
 def test_the_pace_of_sft_is_that_of_its_file(tmp_path: Path) -> None:
-    reader, task = ProgressReader(), running_task(tmp_path, "total_training_steps: 100\n")
+    reader, task = ProgressReader(), running_task(tmp_path, 100)
     path = tmp_path / "metrics.jsonl"
 
     def grow(at: float, *steps: int) -> Progress:
@@ -127,20 +135,17 @@ def test_the_end_of_a_file(data: bytes, whole: bool, step: int | None) -> None:
     assert digest_end(data, begins_with_line=whole).last_step == step
 
 
-@pytest.mark.parametrize(
-    ("text", "total"),
-    [
-        ("a: 1\ntotal_training_steps: 10\nb: 2\n", 10),
-        ("total_training_steps: 10  # ten\n", 10),
-        ("{a: 1, total_training_steps: 10}", 10),
-        ("'total_training_steps': 10\r\n", 10),
-        ("# total_training_steps: 10\n", None),
-        ("xtotal_training_steps: 10\n", None),
-        ("total_training_steps: 0x10\n", None),
-    ],
-)
-def test_total_steps(text: str, total: int | None) -> None:
-    assert total_steps(text) == total
+@pytest.mark.parametrize("workload", ["sft", "ppo"])
+@pytest.mark.parametrize("steps", [None, 1, 123456789])
+def test_the_total_is_the_one_that_verl_was_given(tmp_path: Path, workload: str, steps: int | None) -> None:
+    """Never what the text looks like: this one fools a search for the field's name."""
+    text = "# total_training_steps: 7\n" + spec_yaml("/private", workload=workload, total_training_steps=steps)
+    site = command.Site("/private", "/private/ray/payload/x", "python3", 30)
+    launch = command.launch(parse(text, shared_root="/private"), site, submission_id="t--a01", job_root="/private/j")
+    attempts = (dataclasses.replace(attempt(tmp_path), command=launch.command),)
+    task = Task("t", "alice", 1, workload, TaskState.RUNNING, Gang(1, 1, 1.0), text, 0.0, 0.0, attempts=attempts)
+    assert total_steps(task) == steps
+    assert total_steps(dataclasses.replace(task, attempts=())) == steps, "before the first one"
 
 
 def bar(description: str, done: int, total: int) -> bytes:

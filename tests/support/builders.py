@@ -170,7 +170,9 @@ class World:
         number = len(task.attempts) + 1
         submission_id = ids.submission_id(task.task_id, number)
         root = paths.job_root(self.shared_root, task.user_id, submission_id)
-        return Admit(task.task_id, number, submission_id, root, ("python3", "-m", "verl"), (("A", "b"),))
+        steps = taskspec.parse(task.spec_yaml, shared_root=self.shared_root).total_training_steps
+        command = ("python3", "-m", "verl", *(() if steps is None else (f"trainer.total_training_steps={steps}",)))
+        return Admit(task.task_id, number, submission_id, root, command, (("A", "b"),))
 
 
 def bearer(token: str) -> Credential:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from argus_ray.core import paths
@@ -27,6 +28,7 @@ RAY_STOP_MARGIN_S = 10
 CHECKPOINTS_TO_KEEP = 2
 
 Overrides = list[str]
+_TOTAL_STEPS = "trainer.total_training_steps="
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,12 @@ def launch(spec: TaskSpec, site: Site, *, submission_id: str, job_root: str, res
         env=_environment(spec, site, submission_id, job_root, resumes=resume_from is not None),
         gang=gang_of(spec),
     )
+
+
+def given_steps(command: Sequence[str]) -> int | None:
+    """The total of steps that this command gives verl; None if verl is to work it out from the epochs."""
+    values = [word.removeprefix(_TOTAL_STEPS) for word in command if word.startswith(_TOTAL_STEPS)]
+    return int(values[-1]) if values and values[-1].isdecimal() else None
 
 
 def entrypoint(site: Site, job_root: str, command: tuple[str, ...]) -> str:
@@ -268,7 +276,7 @@ def _trainer(spec: TaskSpec, submission_id: str, job_root: str, resume_from: str
         _set("trainer.total_epochs", 0 if _has_all_steps(spec, resume_from) else spec.total_epochs),
     ]
     if spec.total_training_steps is not None:
-        lines.append(_set("trainer.total_training_steps", spec.total_training_steps))
+        lines.append(_set(_TOTAL_STEPS.removesuffix("="), spec.total_training_steps))
     lines += [_set("trainer.save_freq", spec.save_freq), _set("trainer.test_freq", spec.test_freq)]
     if resume_from is None:
         lines.append(_set("trainer.resume_mode", "disable"))

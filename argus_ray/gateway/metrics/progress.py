@@ -12,9 +12,12 @@ import threading
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 
-from argus_ray.core import paths
+from argus_ray.core import flat_yaml, paths
+from argus_ray.core.errors import InvalidSpec
 from argus_ray.core.model import Task
+from argus_ray.core.taskspec import TaskSpec
 from argus_ray.core.verl import metrics
+from argus_ray.core.verl.command import given_steps
 from argus_ray.core.verl.metrics import Digest, Headline
 from argus_ray.disk import logs
 
@@ -27,9 +30,6 @@ _MAX_ATTEMPTS = 8
 #: the looks of this many seconds.
 _LOOKS_S = 600.0
 _MAX_LOOKS = 64
-#: The spec was valid when it was accepted, and a flat mapping; reading it all again for one number would cost
-#: more than the rest of the answer.
-_TOTAL = re.compile(r"(?:^|[{,])[ \t]*[\"']?total_training_steps[\"']?[ \t]*:[ \t]*(\d{1,9})[ \t]*(?:$|[,}#\r])", re.M)
 #: verl's progress bars: of the run (ppo, grpo), and of each epoch (sft).
 _RUN_BAR = re.compile(rb"Training Progress:[^\r\n]{0,300}?\| *\d{1,9}/(\d{1,9}) \[")
 _EPOCH_BAR = re.compile(rb"Epoch \d{1,9}/(\d{1,9}):[^\r\n]{0,300}?\| *\d{1,9}/(\d{1,9}) \[")
@@ -69,7 +69,7 @@ class ProgressReader:
         self._seen: OrderedDict[str, _Seen] = OrderedDict()
 
     def __call__(self, task: Task) -> Progress | None:
-        total = total_steps(task.spec_yaml)
+        total = total_steps(task)
         for attempt in task.attempts[: -_MAX_ATTEMPTS - 1 : -1]:
             try:
                 seen = self._look(attempt.job_root, wants_total=total is None)
@@ -132,9 +132,15 @@ def _pace(looks: deque[tuple[float, int]], at: float, step: int) -> float | None
     return metrics.usable_rate(last - first, end - begin)
 
 
-def total_steps(spec_yaml: str) -> int | None:
-    match = _TOTAL.search(spec_yaml)
-    return int(match[1]) if match else None
+def total_steps(task: Task) -> int | None:
+    """The steps that verl was given for the newest attempt, or will be given for the first one; None if none."""
+    if task.attempts:
+        return given_steps(task.attempts[-1].command)
+    try:
+        steps = flat_yaml.read(task.spec_yaml.encode(), TaskSpec.model_fields)[0].get("total_training_steps")
+    except InvalidSpec:
+        return None  # of an earlier version, with other rules
+    return steps if isinstance(steps, int) else None
 
 
 def _total_in_log(root: str) -> int | None:

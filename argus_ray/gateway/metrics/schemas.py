@@ -51,7 +51,7 @@ class MetricsOut(BaseModel):
             attempts=[AttemptStepsOut.of(part) for part in found.attempts],
             # The end of the file is known before all of it has been read.
             last_step=progress.step if progress else steps[-1] if steps else None,
-            total_steps=progress.total_steps if progress else total_steps(task.spec_yaml),
+            total_steps=progress.total_steps if progress else total_steps(task),
             steps_per_s=progress.steps_per_s if progress else None,
             seconds_left=progress.seconds_left if progress else None,
             complete=found.complete,

@@ -1,0 +1,31 @@
+"""The state actor as the plain class that it is, without Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from argus_ray.actors.state import StateActor
+from argus_ray.config import Settings
+from argus_ray.core import actions
+from argus_ray.core.errors import Unavailable
+from tests.support.builders import ADMIN
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Iterator[StateActor]:
+    made = StateActor(Settings(shared_root=str(tmp_path)).model_dump(mode="json"), "present")
+    yield made
+    made.close()
+
+
+def test_a_gateway_of_another_version_is_told_to_come_again(state: StateActor) -> None:
+    """It has judged the bodies by its own rules; during a redeploy the old one still serves."""
+    create = actions.CreateUser("alice", "")
+    refused = state.batch([(ADMIN, create), (ADMIN, actions.WhoAmI())], "old")
+    assert [type(answer) for answer in refused] == [Unavailable, Unavailable]
+    assert state.batch([(ADMIN, actions.ListUsers())], "present") == [()]
+    [made] = state.batch([(ADMIN, create)], "present")
+    assert made.user_id == "alice"
