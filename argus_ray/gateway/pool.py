@@ -10,10 +10,10 @@ from fastapi import APIRouter, Request, Response
 
 from argus_ray.core.actions import QueueEntry, RequireAdmin, ShowQueue, WhoAmI
 from argus_ray.core.errors import Unavailable
-from argus_ray.gateway.context import Caller, TheCaller, TheGateway
+from argus_ray.gateway.context import SECURITY, Caller, TheCaller, TheGateway, caller_of
 from argus_ray.gateway.http import problems
-from argus_ray.gateway.http.params import NoQuery
-from argus_ray.gateway.http.schemas import HealthOut, MeOut, NodeOut, NodesOut, ReadyOut
+from argus_ray.gateway.http.params import NoQuery, refuse_query
+from argus_ray.gateway.http.schemas import HealthOut, MeOut, NodeOut, NodesOut, ReadyOut, json_response
 from argus_ray.gateway.tasks.schemas import QueueOut
 
 _log = logging.getLogger("argus.gateway")
@@ -24,10 +24,12 @@ router = APIRouter()
 _READY_TIMEOUT_S = 5.0
 
 
-@router.get("/api/v2/me", tags=["tasks"], dependencies=[NoQuery])
-async def who_am_i(caller: TheCaller) -> MeOut:
+@router.get("/api/v2/me", tags=["tasks"], response_model=MeOut, openapi_extra=SECURITY)
+async def who_am_i(request: Request) -> Response:
     """The role, the user and the scopes of this token."""
-    return MeOut.of(await caller.do(WhoAmI()))
+    caller = caller_of(request)
+    refuse_query(request)
+    return json_response(MeOut.of(await caller.do(WhoAmI())))
 
 
 @router.get("/api/v2/queue", tags=["tasks"], dependencies=[NoQuery])
@@ -55,10 +57,10 @@ async def list_nodes(caller: TheCaller, gateway: TheGateway) -> NodesOut:
     return NodesOut(nodes=[NodeOut.of(node) for node in await gateway.look_at_nodes()])
 
 
-@router.get("/healthz", tags=["health"])
-async def healthz() -> HealthOut:
+@router.get("/healthz", tags=["health"], response_model=HealthOut)
+async def healthz() -> Response:
     """This process answers. It asks nothing of anything else."""
-    return HealthOut(status="ok")
+    return json_response(HealthOut(status="ok"))
 
 
 @router.get("/readyz", tags=["health"], responses={503: {"model": ReadyOut, "description": "A part is not ready"}})

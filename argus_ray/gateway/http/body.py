@@ -7,7 +7,9 @@ token was seen, and stop at the limit, whatever Content-Length says.
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
+import sys
 from email.message import Message
 from typing import Any, TypeVar
 
@@ -63,15 +65,22 @@ def schema_of(model: type[BaseModel], *, required: bool = True) -> dict[str, Any
 
 
 def _check_type(request: Request, accepted: tuple[str, ...]) -> None:
-    header = Message()
-    header["content-type"] = request.headers.get("content-type", "")
-    charset = header.get_param("charset", "utf-8")
-    is_utf8 = isinstance(charset, str) and charset.lower() in ("utf-8", "utf8", "us-ascii")
+    kind, is_utf8 = _content_type(request.headers.get("content-type", ""))
     plain = request.headers.get("content-encoding", "identity").lower() == "identity"
-    if not request.headers.get("content-type") or header.get_content_type() not in accepted or not is_utf8:
+    if kind not in accepted or not is_utf8:
         raise UnsupportedMediaType(f"The Content-Type must be {' or '.join(accepted)}, in UTF-8.")
     if not plain:
         raise UnsupportedMediaType("The body must not have a Content-Encoding.")
+
+
+@functools.lru_cache(maxsize=64)
+def _content_type(value: str) -> tuple[str | None, bool]:
+    """The media type (None if there is none), and whether the text is UTF-8. Clients send few different ones."""
+    header = Message()
+    header["content-type"] = value
+    charset = header.get_param("charset", "utf-8")
+    is_utf8 = isinstance(charset, str) and charset.lower() in ("utf-8", "utf8", "us-ascii")
+    return (header.get_content_type() if value else None), is_utf8
 
 
 async def _read(request: Request, limit: int) -> bytes:
@@ -79,8 +88,12 @@ async def _read(request: Request, limit: int) -> bytes:
     if declared.isascii() and declared.isdigit() and (len(declared) > 18 or int(declared) > limit):
         raise _too_large(limit)
     try:
-        return await asyncio.wait_for(_collect(request, limit), READ_TIMEOUT_S)
-    except asyncio.TimeoutError:
+        if sys.version_info < (3, 11):
+            return await asyncio.wait_for(_collect(request, limit), READ_TIMEOUT_S)
+        # `wait_for` would make a task of its own for each body.
+        async with asyncio.timeout(READ_TIMEOUT_S):
+            return await _collect(request, limit)
+    except (asyncio.TimeoutError, TimeoutError):
         raise RequestTimeout() from None
 
 

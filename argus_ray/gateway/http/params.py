@@ -23,7 +23,7 @@ _IMPOSSIBLE_ID = "-"
 _MAX_NAMES = 16
 
 
-def _possible_id(value: str) -> str:
+def possible_id(value: str) -> str:
     """An id that cannot exist is asked for under one that does not, so that the caller is authenticated all
     the same and the answer is that of any unknown id.
     """
@@ -31,15 +31,15 @@ def _possible_id(value: str) -> str:
 
 
 async def _task_id(task_id: Annotated[str, Path()]) -> str:
-    return _possible_id(task_id)
+    return possible_id(task_id)
 
 
 async def _user_id(user_id: Annotated[str, Path()]) -> str:
-    return _possible_id(user_id)
+    return possible_id(user_id)
 
 
 async def _token_id(token_id: Annotated[str, Path()]) -> str:
-    return _possible_id(token_id)
+    return possible_id(token_id)
 
 
 TaskId = Annotated[str, Depends(_task_id)]
@@ -49,7 +49,12 @@ TokenId = Annotated[str, Depends(_token_id)]
 
 async def _no_query(request: Request, _: TheCaller) -> None:
     """After the caller, so that a stranger hears of the missing token first."""
-    if request.query_params:
+    refuse_query(request)
+
+
+def refuse_query(request: Request) -> None:
+    """Raises InvalidRequest if the request has query parameters."""
+    if request.scope["query_string"] and request.query_params:
         raise InvalidRequest(
             "This call takes no query parameters.",
             [FieldError(name[:64], "is not known here") for name in request.query_params],

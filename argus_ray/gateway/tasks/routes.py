@@ -27,9 +27,19 @@ from argus_ray.core.admission import shortfall_per_node
 from argus_ray.core.errors import ArgusError, FieldError, InvalidRequest, Unavailable
 from argus_ray.core.taskspec import MAX_SPEC_BYTES
 from argus_ray.core.verl.command import gang_of
-from argus_ray.gateway.context import Caller, GatewayParts, TheCaller, TheGateway
+from argus_ray.gateway.context import SECURITY, Caller, GatewayParts, TheCaller, TheGateway, caller_of
 from argus_ray.gateway.http.body import YAML_TYPES, read_json, read_spec, schema_of
-from argus_ray.gateway.http.params import EventsParams, NoQuery, TaskId, TasksParams, decode_cursor, encode_cursor
+from argus_ray.gateway.http.params import (
+    EventsParams,
+    NoQuery,
+    TaskId,
+    TasksParams,
+    decode_cursor,
+    encode_cursor,
+    possible_id,
+    refuse_query,
+)
+from argus_ray.gateway.http.schemas import json_response
 from argus_ray.gateway.tasks.schemas import (
     EventOut,
     EventsOut,
@@ -55,13 +65,20 @@ _KEY_HEADER: dict[str, Any] = {
         }
     ]
 }
-_SPEC_BODY = _KEY_HEADER | {
-    "requestBody": {
-        "required": True,
-        "description": f"A TaskSpec, at most {MAX_SPEC_BYTES} bytes of UTF-8",
-        "content": {kind: {"schema": {"type": "string"}} for kind in YAML_TYPES},
-    },
+_TASK_ID: dict[str, Any] = {
+    "parameters": [{"name": "task_id", "in": "path", "required": True, "schema": {"type": "string"}}]
 }
+_SPEC_BODY = (
+    SECURITY
+    | _KEY_HEADER
+    | {
+        "requestBody": {
+            "required": True,
+            "description": f"A TaskSpec, at most {MAX_SPEC_BYTES} bytes of UTF-8",
+            "content": {kind: {"schema": {"type": "string"}} for kind in YAML_TYPES},
+        },
+    }
+)
 _YAML_ANSWER: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/yaml": {"schema": {"type": "string"}}}, "description": "As submitted"}
 }
@@ -70,12 +87,15 @@ _YAML_ANSWER: dict[int | str, dict[str, Any]] = {
 @router.post(
     "",
     status_code=201,
-    dependencies=[NoQuery],
+    response_model=SubmittedOut,
     openapi_extra=_SPEC_BODY,
     responses={200: {"model": SubmittedOut, "description": "The task that this Idempotency-Key created before"}},
 )
-async def submit_task(request: Request, response: Response, caller: TheCaller, gateway: TheGateway) -> SubmittedOut:
+async def submit_task(request: Request) -> Response:
     """Submit a TaskSpec. Answered after the task is on disk."""
+    caller = caller_of(request)
+    gateway = caller.gateway
+    refuse_query(request)
     key = _idempotency_key(request)
     text = await read_spec(request)
     try:
@@ -86,9 +106,8 @@ async def submit_task(request: Request, response: Response, caller: TheCaller, g
         replay = await caller.do(FindSubmission(text, key))
         if replay is None:
             raise
-        return _submitted(response, gateway, replay)
-    action = SubmitTask(text, spec.workload, gang_of(spec), key, warnings)
-    return _submitted(response, gateway, await caller.do(action))
+        return _submitted(gateway, replay)
+    return _submitted(gateway, await caller.do(SubmitTask(text, spec.workload, gang_of(spec), key, warnings)))
 
 
 @router.post(
@@ -115,9 +134,10 @@ async def resubmit_task(
     return ResubmittedOut.of_copy(submitted, task_id)
 
 
-def _submitted(response: Response, gateway: GatewayParts, submitted: Submitted) -> SubmittedOut:
+def _submitted(gateway: GatewayParts, submitted: Submitted) -> Response:
+    response = json_response(SubmittedOut.of(submitted), 201)
     _answer_headers(response, gateway, submitted)
-    return SubmittedOut.of(submitted)
+    return response
 
 
 def _answer_headers(response: Response, gateway: GatewayParts, submitted: Submitted) -> None:
@@ -159,10 +179,13 @@ async def cancel_task(caller: TheCaller, gateway: TheGateway, task_id: TaskId) -
     return await _render(gateway, view)
 
 
-@router.get("/{task_id}", dependencies=[NoQuery])
-async def get_task(caller: TheCaller, gateway: TheGateway, task_id: TaskId) -> TaskOut:
-    """State, reason, place in the line, attempts and progress."""
-    return await _render(gateway, await caller.do(GetTask(task_id)))
+@router.get("/{task_id}", response_model=TaskOut, openapi_extra=SECURITY | _TASK_ID)
+async def get_task(request: Request) -> Response:
+    """State, reason, place in the queue, attempts and progress."""
+    caller = caller_of(request)
+    refuse_query(request)
+    view = await caller.do(GetTask(possible_id(request.path_params["task_id"])))
+    return json_response(await _render(caller.gateway, view))
 
 
 async def _render(gateway: TheGateway, view: TaskView) -> TaskOut:
