@@ -1,8 +1,9 @@
-"""Users and their tokens: admin only, which the service decides."""
+"""Users and their tokens over HTTP: admin only, which the service decides. The wire, then the routes."""
 
 from __future__ import annotations
 
 from fastapi import APIRouter, Request
+from pydantic import BaseModel, ConfigDict, Field
 
 from argus_ray.core.actions import (
     CreateUser,
@@ -13,10 +14,98 @@ from argus_ray.core.actions import (
     RevokeToken,
     SetUserEnabled,
 )
+from argus_ray.core.model import IssuedToken, TokenInfo, User
 from argus_ray.gateway.context import TheCaller
 from argus_ray.gateway.http.body import read_json, schema_of
 from argus_ray.gateway.http.params import NoQuery, TokenId, UserId
-from argus_ray.gateway.http.schemas import IssuedTokenOut, NewToken, NewUser, TokenOut, TokensOut, UserOut, UsersOut
+from argus_ray.gateway.http.schemas import Time, rfc3339, time_or_none
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+
+class NewUser(_Request):
+    user_id: str = Field(max_length=64, description="1 to 32 of a-z, 0-9 and single hyphens")
+    display_name: str = Field(default="", max_length=128)
+
+
+class NewToken(_Request):
+    label: str = Field(default="", max_length=128)
+    #: At most ten years.
+    expires_in_s: int | None = Field(default=None, ge=1, le=315_360_000)
+
+
+class UserOut(BaseModel):
+    user_id: str
+    display_name: str
+    state: str
+    created_at: Time
+
+    @classmethod
+    def of(cls, user: User) -> UserOut:
+        return cls(
+            user_id=user.user_id,
+            display_name=user.display_name,
+            state=user.state.value,
+            created_at=rfc3339(user.created_at),
+        )
+
+
+class UsersOut(BaseModel):
+    users: list[UserOut]
+
+
+class TokenOut(BaseModel):
+    """What may be shown of a token: never the token."""
+
+    token_id: str
+    user_id: str
+    label: str
+    created_at: Time
+    expires_at: Time | None
+    last_used_at: Time | None
+    revoked_at: Time | None
+
+    @classmethod
+    def of(cls, info: TokenInfo) -> TokenOut:
+        return cls(
+            token_id=info.token_id,
+            user_id=info.user_id,
+            label=info.label,
+            created_at=rfc3339(info.created_at),
+            expires_at=time_or_none(info.expires_at),
+            last_used_at=time_or_none(info.last_used_at),
+            revoked_at=time_or_none(info.revoked_at),
+        )
+
+
+class TokensOut(BaseModel):
+    tokens: list[TokenOut]
+
+
+class IssuedTokenOut(BaseModel):
+    """The one answer that carries the plain text of a token."""
+
+    token_id: str
+    user_id: str
+    label: str
+    created_at: Time
+    expires_at: Time | None
+    token: str = Field(repr=False, description="Shown once, and never again")
+
+    @classmethod
+    def of(cls, issued: IssuedToken) -> IssuedTokenOut:
+        info = issued.info
+        return cls(
+            token_id=info.token_id,
+            user_id=info.user_id,
+            label=info.label,
+            created_at=rfc3339(info.created_at),
+            expires_at=time_or_none(info.expires_at),
+            token=issued.token,
+        )
+
 
 router = APIRouter(prefix="/api/v2/users", tags=["users (admin)"], dependencies=[NoQuery])
 

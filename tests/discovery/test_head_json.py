@@ -56,6 +56,19 @@ def is_one_line(text: str) -> bool:
     return text.isprintable() and 0 < len(text) < 1000
 
 
+def test_head_json_read_validate_ttl(tmp_path: Path) -> None:
+    """The seed plan's case: no file and an expired one give no address, a fresh one gives the head's."""
+    path = tmp_path / "head.json"
+    assert (read(path).outcome, read(path).record) == (ReadOutcome.MISSING, None)
+    path.write_bytes(CONTENT)
+    fresh = read(path, NOW + 1)
+    assert fresh.is_valid and fresh.record is not None and fresh.record.address == "10.0.0.1:6379"
+    expired = read(path, NOW + HOUR)
+    assert (expired.outcome, expired.is_valid) == (ReadOutcome.EXPIRED, False)
+    path.write_bytes(replace(RECORD, updated_at=NOW + HOUR, expires_at=NOW + HOUR + 15).to_json())
+    assert read(path, NOW + HOUR + 1).is_valid, "renewed, it is good again"
+
+
 # What it says.
 
 

@@ -88,6 +88,16 @@ def test_joined_and_a_good_file(change: dict[str, object], verb: Verb) -> None:
     assert look(Reading(ReadOutcome.VALID, "fine", record), IN, alive=True).verb is verb
 
 
+def test_watchdog_decision_on_change() -> None:
+    """The seed plan's case: an address that changes leads to a new join, a renewal at the same address to nothing."""
+    renewed = replace(RECORD, updated_at=105.0, expires_at=120.0)
+    assert look(Reading(ReadOutcome.VALID, "fine", renewed), IN, alive=True).verb is Verb.STAY
+    moved = Reading(ReadOutcome.VALID, "fine", replace(renewed, head_ip="10.0.0.2", session="s2", epoch=8))
+    left = look(moved, IN, alive=True)
+    assert left.verb is Verb.LEAVE and "10.0.0.1:6379" in left.reason and "10.0.0.2:6379" in left.reason
+    assert look(moved) == WatchdogDecision(Verb.JOIN, "10.0.0.2:6379, epoch 8"), "the next look joins the new one"
+
+
 @pytest.mark.parametrize(
     ("ray", "python", "word"),
     [

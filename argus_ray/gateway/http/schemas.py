@@ -1,4 +1,4 @@
-"""The wire: request and response models, with explicit field lists so that nothing leaks by accident.
+"""The wire, as far as several features share it. Models have explicit field lists, so that nothing leaks by accident.
 
 Times are RFC 3339 in UTC with milliseconds and `Z`. The core's values are mapped here, and only here.
 """
@@ -9,10 +9,10 @@ from datetime import datetime, timezone
 from typing import Annotated
 
 from fastapi import Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from argus_ray.core.actions import Principal, Role
-from argus_ray.core.model import IssuedToken, NodeView, TokenInfo, User
+from argus_ray.core.model import NodeView
 
 Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 
@@ -32,98 +32,6 @@ def json_response(model: BaseModel, status: int = 200) -> Response:
     return Response(model.model_dump_json(), status, media_type="application/json")
 
 
-# --- requests ---
-
-
-class _Request(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid")
-
-
-class NewUser(_Request):
-    user_id: str = Field(max_length=64, description="1 to 32 of a-z, 0-9 and single hyphens")
-    display_name: str = Field(default="", max_length=128)
-
-
-class NewToken(_Request):
-    label: str = Field(default="", max_length=128)
-    #: At most ten years.
-    expires_in_s: int | None = Field(default=None, ge=1, le=315_360_000)
-
-
-# --- users and tokens ---
-
-
-class UserOut(BaseModel):
-    user_id: str
-    display_name: str
-    state: str
-    created_at: Time
-
-    @classmethod
-    def of(cls, user: User) -> UserOut:
-        return cls(
-            user_id=user.user_id,
-            display_name=user.display_name,
-            state=user.state.value,
-            created_at=rfc3339(user.created_at),
-        )
-
-
-class UsersOut(BaseModel):
-    users: list[UserOut]
-
-
-class TokenOut(BaseModel):
-    """What may be shown of a token: never the token."""
-
-    token_id: str
-    user_id: str
-    label: str
-    created_at: Time
-    expires_at: Time | None
-    last_used_at: Time | None
-    revoked_at: Time | None
-
-    @classmethod
-    def of(cls, info: TokenInfo) -> TokenOut:
-        return cls(
-            token_id=info.token_id,
-            user_id=info.user_id,
-            label=info.label,
-            created_at=rfc3339(info.created_at),
-            expires_at=time_or_none(info.expires_at),
-            last_used_at=time_or_none(info.last_used_at),
-            revoked_at=time_or_none(info.revoked_at),
-        )
-
-
-class TokensOut(BaseModel):
-    tokens: list[TokenOut]
-
-
-class IssuedTokenOut(BaseModel):
-    """The one answer that carries the plain text of a token."""
-
-    token_id: str
-    user_id: str
-    label: str
-    created_at: Time
-    expires_at: Time | None
-    token: str = Field(repr=False, description="Shown once, and never again")
-
-    @classmethod
-    def of(cls, issued: IssuedToken) -> IssuedTokenOut:
-        info = issued.info
-        return cls(
-            token_id=info.token_id,
-            user_id=info.user_id,
-            label=info.label,
-            created_at=rfc3339(info.created_at),
-            expires_at=time_or_none(info.expires_at),
-            token=issued.token,
-        )
-
-
 class MeOut(BaseModel):
     role: Role
     user_id: str | None
@@ -133,9 +41,6 @@ class MeOut(BaseModel):
     def of(cls, principal: Principal) -> MeOut:
         scopes = (["admin"] if principal.is_admin else []) + (["tasks"] if principal.user_id else [])
         return cls(role=principal.role, user_id=principal.user_id, scopes=scopes)
-
-
-# --- the cluster ---
 
 
 class NodeOut(BaseModel):
