@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 import secrets
 import threading
 import time
@@ -69,15 +70,23 @@ class StateActor:
     def pid(self) -> int:
         return os.getpid()
 
-    def batch(self, calls: Sequence[tuple[Credential, Action[Any]]], version: str) -> list[Any]:
-        """One transaction for all; a result or an ArgusError each, in order. `version`: fingerprint of the gateway,
-        which has judged what these calls carry by its own rules and settings."""
+    def batch(self, calls: bytes, version: str) -> bytes:
+        """One transaction for all; a result or an ArgusError each, in order. Both ways a pickled list: Ray's own
+        serializer takes three times as long for small values.
+
+        `version`: fingerprint of the gateway, which has judged what these calls carry by its own rules and settings.
+        """
+        return pickle.dumps(self._answers(calls, version), pickle.HIGHEST_PROTOCOL)
+
+    def _answers(self, calls: bytes, version: str) -> list[Any]:
         if version != self._fingerprint:
-            return [Unavailable("another version of the service is being deployed: try again") for _ in calls]
+            # Its calls are not even read: they may be of another form. One answer stands for all.
+            return [Unavailable("another version of the service is being deployed: try again")]
+        asked: list[tuple[Credential, Action[Any]]] = pickle.loads(calls)  # noqa: S301 - of our own gateway
         try:
-            return self._use(lambda service: list(service.handle_many(calls)))
+            return self._use(lambda service: service.handle_many(asked))
         except ArgusError as error:
-            return [error for _ in calls]
+            return [error for _ in asked]
 
     def active(self) -> tuple[Task, ...]:
         return self._use(lambda service: service.active())

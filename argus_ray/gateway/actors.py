@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import pickle
 from collections.abc import Sequence
 from typing import Any
 
@@ -39,7 +40,9 @@ class ActorHandles:
         self._wake_again = False
 
     async def send(self, batch: list[Asked]) -> Sequence[Any]:
-        return await self._call(detached.STATE, "batch", batch, self._version)
+        sent = pickle.dumps(batch, pickle.HIGHEST_PROTOCOL)
+        answers = pickle.loads(await self._call(detached.STATE, "batch", sent, self._version))  # noqa: S301 - of our own
+        return answers * len(batch) if len(answers) == 1 else answers
 
     def wake(self) -> None:
         """Tell the scheduler that there is work. One call is under way at a time; all that comes meanwhile shares the
