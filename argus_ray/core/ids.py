@@ -34,9 +34,14 @@ def task_id(user_id: str, workload: str, now: float, entropy: bytes) -> str:
     return f"argus-{user_id}-{workload}-{stamp}-{entropy[:2].hex()}"
 
 
+def attempt_label(number: int) -> str:
+    """`a01`, `a02`, ...: how people read of attempt `number` of a task, and the end of its submission id."""
+    return f"a{number:02d}"
+
+
 def submission_id(task: str, number: int) -> str:
     """The Ray Job submission id of attempt `number` (from 1): deterministic, so that a resubmission is a no-op."""
-    return f"{task}--a{number:02d}"
+    return f"{task}--{attempt_label(number)}"
 
 
 def split_submission_id(value: str) -> tuple[str, int]:
@@ -45,6 +50,11 @@ def split_submission_id(value: str) -> tuple[str, int]:
     if match is None:
         raise ValueError(f"not a submission id: {value!r}")
     return match["task"], int(match["number"])
+
+
+def task_of(job_root: str) -> str:
+    """The task whose attempt this job root belongs to: its name is the submission id. ValueError for another path."""
+    return split_submission_id(job_root.rsplit("/", 1)[-1])[0]
 
 
 def make_token(entropy: bytes) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
+from argus_ray.core import ids
 from argus_ray.core.errors import FieldError
 from argus_ray.core.states import AttemptState, Outcome, TaskState
 from argus_ray.core.verl.failures import Failure
@@ -106,6 +107,11 @@ class Attempt:
     #: What its job root takes; None: not known.
     disk_bytes: int | None = None
 
+    @property
+    def label(self) -> str:
+        """`a01`, `a02`, ...: its name where the task is known."""
+        return ids.attempt_label(self.number)
+
 
 @dataclass(frozen=True)
 class Task:
@@ -138,6 +144,11 @@ class Task:
     #: Job roots of other tasks, oldest first: an attempt may resume from a checkpoint there. None: nobody asked to.
     resume_roots: tuple[str, ...] | None = None
     files_at: FilesAt = FilesAt.JOB_ROOT
+
+    @property
+    def live_attempt(self) -> Attempt | None:
+        """The attempt that has not ended, STOPPING included. The store allows one at most."""
+        return next((attempt for attempt in self.attempts if attempt.state is not AttemptState.ENDED), None)
 
 
 @dataclass(frozen=True)

@@ -122,7 +122,7 @@ class Housekeeper:
     def _prune(self, task: Task, budget: Budget) -> str | None:
         roots = [self._root(task, attempt) for attempt in task.attempts]
         keep = self.policy.keep_checkpoints
-        numbers = {root: attempt.number for root, attempt in zip(roots, task.attempts, strict=True)}
+        labels = {root: attempt.label for root, attempt in zip(roots, task.attempts, strict=True)}
         gone = trash.prune(roots, task.workload, task.gang.gpus, keep, budget)
         try:
             trash.sweep_pruned(roots, budget)
@@ -130,7 +130,7 @@ class Housekeeper:
             log.info("the rest of the old checkpoints of %s goes later", task.task_id)
         if not gone:
             return None
-        steps = ", ".join(f"step {each.step} of a{numbers[each.job_root]:02d}" for each in gone)
+        steps = ", ".join(f"step {each.step} of {labels[each.job_root]}" for each in gone)
         log.info("%s: removed old checkpoints: %s", task.task_id, steps)
         kept = "the newest one is" if keep == 1 else f"the newest {keep} are"
         return f"removed checkpoints ({kept} kept): {steps}"[:4000]

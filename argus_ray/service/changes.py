@@ -142,7 +142,7 @@ def _admit(unit: UnitOfWork, task: Task, change: Admit) -> bool:
     )
     attempts.add(unit.db, attempt)
     new = replace(_out_of_line(task), state=TaskState.SUBMITTING, reason=None, updated_at=unit.now)
-    message = f"admitted: attempt a{change.number:02d} starts"
+    message = f"admitted: attempt {attempt.label} starts"
     _moved(tasks.move(unit.db, task, new, Cause.ADMITTED, message, change.submission_id))
     if change.note is not None:
         events.add_remark(unit.db, task.task_id, unit.now, "note", change.note, change.submission_id)
@@ -169,7 +169,7 @@ def _advance(unit: UnitOfWork, task: Task, change: Advance) -> bool:
     check_move(task.state, new.state, cause)
     what = "runs" if running else "was accepted by Ray"
     where = f" on {change.node_ip}" if running and change.node_ip else ""
-    message = f"attempt a{attempt.number:02d} {what}{where}"
+    message = f"attempt {attempt.label} {what}{where}"
     return _moved(tasks.move(unit.db, task, new, cause, message, attempt.submission_id))
 
 
@@ -177,7 +177,7 @@ def _stall(unit: UnitOfWork, task: Task, change: Stall) -> bool:
     attempt = _attempt(task, change.submission_id)
     if attempt is None or not attempts.mark_stalled(unit.db, change):
         return False
-    name = f"attempt a{attempt.number:02d}"
+    name = f"attempt {attempt.label}"
     stopped = attempt.stop_reason is None and change.stop_reason is not None
     if change.since is None and attempt.stalled_since is not None:
         message = f"{name} makes steps again"
@@ -194,7 +194,7 @@ def _end(unit: UnitOfWork, task: Task, change: End) -> bool:
     attempt = _attempt(task, change.submission_id)
     if attempt is None or attempt.state is AttemptState.ENDED:
         return False
-    name = f"attempt a{attempt.number:02d}"
+    name = f"attempt {attempt.label}"
     if attempt.state is AttemptState.STOPPING:
         # Cancel is final, also for one that was about to succeed. What happened is told, not lost.
         reason = change.reason

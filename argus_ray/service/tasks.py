@@ -22,7 +22,7 @@ from argus_ray.core.actions import (
 )
 from argus_ray.core.errors import FieldError, Forbidden, InvalidRequest, LogNotFound, UserNotFound
 from argus_ray.core.model import Attempt, Event, Task
-from argus_ray.core.states import AttemptState, Cause, TaskState, check_move
+from argus_ray.core.states import Cause, TaskState, check_move
 from argus_ray.service import access
 from argus_ray.service.unit_of_work import UnitOfWork
 from argus_ray.store import attempts, events, line, tasks, users
@@ -31,11 +31,6 @@ _MAX_PAGE = 500
 _MAX_EVENTS = 1000
 #: SQLite's integers.
 _MAX_INTEGER = 2**63 - 1
-
-
-def live_attempt(task: Task) -> Attempt | None:
-    """The attempt that is not over, STOPPING included. The store allows one at most."""
-    return next((attempt for attempt in task.attempts if attempt.state is not AttemptState.ENDED), None)
 
 
 def view(unit: UnitOfWork, task: Task) -> TaskView:
@@ -97,10 +92,10 @@ def cancel(unit: UnitOfWork, principal: Principal, action: CancelTask) -> TaskVi
         return view(unit, task)
     check_move(task.state, TaskState.CANCELED, Cause.CANCELED_BY_USER)
     by = "its user" if principal.user_id == task.user_id else "an admin"
-    attempt = live_attempt(task)
+    attempt = task.live_attempt
     message = f"canceled by {by}"
     if attempt is not None:
-        message += f"; attempt a{attempt.number:02d} is being stopped"
+        message += f"; attempt {attempt.label} is being stopped"
         attempts.stop(unit.db, attempt.submission_id)
     new = replace(
         task,

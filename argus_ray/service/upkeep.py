@@ -7,7 +7,6 @@ from argus_ray.core import ids
 from argus_ray.core.lifecycle import Looked, Removed
 from argus_ray.core.model import FilesAt, Task
 from argus_ray.core.retention import DAY_S, Chores
-from argus_ray.core.states import AttemptState
 from argus_ray.service.unit_of_work import UnitOfWork
 from argus_ray.store import disk, events
 
@@ -24,7 +23,7 @@ _NEVER_S = 1000 * 365 * DAY_S
 def chores(unit: UnitOfWork) -> Chores:
     """What the slow pass may do now. Marks the tasks whose files leave."""
     policy, now = unit.ports.settings.retention.policy(), unit.now
-    spared = {_owner(root) for root in disk.roots_in_use(unit.db)}
+    spared = {ids.task_of(root) for root in disk.roots_in_use(unit.db)}
     if policy.trash_after_days:
         disk.claim_for_trash(unit.db, now - policy.trash_after_days * DAY_S, spared, _MAX_REMOVALS)
     look = disk.to_look_at(unit.db, now, _MAX_LOOKS)
@@ -63,8 +62,4 @@ def removed(unit: UnitOfWork, task: Task, change: Removed) -> bool:
 
 
 def _is_over(task: Task) -> bool:
-    return task.state.is_final and all(attempt.state is AttemptState.ENDED for attempt in task.attempts)
-
-
-def _owner(job_root: str) -> str:
-    return ids.split_submission_id(job_root.rsplit("/", 1)[-1])[0]
+    return task.state.is_final and task.live_attempt is None

@@ -63,6 +63,19 @@ def test_what_is_no_submission_id(value: str) -> None:
         ids.split_submission_id(value)
 
 
+def test_the_task_of_a_job_root_is_in_its_name() -> None:
+    task_id = ids.task_id("ada", "sft", 1_800_000_000, b"\0\1")
+    job_root = f"/private/users/ada/jobs/{ids.submission_id(task_id, 3)}"
+    assert ids.task_of(job_root) == task_id
+    assert ids.task_of(ids.submission_id(task_id, 120)) == task_id
+
+
+@pytest.mark.parametrize("job_root", ["", "/", "/private/users/ada/jobs", "/jobs/argus-a--a01/", "/argus-a--a01/logs"])
+def test_what_is_no_job_root_has_no_task(job_root: str) -> None:
+    with pytest.raises(ValueError, match="not a submission id"):
+        ids.task_of(job_root)
+
+
 def test_token_is_random_bytes_with_a_prefix_that_scanners_find() -> None:
     token = ids.make_token(bytes(range(32)))
     assert ids.TOKEN_RE.fullmatch(token)
