@@ -1,30 +1,28 @@
 """The files by which the scheduler and a job's runner talk, in the job root on the shared filesystem.
 
-The runner writes the start marker, the exit record and the log; the scheduler writes the cancel marker. Nothing here
-follows a symbolic link: what runs in the job root could have put one there.
+The runner writes the start marker, the exit record and the log; the scheduler writes the cancel marker. No symbolic
+link is followed: what runs in the job root could have put one there.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import json
 import os
 import stat
-from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from argus_ray.core import paths
 from argus_ray.core.observation import ExitRecord, FilesSeen
 from argus_ray.core.stall import MetricsSeen
+from argus_ray.disk import beneath, logs
+from argus_ray.disk.beneath import Meaning
 
 #: Bytes of the log's end that are looked at for the reason of a failure.
 TAIL_BYTES = 128 * 1024
 _MAX_RECORD_BYTES = 64 * 1024
-#: Final answers about a path: nothing of the runner's is there. Any other error may pass.
-_NOT_THERE = frozenset(
-    {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENXIO, errno.ENAMETOOLONG}
-)
+#: Nothing of the runner's is there: it writes plain files that we may read.
+_NOT_WRITTEN = (Meaning.ABSENT, Meaning.FOREIGN, Meaning.CLOSED)
 
 
 def look(job_root: str) -> FilesSeen:
@@ -32,26 +30,20 @@ def look(job_root: str) -> FilesSeen:
 
     Raises OSError when the shared filesystem does not answer: that is no observation.
     """
-    with _folder(job_root) as root:
-        return FilesSeen(
-            started=_read_end(root, _name(paths.start_marker(job_root)), 1) is not None,
-            exit=_exit_record(_read_end(root, _name(paths.exit_record(job_root)), _MAX_RECORD_BYTES)),
-            log_tail=_log_tail(root, job_root),
-        )
+    return FilesSeen(
+        started=_read_end(job_root, paths.start_marker(job_root), 1) is not None,
+        exit=_exit_record(_read_end(job_root, paths.exit_record(job_root), _MAX_RECORD_BYTES)),
+        log_tail=(_read_end(job_root, paths.driver_log(job_root), TAIL_BYTES) or b"").decode("utf-8", "replace"),
+    )
 
 
 def metrics(job_root: str) -> MetricsSeen:
     """The size of the metrics file, and when it was written last. Raises OSError as `look` does."""
-    with _folder(job_root) as root:
-        if root is None:
-            return MetricsSeen()
-        try:
-            found = os.stat(_name(paths.metrics_file(job_root)), dir_fd=root, follow_symlinks=False)
-        except OSError as error:
-            if error.errno in _NOT_THERE:
-                return MetricsSeen()
-            raise
-    return MetricsSeen(found.st_size, found.st_mtime) if stat.S_ISREG(found.st_mode) else MetricsSeen()
+    with beneath.suppress(*_NOT_WRITTEN):
+        found = beneath.status(job_root, *_names(job_root, paths.metrics_file(job_root)))
+        if stat.S_ISREG(found.st_mode):
+            return MetricsSeen(found.st_size, found.st_mtime)
+    return MetricsSeen()
 
 
 def forbid_start(job_root: str) -> None:
@@ -60,60 +52,26 @@ def forbid_start(job_root: str) -> None:
     Whatever stands there by that name forbids the start, so it counts. Raises OSError.
     """
     Path(job_root).mkdir(parents=True, exist_ok=True)
-    name = _name(paths.cancel_marker(job_root))
-    with _folder(job_root) as root:
-        if root is None:
-            raise NotADirectoryError(errno.ENOTDIR, "the job root is no folder", job_root)
-        try:
-            os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644, dir_fd=root))
-        except FileExistsError:
-            return
-        os.fsync(root)
-
-
-def _name(path: str) -> str:
-    return Path(path).name
-
-
-@contextlib.contextmanager
-def _folder(path: str, dir_fd: int | None = None) -> Iterator[int | None]:
-    """An open folder, or None if there is none that may be read."""
+    (name,) = _names(job_root, paths.cancel_marker(job_root))
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=dir_fd)
-    except OSError as error:
-        if error.errno not in _NOT_THERE:
-            raise
-        yield None
-        return
-    try:
-        yield fd
-    finally:
-        os.close(fd)
+        with beneath.folder(job_root) as root:
+            try:
+                os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644, dir_fd=root))
+            except FileExistsError:
+                return
+            os.fsync(root)
+    except NotADirectoryError:
+        raise NotADirectoryError(errno.ENOTDIR, "the job root is no folder", job_root) from None
 
 
-def _log_tail(root: int | None, job_root: str) -> str:
-    log = Path(paths.driver_log(job_root))
-    if root is None:
-        return ""
-    with _folder(log.parent.name, root) as logs:
-        return (_read_end(logs, log.name, TAIL_BYTES) or b"").decode("utf-8", "replace")
+def _names(job_root: str, path: str) -> tuple[str, ...]:
+    return PurePosixPath(path).relative_to(job_root).parts
 
 
-def _read_end(folder: int | None, name: str, size: int) -> bytes | None:
-    if folder is None:
-        return None
-    try:
-        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
-    except OSError as error:
-        if error.errno in _NOT_THERE:
-            return None
-        raise
-    with os.fdopen(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            return None
-        end = file.seek(0, os.SEEK_END)
-        file.seek(max(0, end - size))
-        return file.read(size)
+def _read_end(job_root: str, path: str, size: int) -> bytes | None:
+    with beneath.suppress(*_NOT_WRITTEN), beneath.plain_file(job_root, *_names(job_root, path)) as fd:
+        return logs.read_at(fd, max(0, os.fstat(fd).st_size - size), size)
+    return None
 
 
 def _exit_record(raw: bytes | None) -> ExitRecord | None:

@@ -9,16 +9,16 @@ ran in a job root could have put one there.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import re
-import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 from argus_ray.core import paths
+from argus_ray.disk import beneath
+from argus_ray.disk.beneath import NOT_THERE
 
 #: verl takes the step out of the folder's name, and saves nothing before the first step.
 _FOLDER = re.compile(r"global_step_([1-9][0-9]{0,9})")
@@ -27,7 +27,6 @@ _FOLDER = re.compile(r"global_step_([1-9][0-9]{0,9})")
 _MAX_NAMES = 100_000
 #: Folders that are looked into, the newest first: verl keeps two whole ones, and the others are as good as empty.
 _MAX_FOLDERS = 200
-_NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO})
 
 #: The first bytes of a zip; the first ones of its end, and the last ones.
 _LOCAL_HEADER, _END_OF_DIRECTORY, _NO_COMMENT = b"PK\3\4", b"PK\5\6", b"\0\0"
@@ -68,12 +67,10 @@ def _complete(job_roots: Sequence[str], workload: str, world_size: int) -> Itera
 
 
 def _steps(job_root: str) -> list[int]:
-    with _folder(job_root) as checkpoints:
-        if checkpoints is None:
-            return []
-        with os.scandir(checkpoints) as entries:
-            names = [_FOLDER.fullmatch(entry.name) for entry in islice(entries, _MAX_NAMES)]
-    return [int(name[1]) for name in names if name]
+    with beneath.suppress(*NOT_THERE), _folder(job_root) as checkpoints, os.scandir(checkpoints) as entries:
+        names = [_FOLDER.fullmatch(entry.name) for entry in islice(entries, _MAX_NAMES)]
+        return [int(name[1]) for name in names if name]
+    return []
 
 
 def _parts(workload: str, world_size: int) -> Iterator[tuple[tuple[str, ...], list[str]]]:
@@ -91,44 +88,21 @@ def _parts(workload: str, world_size: int) -> Iterator[tuple[tuple[str, ...], li
 
 
 def _all_whole(job_root: str, way: Sequence[str], files: Sequence[str]) -> bool:
-    with _folder(job_root, *way) as folder:
-        return folder is not None and all(_is_whole(folder, file) for file in files)
+    with beneath.suppress(*NOT_THERE), _folder(job_root, *way) as folder:
+        return all(_is_whole(folder, file) for file in files)
+    return False
 
 
 def _is_whole(folder: int, name: str) -> bool:
     """Whether it is a zip with both its ends: torch writes the archive's directory last, and no comment after it."""
-    fd = _open(name, os.O_NONBLOCK, folder)
-    if fd is None:
-        return False
-    try:
-        found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode) or found.st_size < _END_LENGTH:
+    with beneath.plain_file(folder, name) as fd:
+        size = os.fstat(fd).st_size
+        if size < _END_LENGTH:
             return False
-        head, end = os.pread(fd, 4, 0), os.pread(fd, _END_LENGTH, found.st_size - _END_LENGTH)
+        head, end = os.pread(fd, 4, 0), os.pread(fd, _END_LENGTH, size - _END_LENGTH)
         return head == _LOCAL_HEADER and end.startswith(_END_OF_DIRECTORY) and end.endswith(_NO_COMMENT)
-    finally:
-        os.close(fd)
 
 
-@contextlib.contextmanager
-def _folder(job_root: str, *way: str) -> Iterator[int | None]:
-    """The folder that lies this way below the checkpoints of a job root, open; None if it is not there."""
-    checkpoints = Path(paths.checkpoints_dir(job_root)).name
-    with contextlib.ExitStack() as opened:
-        fd: int | None = None
-        for name in (job_root, checkpoints, *way):
-            fd = _open(name, os.O_DIRECTORY, fd)
-            if fd is None:
-                break
-            opened.callback(os.close, fd)
-        yield fd
-
-
-def _open(name: str, flags: int, folder: int | None) -> int | None:
-    """None: nothing of this name and kind. Any other error is no answer."""
-    try:
-        return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | flags, dir_fd=folder)
-    except OSError as error:
-        if error.errno in _NOT_THERE:
-            return None
-        raise
+def _folder(job_root: str, *way: str) -> contextlib.AbstractContextManager[int]:
+    """The folder that lies this way below the checkpoints of a job root, open."""
+    return beneath.folder(job_root, Path(paths.checkpoints_dir(job_root)).name, *way)

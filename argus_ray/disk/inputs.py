@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import json
 import logging
 import os
@@ -24,6 +23,9 @@ from argus_ray.core import paths
 from argus_ray.core.errors import FieldError
 from argus_ray.core.taskspec import TaskSpec
 from argus_ray.core.verl import parquet
+from argus_ray.disk import beneath
+from argus_ray.disk.atomic import NotAFile
+from argus_ray.disk.beneath import Meaning
 from argus_ray.disk.threads import BoundedThreads
 
 log = logging.getLogger(__name__)
@@ -43,8 +45,6 @@ _MAX_NAMES = 10_000
 _WHOLE_WEIGHTS = {"model.safetensors", "pytorch_model.bin"}
 #: How many weight files a model's index may miss before the rest is a number.
 _NAMED = 3
-
-_GONE = frozenset({errno.ENOENT, errno.ENOTDIR})
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def inspect(spec: TaskSpec, shared_root: str) -> Findings:
         except _Doubtful as doubtful:
             warnings.append(FieldError(name, doubtful.rule))
         except OSError as error:
-            if error.errno in _GONE:
+            if _is_gone(error):
                 errors.append(FieldError(name, "does not exist"))
             else:
                 words = os.strerror(error.errno) if error.errno else type(error).__name__
@@ -136,7 +136,7 @@ def _check_model(model: str, shared_root: str) -> None:
     except _Wrong as wrong:
         raise _Doubtful(f"is in the shared cache, but its snapshot {wrong.rule}") from None
     except OSError as error:
-        if error.errno in _GONE:
+        if _is_gone(error):
             raise _Doubtful(missing) from None
         raise
 
@@ -221,12 +221,16 @@ def _names(path: str) -> set[str]:
 
 @contextlib.contextmanager
 def _plain_file(path: str) -> Iterator[tuple[int, int]]:
-    """An open file and its size. Nothing else is opened for long: a pipe would never answer."""
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode):
-            raise _Wrong("is no plain file")
-        yield fd, found.st_size
-    finally:
-        os.close(fd)
+    """An open file and its size. Inputs may be links."""
+    with contextlib.ExitStack() as opened:
+        try:
+            fd = opened.enter_context(beneath.plain_file(path, follow_links=True))
+        except NotAFile:
+            raise _Wrong("is no plain file") from None
+        yield fd, os.fstat(fd).st_size
+
+
+def _is_gone(error: OSError) -> bool:
+    """For certain. One above it that is no folder is as good as none; too many links may be an automounter's failure,
+    and what is closed to us may be open to the run."""
+    return beneath.meaning(error) is Meaning.ABSENT or isinstance(error, NotADirectoryError)

@@ -1,8 +1,6 @@
 """Reading files below a job root, which the code of a training run can write as it likes.
 
-Each component below the job root is opened without following symbolic links, relative to its parent's
-descriptor, so that nothing outside the job root can be reached, whatever is renamed or linked meanwhile. Only
-regular files count: opening a pipe would hang.
+Nothing outside the job root can be reached, and only plain files count (`beneath`).
 """
 
 from __future__ import annotations
@@ -10,14 +8,14 @@ from __future__ import annotations
 import codecs
 import contextlib
 import os
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from argus_ray.disk import beneath
+from argus_ray.disk.beneath import Meaning
+
 _BLOCK = 64 * 1024
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
 class NotReadable(Exception):
@@ -26,29 +24,21 @@ class NotReadable(Exception):
 
 @contextlib.contextmanager
 def opened(root: str, path: str) -> Iterator[int]:
-    """A descriptor of the regular file `path` below `root`. FileNotFoundError or NotReadable."""
+    """A descriptor of the plain file `path` below `root`. Raises FileNotFoundError; NotReadable for what is none of
+    this job root's, or closed to us; another OSError if the disk does not answer, which says nothing of the file."""
     names = PurePosixPath(path).relative_to(root).parts
-    try:
-        folder = os.open(root, _FOLDER)
+    with contextlib.ExitStack() as open_files:
         try:
-            for name in names[:-1]:
-                child = os.open(name, _FOLDER, dir_fd=folder)
-                os.close(folder)
-                folder = child
-            fd = os.open(names[-1], _FILE, dir_fd=folder)
-        finally:
-            os.close(folder)
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        # A symbolic link (ELOOP, ENOTDIR), a file where a folder belongs, no permission, a broken disk.
-        raise NotReadable(os.strerror(error.errno or 0)) from None
-    try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise NotReadable("not a regular file")
+            fd = open_files.enter_context(beneath.plain_file(root, *names))
+        except OSError as error:
+            match beneath.meaning(error):
+                case Meaning.ABSENT:
+                    raise FileNotFoundError(error.errno, error.strerror, path) from None
+                case Meaning.FOREIGN | Meaning.CLOSED:
+                    raise NotReadable(error.strerror or str(error)) from None
+                case Meaning.UNANSWERED:
+                    raise
         yield fd
-    finally:
-        os.close(fd)
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,13 @@
-"""Hands on the tasks' files: measuring, moving to the trash, deleting, taking away old checkpoints. Blocking.
+"""Work on the tasks' files: measure them, move them to the trash, delete them, take away old checkpoints. Blocking.
 
-What ran in a job root could have put anything there, and could still run on a node that nobody sees. So each folder is
-opened relative to its parent, and no symbolic link is followed; what is deleted was renamed first, so that nothing that
-is half gone has its old name. All of it can be repeated, and raises OSError where the disk does not do it.
+What ran in a job root could have put anything there, and could still run on a node that nobody sees. So everything is
+opened by `beneath`. What is deleted was renamed first: nothing that is half gone has its old name. All of it can be
+repeated, and raises OSError where the disk does not do it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import stat
 import time
@@ -19,10 +18,10 @@ from pathlib import Path
 
 from argus_ray.core import paths
 from argus_ray.core.retention import checkpoints_to_delete
-from argus_ray.disk import checkpoints
+from argus_ray.disk import beneath, checkpoints
+from argus_ray.disk.beneath import NOT_THERE
 from argus_ray.disk.checkpoints import Checkpoint
 
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 #: A deeper tree is taken to pieces, since each level takes an open file; its size is not known.
 _MAX_DEPTH = 50
 _AT_A_TIME = 1000
@@ -59,15 +58,12 @@ class Budget:
 def disk_bytes(job_root: str, budget: Budget, bound: int) -> int | None:
     """What the job root takes, as the filesystem counts it; None for one of more than `bound` entries, or a very deep
     one. A job root that is not there takes nothing."""
-    try:
-        folder = _open(job_root)
-    except (FileNotFoundError, NotADirectoryError):
-        return 0
-    with _closing(folder):
+    with beneath.suppress(*NOT_THERE), beneath.folder(job_root) as folder:
         try:
             return _measure(folder, budget, [bound], 0)
         except _Unknown:
             return None
+    return 0
 
 
 class _Unknown(Exception):
@@ -84,11 +80,11 @@ def _measure(folder: int, budget: Budget, left: list[int], depth: int) -> int:
             left[0] -= 1
             if left[0] < 0:
                 raise _Unknown
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # it has gone meanwhile
+            with beneath.suppress(*NOT_THERE):  # it has gone meanwhile
                 if not entry.is_dir(follow_symlinks=False):
                     total += os.stat(entry.name, dir_fd=folder, follow_symlinks=False).st_blocks * 512
                     continue
-                with _below(folder, entry.name) as child:
+                with beneath.folder(folder, entry.name) as child:
                     total += _measure(child, budget, left, depth + 1)
     return total
 
@@ -96,12 +92,12 @@ def _measure(folder: int, budget: Budget, left: list[int], depth: int) -> int:
 def to_trash(shared_root: str, user_id: str, submission_id: str) -> bool:
     """Rename the job root into the user's trash, durably. False: it is not there (any more)."""
     paths.trash(shared_root, user_id, submission_id)  # refuses a name that is none
-    with _user_folder(shared_root, user_id) as user, _below(user, "jobs") as jobs:
+    with _user_folder(shared_root, user_id) as user, beneath.folder(user, "jobs") as jobs:
         if not _exists(submission_id, jobs):
             return False
         with contextlib.suppress(FileExistsError):
             os.mkdir("trash", 0o755, dir_fd=user)
-        with _below(user, "trash") as trash:
+        with beneath.folder(user, "trash") as trash:
             # Whatever it is: a rename follows no link, and takes the place of nothing but an empty folder.
             os.rename(submission_id, submission_id, src_dir_fd=jobs, dst_dir_fd=trash)
             os.fsync(trash)
@@ -115,7 +111,7 @@ def delete_from_trash(shared_root: str, user_id: str, submission_id: str, budget
     with contextlib.ExitStack() as opened:
         try:
             user = opened.enter_context(_user_folder(shared_root, user_id))
-            trash = opened.enter_context(_below(user, "trash"))
+            trash = opened.enter_context(beneath.folder(user, "trash"))
         except FileNotFoundError:
             return
         _delete(submission_id, trash, budget)
@@ -169,7 +165,7 @@ def _delete(name: str, folder: int, budget: Budget) -> None:
     if not is_folder:
         os.unlink(name, dir_fd=folder)
         return
-    with _below(folder, name) as inside:
+    with beneath.folder(folder, name) as inside:
         _empty(inside, inside, budget, 0)
     os.rmdir(name, dir_fd=folder)
 
@@ -191,7 +187,7 @@ def _empty(folder: int, top: int, budget: Budget, depth: int) -> None:
             elif depth >= _MAX_DEPTH:
                 os.rename(name, f"deep-{budget.entries}-{os.urandom(8).hex()}", src_dir_fd=folder, dst_dir_fd=top)
             else:
-                with _below(folder, name) as child:
+                with beneath.folder(folder, name) as child:
                     _empty(child, top, budget, depth + 1)
                 os.rmdir(name, dir_fd=folder)
 
@@ -204,46 +200,15 @@ def _exists(name: str, folder: int) -> bool:
     return True
 
 
-@contextlib.contextmanager
-def _user_folder(shared_root: str, user_id: str) -> Iterator[int]:
+def _user_folder(shared_root: str, user_id: str) -> contextlib.AbstractContextManager[int]:
     # The shared root is the operator's and may be a link; nothing below it may.
-    root = os.open(shared_root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    with _closing(root), _below(root, "users") as users, _below(users, user_id) as user:
-        yield user
+    return beneath.folder(shared_root, "users", user_id, root_may_be_link=True)
 
 
 @contextlib.contextmanager
 def _checkpoints_of(job_root: str) -> Iterator[int | None]:
     with contextlib.ExitStack() as opened:
-        try:
-            root = _open(job_root)
-            opened.callback(os.close, root)
-            folder = opened.enter_context(_below(root, Path(paths.checkpoints_dir(job_root)).name))
-        except (FileNotFoundError, NotADirectoryError):
-            yield None
-            return
+        folder: int | None = None
+        with beneath.suppress(*NOT_THERE):
+            folder = opened.enter_context(beneath.folder(job_root, Path(paths.checkpoints_dir(job_root)).name))
         yield folder
-
-
-@contextlib.contextmanager
-def _below(folder: int, name: str) -> Iterator[int]:
-    fd = _open(name, folder)
-    with _closing(fd):
-        yield fd
-
-
-def _open(name: str, folder: int | None = None) -> int:
-    try:
-        return os.open(name, _FOLDER, dir_fd=folder)
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise NotADirectoryError(errno.ENOTDIR, "is a symbolic link", name) from None
-        raise
-
-
-@contextlib.contextmanager
-def _closing(fd: int) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        os.close(fd)

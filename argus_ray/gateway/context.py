@@ -84,7 +84,7 @@ class GatewayParts:
             _log.warning("waking the scheduler failed", exc_info=True)
 
     async def in_file_thread(self, function: Callable[..., T], *args: Any) -> T:
-        """Raises what the function raises; Unavailable if the disk does not answer."""
+        """Raises what the function raises; Unavailable if the disk does not answer, FileNotFoundError if it says so."""
         return await self._in_thread(self.files, function, *args)
 
     async def in_curve_thread(self, function: Callable[..., T], *args: Any) -> T:
@@ -95,7 +95,9 @@ class GatewayParts:
         running = asyncio.get_running_loop().run_in_executor(threads, function, *args)
         try:
             return await asyncio.wait_for(running, _FILE_TIMEOUT_S)
-        except asyncio.TimeoutError:
+        except FileNotFoundError:
+            raise
+        except (asyncio.TimeoutError, OSError):
             raise Unavailable("The shared filesystem does not answer. Try again.") from None
 
     async def progress_of(self, tasks: Sequence[Task]) -> dict[str, Progress]:

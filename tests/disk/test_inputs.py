@@ -6,6 +6,7 @@ import asyncio
 import errno
 import json
 import os
+import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -53,6 +54,13 @@ def test_everything_that_is_missing_comes_in_one_answer(root: Path) -> None:
     assert found.warnings == ()
 
 
+def bound_socket(path: Path) -> None:
+    folder = os.open(path.parent, os.O_RDONLY)
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(f"/proc/self/fd/{folder}/{path.name}")  # a socket's path must be short
+    os.close(folder)
+
+
 def data_cases() -> dict[str, tuple[str, Callable[[Path], object], str]]:
     """Name -> (workload, what makes the file, words of the error)."""
     whole = parquet_file("messages")
@@ -72,6 +80,7 @@ def data_cases() -> dict[str, tuple[str, Callable[[Path], object], str]]:
         "no_rows.parquet": ("sft", lambda p: p.write_bytes(parquet_file("messages", rows=0)), "no rows"),
         "folder.parquet": ("ppo", lambda p: p.mkdir(), "is a folder"),
         "pipe.parquet": ("sft", lambda p: os.mkfifo(p), "no plain file"),
+        "socket.parquet": ("sft", bound_socket, "no plain file"),
         "link.parquet": ("sft", lambda p: p.symlink_to("nowhere"), "does not exist"),
     }
 
@@ -185,7 +194,24 @@ def test_code_without_a_verl_is_a_warning(root: Path) -> None:
     assert found.errors == () and "installed on the workers" in rules(found.warnings)["code_path"]
 
 
-@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EACCES, errno.EMFILE, errno.ETIMEDOUT])
+def test_a_path_through_a_file_does_not_exist(root: Path) -> None:
+    path = str(root / "common" / "file" / "x.parquet")
+    (root / "common" / "file").touch()
+    assert rules(look(root, model_id=path, train_file=path).errors) == dict.fromkeys(
+        ("model_id", "train_file"), "does not exist"
+    )
+
+
+def test_an_input_may_be_a_link(root: Path) -> None:
+    data, weights = root / "common" / "train.parquet", root / "common" / "model"
+    data.symlink_to(spec_of(root).train_file)
+    weights.symlink_to(model(root, "config.json", "model.safetensors"))
+    assert look(root, train_file=str(data), model_id=str(weights)) == Findings()
+
+
+@pytest.mark.parametrize(
+    "number", [errno.EIO, errno.ESTALE, errno.EACCES, errno.EMFILE, errno.ETIMEDOUT, errno.EPERM, errno.ELOOP]
+)
 def test_a_disk_in_trouble_is_never_an_error(root: Path, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*_: Any, **__: Any) -> Any:
         raise OSError(number, os.strerror(number))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 
 from argus_ray.core.states import Outcome
 from argus_ray.disk import logs
-from tests.support.gateway import Api, log_of, make_api
+from tests.support.gateway import Api, log_of, make_api, metrics_of
 
 
 def tail(root: Path, lines: int, max_bytes: int = 1 << 20) -> bytes:
@@ -143,6 +145,29 @@ def test_a_log_that_is_a_link_is_not_served(api: Api, tmp_path: Path) -> None:
         refused = api.client.get(f"/api/v2/tasks/{task_id}/{path}", headers=alice)
         assert (refused.status_code, refused.json()["code"]) == (404, "log_not_found")
         assert "SECRET" not in refused.text
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ETIMEDOUT])
+def test_a_disk_that_does_not_answer_is_no_missing_log(api: Api, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    alice = api.user("alice")
+    task_id = api.submit(alice)
+    change = api.run(task_id)
+    log_of(change).write_text("line\n")
+    metrics_of(change).write_text(json.dumps({"step": 1, "data": {}}) + "\n")
+    really = os.open
+
+    def fails(name: str, *args: int, **options: int | None) -> int:
+        if str(name) in ("driver.log", "metrics.jsonl"):
+            raise OSError(number, os.strerror(number), name)
+        return really(name, *args, **options)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "open", fails)
+        for path in ("logs", "logs/stream", "metrics"):
+            refused = api.client.get(f"/api/v2/tasks/{task_id}/{path}", headers=alice)
+            assert (refused.status_code, refused.json()["code"]) == (503, "unavailable"), path
+        assert api.get(f"/api/v2/tasks/{task_id}", alice)["progress"] is None
+    assert api.client.get(f"/api/v2/tasks/{task_id}/logs", headers=alice).text == "line\n"
 
 
 def test_the_tail_is_bounded_by_the_settings(tmp_path: Path) -> None:
