@@ -17,7 +17,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from argus_ray.core import retention, stall
-from argus_ray.core.lifecycle import RetryPolicy
+from argus_ray.core.attempts import RetryPolicy
 from argus_ray.core.taskspec import field_errors
 
 

@@ -1,4 +1,4 @@
-"""What the scheduler may change about a task, and what the end of an attempt means for its task.
+"""What the scheduler may change about a task.
 
 The scheduler sends `Change` values to the state actor, which applies each one only if the task and the attempt are
 still where the scheduler saw them (a guarded update): a change that came too late is dropped, not forced.
@@ -6,22 +6,10 @@ still where the scheduler saw them (a guarded update): a change that came too la
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from argus_ray.core.model import Task
-from argus_ray.core.states import Cause, Outcome, TaskState
+from argus_ray.core.states import Outcome
 from argus_ray.core.verl.failures import Failure
-
-
-@dataclass(frozen=True)
-class RetryPolicy:
-    """Budgets of an attempt's end. Seconds, and counts of attempts."""
-
-    #: Attempts that may be lost to infrastructure before the task is FAILED.
-    max_losses: int = 5
-    #: After verl's own fit check said no: the first wait; it doubles up to `max_retry_interval_s`.
-    retry_interval_s: float = 60.0
-    max_retry_interval_s: float = 600.0
 
 
 @dataclass(frozen=True)
@@ -64,8 +52,8 @@ class Advance:
 
 @dataclass(frozen=True)
 class End:
-    """The attempt is over. The task moves as `after_end` says; an attempt that was STOPPING ends as CANCELED and
-    its task stays CANCELED."""
+    """The attempt is over. The task moves as `attempts.after_end` says. An attempt that was STOPPING ends as CANCELED,
+    and its task stays CANCELED."""
 
     submission_id: str
     outcome: Outcome
@@ -104,8 +92,8 @@ class Stall:
 
 
 @dataclass(frozen=True)
-class Looked:
-    """The slow pass over the disk was at this task's files. `sizes`: submission ids with bytes, where known."""
+class FilesMeasured:
+    """Housekeeping has looked at this task's files. `sizes`: submission ids with bytes, where known."""
 
     task_id: str
     sizes: tuple[tuple[str, int], ...] = ()
@@ -114,48 +102,21 @@ class Looked:
 
 
 @dataclass(frozen=True)
-class Removed:
-    """The job roots of the task are in the trash, or `deleted` from there."""
+class Trashed:
+    """The job roots of the task are in the trash."""
 
     task_id: str
-    deleted: bool
+    #: Worth telling; None: there was nothing to move.
     message: str | None
 
 
-Change = Hold | Admit | Advance | End | Reject | Note | Stall | Looked | Removed
-
-
 @dataclass(frozen=True)
-class Aftermath:
-    """Where a task goes when its attempt ended."""
+class Deleted:
+    """The job roots of the task are deleted from the trash."""
 
-    state: TaskState
-    cause: Cause
-    reason: str | None
-    losses: int
-    not_before: float | None = field(default=None)
+    task_id: str
+    #: Worth telling; None: there was nothing to delete.
+    message: str | None
 
 
-def after_end(task: Task, end: End, now: float, policy: RetryPolicy, entropy: float) -> Aftermath:
-    """The move of an active task whose attempt ended. `entropy` in [0, 1) spreads retries (jitter).
-
-    Lost attempts and refused ones go back to the task's old place in the line; only losses spend the budget.
-    """
-    if end.outcome is Outcome.SUCCEEDED:
-        return Aftermath(TaskState.SUCCEEDED, Cause.SUCCEEDED, None, task.losses)
-    if end.outcome is Outcome.CANCELED:
-        return Aftermath(TaskState.CANCELED, Cause.CANCELED_BY_USER, end.reason, task.losses)
-    if end.outcome is Outcome.APPLICATION:
-        return Aftermath(TaskState.FAILED, Cause.APPLICATION_FAILURE, end.reason, task.losses)
-    if end.outcome is Outcome.INSUFFICIENT_RESOURCES:
-        refusals = sum(a.outcome is Outcome.INSUFFICIENT_RESOURCES for a in task.attempts)
-        wait = min(policy.retry_interval_s * 2 ** min(refusals, 16), policy.max_retry_interval_s)
-        wait *= 1 + 0.2 * entropy
-        return Aftermath(
-            TaskState.PENDING_RESOURCES, Cause.INSUFFICIENT_RESOURCES, end.reason, task.losses, not_before=now + wait
-        )
-    losses = task.losses + 1
-    if losses > policy.max_losses:
-        reason = f"lost {losses} attempts to infrastructure, and the budget is {policy.max_losses}: {end.reason}"
-        return Aftermath(TaskState.FAILED, Cause.ATTEMPTS_EXHAUSTED, reason, losses)
-    return Aftermath(TaskState.QUEUED, Cause.INFRASTRUCTURE_LOSS, end.reason, losses)
+Change = Hold | Admit | Advance | End | Reject | Note | Stall | FilesMeasured | Trashed | Deleted

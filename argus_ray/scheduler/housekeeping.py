@@ -1,7 +1,8 @@
-"""One slow pass over the tasks' files: what leaves, what is deleted, which checkpoints go, how large the rest is.
+"""One slow pass over the tasks' files: moves them to the trash, deletes them, takes away old checkpoints, measures the
+rest.
 
-The state actor says what may be done, and has marked it, before anything is touched; each task's result is stored
-before the next one is begun. Whatever ends a pass, the next one goes on. Plain code without Ray.
+The state actor decides what may be done, and marks it before anything is touched. Each task's result is stored before
+the next task is begun. Whatever ends a pass, the next one goes on. Plain code without Ray.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from functools import partial
 from typing import Protocol
 
 from argus_ray.core import paths
-from argus_ray.core.lifecycle import Change, Looked, Removed
+from argus_ray.core.lifecycle import Change, Deleted, FilesMeasured, Trashed
 from argus_ray.core.model import Attempt, Task
 from argus_ray.core.retention import Chores, RetentionPolicy
 from argus_ray.disk import trash
@@ -79,7 +80,7 @@ class Housekeeper:
                 raise
             # One folder that cannot be handled must not stop the others, nor come first the next time.
             log.warning("the files of %s: %s: %s", task.task_id, type(error).__name__, error)
-            change = Looked(task.task_id)
+            change = FilesMeasured(task.task_id)
         await self.state.apply([change])
 
     # --- in a thread ----------------------------------------------------------------------------------------------
@@ -87,22 +88,22 @@ class Housekeeper:
     def _to_trash(self, task: Task) -> Change:
         moved = [name for name in self._names(task) if trash.to_trash(self.shared_root, task.user_id, name)]
         if not moved:
-            return Removed(task.task_id, deleted=False, message=None)
+            return Trashed(task.task_id, message=None)
         log.info("moved to the trash: %s", ", ".join(moved))
         where = paths.trash(self.shared_root, task.user_id, moved[0]).rsplit("/", 1)[0]
         message = f"moved to the trash, {where}/: {', '.join(moved)}"
         if self.policy.delete_after_days:
             message += f"; deleted after {self.policy.delete_after_days:g} days"
-        return Removed(task.task_id, deleted=False, message=message[:4000])
+        return Trashed(task.task_id, message=message[:4000])
 
     def _delete(self, task: Task, budget: Budget) -> Change:
         names = self._names(task)
         for name in names:
             trash.delete_from_trash(self.shared_root, task.user_id, name, budget)
         if not names:
-            return Removed(task.task_id, deleted=True, message=None)
+            return Deleted(task.task_id, message=None)
         log.info("deleted: %s", ", ".join(names))
-        return Removed(task.task_id, deleted=True, message=f"deleted from the trash: {', '.join(names)}"[:4000])
+        return Deleted(task.task_id, message=f"deleted from the trash: {', '.join(names)}"[:4000])
 
     def _look(self, task: Task, budget: Budget, may_prune: bool, first: bool) -> Change:
         message, sizes = None, []
@@ -117,7 +118,7 @@ class Housekeeper:
             # It will be the first one of the next pass. If that was not enough either, the others get their turn.
             if not first and message is None:
                 raise
-        return Looked(task.task_id, tuple(sizes), message)
+        return FilesMeasured(task.task_id, tuple(sizes), message)
 
     def _prune(self, task: Task, budget: Budget) -> str | None:
         roots = [self._root(task, attempt) for attempt in task.attempts]

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from argus_ray.core import admission, ids, observation, paths, stall
+from argus_ray.core.attempts import MAX_REFUSALS, MAX_RESUBMIT_S
 from argus_ray.core.lifecycle import Admit, Advance, Change, End, Hold, Note, Reject
 from argus_ray.core.model import Attempt, ClusterView, Task
 from argus_ray.core.observation import FilesSeen, JobSeen, JobStatus, Stop, Submit, Wait
@@ -22,9 +23,6 @@ from argus_ray.disk.inputs import Findings
 
 log = logging.getLogger(__name__)
 
-#: Definite refusals of one submission by Ray before its attempt counts as lost.
-_MAX_REFUSALS = 5
-_MAX_RESUBMIT_S = 60.0
 #: Between two looks at the metrics files; seconds.
 _MAX_WATCH_S = 60.0
 
@@ -206,9 +204,9 @@ class Dispatcher:
             refused = isinstance(error, SubmissionRefused)
             trouble.tries += 1
             trouble.refusals += refused
-            trouble.again_at = now + min(_MAX_RESUBMIT_S, self.resubmit_s * 2**trouble.tries)
+            trouble.again_at = now + min(MAX_RESUBMIT_S, self.resubmit_s * 2**trouble.tries)
             log.warning("submitting %s (try %d): %s", key, trouble.tries, error)
-            if trouble.refusals >= _MAX_REFUSALS:
+            if trouble.refusals >= MAX_REFUSALS:
                 reason = f"Ray refused the job {trouble.refusals} times: {error}"
                 await self._end(attempt, End(key, Outcome.INFRASTRUCTURE, reason[:1000]), known_to_ray=False)
             elif trouble.tries == 1:

@@ -10,19 +10,19 @@ from dataclasses import replace
 from typing_extensions import assert_never
 
 from argus_ray.core import ids, paths
+from argus_ray.core.attempts import Aftermath, after_end
 from argus_ray.core.lifecycle import (
     Admit,
     Advance,
-    Aftermath,
     Change,
+    Deleted,
     End,
+    FilesMeasured,
     Hold,
-    Looked,
     Note,
     Reject,
-    Removed,
     Stall,
-    after_end,
+    Trashed,
 )
 from argus_ray.core.model import Attempt, Task
 from argus_ray.core.states import AttemptState, Cause, Outcome, TaskState, check_move
@@ -66,7 +66,7 @@ class TaskCache:
 
 def _task_id(change: Change) -> str | None:
     """None for a submission id that is none."""
-    if isinstance(change, (Hold, Admit, Reject, Note, Looked, Removed)):
+    if isinstance(change, (Hold, Admit, Reject, Note, FilesMeasured, Trashed, Deleted)):
         return change.task_id
     try:
         return ids.split_submission_id(change.submission_id)[0]
@@ -87,10 +87,12 @@ def apply(unit: UnitOfWork, task: Task, change: Change) -> bool:
             return _end(unit, task, change)
         case Stall():
             return _stall(unit, task, change)
-        case Looked():
-            return upkeep.looked(unit, task, change)
-        case Removed():
-            return upkeep.removed(unit, task, change)
+        case FilesMeasured():
+            return upkeep.files_measured(unit, task, change)
+        case Trashed():
+            return upkeep.trashed(unit, task, change)
+        case Deleted():
+            return upkeep.deleted(unit, task, change)
         case Reject():
             return _reject(unit, task, change)
         case Note():

@@ -1,10 +1,10 @@
-"""What may be done about the tasks' files, and what was done. That a job root leaves is decided here, in one
-transaction with the look at who may still need it, before anything on the disk is touched."""
+"""Decides what housekeeping may touch, and stores what it has done. A job root is marked LEAVING in the transaction
+that checks that nobody needs it; files move only afterwards."""
 
 from __future__ import annotations
 
 from argus_ray.core import ids
-from argus_ray.core.lifecycle import Looked, Removed
+from argus_ray.core.lifecycle import Deleted, FilesMeasured, Trashed
 from argus_ray.core.model import FilesAt, Task
 from argus_ray.core.retention import DAY_S, Chores
 from argus_ray.service.unit_of_work import UnitOfWork
@@ -21,7 +21,7 @@ _NEVER_S = 1000 * 365 * DAY_S
 
 
 def chores(unit: UnitOfWork) -> Chores:
-    """What the slow pass may do now. Marks the tasks whose files leave."""
+    """What housekeeping may do now. Marks the tasks whose files leave."""
     policy, now = unit.ports.settings.retention.policy(), unit.now
     spared = {ids.task_of(root) for root in disk.roots_in_use(unit.db)}
     if policy.trash_after_days:
@@ -38,7 +38,7 @@ def chores(unit: UnitOfWork) -> Chores:
     )
 
 
-def looked(unit: UnitOfWork, task: Task, change: Looked) -> bool:
+def files_measured(unit: UnitOfWork, task: Task, change: FilesMeasured) -> bool:
     again = _LIVE_AGAIN_S
     if _is_over(task):
         again = _ENDED_AGAIN_S if task.attempts else _NEVER_S
@@ -50,14 +50,22 @@ def looked(unit: UnitOfWork, task: Task, change: Looked) -> bool:
     return True
 
 
-def removed(unit: UnitOfWork, task: Task, change: Removed) -> bool:
-    old, new = (FilesAt.TRASH, FilesAt.DELETED) if change.deleted else (FilesAt.LEAVING, FilesAt.TRASH)
+def trashed(unit: UnitOfWork, task: Task, change: Trashed) -> bool:
+    return _moved(unit, task, FilesAt.LEAVING, FilesAt.TRASH, change.message)
+
+
+def deleted(unit: UnitOfWork, task: Task, change: Deleted) -> bool:
+    if not _moved(unit, task, FilesAt.TRASH, FilesAt.DELETED, change.message):
+        return False
+    disk.measured(unit.db, [(attempt.submission_id, 0) for attempt in task.attempts])
+    return True
+
+
+def _moved(unit: UnitOfWork, task: Task, old: FilesAt, new: FilesAt, message: str | None) -> bool:
     if not disk.moved(unit.db, task.task_id, old, new, unit.now):
         return False
-    if change.deleted:
-        disk.measured(unit.db, [(attempt.submission_id, 0) for attempt in task.attempts])
-    if change.message is not None:
-        events.add_remark(unit.db, task.task_id, unit.now, "note", change.message)
+    if message is not None:
+        events.add_remark(unit.db, task.task_id, unit.now, "note", message)
     return True
 
 

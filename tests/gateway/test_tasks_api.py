@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from argus_ray.core.lifecycle import End, Hold, Looked, Stall
+from argus_ray.core.lifecycle import End, FilesMeasured, Hold, Stall
 from argus_ray.core.states import Outcome
 from argus_ray.core.verl.failures import Failure
 from argus_ray.disk import inputs
@@ -60,7 +60,7 @@ def test_a_task_says_what_it_takes_on_the_disk(api: Api) -> None:
     change = api.run(task_id)
     seen = api.get(f"/api/v2/tasks/{task_id}", alice)
     assert (seen["files_at"], seen["attempts"][0]["disk_bytes"]) == ("JOB_ROOT", None)
-    api.apply(Looked(task_id, ((change.submission_id, 12345),)))
+    api.apply(FilesMeasured(task_id, ((change.submission_id, 12345),)))
     assert api.get(f"/api/v2/tasks/{task_id}", alice)["attempts"][0]["disk_bytes"] == 12345
 
 

@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from argus_ray.core import actions, ids, paths
 from argus_ray.core.actions import Action, Credential, Submitted
 from argus_ray.core.errors import ArgusError
-from argus_ray.core.lifecycle import Admit, Advance, Change, End, Hold, Looked, Note, Removed, Stall
+from argus_ray.core.lifecycle import Admit, Advance, Change, Deleted, End, FilesMeasured, Hold, Note, Stall, Trashed
 from argus_ray.core.states import Outcome, TaskState
 from tests.support.builders import ADMIN, World, make_service, memory_folder
 from tests.support.sanity import sanity_check
@@ -93,9 +93,11 @@ class Walk(RuleBasedStateMachine):
             stop_reason = data.draw(st.sampled_from([None, "stopped"]))
             return Stall(attempt, since, None if since is None else "why", stop_reason)
         if kind == "looked":
-            return Looked(name, ((attempt, data.draw(st.integers(0, 9))),), data.draw(st.sampled_from([None, "gone"])))
+            sizes = ((attempt, data.draw(st.integers(0, 9))),)
+            return FilesMeasured(name, sizes, data.draw(st.sampled_from([None, "gone"])))
         if kind == "removed":
-            return Removed(name, data.draw(st.booleans()), data.draw(st.sampled_from([None, "gone"])))
+            message = data.draw(st.sampled_from([None, "gone"]))
+            return Deleted(name, message) if data.draw(st.booleans()) else Trashed(name, message)
         return Note(name, "a note")
 
     @rule()

@@ -9,7 +9,7 @@ import pytest
 
 from argus_ray.core import actions
 from argus_ray.core.actions import Credential, Submitted
-from argus_ray.core.lifecycle import Advance, End, Looked, Removed
+from argus_ray.core.lifecycle import Advance, Deleted, End, FilesMeasured, Trashed
 from argus_ray.core.model import Event, FilesAt, Task
 from argus_ray.core.retention import DAY_S
 from argus_ray.core.states import Outcome, TaskState
@@ -83,12 +83,14 @@ def test_only_what_ended_long_ago_leaves(world: World, ada: Credential, state: s
 def test_from_the_job_root_to_nothing(world: World, ada: Credential) -> None:
     task = brought_to(world, ada, "FAILED")
     (attempt,) = task.attempts
-    assert world.service.apply([Removed(task.task_id, False, "x"), Removed(task.task_id, True, "x")]) == [False, False]
-    assert world.service.apply([Looked(task.task_id, ((attempt.submission_id, 5000), ("of-another", 1)))]) == [True]
+    assert world.service.apply([Trashed(task.task_id, "x"), Deleted(task.task_id, "x")]) == [False, False]
+    assert world.service.apply([FilesMeasured(task.task_id, ((attempt.submission_id, 5000), ("of-another", 1)))]) == [
+        True
+    ]
     assert world.task(task.task_id).attempts[0].disk_bytes == 5000
     world.clock.advance(10 * DAY_S)
     assert ids(world.service.chores().trash) == [task.task_id]
-    assert world.service.apply([Removed(task.task_id, False, "moved"), Removed(task.task_id, False, "moved")]) == [
+    assert world.service.apply([Trashed(task.task_id, "moved"), Trashed(task.task_id, "moved")]) == [
         True,
         False,
     ]
@@ -98,7 +100,7 @@ def test_from_the_job_root_to_nothing(world: World, ada: Credential) -> None:
     assert world.service.chores().delete == ()
     world.clock.advance(0.1 * DAY_S)
     assert ids(world.service.chores().delete) == [task.task_id]
-    assert world.service.apply([Removed(task.task_id, True, "deleted")] * 2) == [True, False]
+    assert world.service.apply([Deleted(task.task_id, "deleted")] * 2) == [True, False]
     gone = world.task(task.task_id)
     assert (gone.files_at, gone.attempts[0].disk_bytes, gone.state) == (FilesAt.DELETED, 0, TaskState.FAILED)
     world.clock.advance(1000 * DAY_S)
@@ -165,7 +167,7 @@ def test_each_is_looked_at_in_its_turn(world: World, ada: Credential) -> None:
     never = brought_to(world, ada, "CANCELED in the line")
     everyone = [live.task_id, ended.task_id, never.task_id]
     assert sorted(ids(world.service.chores().look)) == sorted(everyone)
-    assert all(world.service.apply([Looked(name) for name in everyone]))
+    assert all(world.service.apply([FilesMeasured(name) for name in everyone]))
     assert world.service.chores().look == ()
     world.clock.advance(3600)
     assert ids(world.service.chores().look) == [live.task_id]
@@ -177,7 +179,7 @@ def test_files_that_cannot_be_moved_let_the_others_by(world: World, ada: Credent
     stuck, other = brought_to(world, ada, "FAILED"), brought_to(world, ada, "FAILED")
     world.clock.advance(10 * DAY_S)
     assert len(world.service.chores().trash) == 2
-    assert world.service.apply([Looked(stuck.task_id)]) == [True]
+    assert world.service.apply([FilesMeasured(stuck.task_id)]) == [True]
     assert ids(world.service.chores().trash) == [other.task_id]
     world.clock.advance(DAY_S)
     assert ids(world.service.chores().trash) == [other.task_id, stuck.task_id]

@@ -1,8 +1,18 @@
+"""What the end of an attempt means for its task, and how often a submission is tried."""
+
 from __future__ import annotations
 
 import pytest
 
-from argus_ray.core.lifecycle import End, RetryPolicy, after_end
+from argus_ray.core.attempts import (
+    MAX_REFUSALS,
+    MAX_RESUBMIT_S,
+    RetryPolicy,
+    SubmitTrouble,
+    after_end,
+    after_failed_submit,
+)
+from argus_ray.core.lifecycle import End
 from argus_ray.core.model import Attempt, Gang, Task
 from argus_ray.core.states import ACTIVE, AttemptState, Cause, Outcome, TaskState, check_move
 
@@ -71,3 +81,32 @@ def test_every_end_is_a_legal_move(outcome: Outcome, state: TaskState) -> None:
     for losses in (0, 100):
         after = after_end(task(losses, state=state), end(outcome), NOW, POLICY, 0.5)
         check_move(state, after.state, after.cause)
+
+
+def fail(trouble: SubmitTrouble, *, refused: bool = False, now: float = NOW) -> SubmitTrouble:
+    return after_failed_submit(trouble, refused=refused, now=now, resubmit_s=0.5)
+
+
+def test_a_failed_submission_is_tried_again_later_and_later() -> None:
+    trouble, waits = SubmitTrouble(), []
+    for _ in range(9):
+        trouble = fail(trouble)
+        waits.append(trouble.again_at - NOW)
+    assert waits == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+    assert (trouble.tries, trouble.is_lost) == (9, False), "it may have arrived each time"
+
+
+def test_a_ray_that_does_not_answer_for_weeks_is_asked_once_a_minute() -> None:
+    trouble = SubmitTrouble()
+    for minute in range(30_000):
+        trouble = fail(trouble, now=60.0 * minute)
+    assert trouble.again_at == 60.0 * 29_999 + MAX_RESUBMIT_S
+
+
+def test_only_refusals_lose_the_attempt() -> None:
+    trouble = fail(SubmitTrouble())
+    for number in range(1, MAX_REFUSALS + 1):
+        assert not trouble.is_lost
+        trouble = fail(fail(trouble), refused=True)
+        assert trouble.refusals == number
+    assert trouble.is_lost

@@ -1,0 +1,90 @@
+"""The policy of attempts: what the end of one means for its task, and how often a submission is tried. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from argus_ray.core.lifecycle import End
+from argus_ray.core.model import Task
+from argus_ray.core.states import Cause, Outcome, TaskState
+
+#: Definite refusals of one submission by Ray before its attempt counts as lost.
+MAX_REFUSALS = 5
+#: The longest wait between two submissions of one attempt; seconds.
+MAX_RESUBMIT_S = 60.0
+#: Waits double up to this many times: the numbers stay small, however long the trouble lasts.
+_MAX_DOUBLINGS = 16
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """Budgets of an attempt's end. Seconds, and counts of attempts."""
+
+    #: Attempts that may be lost to infrastructure before the task is FAILED.
+    max_losses: int = 5
+    #: After verl's own fit check said no: the first wait; it doubles up to `max_retry_interval_s`.
+    retry_interval_s: float = 60.0
+    max_retry_interval_s: float = 600.0
+
+
+@dataclass(frozen=True)
+class Aftermath:
+    """Where a task goes when its attempt has ended."""
+
+    state: TaskState
+    cause: Cause
+    reason: str | None
+    losses: int
+    #: Unix time.
+    not_before: float | None = None
+
+
+def after_end(task: Task, end: End, now: float, policy: RetryPolicy, entropy: float) -> Aftermath:
+    """The move of an active task whose attempt has ended. `entropy` in [0, 1) spreads retries (jitter).
+
+    Attempts that were lost or refused go back to the task's old place in the queue; only losses spend the budget.
+    """
+    if end.outcome is Outcome.SUCCEEDED:
+        return Aftermath(TaskState.SUCCEEDED, Cause.SUCCEEDED, None, task.losses)
+    if end.outcome is Outcome.CANCELED:
+        return Aftermath(TaskState.CANCELED, Cause.CANCELED_BY_USER, end.reason, task.losses)
+    if end.outcome is Outcome.APPLICATION:
+        return Aftermath(TaskState.FAILED, Cause.APPLICATION_FAILURE, end.reason, task.losses)
+    if end.outcome is Outcome.INSUFFICIENT_RESOURCES:
+        refusals = sum(a.outcome is Outcome.INSUFFICIENT_RESOURCES for a in task.attempts)
+        wait = _doubled(policy.retry_interval_s, refusals, policy.max_retry_interval_s) * (1 + 0.2 * entropy)
+        return Aftermath(
+            TaskState.PENDING_RESOURCES, Cause.INSUFFICIENT_RESOURCES, end.reason, task.losses, not_before=now + wait
+        )
+    losses = task.losses + 1
+    if losses > policy.max_losses:
+        reason = f"lost {losses} attempts to infrastructure, and the budget is {policy.max_losses}: {end.reason}"
+        return Aftermath(TaskState.FAILED, Cause.ATTEMPTS_EXHAUSTED, reason, losses)
+    return Aftermath(TaskState.QUEUED, Cause.INFRASTRUCTURE_LOSS, end.reason, losses)
+
+
+@dataclass(frozen=True)
+class SubmitTrouble:
+    """The failed submissions of one attempt so far."""
+
+    tries: int = 0
+    #: Those that Ray has refused; the others may have arrived.
+    refusals: int = 0
+    #: Not submitted again before then; on the caller's clock.
+    again_at: float = 0.0
+
+    @property
+    def is_lost(self) -> bool:
+        """Ray has refused it often enough."""
+        return self.refusals >= MAX_REFUSALS
+
+
+def after_failed_submit(trouble: SubmitTrouble, *, refused: bool, now: float, resubmit_s: float) -> SubmitTrouble:
+    """One failure more. The wait is twice `resubmit_s` at first, and doubles up to MAX_RESUBMIT_S."""
+    tries = trouble.tries + 1
+    wait = _doubled(resubmit_s, tries, MAX_RESUBMIT_S)
+    return SubmitTrouble(tries, trouble.refusals + refused, now + wait)
+
+
+def _doubled(seconds: float, times: int, most: float) -> float:
+    return min(most, seconds * 2.0 ** min(times, _MAX_DOUBLINGS))
