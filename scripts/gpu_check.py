@@ -24,11 +24,13 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 
-import quickstart
 import yaml
-from quickstart import Api, Refused, say
 
+from argus_ray.local import folder, session
+from argus_ray.local.client import FINAL, Api, in_one_line
 from argus_ray.local.cluster import OneMachine
+from argus_ray.local.folder import Refused
+from argus_ray.local.session import say
 
 HERE = Path(__file__).resolve().parent.parent
 WORKLOADS = ("sft", "grpo", "ppo")
@@ -50,11 +52,11 @@ def main(argv: list[str] | None = None) -> int:
     def run() -> int:
         gpus = _gpus() if arguments.device == "cuda" else []
         workloads = _possible(arguments.workloads, arguments.device)
-        root = quickstart.usable_root(arguments.dir)
-        with quickstart.held(root):
+        root = folder.usable_root(arguments.dir)
+        with folder.held(root):
             return _run(root, workloads, arguments.device, max(1, len(gpus)))
 
-    return quickstart.exit_code("gpu-check", run)
+    return session.exit_code("gpu-check", run)
 
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -122,20 +124,21 @@ def _run(root: Path, workloads: list[str], device: str, gpus: int) -> int:
         make = [sys.executable, str(HERE / "scripts" / "make_tiny.py"), str(machine.shared_root / "common"), "small"]
         subprocess.run(make, check=True, timeout=300, stdout=subprocess.DEVNULL)
         machine.wait_for_launch(("worker-1",))
-        user = Api(machine.url, quickstart.user_and_token(Api(machine.url, admin)))
+        user = Api(machine.url, Api(machine.url, admin).new_user("ada", "Ada", "gpu-check"))
         tasks = {name: _submit(user, machine, name, device) for name in workloads}
         good = [_follow(user, name, task, device) for name, task in tasks.items()]
-        return 0 if all(good) else 1
+        return session.OK if all(good) else session.FAILED
 
-    return quickstart.on_machine("gpu-check", root, story)
+    return session.on_machine("gpu-check", root, story, home=HERE)
 
 
 def _submit(user: Api, machine: OneMachine, workload: str, device: str) -> str:
     """The example for the CPU, on this device."""
     model = machine.shared_root / "common" / "models" / "small"
     steps = STEPS[workload]
+    example = (HERE / "examples" / f"cpu-{workload}.yaml").read_text()
     spec = {
-        **yaml.safe_load(quickstart.example(workload, machine)),
+        **yaml.safe_load(example.replace("/private/", f"{machine.shared_root}/")),
         "model_id": str(model),
         "trainer_device": device,
         "total_epochs": 4,
@@ -151,8 +154,8 @@ def _follow(user: Api, workload: str, task: str, device: str) -> bool:
     shown = ""
     meter = Meter() if device == "cuda" else None
     deadline = time.monotonic() + TASK_TIMEOUT_S
-    while (view := user.get(f"/api/v2/tasks/{task}"))["state"] not in ("SUCCEEDED", "FAILED", "CANCELED"):
-        if (line := quickstart.one_line(view)) != shown:
+    while (view := user.get(f"/api/v2/tasks/{task}"))["state"] not in FINAL:
+        if (line := in_one_line(view)) != shown:
             shown = line
             say(f"{workload:5} {line}")
         if time.monotonic() > deadline:
@@ -205,5 +208,5 @@ class Meter:
 
 
 if __name__ == "__main__":
-    quickstart.end_on_signals()
+    session.end_on_signals()
     sys.exit(main())

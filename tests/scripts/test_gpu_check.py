@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from argus_ray.local.folder import Refused
+
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 
 
@@ -63,11 +65,10 @@ def test_without_vllm_only_sft_is_left_and_the_others_are_named(
 ) -> None:
     monkeypatch.syspath_prepend(str(SCRIPTS))
     import gpu_check
-    import quickstart
 
     monkeypatch.setattr(gpu_check, "_version", lambda name: None if name == "vllm" else "1.0")
     assert gpu_check._possible(["sft", "grpo", "ppo"], "cuda") == ["sft"]
     assert "left out: grpo and ppo, since vLLM is not installed" in capsys.readouterr().out
     assert gpu_check._possible(["grpo"], "cpu") == ["grpo"]
-    with pytest.raises(quickstart.Refused, match="nothing is left to run"):
+    with pytest.raises(Refused, match="nothing is left to run"):
         gpu_check._possible(["ppo"], "cuda")

@@ -1,4 +1,4 @@
-"""scripts/quickstart.py without Ray: whose folder it empties, whom it ends, and that it leaves nothing behind."""
+"""scripts/quickstart.py without Ray: what its options do, and what it shows. tests/local has the folder and the run."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from argus_ray.gateway.logs import stream
+from argus_ray.local import folder
 from argus_ray.node import processes
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "quickstart.py"
@@ -34,7 +35,7 @@ def start(machine):
 quickstart._start = start
 # Whoever runs the tests in the background has it ignored, and so do we.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-quickstart.end_on_signals()
+quickstart.session.end_on_signals()
 sys.exit(quickstart.main())
 """
 
@@ -85,40 +86,11 @@ def test_a_folder_that_holds_something_else_is_left_alone(root: Path, capsys: py
 def test_another_users_folder_is_refused(
     root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    quickstart._claim(root)
+    folder.claim(root)
     own = os.getuid()
-    monkeypatch.setattr(quickstart.os, "getuid", lambda: own + 1)
+    monkeypatch.setattr(folder.os, "getuid", lambda: own + 1)  # type: ignore[attr-defined]
     assert "belongs to another user" in refuses(capsys, root)
     assert "belongs to another user" in refuses(capsys, root, "--stop")
-
-
-def test_a_link_and_a_file_are_refused(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    root.symlink_to(tmp_path)
-    assert "is a link" in refuses(capsys, root)
-    root.unlink()
-    root.touch()
-    assert "is not a folder" in refuses(capsys, root)
-
-
-def test_our_folder_is_emptied_and_marked_anew(root: Path, tmp_path: Path) -> None:
-    first = quickstart._claim(root)
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    (elsewhere / "file").touch()
-    (root / "logs").mkdir()
-    (root / "logs" / "head.log").touch()
-    (root / "link").symlink_to(elsewhere)
-    root.chmod(0o755)
-    second = quickstart._claim(root)
-    assert [path.name for path in root.iterdir()] == [quickstart.MARKER]
-    assert first != second == quickstart._mark_in(root)
-    assert root.stat().st_mode & 0o777 == 0o700
-    assert (elsewhere / "file").exists()
-
-
-def test_an_empty_folder_is_taken(root: Path) -> None:
-    root.mkdir()
-    assert quickstart._claim(root) == quickstart._mark_in(root)
 
 
 def test_a_second_one_in_the_folder_is_refused(root: Path, capsys: pytest.CaptureFixture[str], running: Any) -> None:
@@ -148,17 +120,6 @@ def test_stop_with_nothing_there_says_so(root: Path, capsys: pytest.CaptureFixtu
     assert quickstart.main(["--dir", str(root), "--stop"]) == 0
     assert "Nothing is running" in capsys.readouterr().out
     assert list(root.parent.iterdir()) == []
-
-
-def test_ctrl_c_twice_leaves_nothing(running: Any) -> None:
-    child, mark = running
-    child.send_signal(signal.SIGINT)
-    assert "stopping" in child.stdout.readline()
-    child.send_signal(signal.SIGINT)
-    _, errors = child.communicate(timeout=30)
-    assert child.returncode == 128 + signal.SIGINT
-    assert errors == ""
-    assert processes.marked(mark) == []
 
 
 def test_the_lines_of_the_real_stream_are_understood() -> None:

@@ -1,0 +1,92 @@
+"""The folder of a one-machine cluster: whose folder is emptied, and that one at a time uses it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from argus_ray.local import folder
+from argus_ray.local.folder import Refused
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "quick"
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(root: Path) -> None:
+    root.mkdir()
+    (root / "thesis.tex").write_text("years")
+    for use in (lambda: folder.usable_root(str(root)), lambda: folder.claim(root)):
+        with pytest.raises(Refused, match="holds something else"):
+            use()
+    assert [path.name for path in root.iterdir()] == ["thesis.tex"]
+    assert [path.name for path in root.parent.iterdir()] == ["quick"]
+
+
+def test_another_users_folder_is_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder.claim(root)
+    own = os.getuid()
+    monkeypatch.setattr(folder.os, "getuid", lambda: own + 1)  # type: ignore[attr-defined]
+    with pytest.raises(Refused, match="belongs to another user"):
+        folder.usable_root(str(root))
+
+
+def test_a_link_and_a_file_are_refused(root: Path, tmp_path: Path) -> None:
+    root.symlink_to(tmp_path)
+    with pytest.raises(Refused, match="is a link"):
+        folder.usable_root(str(root))
+    root.unlink()
+    root.touch()
+    with pytest.raises(Refused, match="is not a folder"):
+        folder.usable_root(str(root))
+
+
+def test_a_marker_that_is_a_link_makes_no_folder_ours(root: Path, tmp_path: Path) -> None:
+    root.mkdir()
+    (tmp_path / "marker").write_text("quickstart-1")
+    (root / folder.MARKER).symlink_to(tmp_path / "marker")
+    with pytest.raises(Refused, match="holds something else"):
+        folder.claim(root)
+    assert folder.mark_in(root) == ""
+
+
+def test_our_folder_is_emptied_and_marked_anew(root: Path, tmp_path: Path) -> None:
+    first = folder.claim(root)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "file").touch()
+    (root / "logs").mkdir()
+    (root / "logs" / "head.log").touch()
+    (root / "link").symlink_to(elsewhere)
+    root.chmod(0o755)
+    second = folder.claim(root)
+    assert [path.name for path in root.iterdir()] == [folder.MARKER]
+    assert first != second == folder.mark_in(root)
+    assert root.stat().st_mode & 0o777 == 0o700
+    assert (elsewhere / "file").exists()
+
+
+def test_an_empty_folder_is_taken(root: Path) -> None:
+    root.mkdir()
+    assert folder.claim(root) == folder.mark_in(root)
+
+
+def test_it_is_held_by_one_at_a_time(root: Path) -> None:
+    with folder.held(root):
+        with pytest.raises(Refused, match="another one is running"), folder.held(root):
+            pass
+        with pytest.raises(Refused, match="another one is running"), folder.held(root):
+            pass
+    with folder.held(root):
+        pass
+
+
+def test_there_is_nothing_to_end(root: Path) -> None:
+    assert not folder.end(root)
+    assert list(root.parent.iterdir()) == []
+    with folder.held(root):
+        folder.claim(root)
+    assert not folder.end(root), "nobody holds it, and nothing runs"
