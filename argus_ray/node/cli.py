@@ -1,10 +1,9 @@
-"""What the watchdog and the launcher have in common: settings by flag or environment, status file, log lines."""
+"""What the commands of the watchdog and the head launcher share: settings, exit codes, signals, one at a time."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import math
 import os
 import platform
@@ -15,14 +14,12 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn
 
 from filelock import FileLock, Timeout
 
-from argus_ray.disk import atomic
 from argus_ray.node.decision import Versions
 
 #: Exit codes: 0 ended on request, 1 something of ours is broken, 2 a setting is wrong.
@@ -167,40 +164,6 @@ def own_address(toward: str, port: int) -> str:
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
         probe.connect((toward, port))
         return str(probe.getsockname()[0])
-
-
-class Journal:
-    """Log lines on stdout, one for each decision, and the status file. A line that only repeats is not written."""
-
-    def __init__(self, role: str, status_path: Path) -> None:
-        self._role = role
-        self._path = status_path
-        self._said: str | None = None
-        self._written: dict[str, Any] | None = None
-
-    def say(self, verb: str, reason: str) -> None:
-        line = f"{verb}: {reason}"
-        # Numbers change with the time (seconds left, ages); the same sentence with other numbers is no news.
-        key = re.sub(r"\d+(\.\d+)? s\b", "_ s", line)
-        if key == self._said:
-            return
-        self._said = key
-        moment = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-        # Whoever reads our output may have gone.
-        with contextlib.suppress(OSError, ValueError):
-            sys.stdout.write(f"{moment} argus-{self._role} {line}\n")
-            sys.stdout.flush()
-
-    def status(self, **facts: Any) -> None:
-        """For people and health checks. A disk of this machine that is full must not end the node."""
-        if facts == self._written:
-            return
-        try:
-            atomic.write_atomically(self._path, json.dumps(facts, indent=1).encode() + b"\n", mode=0o644)
-        except OSError as error:
-            self.say("warning", f"the status file {self._path} cannot be written: {error.strerror}")
-            return
-        self._written = facts
 
 
 class Stop:

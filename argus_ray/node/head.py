@@ -25,8 +25,9 @@ from argus_ray.discovery.epoch import EpochUnknown, HeadClaim, Superseded
 from argus_ray.disk import atomic
 from argus_ray.disk.bounded import BoundedCall
 from argus_ray.node import cli
-from argus_ray.node.cli import BadSetting, Journal, Stop
+from argus_ray.node.cli import BadSetting, Stop
 from argus_ray.node.decision import Verb, Versions, WatchdogDecision, backoff_s, may_take_over
+from argus_ray.node.journal import Journal
 from argus_ray.node.raychild import RayChild, become_subreaper
 from argus_ray.node.serve_deploy import Application, Deployment
 

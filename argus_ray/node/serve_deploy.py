@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from argus_ray.node.cli import Journal
 from argus_ray.node.decision import backoff_s
+from argus_ray.node.journal import Journal
 from argus_ray.node.raychild import command_beside_python
 
 _TIMEOUT_S = 240.0

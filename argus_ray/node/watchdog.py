@@ -21,8 +21,9 @@ from argus_ray.discovery import head_json
 from argus_ray.discovery.head_json import HeadRecord, Reading
 from argus_ray.disk.bounded import BoundedCall
 from argus_ray.node import cli
-from argus_ray.node.cli import BadSetting, Journal, Stop
+from argus_ray.node.cli import BadSetting, Stop
 from argus_ray.node.decision import Joined, Verb, Versions, backoff_s, decide
+from argus_ray.node.journal import Journal
 from argus_ray.node.raychild import RayChild, become_subreaper
 
 #: How many jobs a worker can run at once: each job's supervisor takes one for its whole life.

@@ -171,7 +171,5 @@ def test_a_program_under_nohup_goes_on_ignoring() -> None:
         "import signal; from argus_ray.local import session; signal.signal(signal.SIGHUP, signal.SIG_IGN);"
         "session.end_on_signals(); print(signal.getsignal(signal.SIGHUP) == signal.SIG_IGN)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=dict(os.environ)
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout == "True\n", done.stderr
