@@ -22,7 +22,7 @@ from pathlib import Path
 from argus_ray.core import paths
 from argus_ray.core.errors import FieldError
 from argus_ray.core.taskspec import TaskSpec
-from argus_ray.core.verl import parquet
+from argus_ray.core.verl import files, parquet
 from argus_ray.disk import beneath
 from argus_ray.disk.atomic import NotAFile
 from argus_ray.disk.beneath import Meaning
@@ -30,19 +30,10 @@ from argus_ray.disk.threads import BoundedThreads
 
 log = logging.getLogger(__name__)
 
-#: What verl 0.9.1 reads with the settings of core/verl/command.py. A reward without its ground truth would be worth
-#: nothing.
-_COLUMNS = {
-    "sft": ("messages",),
-    "ppo": ("prompt", "data_source", "reward_model"),
-    "grpo": ("prompt", "data_source", "reward_model"),
-}
 #: Of a Parquet footer; the schema is at its beginning, and what follows grows with the data.
 _MAX_FOOTER_BYTES = 4 * 1024 * 1024
 _MAX_INDEX_BYTES = 16 * 1024 * 1024
 _MAX_NAMES = 10_000
-#: transformers' names for weights in one file.
-_WHOLE_WEIGHTS = {"model.safetensors", "pytorch_model.bin"}
 #: How many weight files a model's index may miss before the rest is a number.
 _NAMED = 3
 
@@ -143,22 +134,22 @@ def _check_model(model: str, shared_root: str) -> None:
 
 def _check_model_folder(path: str) -> None:
     names = _names(path)
-    if "config.json" not in names:
-        raise _Wrong("holds no config.json")
-    Path(path, "config.json").stat()  # a link into a cache may lead nowhere
+    if files.MODEL_CONFIG not in names:
+        raise _Wrong(f"holds no {files.MODEL_CONFIG}")
+    Path(path, files.MODEL_CONFIG).stat()  # a link into a cache may lead nowhere
     # One whole format is enough; downloads often leave the index of another one behind.
     torn = ""
-    for index in sorted(name for name in names if name.endswith((".safetensors.index.json", ".bin.index.json"))):
+    for index in files.weight_indexes(names):
         missing = sorted(_indexed(f"{path}/{index}") - names)
         if not missing:
             return
         more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
         torn = torn or f"lacks weights that {index} names: {', '.join(missing[:_NAMED])}{more}"
-    if names & _WHOLE_WEIGHTS:
+    if files.has_whole_weights(names):
         return
     if torn:
         raise _Wrong(torn)
-    if not any(name.endswith((".safetensors", ".bin")) for name in names):
+    if not files.has_weights(names):
         raise _Wrong("holds no weights (*.safetensors or *.bin)")
 
 
@@ -183,7 +174,8 @@ def _check_data(path: str, workload: str) -> None:
             raise _Wrong("is empty")
         begin, end = os.pread(fd, 4, 0), os.pread(fd, 8, max(0, size - 8))
         if not path.endswith(".parquet"):
-            _check_other_format(path, workload, is_parquet=begin == end[4:] == parquet.MAGIC)
+            if doubt := files.doubt_about_format(path, workload, is_parquet=begin == end[4:] == parquet.MAGIC):
+                raise _Doubtful(doubt)
             return
         if size < parquet.MIN_BYTES or begin != parquet.MAGIC or end[4:] != parquet.MAGIC:
             raise _Wrong("is no whole Parquet file: it does not begin and end with PAR1")
@@ -195,18 +187,10 @@ def _check_data(path: str, workload: str) -> None:
         schema = parquet.schema_of(footer)
     except ValueError as error:
         raise _Doubtful(f"its columns were not checked: {error}") from None
-    if missing := [name for name in _COLUMNS[workload] if name not in schema.columns]:
+    if missing := files.missing_columns(workload, schema.columns):
         raise _Wrong(f"lacks what {workload} reads: the column{'s' * (len(missing) > 1)} {', '.join(missing)}")
     if schema.rows == 0:
         raise _Wrong("has no rows")
-
-
-def _check_other_format(path: str, workload: str, *, is_parquet: bool) -> None:
-    """verl's sft reads Parquet whatever the name; its ppo and grpo go by the name."""
-    if workload == "sft" and not is_parquet:
-        raise _Doubtful("is no Parquet file, and verl's sft reads nothing else")
-    if workload != "sft" and not path.endswith((".json", ".jsonl")):
-        raise _Doubtful("ends in none of .parquet, .json and .jsonl, which verl goes by")
 
 
 def _names(path: str) -> set[str]:

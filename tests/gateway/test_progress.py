@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +14,7 @@ from argus_ray.core.states import TaskState
 from argus_ray.core.taskspec import parse
 from argus_ray.core.verl import command
 from argus_ray.disk import logs
-from argus_ray.gateway.metrics.progress import Progress, ProgressReader, digest_end, total_in_log, total_steps
+from argus_ray.gateway.metrics.progress import Progress, ProgressReader, digest_end, total_steps
 from tests.support.builders import spec_yaml
 from tests.support.gateway import Api, Headers, TestClient, attempt, lines, log_of, metrics_of
 
@@ -146,22 +145,6 @@ def test_the_total_is_the_one_that_verl_was_given(tmp_path: Path, workload: str,
     task = Task("t", "alice", 1, workload, TaskState.RUNNING, Gang(1, 1, 1.0), text, 0.0, 0.0, attempts=attempts)
     assert total_steps(task) == steps
     assert total_steps(dataclasses.replace(task, attempts=())) == steps, "before the first one"
-
-
-def bar(description: str, done: int, total: int) -> bytes:
-    """As verl's progress bars look in a log."""
-    tqdm = pytest.importorskip("tqdm").tqdm
-    out = io.StringIO()
-    with tqdm(total=total, initial=done - 1, desc=description, file=out, mininterval=0) as shown:
-        shown.update(1)
-    return b"(TaskRunner pid=17) step:3 - train/loss:0.5\n" + out.getvalue().encode()
-
-
-def test_total_steps_by_verls_progress_bars() -> None:
-    assert total_in_log(bar("Training Progress", 3, 20)) == 20
-    assert total_in_log(bar("Epoch 2/3", 7, 50)) == 150
-    assert total_in_log(b"Epoch 1/2: nothing\nTraining Progress: soon\n") is None
-    assert total_in_log(b"Training Progress: " + b"|" * 100_000) is None
 
 
 def test_total_steps_of_a_task_that_does_not_tell(api: Api, alice: Headers) -> None:

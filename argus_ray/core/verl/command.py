@@ -1,8 +1,7 @@
 """A TaskSpec as verl sees it: the command line, the environment, and the gang that it will claim.
 
-Pure: it knows verl 0.9.1 by its command line and by what its source asks of Ray, and imports neither. The
-settings that a TaskSpec has no field for (batch sizes, memory, worker counts) have safe values here: the
-ones of verl's public GSM8K examples on GPUs, tiny ones on the CPU, which is for trial runs of small models.
+Pure: it knows verl 0.9.1 by its command line and by what its source asks of Ray, and imports neither. `settings` has
+the values that a TaskSpec has no field for.
 """
 
 from __future__ import annotations
@@ -11,10 +10,12 @@ import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 from argus_ray.core import paths
 from argus_ray.core.model import Gang
 from argus_ray.core.taskspec import TaskSpec
+from argus_ray.core.verl import files, settings
 
 #: verl's ResourcePoolManager makes one bundle {GPU: 1, CPU: max_colocate_count} per GPU, and
 #: max_colocate_count is 3 unless code sets it (single_controller/ray/base.py). The sft launcher asks for as
@@ -24,8 +25,6 @@ CPUS_PER_GPU = 3
 WORKER_RESOURCE = "worker_node"
 #: Ray's own SIGKILL must come after the runner's, or the runner cannot record the end.
 RAY_STOP_MARGIN_S = 10
-#: One torn save must leave a whole one behind; null, verl's default, fills the disk.
-CHECKPOINTS_TO_KEEP = 2
 
 Overrides = list[str]
 _TOTAL_STEPS = "trainer.total_training_steps="
@@ -157,21 +156,20 @@ def _environment(spec: TaskSpec, site: Site, submission_id: str, job_root: str, 
 def _sft(spec: TaskSpec, submission_id: str, job_root: str, resume_from: str | None) -> Overrides:
     """verl.trainer.sft_trainer, verl/trainer/config/sft_trainer_engine.yaml."""
     cpu = spec.trainer_device == "cpu"
-    world = spec.nnodes * spec.n_gpus_per_node
+    chosen = settings.sft(cpu=cpu, world=spec.nnodes * spec.n_gpus_per_node)
     lines = [
         _set("data.train_files", spec.train_file),
         _set("data.val_files", spec.val_file),
         _set("data.messages_key", "messages"),
-        # Divided among the processes, without a rest.
-        _set("data.train_batch_size", _multiple(world, at_least=16 if cpu else 256)),
-        _set("data.micro_batch_size_per_gpu", 4),
-        _set("data.max_length", 256 if cpu else 2048),
+        _set("data.train_batch_size", chosen.train_batch),
+        _set("data.micro_batch_size_per_gpu", chosen.micro_batch),
+        _set("data.max_length", chosen.max_length),
         # One long conversation must not end the run ("error" is verl's default).
         _set("data.truncation", "right"),
-        _set("data.max_token_len_per_gpu", 2048 if cpu else 8192),
-        _set("data.num_workers", 0 if cpu else 2),
+        _set("data.max_token_len_per_gpu", chosen.max_tokens_per_gpu),
+        _set("data.num_workers", chosen.data_workers),
         _set("model.path", spec.model_id),
-        _set("optim.lr", 3e-3 if cpu else 1e-5),
+        _set("optim.lr", chosen.learning_rate),
     ]
     if cpu:
         lines += [
@@ -179,7 +177,7 @@ def _sft(spec: TaskSpec, submission_id: str, job_root: str, resume_from: str | N
             _FP32.format("engine"),
             _SDPA.format("model"),
         ]
-    lines.append(_set("trainer.max_ckpt_to_keep", CHECKPOINTS_TO_KEEP))
+    lines.append(_set("trainer.max_ckpt_to_keep", settings.CHECKPOINTS_TO_KEEP))
     return lines + _trainer(spec, submission_id, job_root, resume_from)
 
 
@@ -187,10 +185,7 @@ def _rl(spec: TaskSpec, site: Site, submission_id: str, job_root: str, resume_fr
     """verl.trainer.main_ppo, verl/trainer/config/ppo_trainer.yaml."""
     cpu = spec.trainer_device == "cpu"
     ppo = spec.workload == "ppo"
-    world = spec.nnodes * spec.n_gpus_per_node
-    micro = 4
-    # verl wants: the batch in whole mini batches, and each process's share of one in whole micro batches.
-    mini = _multiple(micro * world, at_least=8 if cpu else 64)
+    chosen = settings.rl(ppo=ppo, cpu=cpu, nnodes=spec.nnodes, world=spec.nnodes * spec.n_gpus_per_node)
     actor, rollout, ref = (f"actor_rollout_ref.{part}" for part in ("actor", "rollout", "ref"))
     lines = [
         _set("algorithm.adv_estimator", "gae" if ppo else "grpo"),
@@ -198,38 +193,39 @@ def _rl(spec: TaskSpec, site: Site, submission_id: str, job_root: str, resume_fr
         _set("data.train_files", spec.train_file),
         _set("data.val_files", spec.val_file),
         _set("data.prompt_key", "prompt"),
-        _set("data.train_batch_size", mini if cpu else 4 * mini),
-        _set("data.max_prompt_length", 64 if cpu else 512),
-        _set("data.max_response_length", 8 if cpu else 1024),
+        _set("data.train_batch_size", chosen.train_batch),
+        _set("data.max_prompt_length", chosen.max_prompt_length),
+        _set("data.max_response_length", chosen.max_response_length),
         _set("data.truncation", "left"),
-        _set("data.filter_overlong_prompts", not cpu),
-        _set("data.dataloader_num_workers", 0 if cpu else 2),
+        _set("data.filter_overlong_prompts", chosen.drops_overlong_prompts),
+        _set("data.dataloader_num_workers", chosen.data_workers),
         _set("actor_rollout_ref.model.path", spec.model_id),
-        _set(f"{actor}.optim.lr", 1e-3 if cpu else 1e-6),
-        _set(f"{actor}.ppo_mini_batch_size", mini),
-        _set(f"{actor}.ppo_micro_batch_size_per_gpu", micro),
-        _set(f"{actor}.use_kl_loss", not ppo and not cpu),
-        _set(f"{ref}.log_prob_micro_batch_size_per_gpu", micro),
-        _set(f"{rollout}.name", "hf_cpu" if cpu else "vllm"),
-        _set(f"{rollout}.n", 1 if ppo else 4 if cpu else 5),
-        _set(f"{rollout}.tensor_model_parallel_size", 1),
-        _set(f"{rollout}.gpu_memory_utilization", 0.5),
-        _set(f"{rollout}.log_prob_micro_batch_size_per_gpu", micro),
-        _set(f"{rollout}.agent.num_workers", 1 if cpu else 4),
+        _set(f"{actor}.optim.lr", chosen.learning_rate),
+        _set(f"{actor}.ppo_mini_batch_size", chosen.mini_batch),
+        _set(f"{actor}.ppo_micro_batch_size_per_gpu", chosen.micro_batch),
+        _set(f"{actor}.use_kl_loss", chosen.uses_kl_loss),
+        _set(f"{ref}.log_prob_micro_batch_size_per_gpu", chosen.micro_batch),
+        _set(f"{rollout}.name", chosen.rollout),
+        _set(f"{rollout}.n", chosen.answers),
+        _set(f"{rollout}.tensor_model_parallel_size", chosen.tensor_parallel),
+        _set(f"{rollout}.gpu_memory_utilization", chosen.rollout_memory),
+        _set(f"{rollout}.log_prob_micro_batch_size_per_gpu", chosen.micro_batch),
+        _set(f"{rollout}.agent.num_workers", chosen.agent_workers),
         # verl's own scorers for the data sources it knows, a plain comparison for the others.
         _set("reward.custom_reward_function.path", f"{site.payload_dir}/argus_verl_reward.py"),
         _set("reward.custom_reward_function.name", "compute_score"),
-        _set("reward.num_workers", 1 if cpu else 4),
+        _set("reward.num_workers", chosen.reward_workers),
     ]
     if ppo:
         lines += [
             _set("critic.model.path", spec.model_id),
-            _set("critic.optim.lr", 1e-3 if cpu else 1e-5),
-            _set("critic.ppo_micro_batch_size_per_gpu", micro),
+            _set("critic.optim.lr", chosen.critic_learning_rate),
+            _set("critic.ppo_micro_batch_size_per_gpu", chosen.micro_batch),
         ]
+    if chosen.validation_samples is not None:
+        lines.append(_set("data.val_max_samples", chosen.validation_samples))
     if cpu:
         lines += [
-            _set("data.val_max_samples", 16),
             _SDPA.format("actor_rollout_ref.model"),
             *(_set(f"{part}.strategy", "fsdp2") for part in (actor, ref)),
             *(_FP32.format(f"{part}.fsdp_config") for part in (actor, ref)),
@@ -247,13 +243,12 @@ def _rl(spec: TaskSpec, site: Site, submission_id: str, job_root: str, resume_fr
             ]
     storage = "transfer_queue.backend.SimpleStorage"
     lines += [
-        # TransferQueue spreads its storage over all nodes, and fails on a head without CPUs; and not eight
-        # units, its default, on a small pool.
+        # TransferQueue spreads its storage over all nodes, and fails on a head without CPUs.
         f"++{_set(f'{storage}.required_node_resource', WORKER_RESOURCE)}",
-        _set(f"{storage}.num_data_storage_units", 1 if cpu else min(spec.nnodes, 8)),
+        _set(f"{storage}.num_data_storage_units", chosen.storage_units),
         _set("trainer.val_before_train", spec.test_freq != -1),
-        _set("trainer.max_actor_ckpt_to_keep", CHECKPOINTS_TO_KEEP),
-        _set("trainer.max_critic_ckpt_to_keep", CHECKPOINTS_TO_KEEP),
+        _set("trainer.max_actor_ckpt_to_keep", settings.CHECKPOINTS_TO_KEEP),
+        _set("trainer.max_critic_ckpt_to_keep", settings.CHECKPOINTS_TO_KEEP),
         _set("trainer.rollout_data_dir", f"{job_root}/rollouts"),
         _set("trainer.validation_data_dir", f"{job_root}/validation"),
     ]
@@ -292,7 +287,8 @@ def _has_all_steps(spec: TaskSpec, resume_from: str | None) -> bool:
     those of ppo and grpo stop."""
     if spec.workload != "sft" or spec.total_training_steps is None or resume_from is None:
         return False
-    return int(resume_from.rpartition("_")[2]) >= spec.total_training_steps
+    step = files.step_of(PurePosixPath(resume_from).name)
+    return step is not None and step >= spec.total_training_steps
 
 
 _SDPA = "+{}.override_config.attn_implementation=sdpa"
@@ -312,7 +308,3 @@ def _set(key: str, value: str | float | bool) -> str:
             raise ValueError(f"cannot stand in a verl command line: {value!r}")
         return f"{key}={value}" if _PLAIN.fullmatch(value) else f"{key}='{value}'"
     return f"{key}={value}"
-
-
-def _multiple(of: int, *, at_least: int) -> int:
-    return -(-at_least // of) * of

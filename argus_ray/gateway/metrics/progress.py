@@ -7,7 +7,6 @@ kept until the file changes.
 from __future__ import annotations
 
 import os
-import re
 import threading
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from argus_ray.core import flat_yaml, paths
 from argus_ray.core.errors import InvalidSpec
 from argus_ray.core.model import Task
 from argus_ray.core.taskspec import TaskSpec
-from argus_ray.core.verl import metrics
+from argus_ray.core.verl import files, metrics
 from argus_ray.core.verl.command import given_steps
 from argus_ray.core.verl.metrics import Digest, Headline
 from argus_ray.disk import logs
@@ -30,9 +29,6 @@ _MAX_ATTEMPTS = 8
 #: the looks of this many seconds.
 _LOOKS_S = 600.0
 _MAX_LOOKS = 64
-#: verl's progress bars: of the run (ppo, grpo), and of each epoch (sft).
-_RUN_BAR = re.compile(rb"Training Progress:[^\r\n]{0,300}?\| *\d{1,9}/(\d{1,9}) \[")
-_EPOCH_BAR = re.compile(rb"Epoch \d{1,9}/(\d{1,9}):[^\r\n]{0,300}?\| *\d{1,9}/(\d{1,9}) \[")
 
 
 @dataclass(frozen=True)
@@ -145,16 +141,6 @@ def total_steps(task: Task) -> int | None:
 
 def _total_in_log(root: str) -> int | None:
     try:
-        return total_in_log(logs.read_end(root, paths.driver_log(root), _WINDOW).data)
+        return files.total_in_log(logs.read_end(root, paths.driver_log(root), _WINDOW).data)
     except (OSError, ValueError, logs.NotReadable):
         return None
-
-
-def total_in_log(data: bytes) -> int | None:
-    """Steps of the whole run by verl's own progress bar, if there is one in this part of the log."""
-    if runs := _RUN_BAR.findall(data):
-        return int(runs[-1])
-    if epochs := _EPOCH_BAR.findall(data):
-        count, steps = epochs[-1]
-        return int(count) * int(steps)
-    return None
