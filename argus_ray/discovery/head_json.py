@@ -6,7 +6,6 @@ Nothing here raises for a bad file: each way to be bad is an outcome with its ow
 
 from __future__ import annotations
 
-import errno
 import json
 import re
 from dataclasses import asdict, dataclass
@@ -190,7 +189,7 @@ def _unread(path: Path, error: OSError) -> Reading:
         return Reading(
             ReadOutcome.MISSING, f"{path} is not there (no head has started yet, or the folder is not mounted)"
         )
-    if isinstance(error, atomic.NotAFile) or error.errno in (errno.EISDIR, errno.ENXIO):
+    if isinstance(error, atomic.NotAFile):
         return Reading(ReadOutcome.NOT_A_FILE, f"{path} is not a plain file")
     return Reading(ReadOutcome.UNREADABLE, f"{path} cannot be read: {error.strerror or error}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import stat
@@ -16,12 +17,25 @@ class NotAFile(OSError):
     """There is a folder, a device or the like where a plain file should be."""
 
 
-def read_small(path: Path, limit: int = MAX_BYTES) -> bytes:
-    """The content of a plain file, at most `limit` + 1 bytes of it. Never waits (on a FIFO, say). Raises OSError."""
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+def open_plain(name: str | Path, flags: int = 0, *, dir_fd: int | None = None) -> int:
+    """A descriptor of a plain file, open for reading. Never waits (on a FIFO, say). Raises OSError, and NotAFile for
+    what is something else."""
     try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise NotAFile(f"{path} is not a plain file")
+        fd = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | flags, dir_fd=dir_fd)
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # a socket, or a device that is not there
+            raise NotAFile(f"{name} is not a plain file") from None
+        raise
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise NotAFile(f"{name} is not a plain file")
+    return fd
+
+
+def read_small(path: Path, limit: int = MAX_BYTES) -> bytes:
+    """The content of a plain file, at most `limit` + 1 bytes of it. Never waits. Raises OSError."""
+    fd = open_plain(path)
+    try:
         content = b""
         while len(content) <= limit and (part := os.read(fd, limit + 1 - len(content))):
             content += part

@@ -10,15 +10,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import stat
 from collections.abc import Iterator
 from enum import Enum
 from types import TracebackType
 
-from argus_ray.disk.atomic import NotAFile
+from argus_ray.disk.atomic import NotAFile, open_plain
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
 class Meaning(Enum):
@@ -85,21 +83,14 @@ def folder(root: str | int, *names: str, root_may_be_link: bool = False) -> Iter
 def plain_file(root: str | int, *names: str, follow_links: bool = False) -> Iterator[int]:
     """The plain file at the end of this way, open for reading; without names the root itself.
 
-    `follow_links`: for a path that the operator vouches for. Raises OSError, and NotAFile for anything else that can be
-    opened or has no content to open (a socket).
+    `follow_links`: for a path that the operator vouches for. Raises OSError, and NotAFile for what is something
+    else than a plain file.
     """
     with contextlib.ExitStack() as opened:
         *above, name = names or (str(root),)
         at = _walk(opened, root, above, follow=follow_links) if names else None
-        try:
-            fd = os.open(name, _FILE | _unless(follow_links), dir_fd=at)
-        except OSError as error:
-            if error.errno == errno.ENXIO:
-                raise NotAFile(f"{name} is not a plain file") from None
-            raise
+        fd = open_plain(name, _unless(follow_links), dir_fd=at)
         opened.callback(os.close, fd)
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise NotAFile(f"{name} is not a plain file")
         yield fd
 
 

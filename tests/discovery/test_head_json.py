@@ -318,7 +318,7 @@ def test_what_the_filesystem_refuses_is_unreadable_and_says_why(
 ) -> None:
     (tmp_path / "head.json").write_bytes(CONTENT)
 
-    def refuse(*_: object) -> int:
+    def refuse(*_: object, **__: object) -> int:
         raise error
 
     monkeypatch.setattr(os, "open", refuse)
