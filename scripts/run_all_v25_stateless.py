@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from argus_ray.core import ids
 from tests.support import lab
 from tests.support.lab import Host, Lab, wait_for
 from tests.support.pool import Pool
@@ -129,7 +130,7 @@ def _wait(user: Api, task: str, condition: Callable[[dict[str, Any]], bool], wha
 def _steps(pool: Pool, view: dict[str, Any]) -> str:
     """Of each attempt, first to last."""
     runs = enumerate(pool.runs(view), 1)
-    return ", ".join(f"a{number:02} {run[0]} to {run[-1]}" if run else "none" for number, run in runs)
+    return ", ".join(f"{ids.attempt_label(number)} {run[0]} to {run[-1]}" if run else "none" for number, run in runs)
 
 
 def _say(words: str) -> None:
