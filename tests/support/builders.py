@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from argus_ray.config import Settings
-from argus_ray.core import actions, ids, paths, taskspec
+from argus_ray.core import actions, flat_yaml, ids, paths, taskspec
 from argus_ray.core.actions import Credential, Role
 from argus_ray.core.errors import FieldError
 from argus_ray.core.lifecycle import Admit
@@ -170,7 +170,7 @@ class World:
         number = len(task.attempts) + 1
         submission_id = ids.submission_id(task.task_id, number)
         root = paths.job_root(self.shared_root, task.user_id, submission_id)
-        steps = taskspec.parse(task.spec_yaml, shared_root=self.shared_root).total_training_steps
+        steps = flat_yaml.read(task.spec_yaml.encode(), TaskSpec.model_fields)[0].get("total_training_steps")
         command = ("python3", "-m", "verl", *(() if steps is None else (f"trainer.total_training_steps={steps}",)))
         return Admit(task.task_id, number, submission_id, root, command, (("A", "b"),))
 
