@@ -1,0 +1,1 @@
+"""Benchmarks: one module each, run by scripts/bench. They print and record figures, and never decide a test."""
