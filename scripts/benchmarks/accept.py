@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -43,20 +44,20 @@ def main(argv: list[str]) -> int:
 def _accept(found: Report, argus: Cluster, plain: str, connections: int, options: argparse.Namespace) -> None:
     submissions = argus.submissions(argus.spec())
     no_op = wrk.Load(f"{argus.url}/healthz")
-    at = {"connections": connections, "seconds": options.seconds}
+    measure = partial(argus.run, connections=connections, seconds=options.seconds)
     floor: list[float] = []
 
     def accept() -> wrk.Counted:
         floor.append(rounds.fsyncs_a_second(argus.shared, min(1.0, options.seconds)))
-        counted = argus.run(submissions, **at)
+        counted = measure(submissions)
         argus.cancel_all()
         return counted
 
-    sides = {
-        "Argus no-op, GET /healthz": partial(argus.run, no_op, **at),
+    sides: dict[str, Callable[[], wrk.Counted]] = {
+        "Argus no-op, GET /healthz": partial(measure, no_op),
         "Argus POST /api/v2/tasks": accept,
-        "plain no-op, GET /healthz": partial(argus.run, replace(no_op, url=f"{plain}/healthz"), **at),
-        "plain POST /api/v2/tasks": partial(argus.run, replace(submissions, url=f"{plain}/api/v2/tasks"), **at),
+        "plain no-op, GET /healthz": partial(measure, replace(no_op, url=f"{plain}/healthz")),
+        "plain POST /api/v2/tasks": partial(measure, replace(submissions, url=f"{plain}/api/v2/tasks")),
     }
     runs = rounds.alternate(options.rounds, sides)
     rates = {name: _add(found, name, connections, counted) for name, counted in runs.items()}
@@ -80,11 +81,11 @@ def _reads(found: Report, argus: Cluster, connections: int, options: argparse.Na
     tasks = [argus.ask("POST", "/api/v2/tasks", token=token, body=spec).json()["task_id"] for token in tokens]
     load = wrk.Load(argus.url, tokens=argus.file("tokens", "\n".join(tokens) + "\n"))
     paths = argus.file("reads", "".join(f"/api/v2/tasks/{task}\n" for task in tasks))
-    at = {"connections": connections, "seconds": options.seconds}
+    measure = partial(argus.run, connections=connections, seconds=options.seconds)
     sides = {
-        "Argus no-op beside the reads": partial(argus.run, wrk.Load(f"{argus.url}/healthz"), **at),
-        "Argus GET /api/v2/me": partial(argus.run, replace(load, url=f"{argus.url}/api/v2/me"), **at),
-        "Argus GET /api/v2/tasks/{id}": partial(argus.run, replace(load, paths=paths), **at),
+        "Argus no-op beside the reads": partial(measure, wrk.Load(f"{argus.url}/healthz")),
+        "Argus GET /api/v2/me": partial(measure, replace(load, url=f"{argus.url}/api/v2/me")),
+        "Argus GET /api/v2/tasks/{id}": partial(measure, replace(load, paths=paths)),
     }
     runs = rounds.alternate(options.rounds, sides)
     rates = {name: _add(found, name, connections, counted) for name, counted in runs.items()}

@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from argus_ray.local.cluster import OneMachine, free_port
 from argus_ray.node import processes
-from argus_ray.node.onemachine import OneMachine, free_port
 from benchmarks import wrk
 from benchmarks.report import ROOT
 

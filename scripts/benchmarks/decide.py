@@ -1,0 +1,98 @@
+"""The scheduler's decision alone, a pure function: many waiting tasks on a pool of a thousand nodes, nearly all of it
+taken by tasks that run. Its floor is one look at each waiting task: a Python loop that compares two numbers.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from dataclasses import replace
+from functools import partial
+
+from argus_ray.core import admission
+from argus_ray.core.model import Gang, NodeView, Task
+from argus_ray.core.states import TaskState
+from benchmarks import report, rounds
+
+_POLICY = admission.AdmissionPolicy(max_overtake_s=600, retry_interval_s=60)
+_NOW = 1_800_000_000.0
+
+
+def main(argv: list[str]) -> int:
+    parser = report.parser(__doc__)
+    parser.add_argument("--waiting", default="10000,100000", help="tasks that wait, with commas between the numbers")
+    parser.add_argument("--nodes", type=int, default=1000, help="of eight GPUs each; as many gangs of one node run")
+    options = parser.parse_args(argv)
+    with report.recorded("decide", options) as found:
+        nodes = _nodes(options.nodes)
+        running = [admission.Claim(Gang(1, 7, 21.0), 0) for _ in nodes]
+        for word in options.waiting.split(","):
+            count = int(word)
+            queue = _queue(count)
+            held = _settled(queue, nodes, running)
+
+            sides = {
+                "first": partial(_timed, queue, nodes, running),
+                "again": partial(_timed, held, nodes, running),
+                "floor": partial(_look_at_each, queue),
+            }
+            name = f"{count:,} waiting x {options.nodes:,} nodes"
+            runs = rounds.alternate(options.rounds, sides)
+            found.figure(f"{name}: all are new", "ms", runs["first"])
+            found.figure(f"{name}: nothing has changed", "ms", runs["again"], "< 50" if count >= 100_000 else "")
+            found.figure(f"{name}: floor, one look at each", "ms", runs["floor"])
+            found.ratio(f"{name}: nothing has changed / floor", runs["again"], runs["floor"])
+    return 0
+
+
+def _timed(queue: list[Task], nodes: list[NodeView], running: list[admission.Claim]) -> float:
+    begun = time.perf_counter()
+    admission.decide(queue, nodes, running, _NOW, _POLICY)
+    return (time.perf_counter() - begun) * 1e3
+
+
+def _look_at_each(queue: list[Task]) -> float:
+    begun = time.perf_counter()
+    assert not any(task.gang.gpus_per_node > 64 for task in queue)
+    return (time.perf_counter() - begun) * 1e3
+
+
+def _settled(queue: list[Task], nodes: list[NodeView], running: list[admission.Claim]) -> list[Task]:
+    """As the queue is stored after a first pass: what does not fit is held, and what fits has left."""
+    decision = admission.decide(queue, nodes, running, _NOW - 1, _POLICY)
+    held = {hold.task_id: hold for hold in decision.holds}
+    return [
+        replace(
+            task,
+            state=TaskState.PENDING_RESOURCES,
+            reason=held[task.task_id].reason,
+            next_retry_at=held[task.task_id].next_retry_at,
+            overtaken_since=held[task.task_id].overtaken_since,
+        )
+        for task in queue
+        if task.task_id in held
+    ]
+
+
+def _nodes(count: int) -> list[NodeView]:
+    """One GPU of eight is free."""
+    return [NodeView(f"n{i:04}", f"10.0.{i // 250}.{i % 250}", False, 8, 32, 1, 11, 99, 100) for i in range(count)]
+
+
+def _queue(count: int) -> list[Task]:
+    """Gangs of one to eight nodes; those that ask for one GPU on a node fit."""
+    rng = random.Random(0)
+    return [
+        Task(
+            task_id=f"argus-ada-sft-{number}",
+            user_id=f"user-{number % 40}",
+            seq=number,
+            workload="sft",
+            state=TaskState.QUEUED,
+            gang=Gang(rng.choice((1, 1, 2, 4, 8)), gpus := rng.choice((2, 4, 8, 8)), 3.0 * gpus),
+            spec_yaml="",
+            created_at=_NOW - 60,
+            updated_at=_NOW - 60,
+        )
+        for number in range(count)
+    ]
