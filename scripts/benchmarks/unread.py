@@ -31,13 +31,17 @@ def main(argv: list[str]) -> int:
     with report.recorded("unread", options) as found:
         token = argus.tokens()[0]
         task = _with_long_log(argus, token, options.megabytes)
-        sides = {f"{number} streams": partial(_grow, argus, task, token, number, options) for number in (0, 1, 16)}
+        sides = {_words(number): partial(_grow, argus, task, token, number, options) for number in (0, 1, 16)}
         for name, runs in rounds.alternate(options.rounds, sides).items():
             grown, spilled, words = zip(*runs, strict=True)
-            found.figure(f"{name}: memory of the head grew by", "MB", grown, "" if name.startswith("0") else "< 20")
+            found.figure(f"{name}: memory of the head grew by", "MB", grown, "" if name == _words(0) else "< 20")
             found.figure(f"{name}: spilled", "MB", spilled, "0")
             found.note(f"{name}: most by {words[-1]}")
     return 0
+
+
+def _words(streams: int) -> str:
+    return {0: "no stream", 1: "one stream"}.get(streams, f"{streams} streams")
 
 
 def _with_long_log(argus: Cluster, token: str, megabytes: int) -> str:
