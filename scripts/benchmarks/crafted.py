@@ -10,6 +10,7 @@ import argparse
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -53,19 +54,22 @@ def crafted(size: int) -> dict[str, str]:
     def filled(part: str, before: str = "", after: str = "") -> str:
         return before + part * ((size - len(before) - len(after)) // len(part)) + after
 
+    def lines(line: Callable[[int], str]) -> str:
+        text, number = "", 0
+        while len(text) + len(added := line(number)) <= size:
+            text, number = text + added, number + 1
+        return text
+
     half = size // 2 - 8
-    many_keys = "".join(f"k{number}: {number}\n" for number in range(size // 14))
-    aliases = "a: &a [x, x, x, x, x, x, x, x, x]\n"
-    aliases += "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}' if i else '*a'] * 9)}]\n" for i in range(size // 90))
     return {
         "nested lists": "x: " + "[" * half + "]" * half,
         "nested lists, open": filled("[", "x: "),
         "nested mappings": filled("{a: ", "x: "),
         "nested by indentation": filled("- ", "x:\n "),
         "sexagesimal": filled(":1", "x: 1"),
-        "many keys": many_keys,
+        "many keys": lines(lambda n: f"k{n}: {n}\n"),
         "one key again and again": filled("nnodes: 1\n"),
-        "aliases": aliases[:size],
+        "aliases": lines(lambda n: f"a{n}: &a{n} [{f'*a{n - 1}, ' * 9 if n else 'x'}]\n"),
         "anchors": filled("- &a 1\n"),
         "huge number": filled("9", "nnodes: "),
         "huge number in hex": filled("f", "nnodes: 0x"),

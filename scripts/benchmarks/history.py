@@ -25,7 +25,7 @@ _START = "import sys; from benchmarks import history; history.start(sys.argv[1])
 def main(argv: list[str]) -> int:
     parser = report.parser(__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000, help="tasks that have ended")
-    parser.add_argument("--reads", type=int, default=500, help="of each kind in a round")
+    parser.add_argument("--reads", type=int, default=1000, help="of each kind in a round")
     parser.add_argument("--dir", type=Path, default=Path("/var/tmp"), help="of the databases: 3 GB for a million tasks")  # noqa: S108
     options = parser.parse_args(argv)
     with (
