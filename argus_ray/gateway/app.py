@@ -24,6 +24,7 @@ from argus_ray.gateway.http.access import Edge
 from argus_ray.gateway.http.auth import Authenticator, Tokens
 from argus_ray.gateway.http.schemas import Problem
 from argus_ray.gateway.logs import routes as logs
+from argus_ray.gateway.logs.flow import FlowLimits
 from argus_ray.gateway.logs.stream import StreamLimit, StreamTiming
 from argus_ray.gateway.metrics import routes as metrics
 from argus_ray.gateway.metrics.curves import CurveReader
@@ -55,6 +56,7 @@ def create_app(
     curves: CurveReader | None = None,
     streams: StreamLimit | None = None,
     timing: StreamTiming | None = None,
+    flow: FlowLimits | None = None,
     sets_request_id: bool = True,
 ) -> FastAPI:
     """The application. It belongs to one event loop, and keeps nothing that a restart would lose for good.
@@ -100,6 +102,7 @@ def create_app(
         inputs=InputChecks(Preflight(preflight, _PREFLIGHT_S, settings.shared_root).look, monotonic=monotonic),
         streams=streams or StreamLimit(),
         timing=timing or StreamTiming(),
+        flow=flow or FlowLimits(),
     )
     routers = [module.router for module in (users, tasks, logs, metrics, pool)]
     for router in routers:

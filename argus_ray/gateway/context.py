@@ -28,6 +28,8 @@ from argus_ray.core.model import NodeView, Task
 from argus_ray.gateway.control import ControlPlane, Wake
 from argus_ray.gateway.http.access import Facts, facts_of
 from argus_ray.gateway.http.auth import Authenticator
+from argus_ray.gateway.logs.flow import FlowLimits
+from argus_ray.gateway.logs.sockets import SendQueues
 from argus_ray.gateway.logs.stream import StreamLimit, StreamTiming
 from argus_ray.gateway.metrics.curves import CurveReader
 from argus_ray.gateway.metrics.progress import Progress
@@ -68,6 +70,8 @@ class GatewayParts:
     curves: CurveReader = field(default_factory=CurveReader)
     streams: StreamLimit = field(default_factory=StreamLimit)
     timing: StreamTiming = field(default_factory=StreamTiming)
+    flow: FlowLimits = field(default_factory=FlowLimits)
+    send_queues: SendQueues = field(default_factory=SendQueues)
 
     async def look_at_nodes(self) -> Sequence[NodeView]:
         """Raises Unavailable if the scheduler does not tell."""
