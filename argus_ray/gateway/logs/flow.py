@@ -45,7 +45,7 @@ class FlowLimits:
     #: With the heartbeat's 15 s, a client that is gone is given up within a minute.
     stall_s: float = 40.0
     #: Between two looks while the stream waits for the client.
-    wait_s: float = 0.25
+    wait_s: float = 0.5
 
 
 class Flow:

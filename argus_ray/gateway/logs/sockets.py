@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 #: Seconds that one look at the table of connections serves all streams.
-_FRESH_S = 0.2
+_FRESH_S = 0.4
 
 
 @dataclass(frozen=True)
