@@ -22,6 +22,7 @@ from argus_ray.core.actions import (
     Role,
     Submitted,
     TaskView,
+    WhoAmI,
 )
 from argus_ray.core.errors import Unavailable
 from argus_ray.core.model import NodeView, Task
@@ -175,7 +176,11 @@ def caller_of(request: Request) -> Caller:
     credential = gateway.authenticator.credential(request.headers.getlist("authorization"))
     facts = facts_of(request.scope)
     facts.role = credential.role.value
-    return Caller(credential, gateway, facts)
+    caller = Caller(credential, gateway, facts)
+    # A stream waits for its client to leave by the same messages, so only where a body is read.
+    if credential.role is Role.USER and request.method not in ("GET", "HEAD", "DELETE"):
+        facts.arrival.require(lambda: caller.do(WhoAmI()))
+    return caller
 
 
 async def _caller(request: Request, _: Annotated[Any, Depends(_scheme)]) -> Caller:
