@@ -57,10 +57,12 @@ def create_app(
     streams: StreamLimit | None = None,
     timing: StreamTiming | None = None,
     flow: FlowLimits | None = None,
+    ready_fresh_s: float = 1.0,
     sets_request_id: bool = True,
 ) -> FastAPI:
     """The application. It belongs to one event loop, and keeps nothing that a restart would lose for good.
 
+    `ready_fresh_s`: how long an answer of /readyz may be told again, in seconds.
     `sets_request_id`: False behind Serve, whose proxy gives each request an id and answers with it itself.
     """
     files = ThreadPoolExecutor(_FILE_THREADS, thread_name_prefix="argus-files")
@@ -93,7 +95,7 @@ def create_app(
         settings=settings,
         authenticator=Authenticator(tokens),
         nodes=nodes,
-        readiness=readiness,
+        readiness=pool.RecentReadiness(readiness, ready_fresh_s),
         wake=wake,
         read_progress=progress or ProgressReader(),
         files=files,
