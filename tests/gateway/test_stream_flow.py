@@ -13,8 +13,11 @@ from typing import Any
 import pytest
 
 from argus_ray.core.lifecycle import Admit
+from argus_ray.core.model import Attempt
+from argus_ray.core.states import TaskState
 from argus_ray.disk import logs
 from argus_ray.gateway.logs.flow import FlowLimits
+from argus_ray.gateway.logs.stream import Follower, StreamTiming
 from tests.support.gateway import Api, Headers, log_of, make_api
 from tests.support.stream import DEADLINE_S, Stream, run
 
@@ -280,3 +283,41 @@ def test_a_stream_whose_client_cannot_be_seen_ends_after_so_much_and_resumes(api
         assert seen == list(range(5_000))
 
     run(scenario)
+
+
+@pytest.mark.parametrize(("drawn", "seconds_between"), [(0.0, 3.0), (0.5, 4.0), (1.0, 5.0)])
+def test_streams_that_began_together_do_not_ask_together(
+    monkeypatch: pytest.MonkeyPatch, drawn: float, seconds_between: float
+) -> None:
+    now = 0.0
+    asked_at: list[float] = []
+
+    class Enough(Exception):
+        pass
+
+    async def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    async def find(number: int | None) -> tuple[TaskState, Attempt | None]:
+        asked_at.append(now)
+        if len(asked_at) == 3:
+            raise Enough()
+        return TaskState.QUEUED, None
+
+    async def read(root: str, after: int, final: bool) -> logs.Span:
+        raise AssertionError("there is no log")
+
+    async def scenario() -> None:
+        timing = StreamTiming(poll_s=0.5, check_s=4.0, heartbeat_s=1000.0)
+        follower = Follower(
+            find, read, timing, state=TaskState.QUEUED, attempt=None, offset=0, pinned=False,
+            monotonic=lambda: now, draw=lambda: drawn,
+        )  # fmt: skip
+        with pytest.raises(Enough):
+            async for _ in follower.events():
+                pass
+
+    monkeypatch.setattr("argus_ray.gateway.logs.stream.asyncio.sleep", sleep)
+    asyncio.run(scenario())
+    assert asked_at == [seconds_between, 2 * seconds_between, 3 * seconds_between]
