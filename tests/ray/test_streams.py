@@ -93,6 +93,18 @@ def head_memory(cluster: Cluster) -> int:
     return own + shared
 
 
+def wait_for_calm(cluster: Cluster) -> int:
+    """The head's memory, once its processes have stopped growing from their start."""
+    seen = [0]
+
+    def is_calm() -> bool:
+        seen.append(head_memory(cluster))
+        return abs(seen[-1] - seen[-2]) < MIB // 2
+
+    assert processes.wait_until(is_calm, 90, 5), [size // MIB for size in seen]
+    return seen[-1]
+
+
 def spilled(cluster: Cluster) -> list[str]:
     """Files of objects that Ray has put on the disk."""
     found = (cluster.machine.root / "ray").glob("session_*/ray_spilled_objects*/**/*")
@@ -118,7 +130,7 @@ def test_streams_that_are_not_read_cost_the_head_little(cluster: Cluster, count:
         first, status = open_stream(cluster, cluster.admin, task_id)
         first.close()
         assert status == 200
-        before, read_before = head_memory(cluster), bytes_read_by_gateway(cluster)
+        before, read_before = wait_for_calm(cluster), bytes_read_by_gateway(cluster)
         peak = before
         for _ in range(count):
             client, status = open_stream(cluster, user, task_id)
