@@ -6,8 +6,8 @@ import contextlib
 import socket
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -52,9 +52,18 @@ class Growing:
                 self.written += len(block)
 
 
-@contextlib.contextmanager
-def big_log(cluster: Cluster, user: Api) -> Iterator[tuple[str, Path]]:
-    """(task id, log file) of a task that runs and whose log has a GiB."""
+@dataclass
+class BigLog:
+    """The log of a task that runs, of a GiB and more."""
+
+    user: Api
+    task_id: str
+    path: Path
+
+
+@pytest.fixture(scope="module")
+def big(cluster: Cluster) -> Iterator[BigLog]:
+    user = cluster.user()
     gate = user.gate()
     task_id = user.submit({"wait_for_file": str(gate)}, n_gpus_per_node=1)
     view = user.wait(task_id, lambda v: bool(v["attempts"]) and cluster.executions(v) == [1], "running")
@@ -64,19 +73,19 @@ def big_log(cluster: Cluster, user: Api) -> Iterator[tuple[str, Path]]:
         with path.open("ab") as log:
             for _ in range(64):
                 log.write(block)
-        yield task_id, path
+        yield BigLog(user, task_id, path)
     finally:
         gate.touch()
         user.wait_final(task_id)
         path.unlink()
 
 
-def open_stream(cluster: Cluster, user: Api, task_id: str) -> tuple[socket.socket, int]:
+def open_stream(cluster: Cluster, caller: Api, big: BigLog) -> tuple[socket.socket, int]:
     """A stream from the log's beginning, of which only the status is read; and that status."""
     client = socket.create_connection(("127.0.0.1", cluster.machine.http_port), timeout=60)
     client.sendall(
-        f"GET /api/v2/tasks/{task_id}/logs/stream HTTP/1.1\r\nHost: argus\r\n"
-        f"Authorization: Bearer {user.token}\r\nLast-Event-ID: 1:0\r\n\r\n".encode()
+        f"GET /api/v2/tasks/{big.task_id}/logs/stream HTTP/1.1\r\nHost: argus\r\n"
+        f"Authorization: Bearer {caller.token}\r\nLast-Event-ID: 1:0\r\n\r\n".encode()
     )
     return client, int(client.recv(12).split()[1])
 
@@ -122,70 +131,55 @@ def bytes_read_by_gateway(cluster: Cluster) -> int:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("count", [1, MOST])
-def test_streams_that_are_not_read_cost_the_head_little(cluster: Cluster, count: int) -> None:
-    user = cluster.user()
-    with big_log(cluster, user) as (task_id, path), contextlib.ExitStack() as clients:
-        # What the first stream costs once is not what is measured.
-        first, status = open_stream(cluster, cluster.admin, task_id)
-        first.close()
-        assert status == 200
-        before, read_before = wait_for_calm(cluster), bytes_read_by_gateway(cluster)
-        peak = before
-        for _ in range(count):
-            client, status = open_stream(cluster, user, task_id)
-            clients.enter_context(client)
-            assert status == 200
-        with Growing(path) as log:
-
-            def has_grown() -> bool:
-                nonlocal peak
-                peak = max(peak, head_memory(cluster))
-                return log.written >= GROWTH
-
-            assert processes.wait_until(has_grown, 120, 0.2), "the log has not grown"
-        read = bytes_read_by_gateway(cluster) - read_before
-        print(f"{count} unread streams: the head grew by {(peak - before) / MIB:.1f} MiB, read {read / MIB:.1f} MiB")
-        assert peak - before < ALLOWED
-        assert spilled(cluster) == []
-        # All that was read lies in the kernel's buffers now, or was skipped.
-        assert read < count * 16 * MIB + 32 * MIB
+def test_a_client_that_reads_is_told_of_the_gap_and_follows(cluster: Cluster, big: BigLog) -> None:
+    headers = {"Authorization": f"Bearer {big.user.token}", "Last-Event-ID": "1:0"}
+    url = f"{cluster.machine.url}/api/v2/tasks/{big.task_id}/logs/stream"
+    mark = "the last line of this test"
+    seen: list[str] = []
+    with httpx.stream("GET", url, headers=headers, timeout=60, trust_env=False) as answer:
+        for line in answer.iter_lines():
+            if line.startswith("event: "):
+                seen.append(line)
+            if line == "event: gap":
+                with big.path.open("a") as log:
+                    log.write(mark + "\n")
+            if line == f"data: {mark}":
+                break
+    assert seen == ["event: attempt", "event: gap"]
 
 
 @pytest.mark.timeout(300)
-def test_clients_that_do_not_read_give_their_places_back(cluster: Cluster) -> None:
-    user = cluster.user()
-    with big_log(cluster, user) as (task_id, path), contextlib.ExitStack() as clients:
-        for _ in range(MOST):
-            client, status = open_stream(cluster, user, task_id)
-            clients.enter_context(client)
-            assert status == 200
+def test_streams_that_are_not_read_cost_the_head_little_and_give_their_places_back(
+    cluster: Cluster, big: BigLog
+) -> None:
+    with contextlib.ExitStack() as clients:
 
-        def has_place() -> bool:
-            client, status = open_stream(cluster, user, task_id)
+        def opens(caller: Api) -> bool:
+            client, status = open_stream(cluster, caller, big)
             clients.enter_context(client)
             return status == 200
 
-        assert not has_place()
-        with Growing(path):
-            assert processes.wait_until(has_place, 75, 1), "the places are still taken"
+        # What the first stream costs once is not what is measured.
+        assert opens(cluster.admin)
+        before, read_before = wait_for_calm(cluster), bytes_read_by_gateway(cluster)
+        peak = before
+        for count in (1, MOST - 1):
+            for _ in range(count):
+                assert opens(big.user)
+            with Growing(big.path) as log:
 
+                def has_grown(log: Growing = log) -> bool:
+                    nonlocal peak
+                    peak = max(peak, head_memory(cluster))
+                    return log.written >= GROWTH
 
-@pytest.mark.timeout(300)
-def test_a_client_that_reads_is_told_of_the_gap_and_follows(cluster: Cluster) -> None:
-    user = cluster.user()
-    with big_log(cluster, user) as (task_id, path):
-        headers: dict[str, str] = {"Authorization": f"Bearer {user.token}", "Last-Event-ID": "1:0"}
-        mark = "the last line of this test"
-        seen: list[Any] = []
-        with httpx.stream("GET", f"{cluster.machine.url}/api/v2/tasks/{task_id}/logs/stream", headers=headers,
-                          timeout=60, trust_env=False) as answer:  # fmt: skip
-            for line in answer.iter_lines():
-                if line.startswith("event: "):
-                    seen.append(line)
-                if line == "event: gap":
-                    with path.open("a") as log:
-                        log.write(mark + "\n")
-                if line == f"data: {mark}":
-                    break
-        assert seen == ["event: attempt", "event: gap"]
+                assert processes.wait_until(has_grown, 120, 0.2), "the log has not grown"
+            grown, read = peak - before, bytes_read_by_gateway(cluster) - read_before
+            print(f"{count} more unread streams: the head grew by {grown / MIB:.1f} MiB, read {read / MIB:.1f} MiB")
+            assert grown < ALLOWED
+            assert spilled(cluster) == []
+            # All that was read lies in the kernel's buffers now, or was skipped.
+            assert read < count * 16 * MIB + 32 * MIB
+        assert not opens(big.user)
+        with Growing(big.path):
+            assert processes.wait_until(lambda: opens(big.user), 75, 1), "the places are still taken"
