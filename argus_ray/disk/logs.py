@@ -72,12 +72,27 @@ def read_end(root: str, path: str, max_bytes: int) -> Span:
         return Span(read_at(fd, start, size - start), start, size)
 
 
-def read_lines_from(root: str, path: str, offset: int, *, final: bool, max_bytes: int = _BLOCK) -> Span:
+@dataclass(frozen=True)
+class Backlog:
+    """How far behind the end of a file a reader may be, in bytes; one that is further goes on with the last `kept`."""
+
+    limit: int
+    kept: int
+
+
+def read_lines_from(
+    root: str, path: str, offset: int, *, final: bool, max_bytes: int = _BLOCK, backlog: Backlog | None = None
+) -> Span:
     """What stands after `offset`: whole lines only, unless `final` (nobody will complete the last one) or the
     line is longer than `max_bytes`. A carriage return ends a line too: progress bars write nothing else.
+
+    With a `backlog` it may start later, at the beginning of a line.
     """
     with opened(root, path) as fd:
-        offset = min(offset, os.fstat(fd).st_size)
+        size = os.fstat(fd).st_size
+        offset = min(offset, size)
+        if backlog is not None and size - offset > backlog.limit:
+            offset = _line_start_after(fd, size - backlog.kept, size)
         data = read_at(fd, offset, max_bytes)
     # A carriage return as the very last byte may be half of a line end.
     cut = max(data.rfind(b"\n"), data.rfind(b"\r", 0, max(0, len(data) - 1))) + 1
@@ -111,9 +126,14 @@ def _tail_start(fd: int, size: int, lines: int, max_bytes: int) -> int:
         return start + index + 1
     if floor == 0:
         return 0
-    # The byte limit cut into a line: begin with the next one, if there is one.
-    newline = read_at(fd, floor, min(_BLOCK, size - floor)).find(b"\n")
-    return floor + newline + 1 if 0 <= newline < size - floor - 1 else floor
+    # The byte limit cut into a line.
+    return _line_start_after(fd, floor, size)
+
+
+def _line_start_after(fd: int, offset: int, size: int) -> int:
+    """Where the first line begins after `offset`, which may cut one; `offset` itself if there is none near."""
+    newline = read_at(fd, offset, min(_BLOCK, size - offset)).find(b"\n")
+    return offset + newline + 1 if 0 <= newline < size - offset - 1 else offset
 
 
 def read_at(fd: int, offset: int, length: int) -> bytes:

@@ -24,6 +24,7 @@ from argus_ray.gateway.http.access import Edge
 from argus_ray.gateway.http.auth import Authenticator, Tokens
 from argus_ray.gateway.http.schemas import Problem
 from argus_ray.gateway.logs import routes as logs
+from argus_ray.gateway.logs.flow import FlowLimits
 from argus_ray.gateway.logs.stream import StreamLimit, StreamTiming
 from argus_ray.gateway.metrics import routes as metrics
 from argus_ray.gateway.metrics.curves import CurveReader
@@ -55,10 +56,13 @@ def create_app(
     curves: CurveReader | None = None,
     streams: StreamLimit | None = None,
     timing: StreamTiming | None = None,
+    flow: FlowLimits | None = None,
+    ready_fresh_s: float = 1.0,
     sets_request_id: bool = True,
 ) -> FastAPI:
     """The application. It belongs to one event loop, and keeps nothing that a restart would lose for good.
 
+    `ready_fresh_s`: how long an answer of /readyz may be told again, in seconds.
     `sets_request_id`: False behind Serve, whose proxy gives each request an id and answers with it itself.
     """
     files = ThreadPoolExecutor(_FILE_THREADS, thread_name_prefix="argus-files")
@@ -91,7 +95,7 @@ def create_app(
         settings=settings,
         authenticator=Authenticator(tokens),
         nodes=nodes,
-        readiness=readiness,
+        readiness=pool.RecentReadiness(readiness, ready_fresh_s),
         wake=wake,
         read_progress=progress or ProgressReader(),
         files=files,
@@ -100,6 +104,7 @@ def create_app(
         inputs=InputChecks(Preflight(preflight, _PREFLIGHT_S, settings.shared_root).look, monotonic=monotonic),
         streams=streams or StreamLimit(),
         timing=timing or StreamTiming(),
+        flow=flow or FlowLimits(),
     )
     routers = [module.router for module in (users, tasks, logs, metrics, pool)]
     for router in routers:

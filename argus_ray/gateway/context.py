@@ -22,12 +22,15 @@ from argus_ray.core.actions import (
     Role,
     Submitted,
     TaskView,
+    WhoAmI,
 )
 from argus_ray.core.errors import Unavailable
 from argus_ray.core.model import NodeView, Task
 from argus_ray.gateway.control import ControlPlane, Wake
 from argus_ray.gateway.http.access import Facts, facts_of
 from argus_ray.gateway.http.auth import Authenticator
+from argus_ray.gateway.logs.flow import FlowLimits
+from argus_ray.gateway.logs.sockets import SendQueues
 from argus_ray.gateway.logs.stream import StreamLimit, StreamTiming
 from argus_ray.gateway.metrics.curves import CurveReader
 from argus_ray.gateway.metrics.progress import Progress
@@ -68,6 +71,8 @@ class GatewayParts:
     curves: CurveReader = field(default_factory=CurveReader)
     streams: StreamLimit = field(default_factory=StreamLimit)
     timing: StreamTiming = field(default_factory=StreamTiming)
+    flow: FlowLimits = field(default_factory=FlowLimits)
+    send_queues: SendQueues = field(default_factory=SendQueues)
 
     async def look_at_nodes(self) -> Sequence[NodeView]:
         """Raises Unavailable if the scheduler does not tell."""
@@ -171,7 +176,11 @@ def caller_of(request: Request) -> Caller:
     credential = gateway.authenticator.credential(request.headers.getlist("authorization"))
     facts = facts_of(request.scope)
     facts.role = credential.role.value
-    return Caller(credential, gateway, facts)
+    caller = Caller(credential, gateway, facts)
+    # A stream waits for its client to leave by the same messages, so only where a body is read.
+    if credential.role is Role.USER and request.method not in ("GET", "HEAD", "DELETE"):
+        facts.arrival.require(lambda: caller.do(WhoAmI()))
+    return caller
 
 
 async def _caller(request: Request, _: Annotated[Any, Depends(_scheme)]) -> Caller:

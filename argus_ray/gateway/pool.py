@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 
 from fastapi import APIRouter, Request, Response
 
 from argus_ray.core.actions import QueueEntry, RequireAdmin, ShowQueue, WhoAmI
 from argus_ray.core.errors import Unavailable
-from argus_ray.gateway.context import SECURITY, Caller, TheCaller, TheGateway, caller_of
+from argus_ray.gateway.context import SECURITY, Caller, Readiness, TheCaller, TheGateway, caller_of
 from argus_ray.gateway.http import problems
 from argus_ray.gateway.http.params import NoQuery, refuse_query
 from argus_ray.gateway.http.schemas import HealthOut, MeOut, NodeOut, NodesOut, ReadyOut, json_response
@@ -65,21 +67,42 @@ async def healthz() -> Response:
 
 @router.get("/readyz", tags=["health"], responses={503: {"model": ReadyOut, "description": "A part is not ready"}})
 async def readyz(request: Request, gateway: TheGateway) -> Response:
-    """The parts that a submission needs, and what is wrong with each."""
-    parts = await _parts(gateway)
+    """The parts that a submission needs, and what is wrong with each; at most a second old."""
+    parts = dict(await gateway.readiness())
     if all(why == "ok" for why in parts.values()):
         return Response(ReadyOut(status="ready", parts=parts).model_dump_json(), media_type="application/json")
     missing = ", ".join(sorted(part for part, why in parts.items() if why != "ok"))
     return problems.response(request, Unavailable(f"Not ready: {missing}."), parts=parts)
 
 
-async def _parts(gateway: TheGateway) -> dict[str, str]:
-    try:
-        found: Mapping[str, str] = await asyncio.wait_for(gateway.readiness(), _READY_TIMEOUT_S)
-    except asyncio.TimeoutError:
-        return {"readiness": "no answer in time"}
-    except Exception:
-        # An open page: the exception is for the log alone.
-        _log.exception("the readiness check failed")
-        return {"readiness": "the check itself failed"}
-    return dict(found)
+class RecentReadiness:
+    """What the parts say, asked at most once at a time and kept for a moment. The page is open to everybody, and must
+    not carry each request on to all actors. Never raises.
+    """
+
+    def __init__(self, ask: Readiness, fresh_s: float, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._ask, self._fresh_s, self._monotonic = ask, fresh_s, monotonic
+        self._asking: asyncio.Task[Mapping[str, str]] | None = None
+        self._answered_at = 0.0
+
+    async def __call__(self) -> Mapping[str, str]:
+        asking = self._asking
+        if asking is None or (asking.done() and self._monotonic() - self._answered_at >= self._fresh_s):
+            # In a context of its own: in that of one request Ray would cancel it for all when that client leaves.
+            asking = self._asking = contextvars.Context().run(self._start)
+        return await asyncio.shield(asking)
+
+    def _start(self) -> asyncio.Task[Mapping[str, str]]:
+        return asyncio.create_task(self._answer(), name="argus-readiness")
+
+    async def _answer(self) -> Mapping[str, str]:
+        try:
+            return await asyncio.wait_for(self._ask(), _READY_TIMEOUT_S)
+        except asyncio.TimeoutError:
+            return {"readiness": "no answer in time"}
+        except Exception:
+            # An open page: the exception is for the log alone.
+            _log.exception("the readiness check failed")
+            return {"readiness": "the check itself failed"}
+        finally:
+            self._answered_at = self._monotonic()

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -15,100 +14,8 @@ from argus_ray.core.errors import Unavailable
 from argus_ray.core.states import Outcome
 from argus_ray.gateway.control import LocalControlPlane
 from argus_ray.gateway.logs.stream import Place, StreamLimit, StreamTiming
-from tests.support.gateway import ADMIN, Api, Headers, log_of
-
-DEADLINE_S = 10.0
-
-
-class Stream:
-    """A client of one event stream, speaking ASGI itself: the usual clients wait for the whole answer."""
-
-    def __init__(self, app: Any, path: str, headers: Headers) -> None:
-        self._app = app
-        self._path, _, self._query = path.partition("?")
-        self._headers = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-        self._left = asyncio.Event()
-        self._sent: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        self._buffer = ""
-        self._asked = False
-        self.status = 0
-        self.is_over = False
-
-    async def __aenter__(self) -> Stream:
-        scope = {
-            "type": "http", "asgi": {"version": "3.0", "spec_version": "2.4"}, "http_version": "1.1",
-            "method": "GET", "scheme": "http", "path": self._path, "raw_path": self._path.encode(),
-            "root_path": "", "query_string": self._query.encode(), "headers": self._headers,
-        }  # fmt: skip
-        self._task = asyncio.ensure_future(self._app(scope, self._receive, self._sent.put))
-        start = await self._next_message()
-        self.status = start["status"]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.leave()
-
-    async def leave(self) -> None:
-        self._left.set()
-        await asyncio.wait_for(asyncio.gather(self._task, return_exceptions=True), DEADLINE_S)
-
-    async def _receive(self) -> dict[str, Any]:
-        if not self._asked:
-            self._asked = True
-            return {"type": "http.request", "body": b"", "more_body": False}
-        await self._left.wait()
-        return {"type": "http.disconnect"}
-
-    async def _next_message(self) -> dict[str, Any]:
-        return await asyncio.wait_for(self._sent.get(), DEADLINE_S)
-
-    async def block(self) -> str:
-        """The next block of the stream, as it stands on the wire; empty at the end."""
-        while "\n\n" not in self._buffer:
-            if self.is_over:
-                return ""
-            message = await self._next_message()
-            self._buffer += message["body"].decode()
-            self.is_over = not message.get("more_body", False)
-        block, _, self._buffer = self._buffer.partition("\n\n")
-        return block
-
-    async def event(self) -> dict[str, str]:
-        """The next event, without heartbeats; empty at the end."""
-        while True:
-            block = await self.block()
-            if block.startswith((":", "retry:")):
-                continue
-            found = {"event": "message"} if block else {}
-            lines = [line.partition(": ") for line in block.split("\n") if block]
-            for name, _, value in lines:
-                found[name] = f"{found[name]}\n{value}" if name == "data" and "data" in found else value
-            return found
-
-    async def until(self, name: str) -> tuple[list[str], dict[str, str]]:
-        """The log lines before the next event of this name, and that event."""
-        seen: list[str] = []
-        while (event := await self.event())["event"] != name:
-            assert event["event"] in ("message", "attempt"), event
-            if event["event"] == "message":
-                seen += event["data"].split("\n")
-        return seen, event
-
-
-def run(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    asyncio.run(asyncio.wait_for(scenario(), 3 * DEADLINE_S))
-
-
-@contextlib.asynccontextmanager
-async def running_task(api: Api, query: str = "", extra: Headers | None = None) -> AsyncIterator[Any]:
-    """(headers, task id, admission, stream) of a running task whose log says `zero`."""
-    alice = await asyncio.to_thread(api.user, "alice")
-    task_id = await asyncio.to_thread(api.submit, alice)
-    change = api.run(task_id)
-    log_of(change).write_text("zero\n")
-    path = f"/api/v2/tasks/{task_id}/logs/stream{query}"
-    async with Stream(api.app, path, {**alice, **(extra or {})}) as stream:
-        yield alice, task_id, change, stream
+from tests.support.gateway import ADMIN, INTERNAL, Api, log_of
+from tests.support.stream import Stream, run, running_task
 
 
 def test_a_stream_follows_the_log_to_the_end(api: Api) -> None:
@@ -321,6 +228,30 @@ def test_streams_are_bounded(tmp_path: Any) -> None:
                 token = await asyncio.to_thread(api.token, "alice")
                 async with Stream(api.app, path, token) as third:
                     assert third.status == 503
+        assert api.streams.open == 0
+
+    run(scenario)
+    api.world.close()
+
+
+def test_streams_are_counted_by_user_and_not_by_token(tmp_path: Any) -> None:
+    from tests.support.gateway import make_api
+
+    api = make_api(tmp_path)
+    api.streams = StreamLimit(total=9, per_caller=2)
+    api.app = api.make_app()
+
+    async def scenario() -> None:
+        async with running_task(api) as (_alice, task_id, _change, _stream):
+            path = f"/api/v2/tasks/{task_id}/logs/stream"
+            second, third = [await asyncio.to_thread(api.token, "alice") for _ in range(2)]
+            async with Stream(api.app, path, second) as of_alice, Stream(api.app, path, third) as too_many:
+                assert (of_alice.status, too_many.status) == (200, 503)
+                # Admin tokens are nobody's: their role counts, and takes nothing from the user.
+                async with AsyncExitStack() as stack:
+                    open_one = [Stream(api.app, path, who) for who in (ADMIN, ADMIN, ADMIN, INTERNAL)]
+                    opened = [await stack.enter_async_context(one) for one in open_one]
+                    assert [one.status for one in opened] == [200, 200, 503, 200]
         assert api.streams.open == 0
 
     run(scenario)

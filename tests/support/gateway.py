@@ -69,6 +69,8 @@ class Api:
             "monotonic": self.world.clock,
             "streams": self.streams,
             "timing": self.timing,
+            # Each look is a new one, as the tests change what there is to see.
+            "ready_fresh_s": 0.0,
         }
         return create_app(**{**parts, **changes})
 

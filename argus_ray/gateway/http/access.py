@@ -19,6 +19,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from argus_ray.gateway.http.arrival import Arrival
+
 access_log = logging.getLogger("argus.access")
 _log = logging.getLogger("argus.gateway")
 
@@ -48,6 +50,7 @@ class Facts:
     """What is known of one request beside its content; the access line is made of it."""
 
     request_id: str
+    arrival: Arrival
     #: The caller's own user id, once the service has said it.
     user_id: str | None = None
     role: str | None = None
@@ -82,7 +85,8 @@ class Edge:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        facts = scope[_KEY] = Facts(_request_id(scope))
+        arrival = Arrival(receive)
+        facts = scope[_KEY] = Facts(_request_id(scope), arrival)
         started = time.monotonic()
         status = _CLIENT_GONE
         response_started = False
@@ -98,7 +102,7 @@ class Edge:
             await send(message)
 
         try:
-            await self._app(scope, receive, send_with_headers)
+            await self._app(scope, arrival, send_with_headers)
         except ClientDisconnect:
             status = _CLIENT_GONE
         except Exception:
@@ -106,7 +110,7 @@ class Edge:
             if response_started:
                 # Too late for a problem document: the server must break the connection, or it looks complete.
                 raise
-            await self._internal_error(scope)(scope, receive, send_with_headers)
+            await self._internal_error(scope)(scope, arrival, send_with_headers)
         finally:
             _write_access_line(self._clock(), scope, facts, status, time.monotonic() - started)
 

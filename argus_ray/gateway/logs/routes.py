@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
 from argus_ray.core import paths
-from argus_ray.core.actions import FindAttempt
+from argus_ray.core.actions import FindAttempt, Principal, WhoAmI
 from argus_ray.core.errors import LogNotFound
 from argus_ray.core.model import Attempt
 from argus_ray.core.states import TaskState
 from argus_ray.disk import logs
 from argus_ray.gateway.context import Caller, GatewayParts, TheCaller, TheGateway
 from argus_ray.gateway.http.params import LogParams, StreamParams, TaskId
-from argus_ray.gateway.logs.stream import EventStream, Follower, Place
+from argus_ray.gateway.logs.event_stream import EventStream
+from argus_ray.gateway.logs.flow import Flow
+from argus_ray.gateway.logs.sockets import Connection
+from argus_ray.gateway.logs.stream import Follower, Place
 
 router = APIRouter(prefix="/api/v2/tasks", tags=["logs"])
 
@@ -63,7 +67,9 @@ async def stream_log(
     line.
     """
     place = Place.parse(request.headers.get("last-event-id", ""))
-    state, attempt = await caller.do(FindAttempt(task_id, query.number))
+    # Both go in one batch.
+    found, principal = await asyncio.gather(caller.do(FindAttempt(task_id, query.number)), caller.do(WhoAmI()))
+    state, attempt = found
     if attempt is None:
         offset = 0
     elif place is None:
@@ -73,9 +79,21 @@ async def stream_log(
         if query.number is None and place.number is not None and place.number != attempt.number:
             attempt = await _earlier(caller, task_id, place.number, attempt)
             offset = place.offset if attempt.number == place.number else 0
-    release = gateway.streams.acquire(caller.credential.digest or caller.credential.role.value)
+    release = gateway.streams.acquire(_holder(principal))
     follower = _follower(caller, task_id, state, attempt, offset, pinned=query.number is not None)
-    return EventStream(follower.events(), release)
+    return EventStream(follower.events(), release, _flow(request, gateway))
+
+
+def _holder(principal: Principal) -> str:
+    """Whose streams count together: a user's, whatever the token; else a role's."""
+    return f"{principal.role.value}/{principal.user_id or ''}"
+
+
+def _flow(request: Request, gateway: GatewayParts) -> Flow:
+    connection = Connection.of_scope(request.scope)
+    if connection is None:
+        return Flow(gateway.flow, None)
+    return Flow(gateway.flow, lambda: gateway.send_queues.bytes_queued(connection))
 
 
 async def _earlier(caller: Caller, task_id: str, number: int, newest: Attempt) -> Attempt:
@@ -109,11 +127,15 @@ def _follower(
         found: tuple[TaskState, Attempt | None] = await caller.do(FindAttempt(task_id, number))
         return found
 
+    # A stream begins at most `log_tail_bytes` before the end. What is written until its first look makes no gap.
+    most = gateway.settings.limits.log_tail_bytes
+    backlog = logs.Backlog(2 * most, most // 4)
+
     async def read(root: str, after: int, final: bool) -> logs.Span:
-        return await gateway.in_file_thread(_read_lines, root, after, final)
+        return await gateway.in_file_thread(_read_lines, root, after, final, backlog)
 
     return Follower(find, read, gateway.timing, state=state, attempt=attempt, offset=offset, pinned=pinned)
 
 
-def _read_lines(root: str, after: int, final: bool) -> logs.Span:
-    return logs.read_lines_from(root, paths.driver_log(root), after, final=final)
+def _read_lines(root: str, after: int, final: bool, backlog: logs.Backlog) -> logs.Span:
+    return logs.read_lines_from(root, paths.driver_log(root), after, final=final, backlog=backlog)

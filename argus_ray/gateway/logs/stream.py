@@ -1,9 +1,9 @@
 """Following a log as server-sent events: from where the client is, to the end of the task, across attempts.
 
-Events: `attempt` (its log follows), `message` (lines of the log), `end` (nothing follows: close), `error` (a
-problem document; then the stream ends). An id is `<attempt>:<byte offset>`, the place after the event. The
-stream polls: shared filesystems give no notice of a change, and a look every half second costs one open and
-one read.
+Events: `attempt` (its log follows), `message` (lines of the log), `gap` (a part of the log that is left out, since the
+client is too far behind), `end` (nothing follows: close), `error` (a problem document; then the stream ends). An id is
+`<attempt>:<byte offset>`, the place after the event. The stream polls: shared filesystems give no notice of a change,
+and a look every half second costs one open and one read. It reads no further than its client takes events.
 """
 
 from __future__ import annotations
@@ -11,14 +11,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import random
 import re
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-
-from fastapi import Response
-from starlette.types import Receive, Scope, Send
 
 from argus_ray.core.errors import ArgusError, LogNotFound, StaleWriter, Unavailable
 from argus_ray.core.model import Attempt
@@ -30,7 +28,8 @@ _ID = re.compile(r"(?:(\d{1,6}):)?(\d{1,18})")
 
 #: The attempt of this number (None: the newest), and its task's state.
 Find = Callable[[int | None], Awaitable[tuple[TaskState, Attempt | None]]]
-#: (job root, offset, final) -> what stands there now; FileNotFoundError or NotReadable.
+#: (job root, offset, final) -> what stands there now; it starts later if too much does. FileNotFoundError or
+#: NotReadable.
 Read = Callable[[str, int, bool], Awaitable[Span]]
 
 
@@ -48,7 +47,7 @@ class StreamTiming:
 
 
 class StreamLimit:
-    """How many streams may be open, of everyone and of one caller."""
+    """How many streams may be open in this process, of everyone and of one caller (a user, or a role)."""
 
     def __init__(self, total: int = 64, per_caller: int = 16) -> None:
         self._total = total
@@ -104,12 +103,15 @@ class Follower:
         offset: int,
         pinned: bool,
         monotonic: Callable[[], float] = time.monotonic,
+        draw: Callable[[], float] = random.random,
     ) -> None:
-        """`attempt` is where to begin (None: there is none yet); `pinned`: do not go on to the next one."""
-        self._find, self._read, self._timing, self._monotonic = find, read, timing, monotonic
+        """`attempt` is where to begin (None: there is none yet); `pinned`: do not go on to the next one; `draw`: from
+        0 to 1."""
+        self._find, self._read, self._timing, self._monotonic, self._draw = find, read, timing, monotonic, draw
         self._state, self._attempt, self._offset, self._pinned = state, attempt, offset, pinned
         self._following: Attempt | None = None
-        self._checked_at = self._answered_at = self._sent_at = monotonic()
+        self._answered_at = self._sent_at = monotonic()
+        self._check_at = self._next_check()
 
     async def events(self) -> AsyncIterator[bytes]:
         yield b"retry: 2000\n\n"
@@ -117,28 +119,30 @@ class Follower:
             if self._attempt is not None:
                 yield self._attempt_event(self._attempt)
             while True:
-                has_ended = self._has_ended()
-                data = await self._next_lines(has_ended)
-                if data:
-                    yield _event(data=data, id=self._id())
-                elif has_ended and self._following is not None:
-                    self._attempt, self._following, self._offset = self._following, None, 0
-                    yield self._attempt_event(self._attempt)
-                    continue
-                elif self._is_over() and await self._check() and self._following is None:
-                    # Drained after its end was known, so nothing more can come; and the last look has shown
-                    # that the caller may still read this and that there is no attempt which we have not seen.
-                    yield self._end_event()
-                    return
-                if self._monotonic() - self._checked_at >= self._timing.check_s:
+                # Before the log is read: the client may have made us wait for long.
+                if self._monotonic() >= self._check_at:
                     was_waiting = self._attempt is None
                     await self._check()
                     if was_waiting and self._attempt is not None:
                         yield self._attempt_event(self._attempt)
-                        continue
-                if data:
+                has_ended = self._has_ended()
+                span = await self._next_lines(has_ended)
+                if span.start > self._offset:
+                    yield self._gap_event(span.start)
+                self._offset = span.end
+                if span.data:
+                    yield _event(data=span.data.decode("utf-8", "replace"), id=self._id())
                     self._sent_at = self._monotonic()
                     continue
+                if has_ended and self._following is not None:
+                    self._attempt, self._following, self._offset = self._following, None, 0
+                    yield self._attempt_event(self._attempt)
+                    continue
+                if self._is_over() and await self._check() and self._following is None:
+                    # Drained after its end was known, so nothing more can come; and the last look has shown
+                    # that the caller may still read this and that there is no attempt which we have not seen.
+                    yield self._end_event()
+                    return
                 if self._monotonic() - self._sent_at >= self._timing.heartbeat_s:
                     self._sent_at = self._monotonic()
                     yield KEEP_ALIVE
@@ -155,23 +159,26 @@ class Follower:
     def _is_over(self) -> bool:
         return self._state.is_final or (self._pinned and self._has_ended())
 
-    async def _next_lines(self, final: bool) -> str:
+    async def _next_lines(self, final: bool) -> Span:
+        nothing = Span(b"", self._offset, self._offset)
         if self._attempt is None:
-            return ""
+            return nothing
         try:
-            span = await self._read(self._attempt.job_root, self._offset, final)
+            return await self._read(self._attempt.job_root, self._offset, final)
         except FileNotFoundError:
-            return ""
+            return nothing
         except NotReadable:
             raise LogNotFound() from None
-        self._offset = span.end
-        return span.data.decode("utf-8", "replace")
+
+    def _next_check(self) -> float:
+        # Streams that began together, as after a restart, must not ask together for ever.
+        return self._monotonic() + self._timing.check_s * (0.75 + self._draw() / 2)
 
     async def _check(self) -> bool:
         """Ask again, in the caller's name: a revoked token, a disabled user or an end is seen here. False: no
         answer, which is borne for a while.
         """
-        self._checked_at = self._monotonic()
+        self._check_at = self._next_check()
         try:
             await self._look()
         except (Unavailable, StaleWriter):
@@ -193,11 +200,20 @@ class Follower:
                 _, self._following = await self._find(self._attempt.number + 1)
 
     def _id(self) -> str:
-        return f"{self._attempt.number if self._attempt else 0}:{self._offset}"
+        return f"{self._number()}:{self._offset}"
+
+    def _number(self) -> int:
+        return self._attempt.number if self._attempt else 0
 
     def _attempt_event(self, attempt: Attempt) -> bytes:
         data = json.dumps({"submission_id": attempt.submission_id, "number": attempt.number})
         return _event(event="attempt", data=data, id=self._id())
+
+    def _gap_event(self, end: int) -> bytes:
+        """For the bytes from the place so far to `end`, where the stream goes on."""
+        start, self._offset = self._offset, end
+        data = {"attempt": self._number(), "from": start, "to": end, "bytes": end - start}
+        return _event(event="gap", data=json.dumps(data), id=self._id())
 
     def _end_event(self) -> bytes:
         attempt = self._attempt
@@ -217,58 +233,3 @@ def _event(*, data: str, event: str | None = None, id: str | None = None) -> byt
     if id is not None:
         lines.append(f"id: {id}")
     return ("\n".join(lines) + "\n\n").encode()
-
-
-class EventStream(Response):
-    """Sends events until they end or the client leaves, and gives its place back in every case.
-
-    Starlette's StreamingResponse relies on the server to report a lost client while it sends; between two
-    heartbeats nothing is sent, so this one listens as well.
-    """
-
-    media_type = "text/event-stream"
-
-    def __init__(self, events: AsyncIterator[bytes], release: Callable[[], None]) -> None:
-        self._events = events
-        self._release = release
-        self.status_code = 200
-        self.background = None
-        # nginx would otherwise collect events before it passes them on.
-        self.init_headers({"X-Accel-Buffering": "no"})
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        sending = asyncio.ensure_future(self._send_all(send))
-        listening = asyncio.ensure_future(_until_disconnect(receive))
-        try:
-            await asyncio.wait({sending, listening}, return_when=asyncio.FIRST_COMPLETED)
-            if sending.done():
-                # A bug in `events` must be seen; a client that left while we sent is none.
-                with contextlib.suppress(OSError):
-                    sending.result()
-        finally:
-            try:
-                await _ended(sending, listening)
-            finally:
-                self._release()
-
-    async def _send_all(self, send: Send) -> None:
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        async with contextlib.aclosing(self._events) as events:  # type: ignore[type-var]
-            async for event in events:
-                await send({"type": "http.response.body", "body": event, "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-async def _ended(*tasks: asyncio.Future[None]) -> None:
-    """Cancel until it is so: up to Python 3.11 `asyncio.wait_for` swallows a cancellation that meets its
-    result.
-    """
-    while pending := [task for task in tasks if not task.done()]:
-        for task in pending:
-            task.cancel()
-        await asyncio.wait(pending, timeout=0.1)
-
-
-async def _until_disconnect(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
