@@ -8,26 +8,12 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from typing import Annotated, Any, TypeVar
-
-from fastapi import Depends, Request
-from fastapi.security import HTTPBearer
+from typing import Any, TypeVar
 
 from argus_ray.config import Settings
-from argus_ray.core.actions import (
-    Action,
-    Credential,
-    Explanation,
-    Principal,
-    Role,
-    Submitted,
-    TaskView,
-    WhoAmI,
-)
 from argus_ray.core.errors import Unavailable
 from argus_ray.core.model import NodeView, Task
 from argus_ray.gateway.control import ControlPlane, Wake
-from argus_ray.gateway.http.access import Facts, facts_of
 from argus_ray.gateway.http.auth import Authenticator
 from argus_ray.gateway.logs.flow import FlowLimits
 from argus_ray.gateway.logs.sockets import SendQueues
@@ -128,67 +114,3 @@ class GatewayParts:
             _log.warning("no progress could be read: %s", type(error).__name__)
             return {}
         return {task_id: progress for task_id, progress in found if progress is not None}
-
-
-@dataclass(frozen=True)
-class Caller:
-    """Who asks, and the way to the control plane in their name."""
-
-    credential: Credential
-    gateway: GatewayParts
-    facts: Facts
-
-    async def do(self, action: Action[R]) -> R:
-        """The action's result; raises ArgusError. Authentication and authorisation happen there, in the same
-        hop."""
-        result = await self.gateway.control.call(self.credential, action)
-        if self.facts.user_id is None:
-            self.facts.user_id = _own_user_id(self.credential, result)
-        return result
-
-
-def _own_user_id(credential: Credential, result: Any) -> str | None:
-    """For the access log. A user sees only own tasks, so a task in the answer says who asked."""
-    if isinstance(result, Principal):
-        return result.user_id
-    if isinstance(result, Submitted):
-        return result.user_id if credential.role is Role.USER else None
-    if credential.role is Role.USER and isinstance(result, (TaskView, Explanation)):
-        return result.task.user_id
-    return None
-
-
-async def gateway_of(request: Request) -> GatewayParts:
-    gateway: GatewayParts = request.app.state.gateway
-    return gateway
-
-
-_scheme = HTTPBearer(auto_error=False, description="A user token (`argus_u_...`) or an admin token")
-
-
-def caller_of(request: Request) -> Caller:
-    """Who sends this request, by the Authorization header and by nothing else. Raises Unauthenticated.
-
-    The routes that are called most take this function rather than the dependency below: each dependency of FastAPI
-    costs a request some 50 us.
-    """
-    gateway: GatewayParts = request.app.state.gateway
-    credential = gateway.authenticator.credential(request.headers.getlist("authorization"))
-    facts = facts_of(request.scope)
-    facts.role = credential.role.value
-    caller = Caller(credential, gateway, facts)
-    # A stream waits for its client to leave by the same messages, so only where a body is read.
-    if credential.role is Role.USER and request.method not in ("GET", "HEAD", "DELETE"):
-        facts.arrival.require(lambda: caller.do(WhoAmI()))
-    return caller
-
-
-async def _caller(request: Request, _: Annotated[Any, Depends(_scheme)]) -> Caller:
-    """The scheme is here for the docs page."""
-    return caller_of(request)
-
-
-TheGateway = Annotated[GatewayParts, Depends(gateway_of)]
-TheCaller = Annotated[Caller, Depends(_caller)]
-#: For the docs page, of a route that takes `caller_of`.
-SECURITY: dict[str, Any] = {"security": [{_scheme.scheme_name: []}]}

@@ -12,7 +12,8 @@ from fastapi import APIRouter, Request, Response
 
 from argus_ray.core.actions import QueueEntry, RequireAdmin, ShowQueue, WhoAmI
 from argus_ray.core.errors import Unavailable
-from argus_ray.gateway.context import SECURITY, Caller, Readiness, TheCaller, TheGateway, caller_of
+from argus_ray.gateway.caller import SECURITY, Caller, TheCaller, TheGateway, caller_of
+from argus_ray.gateway.context import Readiness
 from argus_ray.gateway.http import problems
 from argus_ray.gateway.http.params import NoQuery, refuse_query
 from argus_ray.gateway.http.schemas import HealthOut, MeOut, NodeOut, NodesOut, ReadyOut, json_response

@@ -15,7 +15,7 @@ from argus_ray.core.actions import (
     SetUserEnabled,
 )
 from argus_ray.core.model import IssuedToken, TokenInfo, User
-from argus_ray.gateway.context import TheCaller
+from argus_ray.gateway.caller import TheCaller
 from argus_ray.gateway.http.body import read_json, schema_of
 from argus_ray.gateway.http.params import NoQuery, TokenId, UserId
 from argus_ray.gateway.http.schemas import Time, rfc3339, time_or_none

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from argus_ray.core.errors import FieldError, InvalidRequest
 from argus_ray.core.states import TaskState
 from argus_ray.core.verl.metrics import MAX_NAME_LENGTH, MAX_POINTS, MAX_STEP, is_name
-from argus_ray.gateway.context import TheCaller
+from argus_ray.gateway.caller import TheCaller
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 #: No row can have it.

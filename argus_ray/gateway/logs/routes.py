@@ -13,7 +13,8 @@ from argus_ray.core.errors import LogNotFound
 from argus_ray.core.model import Attempt
 from argus_ray.core.states import TaskState
 from argus_ray.disk import logs
-from argus_ray.gateway.context import Caller, GatewayParts, TheCaller, TheGateway
+from argus_ray.gateway.caller import Caller, TheCaller, TheGateway
+from argus_ray.gateway.context import GatewayParts
 from argus_ray.gateway.http.params import LogParams, StreamParams, TaskId
 from argus_ray.gateway.logs.event_stream import EventStream
 from argus_ray.gateway.logs.flow import Flow

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from argus_ray.core.actions import GetTask, TaskView
-from argus_ray.gateway.context import TheCaller, TheGateway
+from argus_ray.gateway.caller import TheCaller, TheGateway
 from argus_ray.gateway.http.params import MetricsParams, TaskId
 from argus_ray.gateway.metrics.curves import Found
 from argus_ray.gateway.metrics.schemas import MetricsOut

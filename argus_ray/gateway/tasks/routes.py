@@ -27,7 +27,8 @@ from argus_ray.core.admission import shortfall_per_node
 from argus_ray.core.errors import ArgusError, FieldError, InvalidRequest, Unavailable
 from argus_ray.core.taskspec import MAX_SPEC_BYTES
 from argus_ray.core.verl.command import gang_of
-from argus_ray.gateway.context import SECURITY, Caller, GatewayParts, TheCaller, TheGateway, caller_of
+from argus_ray.gateway.caller import SECURITY, Caller, TheCaller, TheGateway, caller_of
+from argus_ray.gateway.context import GatewayParts
 from argus_ray.gateway.http.body import YAML_TYPES, read_json, read_spec, schema_of
 from argus_ray.gateway.http.params import (
     EventsParams,
