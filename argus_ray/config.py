@@ -48,7 +48,7 @@ class TokenVariables(_Strict):
 class Limits(_Strict):
     """Bounds of what is stored and waited for; 429 beyond them."""
 
-    #: The scheduler looks at the whole line in one pass.
+    #: Of everybody. The upper bound is what has been measured; nothing else depends on it.
     waiting_tasks: int = Field(default=10_000, ge=1, le=10_000)
     waiting_tasks_per_user: int = Field(default=1_000, ge=1, le=10_000)
     tokens_per_user: int = Field(default=100, ge=1, le=10_000)

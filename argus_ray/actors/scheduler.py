@@ -1,4 +1,4 @@
-"""The scheduler actor: a loop around Dispatcher.tick, in a thread of its own, with Ray behind the four ports."""
+"""The scheduler actor: a loop around Dispatcher.tick, in a thread of its own, with Ray behind its ports."""
 
 from __future__ import annotations
 
@@ -8,36 +8,23 @@ import os
 import random
 import threading
 import time
-from collections.abc import Sequence
 from typing import Any
 
-import ray
-
-from argus_ray.actors import detached
-from argus_ray.cluster import view as cluster_view
-from argus_ray.cluster.jobs import JobRequest, RayJobs, RayRefused
+from argus_ray.actors.adapters import ClusterLook, FilesOfAttempts, InputsOfTasks, JobsOfRay, StateHandle, prepare
+from argus_ray.cluster.jobs import RayJobs
 from argus_ray.config import Settings
-from argus_ray.core import admission, taskspec
-from argus_ray.core.errors import ArgusError
-from argus_ray.core.lifecycle import Change
-from argus_ray.core.model import Attempt, ClusterView, Task
-from argus_ray.core.observation import FilesSeen, JobSeen
-from argus_ray.core.retention import Chores
-from argus_ray.core.stall import MetricsSeen
+from argus_ray.core import admission
 from argus_ray.core.verl import command
-from argus_ray.disk import attempt_files, checkpoints, payload
-from argus_ray.disk.inputs import Findings, Preflight
+from argus_ray.disk import payload
+from argus_ray.disk.inputs import Preflight
 from argus_ray.disk.threads import BoundedThreads
 from argus_ray.scheduler.housekeeping import MAX_PASS_S, Housekeeper
-from argus_ray.scheduler.tick import Dispatcher, Prepared, SubmissionRefused
+from argus_ray.scheduler.pace import Pace
+from argus_ray.scheduler.tick import Dispatcher
 
 log = logging.getLogger(__name__)
 
-#: Bound of one call to the state actor, which may just be restarting; seconds.
-_STATE_TIMEOUT_S = 60.0
 _PUBLISH_TIMEOUT_S = 120.0
-#: Of the looks at all metrics files, which are not worth a longer wait.
-_METRICS_TIMEOUT_S = 5.0
 #: The first pass over the disk is not at once, since what restarts often should not make one each time.
 _FIRST_PASS_S = 300.0
 #: Bound of the look at the inputs of all tasks that are to start: without an answer they start, since the worker may
@@ -55,7 +42,7 @@ class SchedulerActor:
         self._settings = Settings.model_validate(settings)
         self._fingerprint = fingerprint
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._wake: asyncio.Event | None = None
+        self._pace: Pace | None = None
         self._stopping = False
         self._dispatcher: Dispatcher | None = None
         self._jobs: RayJobs | None = None
@@ -74,8 +61,8 @@ class SchedulerActor:
 
     def wake(self) -> None:
         """Something happened that may let a task start."""
-        if self._loop is not None and self._wake is not None:
-            self._loop.call_soon_threadsafe(self._wake.set)
+        if self._loop is not None and self._pace is not None:
+            self._loop.call_soon_threadsafe(self._pace.wake)
 
     def stop(self, timeout_s: float) -> bool:
         """End the loop after the present tick; True if it has ended within the time."""
@@ -106,19 +93,21 @@ class SchedulerActor:
             os._exit(1)
 
     async def _main(self) -> None:
-        self._loop, self._wake = asyncio.get_running_loop(), asyncio.Event()
+        scheduling = self._settings.scheduling
+        pace = self._pace = Pace(scheduling.poll_s, scheduling.tick_s)
+        self._loop = asyncio.get_running_loop()
         dispatcher = self._dispatcher = await self._make_dispatcher()
         # Beside the ticks, which must not wait for it; it ends with this loop.
         housekeeping = asyncio.create_task(self._keep_house(), name="argus-housekeeping")
         try:
-            await self._tick_on(dispatcher)
+            await self._tick_on(dispatcher, pace)
         finally:
             housekeeping.cancel()
 
     async def _keep_house(self) -> None:
         threads = BoundedThreads("housekeeping", 1)
         keeper = Housekeeper(
-            state=_StateHandle(BoundedThreads("housekeeping-ray", 1)),
+            state=StateHandle(BoundedThreads("housekeeping-ray", 1)),
             in_thread=lambda call: threads.run(call, 2 * MAX_PASS_S),
             shared_root=self._settings.shared_root,
             policy=self._settings.retention.policy(),
@@ -134,29 +123,22 @@ class SchedulerActor:
                 keeper.stop()
             await asyncio.sleep(pause_s)
 
-    async def _tick_on(self, dispatcher: Dispatcher) -> None:
-        assert self._wake is not None  # noqa: S101 - made by `_main`
-        scheduling = self._settings.scheduling
-        woken, failures = True, 0
+    async def _tick_on(self, dispatcher: Dispatcher, pace: Pace) -> None:
+        failures = 0
         while not self._stopping:
+            pace.begin()
             try:
-                busy = await dispatcher.tick(woken=woken)
+                upcoming = await dispatcher.tick()
             except Exception as error:
                 failures += 1
                 self._last_error = f"{type(error).__name__}: {error}"[:500]
                 log.warning("tick failed (%d in a row): %s", failures, self._last_error)
-                woken = True
                 backoff = min(_MAX_BACKOFF_S, 0.5 * 2 ** min(failures, 8))
                 await asyncio.sleep(backoff * (0.5 + random.random() / 2))  # noqa: S311 - jitter
                 continue
             failures, self._last_error, self._last_tick = 0, None, time.monotonic()
             await self._check_jobs()
-            try:
-                await asyncio.wait_for(self._wake.wait(), scheduling.poll_s if busy else scheduling.tick_s)
-                woken = True
-                self._wake.clear()
-            except asyncio.TimeoutError:
-                woken = False
+            await pace.rest(upcoming)
 
     async def _check_jobs(self) -> None:
         now = time.monotonic()
@@ -177,120 +159,15 @@ class SchedulerActor:
         inputs = Preflight(BoundedThreads("inputs", 4), _PREFLIGHT_S, settings.shared_root)
         self._jobs = RayJobs(timeout_s=scheduling.ray_timeout_s, concurrency=scheduling.ray_concurrency)
         return Dispatcher(
-            state=_StateHandle(ray_calls),
-            jobs=_Jobs(self._jobs, site),
-            files=_Files(disk, scheduling.ray_timeout_s),
-            look_at_cluster=lambda: _look_at_cluster(ray_calls, scheduling.ray_timeout_s),
-            prepare=lambda task, *where: _prepare(task, site, *where),
-            check_inputs=lambda task: _check_inputs(inputs, task),
-            find_checkpoint=lambda task: _find_checkpoint(disk, scheduling.ray_timeout_s, task),
+            state=StateHandle(ray_calls),
+            cluster=ClusterLook(ray_calls, scheduling.ray_timeout_s),
+            jobs=JobsOfRay(self._jobs, site),
+            files=FilesOfAttempts(disk, scheduling.ray_timeout_s),
+            inputs=InputsOfTasks(inputs, disk, scheduling.ray_timeout_s),
+            prepare=lambda task, *where: prepare(task, site, *where),
             shared_root=settings.shared_root,
             policy=admission.AdmissionPolicy(scheduling.max_overtake_s, scheduling.retry_interval_s),
+            stall_policy=scheduling.stall_policy(),
             clock=time.time,
             tick_s=scheduling.tick_s,
-            stall_policy=scheduling.stall_policy(),
         )
-
-
-def _prepare(task: Task, site: command.Site, submission_id: str, job_root: str, resume_from: str | None) -> Prepared:
-    spec = taskspec.parse(task.spec_yaml, shared_root=site.shared_root, limit=taskspec.MAX_STORED_BYTES)
-    launch = command.launch(spec, site, submission_id=submission_id, job_root=job_root, resume_from=resume_from)
-    return Prepared(launch.command, tuple(sorted(launch.env.items())))
-
-
-async def _check_inputs(preflight: Preflight, task: Task) -> Findings:
-    try:
-        spec = taskspec.parse(task.spec_yaml, shared_root=preflight.shared_root, limit=taskspec.MAX_STORED_BYTES)
-    except ArgusError:
-        return Findings()  # its command cannot be made either, and that says why
-    return await preflight.look(spec)
-
-
-async def _find_checkpoint(disk: BoundedThreads, timeout_s: float, task: Task) -> checkpoints.Checkpoint | None:
-    job_roots = [*(task.resume_roots or ()), *(attempt.job_root for attempt in task.attempts)]
-
-    def find() -> checkpoints.Checkpoint | None:
-        return checkpoints.newest_complete(job_roots, task.workload, task.gang.gpus)
-
-    # The outer bound: many tasks are looked at together, and a thread for each may take its time to get.
-    return await asyncio.wait_for(disk.run(find, timeout_s), timeout_s)
-
-
-class _StateHandle:
-    """The state actor by name; looked up anew after a failure, since it may have been replaced."""
-
-    def __init__(self, threads: BoundedThreads) -> None:
-        self._threads = threads
-        self._actor: Any = None
-
-    async def active(self) -> tuple[Task, ...]:
-        return await self._call("active")
-
-    async def waiting(self) -> tuple[Task, ...]:
-        return await self._call("waiting")
-
-    async def chores(self) -> Chores:
-        return await self._call("chores")
-
-    async def apply(self, changes: Sequence[Change]) -> list[bool]:
-        return await self._call("apply", list(changes)) if changes else []
-
-    async def _call(self, method: str, *args: Any) -> Any:
-        if self._actor is None:
-            self._actor = await self._threads.run(
-                lambda: ray.get_actor(detached.STATE, namespace=detached.NAMESPACE), _STATE_TIMEOUT_S
-            )
-        try:
-            return await asyncio.wait_for(getattr(self._actor, method).remote(*args), _STATE_TIMEOUT_S)
-        except BaseException:
-            self._actor = None
-            raise
-
-
-class _Jobs:
-    def __init__(self, jobs: RayJobs, site: command.Site) -> None:
-        self._jobs = jobs
-        self._site = site
-
-    async def submit(self, task: Task, attempt: Attempt) -> None:
-        entrypoint = command.entrypoint(self._site, attempt.job_root, attempt.command)
-        metadata = {"argus_user": task.user_id, "argus_task": task.task_id, "argus_workload": task.workload}
-        try:
-            await self._jobs.submit(JobRequest(attempt.submission_id, entrypoint, dict(attempt.env), metadata))
-        except RayRefused as error:
-            raise SubmissionRefused(str(error)) from error
-
-    async def look(self, submission_id: str) -> JobSeen:
-        return await self._jobs.look(submission_id)
-
-    async def stop(self, submission_id: str) -> None:
-        await self._jobs.stop(submission_id)
-
-    async def forget(self, submission_id: str) -> None:
-        await self._jobs.forget(submission_id)
-
-
-class _Files:
-    def __init__(self, threads: BoundedThreads, timeout_s: float) -> None:
-        self._threads = threads
-        self._watchers = BoundedThreads("metrics", 4)
-        self._timeout_s = timeout_s
-
-    async def look(self, job_root: str) -> FilesSeen:
-        return await self._threads.run(lambda: attempt_files.look(job_root), self._timeout_s)
-
-    async def metrics(self, job_root: str) -> MetricsSeen:
-        bound = min(_METRICS_TIMEOUT_S, self._timeout_s)
-        # The outer bound: all running attempts are looked at together, and wait for a thread.
-        return await asyncio.wait_for(self._watchers.run(lambda: attempt_files.metrics(job_root), bound), bound)
-
-    async def forbid_start(self, job_root: str) -> None:
-        await self._threads.run(lambda: attempt_files.forbid_start(job_root), self._timeout_s)
-
-
-async def _look_at_cluster(threads: BoundedThreads, timeout_s: float) -> ClusterView | None:
-    try:
-        return await threads.run(cluster_view.look, timeout_s)
-    except Exception as error:
-        log.warning("Ray did not show the cluster: %s: %s", type(error).__name__, error)
-        return None

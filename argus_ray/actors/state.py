@@ -17,7 +17,7 @@ from argus_ray.core import paths
 from argus_ray.core.actions import Action, Credential
 from argus_ray.core.errors import ArgusError, StaleWriter, Unavailable
 from argus_ray.core.lifecycle import Change
-from argus_ray.core.model import Task
+from argus_ray.core.model import QueueChanges, Task
 from argus_ray.core.retention import Chores
 from argus_ray.discovery import epoch, head_json
 from argus_ray.discovery.epoch import EpochUnknown, Superseded
@@ -88,11 +88,11 @@ class StateActor:
         except ArgusError as error:
             return [error for _ in asked]
 
-    def active(self) -> tuple[Task, ...]:
-        return self._use(lambda service: service.active())
+    def queue_changes(self, writer: str, version: int) -> QueueChanges:
+        return self._use(lambda service: service.queue_changes(writer, version))
 
-    def waiting(self) -> tuple[Task, ...]:
-        return self._use(lambda service: service.waiting())
+    def tasks(self, task_ids: Sequence[str]) -> tuple[Task, ...]:
+        return self._use(lambda service: service.tasks(task_ids))
 
     def apply(self, changes: Sequence[Change]) -> list[bool]:
         return self._use(lambda service: service.apply(changes))

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from enum import Enum
 
 from argus_ray.core.lifecycle import Hold
-from argus_ray.core.model import Gang, NodeView, Task
+from argus_ray.core.model import Gang, NodeView, SlimTask
+from argus_ray.core.reasons import Code, Fact, Reason, because
 from argus_ray.core.states import TaskState
 
 #: Ray counts resources in units of 0.0001.
@@ -34,74 +36,128 @@ class AdmissionPolicy:
 
     #: How long a waiting task may be overtaken, from the first time, before nothing younger starts before it.
     max_overtake_s: float
-    #: When a held task is promised its next look, at the latest.
+    #: Until a task whose own trouble keeps it from starting is looked at again.
     retry_interval_s: float
+
+
+class Clock(Enum):
+    """What the overtaking clock of a held task does."""
+
+    #: It starts when something younger starts, and runs on.
+    RUNS = "runs"
+    #: The task itself is not ready, so that nobody overtakes it; what has passed, has passed.
+    STANDS = "stands"
+    #: The task could not run on the empty pool: no wait would help it.
+    STOPS = "stops"
+
+
+@dataclass(frozen=True)
+class Held:
+    task: SlimTask
+    #: What is stored; None: as it was.
+    reason: Reason | None
+    clock: Clock
+    #: The same at this moment, with numbers that change.
+    seen: Reason | None = None
 
 
 @dataclass(frozen=True)
 class Decision:
-    #: In the order of the line.
-    admitted: tuple[Task, ...]
-    #: Only what is new: tasks whose state, reason, clock or promised time changes.
-    holds: tuple[Hold, ...]
+    #: In the order of the queue.
+    admitted: tuple[SlimTask, ...]
+    held: tuple[Held, ...]
+    now: float
+    #: From when on nothing younger than some held task starts; None: not within sight. In the past: so it is.
+    barred_at: float | None
 
+    def holds(self, started: Collection[SlimTask]) -> Iterator[Hold]:
+        """What is new of those that wait on: in their state, reason, own time or clock. `started`: those of the
+        admitted that do start."""
+        youngest = max((task.seq for task in started), default=-1)
+        for held in self.held:
+            since = None if held.clock is Clock.STOPS else held.task.overtaken_since
+            if since is None and held.clock is Clock.RUNS and held.task.seq < youngest:
+                since = self.now
+            if (hold := _hold(held, since, self.now)) is not None:
+                yield hold
 
-@dataclass(frozen=True)
-class Shortfall:
-    """Why a gang does not fit. `possible`: it would, if the pool were empty."""
-
-    possible: bool
-    words: str
+    def due(self) -> float | None:
+        """When the next task's own time comes; until then nothing follows from the same facts."""
+        times = (held.task.not_before for held in self.held)
+        return min((at for at in times if at is not None and at > self.now), default=None)
 
 
 def decide(
-    queue: Sequence[Task], nodes: Sequence[NodeView], claims: Sequence[Claim], now: float, policy: AdmissionPolicy
+    queue: Iterable[SlimTask],
+    nodes: Sequence[NodeView],
+    claims: Iterable[Claim],
+    now: float,
+    policy: AdmissionPolicy,
+    *,
+    barred: bool = False,
 ) -> Decision:
-    """One pass over the line, oldest first. `queue` holds waiting tasks; `claims` every live attempt."""
+    """One pass over tasks that wait, oldest first. `claims`: of every live attempt. `barred`: a task that is older than
+    all of these lets nothing start before it."""
     pool = _Pool(nodes, claims)
-    admitted: list[Task] = []
-    #: With the reason, and whether the task could run on the empty pool: if not, its overtaking clock stands still.
-    held: list[tuple[Task, str, bool]] = []
-    barrier = False
+    admitted: list[SlimTask] = []
+    held: list[Held] = []
+    barred_at: list[float] = [now] if barred else []
     for task in sorted(queue, key=lambda t: t.seq):
-        if task.not_before is not None and task.not_before > now:
-            # verl refused this one a moment ago: Ray's view was not the whole truth, so let some time pass.
-            # Nothing is held back for it: its own time has not come.
-            held.append((task, task.reason or "waits before the next try", True))
-            continue
-        if barrier:
-            held.append((task, _BEHIND_BARRIER, True))
+        if task.is_early(now):
+            # Something is wrong with this one, and some time shall pass before the next try. Nothing is held back for
+            # it meanwhile.
+            held.append(Held(task, None, Clock.STANDS if _has_own_trouble(task) else Clock.RUNS))
             continue
         shortfall = pool.shortfall(task.gang)
+        if barred and (shortfall is None or shortfall.possible):
+            held.append(Held(task, None if _has_own_trouble(task) else _BEHIND_OLDER, Clock.RUNS))
+            continue
         if shortfall is None:
             pool.take(task.gang)
             admitted.append(task)
             continue
-        held.append((task, shortfall.words, shortfall.possible))
+        # Whether its own trouble is over is not known before it may start and is looked at: so that stays the reason.
+        reason = None if shortfall.possible and _has_own_trouble(task) else shortfall.reason
+        held.append(Held(task, reason, Clock.RUNS if shortfall.possible else Clock.STOPS, shortfall.seen))
         # No wait would make an impossible one fit, so holding the others back for it would help nobody.
-        if shortfall.possible and task.overtaken_since is not None:
-            barrier = now - task.overtaken_since >= policy.max_overtake_s
-    youngest = max((task.seq for task in admitted), default=-1)
-    holds = []
-    for task, reason, possible in held:
-        since = task.overtaken_since if possible else None
-        if since is None and possible and task.seq < youngest:
-            since = now
-        if (hold := _hold(task, reason, since, now, policy)) is not None:
-            holds.append(hold)
-    return Decision(tuple(admitted), tuple(holds))
+        if shortfall.possible:
+            since = now if task.overtaken_since is None else task.overtaken_since
+            barred_at.append(since + policy.max_overtake_s)
+            barred = task.overtaken_since is not None and now - since >= policy.max_overtake_s
+    return Decision(tuple(admitted), tuple(held), now, min(barred_at, default=None))
 
 
-_BEHIND_BARRIER = "an older task has been overtaken for as long as is allowed; nothing younger starts before it"
+_BEHIND_OLDER = because(Code.BEHIND_OLDER)
 
 
-def _hold(task: Task, reason: str, overtaken_since: float | None, now: float, policy: AdmissionPolicy) -> Hold | None:
-    promised = task.next_retry_at is not None and task.next_retry_at > now
-    as_before = (task.state, task.reason, task.overtaken_since)
-    if promised and as_before == (TaskState.PENDING_RESOURCES, reason, overtaken_since):
+def _has_own_trouble(task: SlimTask) -> bool:
+    return task.reason is not None and task.reason.code in (Code.BAD_INPUTS, Code.CHECKPOINT_UNKNOWN, Code.NO_COMMAND)
+
+
+def without_trouble(task: SlimTask) -> SlimTask:
+    """It was looked at, and is sound."""
+    return replace(task, reason=None) if _has_own_trouble(task) else task
+
+
+def _hold(held: Held, overtaken_since: float | None, now: float) -> Hold | None:
+    task, reason = held.task, held.reason or held.task.reason
+    not_before = task.not_before if task.is_early(now) else None
+    as_before = (task.state, task.reason, task.not_before, task.overtaken_since)
+    if as_before == (TaskState.PENDING_RESOURCES, reason, not_before, overtaken_since):
         return None
-    next_retry_at = max(task.not_before or 0.0, now + policy.retry_interval_s)
-    return Hold(task.task_id, reason, next_retry_at, overtaken_since)
+    return Hold(task.task_id, held.reason, not_before, overtaken_since, held.seen)
+
+
+@dataclass(frozen=True)
+class Shortfall:
+    """Why a gang does not fit."""
+
+    #: It would, if the pool were empty.
+    possible: bool
+    #: The same for as long as the pool has these nodes.
+    reason: Reason
+    #: Now.
+    seen: Reason
 
 
 @dataclass(frozen=True)
@@ -160,45 +216,40 @@ class _Pool:
             self._unseen[claim] += 1
 
     def shortfall(self, gang: Gang) -> Shortfall | None:
-        """None if the gang may start. Memorised by shape: a long line holds few shapes."""
+        """None if the gang may start. Memorised by shape: a long queue holds few shapes."""
         if gang not in self._answers:
             self._answers[gang] = self._judge(gang)
         return self._answers[gang]
 
     def _judge(self, gang: Gang) -> Shortfall | None:
-        if not self._workers:
-            return Shortfall(False, "no worker has joined the pool")
-        never = self._why_never(gang)
+        never = because(Code.NO_WORKER) if not self._workers else self._why_never(gang)
         if never is not None:
-            return Shortfall(False, never)
+            return Shortfall(False, never, never)
+        seen = self._why_not_now(gang)
+        return None if seen is None else Shortfall(True, because(Code.POOL_BUSY, **_share(gang)), seen)
+
+    def _why_not_now(self, gang: Gang) -> Reason | None:
         fitting = sum(_has(node, gang) for node in self._workers)
-        wanted = f"{_nodes(gang.nnodes)} with {_per_node(gang)} free" + (" each" if gang.nnodes > 1 else "")
         if fitting < gang.nnodes:
-            return Shortfall(True, f"needs {wanted}; {_have(fitting)} now")
+            return because(Code.NODES_BUSY, **_share(gang), now=fitting)
         if self._cpus_unclaimed + _RESOLUTION < gang.cpus:
-            return Shortfall(
-                True,
-                f"needs {gang.cpus:g} CPUs in all, with those of verl's own actors; "
-                f"{max(self._cpus_unclaimed, 0):g} are not claimed now",
-            )
+            return because(Code.CPUS_CLAIMED, cpus=gang.cpus, now=max(self._cpus_unclaimed, 0.0))
         if self._slots_free < 1:
-            return Shortfall(True, "every worker has its full number of drivers")
+            return because(Code.DRIVERS_FULL)
         if not self._all_fit_wherever_they_land(gang):
-            return Shortfall(True, f"needs {wanted}; waits for tasks that have just started to take theirs")
+            return because(Code.JUST_STARTED, **_share(gang))
         return None
 
-    def _why_never(self, gang: Gang) -> str | None:
-        most_gpus = max(node.gpus_total for node in self._workers)
-        if most_gpus < gang.gpus_per_node:
-            return (
-                f"no node has {gang.gpus_per_node} GPUs: the largest of {_nodes(len(self._workers))} has {most_gpus:g}"
-            )
+    def _why_never(self, gang: Gang) -> Reason | None:
+        largest = max(node.gpus_total for node in self._workers)
+        if largest < gang.gpus_per_node:
+            return because(Code.NODE_TOO_SMALL, gpus=gang.gpus_per_node, largest=largest)
         able = sum(_has(node, gang) for node in self._empty)
         if able < gang.nnodes:
-            return f"needs {_nodes(gang.nnodes)} with {_per_node(gang)}; the pool has {able}, even when it is empty"
+            return because(Code.POOL_TOO_SMALL, **_share(gang), able=able)
         total = sum(node.cpus_total for node in self._workers)
         if total + _RESOLUTION < gang.cpus:
-            return f"needs {gang.cpus:g} CPUs in all, with those of verl's own actors; the pool has {total:g}"
+            return because(Code.TOO_FEW_CPUS, cpus=gang.cpus, total=total)
         return None
 
     def _all_fit_wherever_they_land(self, gang: Gang) -> bool:
@@ -211,15 +262,15 @@ class _Pool:
                 continue  # its nodes have left; holding everybody back would not bring them back
             others = unseen - Counter([claim])
             fitting = [node for node in self._workers if _has(node, claim.gang)]
-            if len(fitting) - _most_spoiled(fitting, claim.gang, others) < claim.unseen_nodes:
+            if len(fitting) - _max_blocked_nodes(fitting, claim.gang, others) < claim.unseen_nodes:
                 return False
         return True
 
 
-def _most_spoiled(fitting: Sequence[NodeView], gang: Gang, others: Counter[Claim]) -> int:
+def _max_blocked_nodes(fitting: Sequence[NodeView], gang: Gang, others: Counter[Claim]) -> int:
     """An upper bound of how many of these nodes the parts of the others can make unfit for the gang.
 
-    A node is spoiled when the parts on it reach its spare GPUs or spare CPUs. A part lands on one node and does
+    A node is blocked when the parts on it reach its spare GPUs or spare CPUs. A part lands on one node and does
     there at most its largest share of either, and never more than one whole node's damage.
     """
 
@@ -254,14 +305,5 @@ def _has(node: NodeView, gang: Gang) -> bool:
     return enough_gpus and node.cpus_free + _RESOLUTION >= gang.cpus_per_node
 
 
-def _nodes(count: int) -> str:
-    return "1 node" if count == 1 else f"{count} nodes"
-
-
-def _have(count: int) -> str:
-    return "none has" if count == 0 else f"{count} has" if count == 1 else f"{count} have"
-
-
-def _per_node(gang: Gang) -> str:
-    gpus = "1 GPU" if gang.gpus_per_node == 1 else f"{gang.gpus_per_node} GPUs"
-    return f"{gpus} and {gang.cpus_per_node:g} CPUs"
+def _share(gang: Gang) -> dict[str, Fact]:
+    return {"nodes": gang.nnodes, "gpus": gang.gpus_per_node, "cpus": gang.cpus_per_node}

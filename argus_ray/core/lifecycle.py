@@ -8,19 +8,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from argus_ray.core.reasons import Reason
 from argus_ray.core.states import Outcome
 from argus_ray.core.verl.failures import Failure
 
 
 @dataclass(frozen=True)
 class Hold:
-    """The task is not admitted now. Moves QUEUED to PENDING_RESOURCES; refreshes the reason of one that is there.
-    An event row is written only for the move or for a new reason."""
+    """The task is not admitted now. Moves QUEUED to PENDING_RESOURCES; refreshes what is known of one that is there.
+    An event row is written only for the move, or for a reason that is news (`reasons.is_news`)."""
 
     task_id: str
-    reason: str
-    next_retry_at: float | None
-    overtaken_since: float | None
+    #: None: as it was.
+    reason: Reason | None
+    #: It is not looked at again before this time.
+    not_before: float | None = None
+    overtaken_since: float | None = None
+    #: What was seen at this moment, for the text of the move's event; None: no more than the reason says.
+    seen: Reason | None = None
 
 
 @dataclass(frozen=True)

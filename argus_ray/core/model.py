@@ -7,6 +7,7 @@ from enum import Enum
 
 from argus_ray.core import ids
 from argus_ray.core.errors import FieldError
+from argus_ray.core.reasons import Reason
 from argus_ray.core.states import AttemptState, Outcome, TaskState
 from argus_ray.core.verl.failures import Failure
 
@@ -76,7 +77,9 @@ class Gang:
 
 
 @dataclass(frozen=True)
-class Attempt:
+class SlimAttempt:
+    """What is followed of an attempt while it lives. Without its command, which is long and asked for seldom."""
+
     submission_id: str
     task_id: str
     number: int
@@ -91,6 +94,15 @@ class Attempt:
     node_id: str | None = None
     node_ip: str | None = None
     started_at: float | None = None
+    #: Since when it makes no step while it runs, and what is seen of the cause.
+    stalled_since: float | None = None
+    stalled_why: str | None = None
+    #: Why Argus is stopping it, for another reason than a cancel.
+    stop_reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Attempt(SlimAttempt):
     ended_at: float | None = None
     outcome: Outcome | None = None
     exit_code: int | None = None
@@ -99,11 +111,6 @@ class Attempt:
     #: The resolved command and environment, so that a user can repeat the run by hand.
     command: tuple[str, ...] = ()
     env: tuple[tuple[str, str], ...] = ()
-    #: Since when it makes no step while it runs, and what is seen of the cause.
-    stalled_since: float | None = None
-    stalled_why: str | None = None
-    #: Why Argus is stopping it, for another reason than a cancel.
-    stop_reason: str | None = None
     #: What its job root takes; None: not known.
     disk_bytes: int | None = None
 
@@ -117,7 +124,7 @@ class Attempt:
 class Task:
     task_id: str
     user_id: str
-    #: Place in the line: the order of acceptance. It never changes.
+    #: Place in the queue: the order of acceptance. It never changes.
     seq: int
     workload: str
     state: TaskState
@@ -125,10 +132,11 @@ class Task:
     spec_yaml: str
     created_at: float
     updated_at: float
-    reason: str | None = None
-    #: Not looked at again before this time (verl's own fit check said no).
+    #: Why it is in its state: data where Argus decided that it waits, text where it was said by somebody else.
+    reason: Reason | str | None = None
+    #: Not looked at again before this time: verl's own fit check said no, say, or an input is gone.
     not_before: float | None = None
-    #: When the scheduler will look again at the latest, as shown to the user.
+    #: When it is looked at again at the latest. Not stored: filled in for whoever asks.
     next_retry_at: float | None = None
     #: Since when younger tasks have been starting before this one: the overtaking clock.
     overtaken_since: float | None = None
@@ -149,6 +157,42 @@ class Task:
     def live_attempt(self) -> Attempt | None:
         """The attempt that has not ended, STOPPING included. The store allows one at most."""
         return next((attempt for attempt in self.attempts if attempt.state is not AttemptState.ENDED), None)
+
+
+@dataclass(frozen=True)
+class SlimTask:
+    """What the scheduler keeps of a task that waits, or of which an attempt lives. A CANCELED one stays until its
+    attempt is over."""
+
+    task_id: str
+    user_id: str
+    seq: int
+    state: TaskState
+    gang: Gang
+    #: None also where it is text: that is nothing that a decision looks at.
+    reason: Reason | None = None
+    not_before: float | None = None
+    overtaken_since: float | None = None
+    #: The attempt that is not over.
+    live: SlimAttempt | None = None
+
+    def is_early(self, now: float) -> bool:
+        """Its own time has not come."""
+        return self.not_before is not None and self.not_before > now
+
+
+@dataclass(frozen=True)
+class QueueChanges:
+    """What is new of the tasks that wait or live, since an earlier answer."""
+
+    #: Who numbered the changes, and the number of the last one: together they ask for what comes next.
+    writer: str
+    version: int
+    #: All that there are; what was known before is to be forgotten.
+    is_whole: bool
+    rows: tuple[SlimTask, ...]
+    #: Places of those that neither wait nor live any more, or perhaps never did while anybody looked.
+    gone: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from argus_ray.core.lifecycle import Advance, End
-from argus_ray.core.model import Attempt
+from argus_ray.core.model import SlimAttempt
 from argus_ray.core.states import AttemptState, Outcome
 from argus_ray.core.verl import failures
 
@@ -102,7 +102,7 @@ _REASON_LINES = 40
 _REASON_CHARS = 4000
 
 
-def next_step(attempt: Attempt, job: JobSeen, files: FilesSeen, session: str) -> Verdict:
+def next_step(attempt: SlimAttempt, job: JobSeen, files: FilesSeen, session: str) -> Verdict:
     """What to do about a live attempt. `session` is Ray's present one."""
     if attempt.state is AttemptState.STOPPING:
         return _judge_canceled(attempt, job)
@@ -128,7 +128,7 @@ def next_step(attempt: Attempt, job: JobSeen, files: FilesSeen, session: str) ->
     return _judge_failed(attempt, job, files)
 
 
-def _judge_canceled(attempt: Attempt, job: JobSeen) -> Verdict:
+def _judge_canceled(attempt: SlimAttempt, job: JobSeen) -> Verdict:
     """A canceled attempt. Its cancel marker was written first, so a submission still on its way never starts."""
     if job.status is JobStatus.UNKNOWN:
         return Wait()
@@ -137,7 +137,7 @@ def _judge_canceled(attempt: Attempt, job: JobSeen) -> Verdict:
     return End(attempt.submission_id, Outcome.CANCELED, "canceled by the user", job.exit_code)
 
 
-def _judge_stopped_by_argus(attempt: Attempt, why: str, job: JobSeen, files: FilesSeen) -> Verdict:
+def _judge_stopped_by_argus(attempt: SlimAttempt, why: str, job: JobSeen, files: FilesSeen) -> Verdict:
     """Argus has stopped it. However it ends that is the reason, and never a loss that would start it again; only one
     that comes to its good end before is one."""
     if job.status in (JobStatus.PENDING, JobStatus.RUNNING):
@@ -148,7 +148,7 @@ def _judge_stopped_by_argus(attempt: Attempt, why: str, job: JobSeen, files: Fil
     return End(attempt.submission_id, Outcome.APPLICATION, why, code, failures.stalled())
 
 
-def _judge_absent(attempt: Attempt, files: FilesSeen, session: str) -> Verdict:
+def _judge_absent(attempt: SlimAttempt, files: FilesSeen, session: str) -> Verdict:
     if files.exit is not None:
         # Ray's record is gone, but the program had ended: its own record is the truth.
         return _by_exit_code(attempt, files.exit.exit_code, files.log_tail)
@@ -159,7 +159,7 @@ def _judge_absent(attempt: Attempt, files: FilesSeen, session: str) -> Verdict:
     return _lost(attempt, "Ray has no record of its job any more")
 
 
-def _judge_failed(attempt: Attempt, job: JobSeen, files: FilesSeen) -> Verdict:
+def _judge_failed(attempt: SlimAttempt, job: JobSeen, files: FilesSeen) -> Verdict:
     record = files.exit
     if job.failure is FailureKind.DRIVER:
         code = job.exit_code if job.exit_code is not None else (record.exit_code if record else 1)
@@ -178,7 +178,7 @@ def _judge_failed(attempt: Attempt, job: JobSeen, files: FilesSeen) -> Verdict:
     return _lost(attempt, f"its node or Ray on it was lost: {_first_line(job.message)}")
 
 
-def _never_began(attempt: Attempt, job: JobSeen, code: int) -> End:
+def _never_began(attempt: SlimAttempt, job: JobSeen, code: int) -> End:
     """The runner left no trace: it refused, or the worker could not even start it (no shared filesystem, no Python).
     Neither says anything about the program, and another worker may do better."""
     if code == RUNNER_REFUSED_CANCELED:
@@ -188,7 +188,7 @@ def _never_began(attempt: Attempt, job: JobSeen, code: int) -> End:
     )
 
 
-def _by_exit_code(attempt: Attempt, code: int, log: str) -> End:
+def _by_exit_code(attempt: SlimAttempt, code: int, log: str) -> End:
     if code == 0:
         return End(attempt.submission_id, Outcome.SUCCEEDED, "", exit_code=0)
     lines = failures.lines_of(log)
@@ -205,7 +205,7 @@ def _by_exit_code(attempt: Attempt, code: int, log: str) -> End:
     return End(attempt.submission_id, Outcome.APPLICATION, why + how, code, found)
 
 
-def _lost(attempt: Attempt, why: str, exit_code: int | None = None) -> End:
+def _lost(attempt: SlimAttempt, why: str, exit_code: int | None = None) -> End:
     return End(attempt.submission_id, Outcome.INFRASTRUCTURE, why, exit_code)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from argus_ray.core.lifecycle import Stall
-from argus_ray.core.model import Attempt, Gang
+from argus_ray.core.model import Gang, SlimAttempt
 from argus_ray.core.states import AttemptState
 
 
@@ -46,7 +46,7 @@ def follow(known: Growth | None, seen: MetricsSeen, started_at: float, now: floa
 
 
 def check_stall(
-    attempt: Attempt, gang: Gang, growth: Growth, held_gpus: float, now: float, policy: StallPolicy
+    attempt: SlimAttempt, gang: Gang, growth: Growth, held_gpus: float, now: float, policy: StallPolicy
 ) -> Stall | None:
     """What to store of this attempt now, if anything is new. `held_gpus`: of its placement groups, in Ray's view."""
     if attempt.state is not AttemptState.RUNNING or attempt.stop_reason is not None:

@@ -11,7 +11,7 @@ from argus_ray.core.errors import IllegalTransition
 
 
 class TaskState(str, Enum):
-    #: Accepted, durable, waiting in the line.
+    #: Accepted, durable, waiting in the queue.
     QUEUED = "QUEUED"
     #: Looked at and not admitted: the gang does not fit now; the reason says what is missing.
     PENDING_RESOURCES = "PENDING_RESOURCES"
@@ -39,7 +39,7 @@ class TaskState(str, Enum):
 
 
 FINAL = frozenset({TaskState.SUCCEEDED, TaskState.FAILED, TaskState.CANCELED})
-#: In the line, holding nothing.
+#: In the queue, holding nothing.
 WAITING = frozenset({TaskState.QUEUED, TaskState.PENDING_RESOURCES})
 #: An attempt of the task is alive, or may be.
 ACTIVE = frozenset({TaskState.SUBMITTING, TaskState.SUBMITTED, TaskState.RUNNING})
@@ -82,7 +82,7 @@ class Outcome(str, Enum):
     APPLICATION = "APPLICATION"
     #: The node, the supervisor or the Ray session was lost: a new attempt, within the budget.
     INFRASTRUCTURE = "INFRASTRUCTURE"
-    #: verl's own fit check refused to start: back to the line, no budget spent.
+    #: verl's own fit check refused to start: back to the queue, no budget spent.
     INSUFFICIENT_RESOURCES = "INSUFFICIENT_RESOURCES"
     CANCELED = "CANCELED"
 

@@ -1,399 +1,271 @@
-"""The scheduler's work: follow the attempts that are alive, then admit what fits. Plain code without Ray.
+"""One tick of the scheduler, in seven steps. Plain code without Ray.
 
-It fetches facts through five ports, asks the core, and sends the answer to the state actor. It remembers nothing that
+It fetches facts through its ports, asks the core, and sends the answer to the state actor. It remembers nothing that
 matters: after a crash the first tick sees the same rows and the same jobs, so starting is recovering.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from enum import Enum
+from itertools import islice
 
-from argus_ray.core import admission, ids, observation, paths, stall
-from argus_ray.core.attempts import MAX_REFUSALS, MAX_RESUBMIT_S
-from argus_ray.core.lifecycle import Admit, Advance, Change, End, Hold, Note, Reject
-from argus_ray.core.model import Attempt, ClusterView, Task
-from argus_ray.core.observation import FilesSeen, JobSeen, JobStatus, Stop, Submit, Wait
-from argus_ray.core.states import AttemptState, Outcome
-from argus_ray.disk.checkpoints import Checkpoint
-from argus_ray.disk.inputs import Findings
+from argus_ray.core import admission
+from argus_ray.core.lifecycle import Admit, Change, Hold, Reject
+from argus_ray.core.model import Attempt, ClusterView, SlimTask, Task
+from argus_ray.core.stall import StallPolicy
+from argus_ray.core.states import AttemptState
+from argus_ray.scheduler.admit import Examined, Examiner
+from argus_ray.scheduler.follow import Followed, Follower
+from argus_ray.scheduler.ports import Cluster, Files, Inputs, Jobs, Prepare, State
+from argus_ray.scheduler.queue import QueueView
+from argus_ray.scheduler.stalls import StallWatch
+from argus_ray.scheduler.submissions import Submitter
 
 log = logging.getLogger(__name__)
 
-#: Between two looks at the metrics files; seconds.
-_MAX_WATCH_S = 60.0
+#: Tasks whose inputs are looked at in one tick, and so also the most that one tick starts. The next tick comes at once.
+MAX_LOOKS = 64
+#: Tasks that one tick writes down as held: a storm of submissions must not wait for what is told of each of them.
+MAX_HOLDS = 50
 
 
-class State(Protocol):
-    """The state actor, as the scheduler uses it."""
+class Next(Enum):
+    """When the next tick should come, if nothing wakes the scheduler before."""
 
-    async def active(self) -> tuple[Task, ...]: ...
-    async def waiting(self) -> tuple[Task, ...]: ...
-    async def apply(self, changes: Sequence[Change]) -> list[bool]: ...
-
-
-class Jobs(Protocol):
-    """Ray Jobs. `submit` and `stop` raise on failure; `look` answers UNKNOWN instead."""
-
-    async def submit(self, task: Task, attempt: Attempt) -> None: ...
-    async def look(self, submission_id: str) -> JobSeen: ...
-    async def stop(self, submission_id: str) -> None: ...
-    async def forget(self, submission_id: str) -> None: ...
-
-
-class Files(Protocol):
-    """The attempt's files on the shared filesystem. OSError or TimeoutError: no observation."""
-
-    async def look(self, job_root: str) -> FilesSeen: ...
-    async def metrics(self, job_root: str) -> stall.MetricsSeen: ...
-    async def forbid_start(self, job_root: str) -> None: ...
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """The resolved command of an attempt, stored with it before Ray is called."""
-
-    command: tuple[str, ...]
-    env: tuple[tuple[str, str], ...]
+    AT_ONCE = "at once"
+    #: Something is alive or waits.
+    SOON = "soon"
+    LATER = "later"
 
 
 @dataclass
-class _Trouble:
-    """Failed submissions of one attempt."""
+class _Decided:
+    """What the last pass over the queue came to. While its facts are the same, nothing new would follow."""
 
-    tries: int = 0
-    refusals: int = 0
-    again_at: float = 0.0
+    facts: object
+    at: float
+    #: When some task's own time comes, and when an older task begins to bar those that come.
+    due: float | None
+    barred_at: float | None
+    #: What is still to be written down, in parts.
+    holds: deque[Iterator[Hold]]
+
+    def some_holds(self) -> list[Hold]:
+        found: list[Hold] = []
+        while self.holds and len(found) < MAX_HOLDS:
+            found += islice(self.holds[0], MAX_HOLDS - len(found))
+            if len(found) < MAX_HOLDS:
+                self.holds.popleft()
+        return found
+
+    def stands(self, facts: object, now: float) -> bool:
+        # A clock that was set back moves every time that was waited for.
+        return self.facts == facts and self.at <= now and (self.due is None or now < self.due)
+
+    def may_come_later(self, now: float) -> bool:
+        """Whether those that have come since can be decided over without the older ones."""
+        return self.barred_at is None or now < self.barred_at or self.barred_at <= self.at
 
 
 @dataclass
+class _Pass:
+    """What steps 3 to 5 came to in this tick."""
+
+    #: What stands after it; None: not all that could be done was done.
+    decided: _Decided | None
+    admits: list[Admit] = field(default_factory=list)
+    #: The tasks of the admits, as they were before.
+    tasks: dict[str, Task] = field(default_factory=dict)
+    #: Of those that were looked at and cannot start.
+    stuck: list[Hold | Reject] = field(default_factory=list)
+
+
 class Dispatcher:
-    state: State
-    jobs: Jobs
-    files: Files
-    #: Ray's view of the cluster, or None when Ray did not answer.
-    look_at_cluster: Callable[[], Awaitable[ClusterView | None]]
-    #: (task, submission id, job root, folder of the checkpoint to resume from)
-    prepare: Callable[[Task, str, str, str | None], Prepared]
-    #: What is wrong with the task's inputs now. Never raises.
-    check_inputs: Callable[[Task], Awaitable[Findings]]
-    #: The newest complete checkpoint of the task's attempts, and of those that it was to resume from. OSError or
-    #: TimeoutError: no observation.
-    find_checkpoint: Callable[[Task], Awaitable[Checkpoint | None]]
-    shared_root: str
-    policy: admission.AdmissionPolicy
-    clock: Callable[[], float]
-    #: Between two admission passes when nothing has changed.
-    tick_s: float
-    #: After a failed submission; doubles with each one, up to a bound.
-    resubmit_s: float = 0.5
-    stall_policy: stall.StallPolicy = field(default_factory=stall.StallPolicy)
-    view: ClusterView | None = None
-    _growth: dict[str, stall.Growth] = field(default_factory=dict)
-    #: When the metrics files are looked at next.
-    _watch_at: float = 0.0
-    _troubles: dict[str, _Trouble] = field(default_factory=dict)
-    _passed: tuple[object, float] | None = None
-    #: The filesystem hung on a search for a checkpoint: none is begun before then, for each holds up everybody.
-    _search_again_at: float = 0.0
-    #: Waiting tasks with inputs that could not be used when last looked at, and since when.
-    _spoiled: dict[str, float] = field(default_factory=dict)
+    """The parts of a tick, and what they keep between two."""
 
-    async def tick(self, *, woken: bool = True) -> bool:
-        """Follow, then admit. Returns whether anything is alive or waiting, so that the next tick should come soon.
+    def __init__(
+        self,
+        *,
+        state: State,
+        cluster: Cluster,
+        jobs: Jobs,
+        files: Files,
+        inputs: Inputs,
+        prepare: Prepare,
+        shared_root: str,
+        policy: admission.AdmissionPolicy,
+        stall_policy: StallPolicy,
+        clock: Callable[[], float],
+        tick_s: float,
+    ) -> None:
+        """`clock`: seconds since the Unix epoch. `tick_s`: until what the disk did not say is asked again."""
+        self.state = state
+        self.cluster = cluster
+        self.policy = policy
+        self.clock = clock
+        self.queue = QueueView(state)
+        self.follower = Follower(jobs, files)
+        self.submitter = Submitter(jobs, files, clock)
+        self.stalls = StallWatch(files, clock, stall_policy)
+        self.examiner = Examiner(inputs, prepare, shared_root, policy, clock, soon_s=tick_s)
+        #: The last look at the cluster.
+        self.view: ClusterView | None = None
+        self._decided: _Decided | None = None
+        #: Tasks at the end of the queue that nothing was decided about yet.
+        self._came: list[SlimTask] = []
+        #: Found after the last `apply`, and stored with the next one.
+        self._carried: list[Change] = []
 
-        `woken`: something happened that may let a task start (or this is the first tick).
-        """
-        self.view = await self.look_at_cluster()
-        if self.view is None:
-            return True
-        active = await self.state.active()
-        ended = await self._attend_all(active, self.view)
-        if ended:
-            active = await self.state.active()
-        self._forget_all_but(active)
-        await self._watch(active, self.view)
-        signature = (self.view.nodes, frozenset(task.task_id for task in active))
-        now = self.clock()
-        if woken or ended or self._passed is None or self._passed[0] != signature or self._due(now):
-            self._passed = (signature, now)
-            return await self._admit(active) or bool(active)
-        return True
-
-    def _due(self, now: float) -> bool:
-        return self._passed is not None and now - self._passed[1] >= self.tick_s
-
-    # --- follow ---------------------------------------------------------------------------------------------------
-
-    async def _attend_all(self, active: Sequence[Task], view: ClusterView) -> bool:
-        pairs = [(task, live) for task in active if (live := live_attempt(task)) is not None]
-        results = await asyncio.gather(*(self._attend(t, a, view) for t, a in pairs), return_exceptions=True)
-        for (_, attempt), result in zip(pairs, results, strict=True):
-            if isinstance(result, BaseException):
-                # One attempt that cannot be followed now must not stop the others.
-                log.error("following %s failed; trying again", attempt.submission_id, exc_info=result)
-        return any(result is True for result in results)
-
-    async def _attend(self, task: Task, attempt: Attempt, view: ClusterView) -> bool:
-        """Look at one attempt and do what follows. True if it has ended."""
-        marked = False
-        if attempt.state is AttemptState.STOPPING or attempt.stop_reason is not None:
-            # Before anything else: a submission that is still on its way must find the marker. A disk that refuses
-            # it (full, say) is no reason to let the job run on.
-            marked = await self._try_to_forbid(attempt)
-        job = await self.jobs.look(attempt.submission_id)
-        if job.status is JobStatus.UNKNOWN:
-            log.warning("Ray did not say how %s is: %s", attempt.submission_id, job.message)
-            return False
-        if job.status is JobStatus.ABSENT and attempt.state is AttemptState.STOPPING and not marked:
-            return False
-        files = FilesSeen()
-        if job.status in (JobStatus.ABSENT, JobStatus.FAILED):
-            files = await self.files.look(attempt.job_root)
-        verdict = observation.next_step(attempt, job, files, view.session)
-        match verdict:
-            case Wait():
-                pass
-            case Submit():
-                await self._submit(task, attempt)
-            case Stop():
-                await self.jobs.stop(attempt.submission_id)
-            case Advance():
-                if _is_news(attempt, verdict):
-                    await self.state.apply([verdict])
-            case End():
-                await self._end(attempt, verdict, known_to_ray=job.status is not JobStatus.ABSENT)
-                return True
-        return False
-
-    async def _end(self, attempt: Attempt, end: End, *, known_to_ray: bool) -> None:
-        if end.outcome in (Outcome.INFRASTRUCTURE, Outcome.CANCELED):
-            # Whatever may be left of this attempt on a node that we cannot see ends itself at this marker.
-            marked = await self._try_to_forbid(attempt)
-            if not marked and not known_to_ray:
-                return  # without Ray's word, the marker is all that keeps it from starting
-        (applied,) = await self.state.apply([end])
-        log.info("%s ended: %s %s (stored: %s)", attempt.submission_id, end.outcome.value, end.reason[:200], applied)
-        if known_to_ray and applied:
-            try:
-                await self.jobs.forget(attempt.submission_id)
-            except Exception as error:
-                # The record only takes space; the result is stored.
-                log.info("Ray keeps its record of %s: %s", attempt.submission_id, error)
-
-    async def _try_to_forbid(self, attempt: Attempt) -> bool:
-        try:
-            await self.files.forbid_start(attempt.job_root)
-        except Exception as error:
-            log.warning("no cancel marker for %s: %s: %s", attempt.submission_id, type(error).__name__, error)
-            return False
-        return True
-
-    async def _submit(self, task: Task, attempt: Attempt) -> None:
-        key, now = attempt.submission_id, self.clock()
-        trouble = self._troubles.setdefault(key, _Trouble())
-        if now < trouble.again_at:
-            return
-        try:
-            await self.jobs.submit(task, attempt)
-        except Exception as error:
-            # Unless Ray refused it, it may have arrived: the next tick asks for this id before it submits again.
-            refused = isinstance(error, SubmissionRefused)
-            trouble.tries += 1
-            trouble.refusals += refused
-            trouble.again_at = now + min(MAX_RESUBMIT_S, self.resubmit_s * 2**trouble.tries)
-            log.warning("submitting %s (try %d): %s", key, trouble.tries, error)
-            if trouble.refusals >= MAX_REFUSALS:
-                reason = f"Ray refused the job {trouble.refusals} times: {error}"
-                await self._end(attempt, End(key, Outcome.INFRASTRUCTURE, reason[:1000]), known_to_ray=False)
-            elif trouble.tries == 1:
-                words = "Ray refused the job" if refused else "Ray has not confirmed that it has the job"
-                await self.state.apply([Note(task.task_id, f"{words}; trying again", key)])
+    async def tick(self) -> Next:
+        # 1. Snapshot. The queue first, the cluster after it: a view that is older than the list of live attempts could
+        #    show as free what one of them was just claiming.
+        came = await self.queue.refresh()
+        if came is None:
+            self._decided, self._came = None, []
         else:
-            await self.state.apply([Advance(key, running=False, session=self.view.session if self.view else None)])
-
-    def _forget_all_but(self, active: Sequence[Task]) -> None:
-        alive = {attempt.submission_id for task in active if (attempt := live_attempt(task))}
-        self._troubles = {key: trouble for key, trouble in self._troubles.items() if key in alive}
-        self._growth = {key: growth for key, growth in self._growth.items() if key in alive}
-
-    async def _watch(self, active: Sequence[Task], view: ClusterView) -> None:
-        """Tell which attempts make no steps. Seldom, since it asks the disk about each one that runs."""
-        now = self.clock()
-        if now < self._watch_at <= now + _MAX_WATCH_S:
-            return
-        self._watch_at = now + min(_MAX_WATCH_S, self.stall_policy.after_s / 10)
-        pairs = [(task, live) for task in active if (live := live_attempt(task)) and live.state is AttemptState.RUNNING]
-        changes = []
-        grown = await asyncio.gather(*(self._grown(attempt, now) for _, attempt in pairs))
-        for (task, attempt), growth in zip(pairs, grown, strict=True):
-            held = view.gpus_of_job.get(attempt.ray_job_id or "", 0.0)
-            if growth is not None:
-                changes.append(stall.check_stall(attempt, task.gang, growth, held, now, self.stall_policy))
-        await self.state.apply([change for change in changes if change is not None])
-
-    async def _grown(self, attempt: Attempt, now: float) -> stall.Growth | None:
-        """None: the disk did not say, and nothing follows."""
-        if self.stall_policy.after_s <= 0:
-            return stall.Growth(0, now)
-        key = attempt.submission_id
-        try:
-            seen = await self.files.metrics(attempt.job_root)
-        except Exception as error:
-            log.warning("the metrics file of %s was not looked at: %s", key, _words(error))
-            self._watch_at = now + _MAX_WATCH_S
-            return None
-        started_at = now if attempt.started_at is None else attempt.started_at
-        growth = self._growth[key] = stall.follow(self._growth.get(key), seen, started_at, now)
-        return growth
-
-    # --- admit ----------------------------------------------------------------------------------------------------
-
-    async def _admit(self, active: Sequence[Task]) -> bool:
-        """Decide over the whole line. True if anything waits."""
-        waiting = await self.state.waiting()
-        if not waiting:
-            return False
-        by_id = {task.task_id: task for task in waiting}
-        self._spoiled = {task_id: since for task_id, since in self._spoiled.items() if task_id in by_id}
-        # Looked at again: a view that is older than the list of live attempts could show as free what an attempt,
-        # missing from the claims since it has ended, still held or was just claiming.
-        view = self.view = await self.look_at_cluster()
+            self._came += came
+        live = list(self.queue.live.values())
+        self._forget_all_but(live)
+        view = self.view = await self.cluster.look()
         if view is None:
-            return True
-        claims = [claim for task in active if (claim := claim_of(task, view))]
+            return Next.SOON
+
+        # 2. Follow what is alive.
+        followed = await self.follower.follow(live, view)
+        stalls = await self.stalls.watch(live, view)
+
+        # 3. Decide, 4. look at what the chosen start from, 5. decide at most once more.
         now = self.clock()
-        admits, others = await self._decide(waiting, view, claims, now)
-        applied = await self.state.apply([*admits, *others])
-        started = [
-            self._submit(by_id[admit.task_id], _new_attempt(admit, now))
-            for admit, ok in zip(admits, applied, strict=False)
-            if ok
-        ]
+        passed = await self._pass(view, live, now)
+
+        # 6. Store it all at once. Ends come before the admissions, which have not used the room of these.
+        carried, self._carried = self._carried, []
+        holds = passed.decided.some_holds() if passed.decided else []
+        changes: list[Change] = [*carried, *followed.changes, *stalls, *passed.admits, *passed.stuck, *holds]
+        try:
+            applied = dict(zip(map(id, changes), await self.state.apply(changes), strict=True))
+        except BaseException:
+            self._carried, self._decided = carried, None
+            raise
+        self._decided, self._came = passed.decided, []
+        ended = [end for end in followed.ended if applied[id(end)]]
+        for end in ended:
+            log.info("%s ended: %s %s", end.submission_id, end.outcome.value, end.reason[:200])
+
+        # 7. Submit. Only what is stored as an attempt is given to Ray, and only what is stored as ended is forgotten.
+        started = [admit for admit in passed.admits if applied[id(admit)]]
+        wanted = await self._unsubmitted(followed)
+        wanted += [(passed.tasks[admit.task_id], _new_attempt(admit, now)) for admit in started]
         if started:
-            log.info("admitted %d of %d waiting tasks", len(started), len(waiting))
-        for result in await asyncio.gather(*started, return_exceptions=True):
-            if isinstance(result, BaseException):
-                log.error("a submission failed; the next tick looks again", exc_info=result)
-        return True
+            log.info("admitted %d of %d waiting tasks", len(started), len(self.queue.waiting))
+        self._carried = await self.submitter.submit(wanted, view.session)
+        await self.follower.forget(end.submission_id for end in ended if end.submission_id in followed.recorded)
 
-    async def _decide(
-        self, waiting: Sequence[Task], view: ClusterView, claims: list[admission.Claim], now: float
-    ) -> tuple[list[Admit], list[Hold | Reject]]:
-        """Admissions with their commands. A task that cannot be given one takes no room from the others."""
-        found: dict[str, Checkpoint | None] = {}
-        stuck: dict[str, Hold | Reject] = {}
-        looked_at: set[str] = set()
-        while True:
-            queue = [task for task in waiting if task.task_id not in stuck]
-            decision = admission.decide(queue, view.nodes, claims, now, self.policy)
-            fresh = [task for task in decision.admitted if task.task_id not in looked_at]
-            stuck |= await self._look_at_inputs(fresh)
-            looked_at |= {task.task_id for task in fresh}
-            wanted = [task for task in decision.admitted if _may_resume(task) and task.task_id not in found]
-            for task, result in zip(wanted, await self._search(wanted, now), strict=True):
-                if isinstance(result, BaseException):
-                    log.warning("no checkpoint of %s was looked for: %r", task.task_id, result)
-                    stuck[task.task_id] = self._stuck(task, f"{_UNKNOWN_CHECKPOINT}: {_words(result)}")
-                else:
-                    found[task.task_id] = result
-            admits = []
-            for task in decision.admitted:
-                if task.task_id in stuck:
-                    continue
-                try:
-                    admits.append(self._admission(task, found.get(task.task_id)))
-                except Exception as error:
-                    log.exception("%s cannot be prepared", task.task_id)
-                    stuck[task.task_id] = self._stuck(task, f"its command cannot be made any more: {_words(error)}")
-            if len(admits) == len(decision.admitted):
-                return admits, [*decision.holds, *stuck.values()]
+        if ended or self._carried or len(holds) == MAX_HOLDS or (self.queue.waiting and self._decided is None):
+            return Next.AT_ONCE
+        return Next.SOON if live or self.queue.waiting else Next.LATER
 
-    async def _look_at_inputs(self, tasks: Sequence[Task]) -> dict[str, Hold | Reject]:
-        """Those that would fail for certain, since an input was deleted, say, while they waited: held at first, for
-        somebody may just be putting it back, and FAILED if it still is so at the time that the hold named."""
-        found = await asyncio.gather(*map(self.check_inputs, tasks))
-        now, spoiled = self.clock(), dict[str, Hold | Reject]()
-        for task, findings in zip(tasks, found, strict=True):
-            if not findings.errors:
-                self._spoiled.pop(task.task_id, None)
-                continue
-            words = "; ".join(f"{error.field} {error.rule}" for error in findings.errors)[:1000]
-            until = self._spoiled.setdefault(task.task_id, now) + self.policy.retry_interval_s
-            if now < until:
-                reason = f"its inputs cannot be used, and it fails unless that changes soon: {words}"
-                spoiled[task.task_id] = Hold(task.task_id, reason, until, None)
-            else:
-                spoiled[task.task_id] = Reject(task.task_id, f"its inputs cannot be used: {words}")
-        return spoiled
+    async def _pass(self, view: ClusterView, live: Sequence[SlimTask], now: float) -> _Pass:
+        # An attempt that was just found to have ended keeps its claim until the next tick, which comes at once: this
+        # view may be older than its end. So its room is not given away, least of all to somebody younger than its task.
+        claims = [claim for task in live if (claim := claim_of(task, view))]
+        facts = (view.nodes, claims)
+        old = self._decided
+        if old is not None and old.stands(facts, now):
+            if not self._came:
+                return _Pass(old)
+            if old.may_come_later(now):
+                # A task that is younger than all others changes nothing for them, unless it starts.
+                barred = old.barred_at is not None and old.barred_at <= old.at
+                decision = admission.decide(self._came, view.nodes, claims, now, self.policy, barred=barred)
+                if not decision.admitted:
+                    due, barred_at = _first(old.due, decision.due()), _first(old.barred_at, decision.barred_at)
+                    return _Pass(_Decided(facts, old.at, due, barred_at, deque([*old.holds, decision.holds([])])))
+        return await self._admit(view, claims, now, facts)
 
-    async def _search(self, tasks: Sequence[Task], now: float) -> list[Checkpoint | BaseException | None]:
-        """For each task its checkpoint to resume from, or why that is not known. All at once: they share one bound."""
-        if now < self._search_again_at:
-            return [TimeoutError(_HUNG) for _ in tasks]
-        results = await asyncio.gather(*map(self.find_checkpoint, tasks), return_exceptions=True)
-        hung = [isinstance(result, (TimeoutError, asyncio.TimeoutError)) for result in results]
-        if any(hung):
-            self._search_again_at = self.clock() + self.policy.retry_interval_s
-        return [TimeoutError(_HUNG) if late else result for late, result in zip(hung, results, strict=True)]
+    async def _admit(self, view: ClusterView, claims: Sequence[admission.Claim], now: float, facts: object) -> _Pass:
+        rows = list(self.queue.waiting.values())
+        decision = admission.decide(rows, view.nodes, claims, now, self.policy)
 
-    def _stuck(self, task: Task, reason: str) -> Hold:
-        return Hold(task.task_id, reason[:1000], self.clock() + self.policy.retry_interval_s, None)
+        found = _Pass(None)
+        examined = await self._examine(decision.admitted[:MAX_LOOKS], found)
+        room_left = False
+        if examined.stuck:
+            # Those take no room from the others. Who is chosen now and is stuck, too, leaves its room to the next tick.
+            rows = [_as_examined(task, examined) for task in rows if task.task_id not in examined.stuck]
+            decision = admission.decide(rows, view.nodes, claims, now, self.policy)
+            fresh = [task for task in decision.admitted if task.task_id not in examined.admits]
+            more = await self._examine(fresh[: MAX_LOOKS - len(examined.admits) - len(examined.stuck)], found)
+            room_left = bool(more.stuck)
+            examined = Examined(examined.admits | more.admits, examined.stuck | more.stuck)
 
-    def _admission(self, task: Task, checkpoint: Checkpoint | None) -> Admit:
-        number = 1 + max((attempt.number for attempt in task.attempts), default=0)
-        submission_id = ids.submission_id(task.task_id, number)
-        job_root = paths.job_root(self.shared_root, task.user_id, submission_id)
-        prepared = self.prepare(task, submission_id, job_root, checkpoint.path if checkpoint else None)
-        note = _resume_note(task, number, checkpoint) if _may_resume(task) else None
-        return Admit(task.task_id, number, submission_id, job_root, prepared.command, prepared.env, note)
+        started = [task for task in decision.admitted if task.task_id in examined.admits]
+        found.admits = [examined.admits[task.task_id] for task in started]
+        found.stuck = list(examined.stuck.values())
+        left = {task.task_id for task in decision.admitted} - examined.admits.keys() - examined.stuck.keys()
+        due = decision.due()
+        for change in found.stuck:
+            if isinstance(change, Hold):
+                due = _first(due, change.not_before)
+        decided = _Decided(facts, now, due, decision.barred_at, deque([decision.holds(started)]))
+        if not left and not room_left:
+            found.decided = decided
+        else:
+            # The next tick decides anew; what is known of those that wait on is worth writing down all the same.
+            found.stuck += decided.some_holds()
+        return found
 
+    async def _examine(self, chosen: Sequence[SlimTask], found: _Pass) -> Examined:
+        """With their specs, which no other tasks are asked for."""
+        if not chosen:
+            return Examined()
+        tasks = [task for task in await self.state.tasks([task.task_id for task in chosen]) if task.state.is_waiting]
+        found.tasks |= {task.task_id: task for task in tasks}
+        return await self.examiner.examine(tasks)
 
-#: To start from zero in doubt would throw away what may be days of training.
-_UNKNOWN_CHECKPOINT = "waits to learn whether an earlier attempt has left a checkpoint"
-_HUNG = "the shared filesystem does not answer"
+    async def _unsubmitted(self, followed: Followed) -> list[tuple[Task, Attempt]]:
+        """Attempts that Ray does not know, with their commands: a submission was lost, or failed."""
+        names = {
+            task.live.submission_id: task.task_id
+            for task in followed.unsubmitted
+            if task.live and self.submitter.may_try(task.live.submission_id)
+        }
+        if not names:
+            return []
+        tasks = await self.state.tasks(list(names.values()))
+        return [
+            (task, attempt)
+            for task in tasks
+            for attempt in task.attempts
+            if attempt.submission_id in names and attempt.state is AttemptState.SUBMITTING
+        ]
 
-
-def _may_resume(task: Task) -> bool:
-    if task.resume_roots is not None:
-        return True
-    return any(attempt.outcome is Outcome.INFRASTRUCTURE for attempt in task.attempts)
-
-
-def _resume_note(task: Task, number: int, checkpoint: Checkpoint | None) -> str:
-    own = {attempt.job_root: f"a{attempt.number:02d}" for attempt in task.attempts}
-    if checkpoint is not None:
-        # The job root of another task's attempt bears its submission id as its name.
-        source = own.get(checkpoint.job_root) or checkpoint.job_root.rsplit("/", 1)[-1]
-        return f"a{number:02d} resumes from step {checkpoint.step} of {source}"
-    if task.resume_roots is None:
-        return f"a{number:02d} starts from the beginning: {' and '.join(own.values())} left no complete checkpoint"
-    earlier = " and ".join([f"the task {task.resubmitted_from}", *own.values()])
-    return f"a{number:02d} starts from the beginning: no complete checkpoint of {earlier} is there"
+    def _forget_all_but(self, live: Sequence[SlimTask]) -> None:
+        names = {task.live.submission_id for task in live if task.live}
+        self.submitter.keep_only(names)
+        self.stalls.keep_only(names)
 
 
-def _words(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".removesuffix(": ")
+def _first(*times: float | None) -> float | None:
+    return min((at for at in times if at is not None), default=None)
 
 
-class SubmissionRefused(Exception):
-    """Ray looked at the submission and refused it."""
+def _as_examined(task: SlimTask, examined: Examined) -> SlimTask:
+    """One that was found sound has no trouble of its own any more, whether or not it starts now."""
+    if task.task_id not in examined.admits or task.reason is None:
+        return task
+    return admission.without_trouble(task)
 
 
-def live_attempt(task: Task) -> Attempt | None:
-    """The attempt of this task that has not ended, if any. There is at most one."""
-    return next((attempt for attempt in task.attempts if attempt.state is not AttemptState.ENDED), None)
-
-
-def claim_of(task: Task, view: ClusterView) -> admission.Claim | None:
+def claim_of(task: SlimTask, view: ClusterView) -> admission.Claim | None:
     """What the live attempt of this task holds, and how much of it Ray's view does not show yet."""
-    attempt = live_attempt(task)
-    if attempt is None:
+    if task.live is None:
         return None
-    seen = view.gpus_of_job.get(attempt.ray_job_id or "", 0.0)
+    seen = view.gpus_of_job.get(task.live.ray_job_id or "", 0.0)
     return admission.Claim(task.gang, max(0, task.gang.nnodes - int(seen // task.gang.gpus_per_node)))
 
 
@@ -407,12 +279,4 @@ def _new_attempt(admit: Admit, now: float) -> Attempt:
         job_root=admit.job_root,
         command=admit.command,
         env=admit.env,
-    )
-
-
-def _is_news(attempt: Attempt, advance: Advance) -> bool:
-    later = [AttemptState.RUNNING] if advance.running else [AttemptState.SUBMITTED, AttemptState.RUNNING]
-    facts = ("session", "ray_job_id", "node_id", "node_ip")
-    return attempt.state not in later or any(
-        getattr(advance, fact) is not None and getattr(advance, fact) != getattr(attempt, fact) for fact in facts
     )

@@ -25,6 +25,7 @@ from argus_ray.core.lifecycle import (
     Trashed,
 )
 from argus_ray.core.model import Attempt, Task
+from argus_ray.core.reasons import Code, because, is_news, words
 from argus_ray.core.states import AttemptState, Cause, Outcome, TaskState, check_move
 from argus_ray.service import upkeep
 from argus_ray.service.unit_of_work import UnitOfWork
@@ -105,23 +106,27 @@ def apply(unit: UnitOfWork, task: Task, change: Change) -> bool:
 def _hold(unit: UnitOfWork, task: Task, change: Hold) -> bool:
     if not task.state.is_waiting:
         return False
+    reason = change.reason or task.reason or because(Code.NOT_YET)
+    new = (TaskState.PENDING_RESOURCES, reason, change.not_before, change.overtaken_since)
+    if (task.state, task.reason, task.not_before, task.overtaken_since) == new:
+        return True
+    is_move = task.state is TaskState.QUEUED
+    is_told = is_move or is_news(task.reason, reason)
     held = replace(
         task,
         state=TaskState.PENDING_RESOURCES,
-        reason=change.reason,
-        next_retry_at=change.next_retry_at,
+        reason=reason,
+        not_before=change.not_before,
         overtaken_since=change.overtaken_since,
+        updated_at=unit.now if is_told else task.updated_at,
     )
-    if held == task:
-        return True
-    if task.state is TaskState.QUEUED:
+    if is_move:
         check_move(task.state, held.state, Cause.DOES_NOT_FIT)
-        return tasks.move(unit.db, task, replace(held, updated_at=unit.now), Cause.DOES_NOT_FIT, change.reason)
-    if change.reason == task.reason:
-        return tasks.update(unit.db, task, held)
-    if not tasks.update(unit.db, task, replace(held, updated_at=unit.now)):
+        return tasks.move(unit.db, task, held, Cause.DOES_NOT_FIT, words(change.seen or reason))
+    if not tasks.update(unit.db, task, held):
         return False
-    events.add_remark(unit.db, task.task_id, unit.now, "reason", change.reason)
+    if is_told:
+        events.add_remark(unit.db, task.task_id, unit.now, "reason", words(reason))
     return True
 
 
@@ -143,7 +148,7 @@ def _admit(unit: UnitOfWork, task: Task, change: Admit) -> bool:
         env=change.env,
     )
     attempts.add(unit.db, attempt)
-    new = replace(_out_of_line(task), state=TaskState.SUBMITTING, reason=None, updated_at=unit.now)
+    new = replace(_out_of_queue(task), state=TaskState.SUBMITTING, reason=None, updated_at=unit.now)
     message = f"admitted: attempt {attempt.label} starts"
     _moved(tasks.move(unit.db, task, new, Cause.ADMITTED, message, change.submission_id))
     if change.note is not None:
@@ -219,7 +224,6 @@ def _end(unit: UnitOfWork, task: Task, change: End) -> bool:
         reason=after.reason,
         losses=after.losses,
         not_before=after.not_before,
-        next_retry_at=after.not_before,
         ended_at=unit.now if after.state.is_final else None,
         updated_at=unit.now,
     )
@@ -232,7 +236,7 @@ def _reject(unit: UnitOfWork, task: Task, change: Reject) -> bool:
         return False
     check_move(task.state, TaskState.FAILED, Cause.INVALID_INPUTS)
     new = replace(
-        _out_of_line(task), state=TaskState.FAILED, reason=change.reason, ended_at=unit.now, updated_at=unit.now
+        _out_of_queue(task), state=TaskState.FAILED, reason=change.reason, ended_at=unit.now, updated_at=unit.now
     )
     return tasks.move(unit.db, task, new, Cause.INVALID_INPUTS, change.reason)
 
@@ -249,9 +253,9 @@ def _farewell(name: str, end: End, after: Aftermath, max_losses: int) -> str:
     if end.reason:
         message += f": {end.reason}"
     if after.state is TaskState.QUEUED:
-        message += f" (loss {after.losses} of {max_losses}; the task is back at its place in the line)"
+        message += f" (loss {after.losses} of {max_losses}; the task is back at its place in the queue)"
     elif after.state is TaskState.PENDING_RESOURCES:
-        message += " (the task is back at its place in the line)"
+        message += " (the task is back at its place in the queue)"
     elif after.cause is Cause.ATTEMPTS_EXHAUSTED:
         message += f" (loss {after.losses}, and {max_losses} are allowed: the task has failed)"
     return message
@@ -277,5 +281,5 @@ def _knows(attempt: Attempt, facts: Advance) -> bool:
     )
 
 
-def _out_of_line(task: Task) -> Task:
-    return replace(task, not_before=None, next_retry_at=None, overtaken_since=None)
+def _out_of_queue(task: Task) -> Task:
+    return replace(task, not_before=None, overtaken_since=None)

@@ -15,12 +15,12 @@ from argus_ray.core import actions
 from argus_ray.core.actions import Action, Credential, Principal
 from argus_ray.core.errors import ArgusError, InvalidRequest, Unavailable
 from argus_ray.core.lifecycle import Change
-from argus_ray.core.model import Task
+from argus_ray.core.model import QueueChanges, Task
 from argus_ray.core.retention import Chores
 from argus_ray.service import access, accounts, changes, submission, tasks, upkeep
 from argus_ray.service.changes import TaskCache
 from argus_ray.service.unit_of_work import Ports, UnitOfWork
-from argus_ray.store import Store, line, tokens
+from argus_ray.store import Store, feed, queue, tokens
 from argus_ray.store import tasks as task_rows
 from argus_ray.store.store import savepoint
 
@@ -112,15 +112,16 @@ class Service:
 
     # --- for the scheduler ---
 
-    def waiting(self, limit: int = 10_000) -> tuple[Task, ...]:
-        """The line from its head, with attempts."""
+    def queue_changes(self, writer: str, version: int) -> QueueChanges:
+        """What is new of the tasks that wait or live since that answer; the whole if it was another writer's."""
         with self._store.transaction() as db:
-            return line.waiting(db, limit)
+            mine = self._store.writer_id
+            return feed.since(db, mine, version) if writer == mine else feed.whole(db, mine)
 
-    def active(self) -> tuple[Task, ...]:
-        """Tasks with an attempt that is not over, those of CANCELED tasks included, in line order."""
+    def tasks(self, task_ids: Sequence[str]) -> tuple[Task, ...]:
+        """Those that exist, whole: with their specs and the commands of their attempts."""
         with self._store.transaction() as db:
-            return line.active(db)
+            return tuple(task_rows.by_ids(db, task_ids).values())
 
     def task(self, task_id: str) -> Task | None:
         with self._store.transaction() as db:
@@ -145,7 +146,7 @@ class Service:
     def ping(self) -> dict[str, Any]:
         """Raises what a write would raise. `epoch`, and `tasks`: counts by state."""
         with self._store.transaction() as db:
-            return {"epoch": self._store.epoch, "tasks": line.count_by_state(db)}
+            return {"epoch": self._store.epoch, "tasks": queue.count_by_state(db)}
 
     def close(self) -> None:
         """Idempotent."""

@@ -20,7 +20,7 @@ from argus_ray.core.model import FilesAt, Gang, Task
 from argus_ray.core.states import TaskState
 from argus_ray.service import access
 from argus_ray.service.unit_of_work import UnitOfWork
-from argus_ray.store import events, line, tasks
+from argus_ray.store import events, queue, tasks
 
 _KEY = re.compile(r"[\x20-\x7e]{1,255}")
 #: Two random bytes a second, user and workload: even with 50,000 ids of 65,536 taken, this many tries miss
@@ -181,7 +181,7 @@ def _accept(
 
 def _check_limits(unit: UnitOfWork, user_id: str) -> None:
     limits = unit.ports.settings.limits
-    if line.count_waiting_of(unit.db, user_id) >= limits.waiting_tasks_per_user:
+    if queue.count_waiting_of(unit.db, user_id) >= limits.waiting_tasks_per_user:
         raise QueueFull(f"you have {limits.waiting_tasks_per_user} waiting tasks, which is the limit")
-    if line.count_waiting(unit.db) >= limits.waiting_tasks:
+    if queue.count_waiting(unit.db) >= limits.waiting_tasks:
         raise QueueFull(f"{limits.waiting_tasks} tasks wait, which is the limit of this cluster")

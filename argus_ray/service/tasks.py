@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from argus_ray.core.actions import (
@@ -25,7 +26,7 @@ from argus_ray.core.model import Attempt, Event, Task
 from argus_ray.core.states import Cause, TaskState, check_move
 from argus_ray.service import access
 from argus_ray.service.unit_of_work import UnitOfWork
-from argus_ray.store import attempts, events, line, tasks, users
+from argus_ray.store import attempts, events, queue, tasks, users
 
 _MAX_PAGE = 500
 _MAX_EVENTS = 1000
@@ -34,7 +35,7 @@ _MAX_INTEGER = 2**63 - 1
 
 
 def view(unit: UnitOfWork, task: Task) -> TaskView:
-    return TaskView(task, line.position(unit.db, task))
+    return TaskView(_with_next_look(unit, task), queue.position(unit.db, task))
 
 
 def get(unit: UnitOfWork, principal: Principal, action: GetTask) -> TaskView:
@@ -55,8 +56,8 @@ def list_page(unit: UnitOfWork, principal: Principal, action: ListTasks) -> Task
             raise UserNotFound
         owner = action.user_id
     states = tuple(dict.fromkeys(action.states)) or tuple(TaskState)
-    found = line.page(unit.db, owner, states, below, action.limit + 1)
-    shown = found[: action.limit]
+    found = queue.page(unit.db, owner, states, below, action.limit + 1)
+    shown = tuple(_with_next_look(unit, task) for task in found[: action.limit])
     return TaskPage(shown, shown[-1].seq if len(found) > action.limit else None)
 
 
@@ -67,16 +68,17 @@ def show_queue(unit: UnitOfWork, principal: Principal, action: ShowQueue) -> tup
     elif principal.role is Role.ADMIN:
         return ()
     owner = None if action.everyone else principal.user_id
-    return tuple(QueueEntry(task, position) for task, position in line.queue(unit.db, owner))
+    entries = queue.entries(unit.db, owner)
+    return tuple(QueueEntry(_with_next_look(unit, task), position) for task, position in entries)
 
 
 def explain(unit: UnitOfWork, principal: Principal, action: ExplainTask) -> Explanation:
     """`own_ahead` are tasks of the owner of the task, also when an admin asks."""
     task = access.visible_task(unit, principal, action.task_id)
-    position = line.position(unit.db, task)
-    ahead = () if position is None else line.own_ahead(unit.db, task)
+    position = queue.position(unit.db, task)
+    ahead = () if position is None else queue.own_ahead(unit.db, task)
     return Explanation(
-        task=task,
+        task=_with_next_look(unit, task),
         position=position,
         own_ahead=ahead,
         others_ahead=0 if position is None else position - 1 - len(ahead),
@@ -102,7 +104,6 @@ def cancel(unit: UnitOfWork, principal: Principal, action: CancelTask) -> TaskVi
         state=TaskState.CANCELED,
         reason=f"canceled by {by}",
         not_before=None,
-        next_retry_at=None,
         overtaken_since=None,
         ended_at=unit.now,
         updated_at=unit.now,
@@ -127,6 +128,18 @@ def find_attempt(unit: UnitOfWork, principal: Principal, action: FindAttempt) ->
         if attempt.number == action.attempt:
             return task.state, attempt
     raise LogNotFound(f"the task has no attempt {action.attempt}")
+
+
+def _with_next_look(unit: UnitOfWork, task: Task) -> Task:
+    """A task that was looked at and waits is looked at again at its own time, if it has one, and else with all others:
+    at the end of each interval since it was told why it waits, at the latest."""
+    if task.state is not TaskState.PENDING_RESOURCES:
+        return task
+    if task.not_before is not None and task.not_before > unit.now:
+        return replace(task, next_retry_at=task.not_before)
+    every_s = unit.ports.settings.scheduling.retry_interval_s
+    intervals = math.floor(max(0.0, unit.now - task.updated_at) / every_s) + 1
+    return replace(task, next_retry_at=task.updated_at + intervals * every_s)
 
 
 def _check_range(field: str, value: int, low: int, high: int) -> None:

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from argus_ray.core.errors import ArgusError, StaleWriter, Unavailable
-from argus_ray.store import migrations
+from argus_ray.store import feed, migrations
 from argus_ray.store.fence import Fence
 
 #: STRICT tables.
@@ -32,7 +32,7 @@ class Store:
         self.epoch = epoch
         self._db = db
         self._fence = fence
-        self._writer_id = writer_id
+        self.writer_id = writer_id
         self._turn = threading.RLock()
         self._closed = False
 
@@ -65,6 +65,7 @@ class Store:
             with _as_unavailable(file, OSError):
                 db = _connect(file, busy_timeout_s)
                 migrations.migrate(db, migrations.known())
+                feed.follow(db)
                 taken = _become_writer(db, epoch, writer_id, clock())
             return cls(file, db, fence, taken, writer_id)
         except BaseException:
@@ -103,7 +104,7 @@ class Store:
 
     def _check_epoch(self) -> None:
         row = self._db.execute("SELECT epoch, writer_id FROM writer").fetchone()
-        if row is None or (row["epoch"], row["writer_id"]) != (self.epoch, self._writer_id):
+        if row is None or (row["epoch"], row["writer_id"]) != (self.epoch, self.writer_id):
             stored = "none" if row is None else row["epoch"]
             raise StaleWriter(f"this writer has epoch {self.epoch}, and the database was taken over (epoch {stored})")
 

@@ -1,5 +1,5 @@
 """Rows of `tasks`: writing them and finding one. Each function works in the caller's transaction; updates
-name the state that they expect. Lists and counts are in `line`."""
+name the state that they expect. Lists and counts are in `queue`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import asdict
 
 from argus_ray.core.errors import FieldError
 from argus_ray.core.model import FilesAt, Gang, Task
+from argus_ray.core.reasons import Code, Reason, because
 from argus_ray.core.states import Cause, TaskState
 from argus_ray.store import attempts, events
 
@@ -29,7 +30,7 @@ def add(
     resume_roots: Sequence[str] | None = None,
     warnings: Sequence[FieldError] = (),
 ) -> int | None:
-    """A new task at the end of the line, with its first event: its `seq`. None: this task id is taken, and
+    """A new task at the end of the queue, with its first event: its `seq`. None: this task id is taken, and
     nothing was changed."""
     cursor = db.execute(
         "INSERT INTO tasks (task_id, user_id, workload, state, nnodes, gpus_per_node, cpus_per_node,"
@@ -97,14 +98,13 @@ def move(
 def update(db: sqlite3.Connection, old: Task, new: Task) -> bool:
     """As `move`, without an event: for facts, not for states."""
     cursor = db.execute(
-        "UPDATE tasks SET state = ?, updated_at = ?, reason = ?, not_before = ?, next_retry_at = ?,"
+        "UPDATE tasks SET state = ?, updated_at = ?, reason = ?, reason_code = ?, not_before = ?,"
         " overtaken_since = ?, started_at = ?, ended_at = ?, losses = ? WHERE task_id = ? AND state = ?",
         (
             new.state.value,
             new.updated_at,
-            new.reason,
+            *_reason_columns(new.reason),
             new.not_before,
-            new.next_retry_at,
             new.overtaken_since,
             new.started_at,
             new.ended_at,
@@ -114,6 +114,23 @@ def update(db: sqlite3.Connection, old: Task, new: Task) -> bool:
         ),
     )
     return cursor.rowcount == 1
+
+
+def _reason_columns(reason: Reason | str | None) -> tuple[str | None, str | None]:
+    if isinstance(reason, Reason):
+        return json.dumps(dict(reason.facts)), reason.code.value
+    return reason, None
+
+
+def read_reason(stored: str | None, code: str | None) -> Reason | str | None:
+    """Of the columns `reason` and `reason_code`."""
+    if code is None or stored is None:
+        return stored
+    try:
+        return because(Code(code), **json.loads(stored))
+    except ValueError:
+        # Of another version of Argus: one odd row must not hide all the others.
+        return f"{code} {stored}"
 
 
 def with_attempts(db: sqlite3.Connection, rows: list[sqlite3.Row]) -> tuple[Task, ...]:
@@ -132,9 +149,8 @@ def with_attempts(db: sqlite3.Connection, rows: list[sqlite3.Row]) -> tuple[Task
             spec_yaml=row["spec_yaml"],
             created_at=row["created_at"],
             updated_at=row["updated_at"],
-            reason=row["reason"],
+            reason=read_reason(row["reason"], row["reason_code"]),
             not_before=row["not_before"],
-            next_retry_at=row["next_retry_at"],
             overtaken_since=row["overtaken_since"],
             started_at=row["started_at"],
             ended_at=row["ended_at"],

@@ -327,9 +327,9 @@ def test_a_fenced_actor_answers_and_then_ends(world: World, monkeypatch: pytest.
     ended: list[int] = []
     monkeypatch.setattr(os, "_exit", ended.append)
     actor = StateActor(world.settings.model_dump(mode="json"), "f")
-    assert actor.waiting() == ()
+    assert actor.queue_changes("", 0).rows == ()
     world.claim("other")
     with pytest.raises(StaleWriter):
-        actor.waiting()
+        actor.queue_changes("", 0)
     eventually(lambda: ended == [1], "it ends its process")
     actor.close()

@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from argus_ray.core.admission import AdmissionPolicy, Claim, Decision, decide
-from argus_ray.core.model import Gang, NodeView, Task
+from argus_ray.core.lifecycle import Hold
+from argus_ray.core.model import Gang, NodeView, SlimTask
+from argus_ray.core.reasons import Code, because, words
 from argus_ray.core.states import TaskState
 
 POLICY = AdmissionPolicy(max_overtake_s=600, retry_interval_s=60)
@@ -21,8 +23,8 @@ def rl(nnodes: int, gpus: int) -> Gang:
     return Gang(nnodes, gpus, 3.0 * gpus, 3.0)
 
 
-def task(seq: int, gang: Gang, state: TaskState = TaskState.QUEUED) -> Task:
-    return Task(f"argus-u-grpo-20260101-000000-{seq:04x}", "u", seq, "grpo", state, gang, "", 0.0, 0.0)
+def task(seq: int, gang: Gang, state: TaskState = TaskState.QUEUED) -> SlimTask:
+    return SlimTask(f"argus-u-grpo-20260101-000000-{seq:04x}", "u", seq, state, gang)
 
 
 def worker(name: str, gpus: float = 4, *, free: float | None = None, cpus: float = 24) -> NodeView:
@@ -35,7 +37,7 @@ HEAD = NodeView("head", "10.0.0.1", True, 0, 0, 0, 0, 0, 0)
 TWO_WORKERS = [HEAD, worker("11"), worker("12")]
 
 
-def run(queue: list[Task], nodes: list[NodeView], claims: list[Claim] | None = None, now: float = 0.0) -> Decision:
+def run(queue: list[SlimTask], nodes: list[NodeView], claims: list[Claim] | None = None, now: float = 0.0) -> Decision:
     return decide(queue, nodes, claims or [], now, POLICY)
 
 
@@ -43,8 +45,14 @@ def admitted(decision: Decision) -> list[int]:
     return [t.seq for t in decision.admitted]
 
 
-def reason_of(decision: Decision, held: Task) -> str:
-    return next(hold.reason for hold in decision.holds if hold.task_id == held.task_id)
+def holds(decision: Decision) -> list[Hold]:
+    """When all that were admitted start."""
+    return list(decision.holds(decision.admitted))
+
+
+def reason_of(decision: Decision, held: SlimTask) -> str:
+    """As seen at this moment."""
+    return next(words(each.seen or each.reason or "") for each in decision.held if each.task is held)
 
 
 def test_oldest_first_and_all_that_fits() -> None:
@@ -70,9 +78,9 @@ def test_the_clock_of_an_impossible_task_does_not_run() -> None:
     wide = task(1, rl(1, 8))
     decision = run([wide, task(2, rl(1, 4))], TWO_WORKERS, now=100)
     assert admitted(decision) == [2]
-    assert decision.holds[0].overtaken_since is None
+    assert holds(decision)[0].overtaken_since is None
     once_possible = replace(wide, overtaken_since=1.0)
-    assert run([once_possible], TWO_WORKERS, now=100).holds[0].overtaken_since is None
+    assert holds(run([once_possible], TWO_WORKERS, now=100))[0].overtaken_since is None
 
 
 def test_a_task_whose_own_time_has_not_come_holds_nobody_back() -> None:
@@ -150,7 +158,7 @@ def test_overtaking_is_bounded() -> None:
     nodes = [HEAD, worker("11"), worker("12", free=1)]
     first = run([big, small], nodes, now=100)
     assert admitted(first) == [2]
-    hold = next(h for h in first.holds if h.task_id == big.task_id)
+    hold = next(h for h in holds(first) if h.task_id == big.task_id)
     assert hold.overtaken_since == 100
     waiting = replace(big, state=TaskState.PENDING_RESOURCES, reason=hold.reason, overtaken_since=100)
     assert admitted(run([waiting, small], nodes, now=699)) == [2]
@@ -159,36 +167,114 @@ def test_overtaking_is_bounded() -> None:
     assert "nothing younger" in reason_of(barred, small)
 
 
+def test_what_could_never_start_says_so_behind_an_older_task_too() -> None:
+    old = replace(task(1, rl(2, 4)), overtaken_since=0.0)
+    wide, small = task(2, rl(1, 8)), task(3, rl(1, 1))
+    decision = run([old, wide, small], [HEAD, worker("11"), worker("12", free=1)], now=9999)
+    assert admitted(decision) == []
+    assert "no node has 8 GPUs" in reason_of(decision, wide) and "nothing younger" in reason_of(decision, small)
+
+
 def test_the_overtaking_clock_starts_only_when_something_overtakes() -> None:
     decision = run([task(1, rl(2, 4)), task(2, rl(2, 4))], [HEAD, worker("11"), worker("12", free=1)], now=5)
-    assert [hold.overtaken_since for hold in decision.holds] == [None, None]
+    assert [hold.overtaken_since for hold in holds(decision)] == [None, None]
 
 
 def test_a_refused_task_is_not_tried_again_before_its_time() -> None:
-    refused = replace(
-        task(1, rl(1, 1)), state=TaskState.PENDING_RESOURCES, reason="verl said no", not_before=50.0, next_retry_at=50.0
-    )
+    refused = replace(task(1, rl(1, 1)), state=TaskState.PENDING_RESOURCES, not_before=50.0)
     decision = run([refused], TWO_WORKERS, now=49)
-    assert admitted(decision) == [] and decision.holds == ()
+    assert admitted(decision) == [] and holds(decision) == []
+    assert decision.due() == 50, "nothing else must happen for it"
     assert admitted(run([refused], TWO_WORKERS, now=50)) == [1]
 
 
-def test_pending_resources_then_delayed_retry() -> None:
-    """The behaviour of v2.0: not enough resources, PENDING_RESOURCES, another look after the interval."""
+def test_a_task_that_waits_is_written_once_and_looked_at_each_time() -> None:
     big = task(1, rl(2, 4))
-    first = run([big], [HEAD, worker("11")], now=0)
-    hold = first.holds[0]
-    assert hold.next_retry_at == 60
-    pending = replace(big, state=TaskState.PENDING_RESOURCES, reason=hold.reason, next_retry_at=hold.next_retry_at)
-    assert run([pending], [HEAD, worker("11")], now=59).holds == (), "nothing new, so nothing is written"
-    assert run([pending], [HEAD, worker("11")], now=61).holds[0].next_retry_at == 121
+    (hold,) = holds(run([big], [HEAD, worker("11")], now=0))
+    assert hold.not_before is None
+    pending = replace(big, state=TaskState.PENDING_RESOURCES, reason=hold.reason)
+    for now in (59, 61, 1e6):
+        assert holds(run([pending], [HEAD, worker("11")], now=now)) == [], "nothing new, so nothing is written"
     assert admitted(run([pending], TWO_WORKERS, now=30)) == [1], "a node that joins need not wait for the retry"
+
+
+@pytest.mark.parametrize("free", [0, 1, 3, 3.5])
+@pytest.mark.parametrize("slots", [0, 100])
+@pytest.mark.parametrize("unseen", [0, 1, 2])
+def test_what_is_stored_does_not_change_with_what_is_free(free: float, slots: int, unseen: int) -> None:
+    big = task(1, rl(2, 4))
+    nodes = [HEAD, replace(worker("11", free=free), worker_slots_free=slots), worker("12")]
+    decision = run([big], nodes, [Claim(rl(1, 1), unseen_nodes=1)] * unseen)
+    (hold,) = holds(decision)
+    assert hold.reason == because(Code.POOL_BUSY, nodes=2, gpus=4, cpus=12.0)
+    assert words(hold.reason) == "needs 2 nodes with 4 GPUs and 12 CPUs free each"
+
+
+@pytest.mark.parametrize("code", [Code.BAD_INPUTS, Code.CHECKPOINT_UNKNOWN, Code.NO_COMMAND])
+def test_a_task_with_trouble_of_its_own_keeps_that_reason_until_it_may_start(code: Code) -> None:
+    reason = because(code, what="train_file does not exist", error="EIO")
+    troubled = replace(task(1, rl(2, 4)), state=TaskState.PENDING_RESOURCES, reason=reason, not_before=50.0)
+    younger = task(2, rl(1, 1))
+    early = run([troubled, younger], TWO_WORKERS, now=49)
+    assert admitted(early) == [2] and holds(early) == [], "its own time has not come, so nobody overtakes it"
+    assert admitted(run([troubled, younger], TWO_WORKERS, now=50)) == [1]
+    late = run([troubled, younger], [HEAD, worker("11")], now=50)
+    assert [hold.reason for hold in holds(late)] != [None], "it could not run on this pool at all"
+    (hold,) = holds(run([troubled, younger], [HEAD, worker("11"), worker("12", free=1)], now=50))
+    assert (hold.task_id, hold.reason, hold.not_before) == (troubled.task_id, None, None)
+    assert hold.overtaken_since == 50
+
+
+def test_only_a_task_that_starts_overtakes() -> None:
+    big, small = task(1, rl(2, 4)), task(2, rl(1, 1))
+    decision = run([big, small], [HEAD, worker("11"), worker("12", free=1)], now=5)
+    assert admitted(decision) == [2]
+    assert [hold.overtaken_since for hold in decision.holds(decision.admitted)] == [5]
+    assert [hold.overtaken_since for hold in decision.holds([])] == [None]
+
+
+sizes = st.tuples(st.integers(1, 3), st.sampled_from([1, 2, 4, 8]))
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(st.tuples(sizes, st.sampled_from([None, 0.0, 60.0])), max_size=5),
+    st.lists(sizes, min_size=1, max_size=3),
+    st.lists(st.integers(0, 4), min_size=1, max_size=4),
+    st.sampled_from([0.0, 599.0, 600.0, 700.0]),
+)
+def test_who_comes_last_is_decided_over_alone_as_within_the_whole_queue(
+    old: list[tuple[tuple[int, int], float | None]], new: list[tuple[int, int]], free: list[int], now: float
+) -> None:
+    """When none of the older ones starts, which alone is when the scheduler does so."""
+    nodes = [HEAD, *(worker(str(i), free=f) for i, f in enumerate(free))]
+    older = [replace(task(i, rl(*size)), overtaken_since=since) for i, (size, since) in enumerate(old)]
+    came = [task(100 + i, rl(*size)) for i, size in enumerate(new)]
+    before = run(older, nodes, now=now)
+    if before.admitted:
+        return
+    barred = before.barred_at is not None and before.barred_at <= now
+    alone = decide(came, nodes, [], now, POLICY, barred=barred)
+    whole = run([*older, *came], nodes, now=now)
+    assert alone.admitted == whole.admitted
+    assert alone.held == whole.held[len(older) :]
+
+
+def test_from_when_on_older_tasks_bar_the_way() -> None:
+    nodes = [HEAD, worker("11"), worker("12", free=1)]
+    old = replace(task(1, rl(2, 4)), overtaken_since=100.0)
+    assert run([old], nodes, now=500).barred_at == 700
+    assert run([old], nodes, now=5000).barred_at == 700
+    assert run([old, task(2, rl(2, 4))], nodes, now=5000).barred_at == 700
+    assert run([task(1, rl(1, 1))], nodes).barred_at is None
+    assert run([replace(task(1, rl(1, 8)), overtaken_since=100.0)], nodes).barred_at is None, "it could never start"
 
 
 def test_reasons_name_no_other_task_or_node() -> None:
     decision = run([task(i, rl(1, 3)) for i in range(1, 9)], TWO_WORKERS)
-    for hold in decision.holds:
-        assert "argus-" not in hold.reason and "10.0.0" not in hold.reason
+    for hold in holds(decision):
+        for reason in (hold.reason, hold.seen):
+            assert reason is not None and "argus-" not in words(reason) and "10.0.0" not in words(reason)
 
 
 gangs = st.builds(rl, st.integers(1, 3), st.sampled_from([1, 2, 4, 8]))
@@ -220,7 +306,7 @@ def test_whatever_ray_picks_every_admitted_gang_fits(
 def test_a_long_line_is_decided_with_few_fits() -> None:
     queue = [task(i, rl(1 + i % 2, 1 + i % 4)) for i in range(10_000)]
     decision = run(queue, TWO_WORKERS)
-    assert len(decision.admitted) + len(decision.holds) == 10_000
+    assert len(decision.admitted) + len(holds(decision)) == 10_000
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from argus_ray.actors import scheduler
+from argus_ray.actors.adapters import InputsOfTasks
 from argus_ray.core.model import Attempt, Task
 from argus_ray.core.states import AttemptState
 from argus_ray.disk import checkpoints
+from argus_ray.disk.inputs import Preflight
 from argus_ray.disk.threads import BoundedThreads
 from tests.support.builders import make_service
 
@@ -28,14 +29,18 @@ def task(tmp_path: Path) -> Task:
     return replace(new, attempts=tuple(earlier))
 
 
+def inputs(threads: BoundedThreads, timeout_s: float) -> InputsOfTasks:
+    return InputsOfTasks(Preflight(threads, timeout_s, "/private"), threads, timeout_s)
+
+
 def test_what_is_looked_for_follows_from_the_task(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoints, "newest_complete", lambda *asked: asked)
-    asked = asyncio.run(scheduler._find_checkpoint(BoundedThreads("disk", 1), 5.0, task))
+    asked = asyncio.run(inputs(BoundedThreads("disk", 1), 5.0).find_checkpoint(task))
     own = [attempt.job_root for attempt in task.attempts]
     assert asked == (own, "sft", 4)  # type: ignore[comparison-overlap]
     # Those of the task that it was to resume from are the older ones.
     task = replace(task, resume_roots=("/older",))
-    asked = asyncio.run(scheduler._find_checkpoint(BoundedThreads("disk", 1), 5.0, task))
+    asked = asyncio.run(inputs(BoundedThreads("disk", 1), 5.0).find_checkpoint(task))
     assert asked == (["/older", *own], "sft", 4)  # type: ignore[comparison-overlap]
 
 
@@ -45,7 +50,7 @@ def test_twenty_hanging_searches_take_no_longer_than_one(task: Task, monkeypatch
 
     async def search() -> list[object]:
         disk = BoundedThreads("disk", 2)
-        searches = [scheduler._find_checkpoint(disk, 0.3, task) for _ in range(20)]
+        searches = [inputs(disk, 0.3).find_checkpoint(task) for _ in range(20)]
         try:
             return await asyncio.gather(*searches, return_exceptions=True)
         finally:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from argus_ray.core.lifecycle import End, FilesMeasured, Hold, Stall
+from argus_ray.core.reasons import Code, because
 from argus_ray.core.states import Outcome
 from argus_ray.core.verl.failures import Failure
 from argus_ray.disk import inputs
@@ -319,16 +320,16 @@ def test_a_failing_wake_spoils_nothing(api: Api) -> None:
 def test_explain_says_what_is_missing_and_who_is_ahead(api: Api) -> None:
     alice, bob = api.user("alice"), api.user("bob")
     first, of_bob, last = api.submit(alice), api.submit(bob), api.submit(alice)
-    reason = "needs 1 node with 8 free GPUs; the largest has 4"
-    api.apply(Hold(last, reason, api.world.clock() + 60, None))
+    reason = "needs 1 node with 4 GPUs and 12 CPUs free"
+    api.apply(Hold(last, because(Code.POOL_BUSY, nodes=1, gpus=4, cpus=12.0)))
     found = api.get(f"/api/v2/tasks/{last}/explain", alice)
     assert (found["position"], found["own_ahead"], found["others_ahead"]) == (3, [first], 1)
-    assert found["reason"] == reason
+    assert (found["reason"], found["reason_code"]) == (reason, "pool_busy")
     assert found["next_retry_at"] == "2027-01-15T08:01:00.000Z"
-    assert reason in found["summary"]
+    assert f"{reason}; 1 has now" in found["summary"]
     assert of_bob not in str(found)
     head = api.get(f"/api/v2/tasks/{first}/explain", alice)
-    assert "head of the line" in head["summary"]
+    assert "head of the queue" in head["summary"]
 
 
 def test_explain_says_what_each_worker_lacks(api: Api) -> None:

@@ -334,7 +334,7 @@ def test_the_scheduler_makes_a_pass_now_and_then_whatever_comes_of_it(
                 raise RuntimeError("the state actor restarts")
             return Chores()
 
-    monkeypatch.setattr(scheduler, "_StateHandle", State)
+    monkeypatch.setattr(scheduler, "StateHandle", State)
     monkeypatch.setattr(scheduler, "_FIRST_PASS_S", 0.0)
     retention = Retention.model_construct(pass_every_s=0.01)  # less than the rule for people's settings
     actor = scheduler.SchedulerActor.__new__(scheduler.SchedulerActor)

@@ -18,7 +18,7 @@ from argus_ray.core.states import Outcome, TaskState
 from argus_ray.scheduler.tick import Dispatcher
 from tests.support.builders import World, make_service
 from tests.support.sanity import sanity_check
-from tests.support.simray import SimRay, make_dispatcher
+from tests.support.simray import SimRay, make_dispatcher, settle
 
 
 class Lab:
@@ -41,7 +41,7 @@ class Lab:
 
     def tick(self, seconds: float = 0.0) -> None:
         self.world.clock.advance(seconds)
-        asyncio.run(self.dispatcher.tick(woken=False))
+        asyncio.run(settle(self.dispatcher))
 
     @property
     def task(self) -> Task:
@@ -131,7 +131,7 @@ def test_a_disk_that_does_not_answer_says_nothing(lab: Lab) -> None:
         asked += 1
         raise TimeoutError
 
-    lab.dispatcher.files.metrics = hangs  # type: ignore[method-assign,assignment]
+    lab.dispatcher.stalls.files.metrics = hangs  # type: ignore[method-assign,assignment]
     for _ in range(100):
         lab.tick(10)
     assert lab.stalled() == (None, None) and lab.told() == []
@@ -140,13 +140,13 @@ def test_a_disk_that_does_not_answer_says_nothing(lab: Lab) -> None:
 
 
 def test_the_disk_is_asked_seldom(lab: Lab) -> None:
-    metrics, asked = lab.dispatcher.files.metrics, []
+    metrics, asked = lab.dispatcher.stalls.files.metrics, []
 
     async def count(job_root: str) -> MetricsSeen:
         asked.append(lab.world.clock.now)
         return await metrics(job_root)
 
-    lab.dispatcher.files.metrics = count  # type: ignore[method-assign]
+    lab.dispatcher.stalls.files.metrics = count  # type: ignore[method-assign]
     for _ in range(600):
         lab.tick(1)
     assert 9 <= len(asked) <= 11
@@ -157,7 +157,7 @@ def test_the_disk_is_asked_seldom(lab: Lab) -> None:
 
 def test_off_is_off(tmp_path: Path) -> None:
     lab = Lab(tmp_path, stall_after_s=0, stop_stalled=True)
-    lab.dispatcher.files.metrics = None  # type: ignore[method-assign, assignment]
+    lab.dispatcher.stalls.files.metrics = None  # type: ignore[method-assign, assignment]
     for _ in range(20):
         lab.tick(10_000)
     assert lab.stalled() == (None, None) and lab.told() == []
@@ -207,6 +207,6 @@ def test_what_happens_to_one_that_is_being_stopped(tmp_path: Path, how: str) -> 
         lab.tick(1)
         lab.ray.step()
     assert lab.task.state is expected
-    assert len(lab.task.attempts) == 1 and not lab.world.service.active()
+    assert len(lab.task.attempts) == 1 and not lab.world.active()
     sanity_check(lab.world.store)
     lab.world.close()

@@ -10,22 +10,26 @@ import contextlib
 import itertools
 import os
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from argus_ray.core import actions
+from argus_ray.core import actions, admission
 from argus_ray.core.actions import Credential
 from argus_ray.core.errors import ArgusError, FieldError
+from argus_ray.core.lifecycle import Change, End
 from argus_ray.core.model import Event, Task
 from argus_ray.core.observation import FailureKind, JobStatus
+from argus_ray.core.reasons import Code, Reason, words
 from argus_ray.core.states import TaskState
 from argus_ray.disk.inputs import Findings
+from argus_ray.scheduler.tick import MAX_LOOKS, Next
 from tests.support.builders import World, make_service
 from tests.support.sanity import sanity_check
-from tests.support.simray import Crash, NoAnswer, SimRay, make_dispatcher
+from tests.support.simray import Crash, NoAnswer, SimRay, SimState, check_view, make_dispatcher, settle
 
 RUNS = int(os.environ.get("ARGUS_SIM_RUNS", "25"))
 SEED = os.environ.get("ARGUS_SIM_SEED")
@@ -39,23 +43,26 @@ def world(tmp_path: Path) -> World:
 
 
 def tick(world: World, ray: SimRay, rng: random.Random | None = None, crashiness: float = 0.0) -> None:
-    """One tick of a new dispatcher: it remembers nothing that matters."""
-    dispatcher = make_dispatcher(world, ray, rng or random.Random(0), crashiness)
-    with contextlib.suppress(Crash, NoAnswer):
-        asyncio.run(dispatcher.tick())
+    """A tick of a new dispatcher, which remembers nothing that matters; again while it comes back at once."""
+    for _ in range(50):
+        dispatcher = make_dispatcher(world, ray, rng or random.Random(0), crashiness)
+        with contextlib.suppress(Crash, NoAnswer):
+            if asyncio.run(dispatcher.tick()) is not Next.AT_ONCE:
+                return
 
 
 def sim(nodes: dict[str, int] | None = None, seed: int = 0) -> SimRay:
     return SimRay(random.Random(seed), nodes or {"n1": 4, "n2": 4})
 
 
-def run_to_end(world: World, ray: SimRay, limit: int = 3000) -> None:
+def run_to_end(world: World, ray: SimRay, actor: Actor | None = None, limit: int = 3000) -> None:
+    """With one scheduler, or with a new one for each tick."""
     for _ in range(limit):
         world.clock.advance(30)
-        tick(world, ray)
+        actor.tick(0.0) if actor else tick(world, ray)
         for _ in range(5):
             ray.step()
-        if not world.service.waiting() and not world.service.active():
+        if not world.waiting() and not world.active():
             return
     raise AssertionError("some tasks are stuck")
 
@@ -80,8 +87,8 @@ def test_the_attempt_is_on_disk_before_ray_is_called(world: World) -> None:
         ray.flakiness = 1.0
         return view
 
-    dispatcher.look_at_cluster = view_answers  # type: ignore[assignment]
-    asyncio.run(dispatcher.tick())
+    dispatcher.cluster.look = view_answers  # type: ignore[method-assign,assignment]
+    asyncio.run(settle(dispatcher))
     assert world.task(task.task_id).state is TaskState.SUBMITTING
     assert ray.jobs == {}, "Ray did not take it"
     ray.flakiness = 0.0
@@ -99,7 +106,7 @@ def test_a_submission_that_arrived_without_an_answer_is_adopted(world: World) ->
         raise NoAnswer
 
     ray.submit = arrives_silently  # type: ignore[method-assign]
-    tick(world, ray)
+    asyncio.run(make_dispatcher(world, ray, random.Random(0)).tick())
     assert world.task(task.task_id).state is TaskState.SUBMITTING
     tick(world, ray)
     assert world.task(task.task_id).state is TaskState.SUBMITTED
@@ -117,7 +124,7 @@ def test_cancel_in_every_state_and_it_never_runs_later(world: World, until: Task
         ray.nodes = {"n1": 4, "n2": 4}
     elif until is TaskState.SUBMITTING:
         ray.submit = lambda *_: asyncio.sleep(0)  # type: ignore[method-assign]
-        (waiting,) = world.service.waiting()
+        (waiting,) = world.waiting()
         world.service.apply([world.admission(waiting)])
         del ray.submit
     elif until in (TaskState.SUBMITTED, TaskState.RUNNING):
@@ -149,7 +156,7 @@ def test_cancel_in_every_state_and_it_never_runs_later(world: World, until: Task
     expected = until if until.is_final else TaskState.CANCELED
     assert world.task(task.task_id).state is expected
     assert sum(ray.started.values()) == started, "it started after it was canceled"
-    assert world.service.active() == (), "its attempt is closed"
+    assert world.active() == (), "its attempt is closed"
     assert not any(job.is_alive for job in ray.jobs.values())
 
 
@@ -158,12 +165,12 @@ def test_a_late_submission_of_a_canceled_task_does_not_start(world: World) -> No
     ada = world.user("ada")
     task = world.submit(ada)
     ray = sim()
-    (waiting,) = world.service.waiting()
+    (waiting,) = world.waiting()
     world.service.apply([world.admission(waiting)])
     attempt = world.task(task.task_id).attempts[0]
     world.service.handle(ada, actions.CancelTask(task.task_id))
     tick(world, ray)
-    assert world.service.active() == ()
+    assert world.active() == ()
     asyncio.run(ray.submit(task, attempt))
     ray.step()
     assert ray.started[attempt.job_root] == 0
@@ -181,7 +188,7 @@ def test_a_lost_attempt_goes_back_to_its_old_place(world: World) -> None:
     ray.lose_session()
     ray.nodes = {}
     tick(world, ray)
-    assert [t.task_id for t in world.service.waiting()] == [first.task_id, second.task_id]
+    assert [t.task_id for t in world.waiting()] == [first.task_id, second.task_id]
     ray.nodes = {"n1": 4}
     tick(world, ray)
     assert list(ray.jobs) == [f"{first.task_id}--a02"]
@@ -197,12 +204,12 @@ def test_an_empty_answer_of_ray_ends_nothing(world: World) -> None:
     for _ in range(20):
         world.clock.advance(1000)
         tick(world, ray)
-    (task,) = world.service.active()
+    (task,) = world.active()
     assert task.state is TaskState.RUNNING and len(task.attempts) == 1
 
 
 def test_a_refused_submission_ends_as_a_loss_within_a_budget(tmp_path: Path) -> None:
-    from argus_ray.scheduler.tick import SubmissionRefused
+    from argus_ray.scheduler.ports import SubmissionRefused
 
     world = make_service(tmp_path.resolve(), settings={"scheduling": {"max_losses": 1}})
     task = world.submit(world.user("ada"))
@@ -214,10 +221,10 @@ def test_a_refused_submission_ends_as_a_loss_within_a_budget(tmp_path: Path) -> 
     ray.submit = refuse  # type: ignore[method-assign,assignment]
     dispatcher = make_dispatcher(world, ray, random.Random(0))
     for _ in range(40):
-        asyncio.run(dispatcher.tick())
+        asyncio.run(settle(dispatcher))
         world.clock.advance(100)
     assert world.task(task.task_id).state is TaskState.FAILED
-    assert "Ray refused the job" in (world.task(task.task_id).reason or "")
+    assert "Ray refused the job" in words(world.task(task.task_id).reason or "")
     assert len(world.task(task.task_id).attempts) == 2
     world.close()
 
@@ -227,18 +234,18 @@ def test_a_task_that_cannot_be_prepared_stops_nobody(world: World) -> None:
     poison, healthy = world.submit(ada), world.submit(ada)
     ray = sim({"n1": 4})
     dispatcher = make_dispatcher(world, ray, random.Random(0))
-    prepare = dispatcher.prepare
+    prepare = dispatcher.examiner.prepare
 
     def picky(task: Task, *where: Any) -> object:
         if task.task_id == poison.task_id:
             raise ValueError("the shared root has moved")
         return prepare(task, *where)
 
-    dispatcher.prepare = picky  # type: ignore[assignment]
-    asyncio.run(dispatcher.tick())
+    dispatcher.examiner.prepare = picky  # type: ignore[assignment]
+    asyncio.run(settle(dispatcher))
     assert list(ray.jobs) == [f"{healthy.task_id}--a01"]
     held = world.task(poison.task_id)
-    assert held.state is TaskState.PENDING_RESOURCES and "the shared root has moved" in (held.reason or "")
+    assert held.state is TaskState.PENDING_RESOURCES and "the shared root has moved" in words(held.reason or "")
 
 
 GONE = Findings(errors=(FieldError("train_file", "does not exist"), FieldError("val_file", "is empty")))
@@ -246,25 +253,25 @@ GONE = Findings(errors=(FieldError("train_file", "does not exist"), FieldError("
 
 def test_a_task_whose_input_was_deleted_is_held_and_then_fails_without_a_driver(world: World) -> None:
     who = world.user("ada")
-    spoiled, sound = world.submit(who), world.submit(who)
+    broken, sound = world.submit(who), world.submit(who)
     ray = sim({"n1": 8})
-    ray.findings[spoiled.task_id] = GONE
+    ray.findings[broken.task_id] = GONE
     dispatcher = make_dispatcher(world, ray, random.Random(0))
-    asyncio.run(dispatcher.tick())
-    held = world.task(spoiled.task_id)
+    asyncio.run(settle(dispatcher))
+    held = world.task(broken.task_id)
     assert held.state is TaskState.PENDING_RESOURCES
-    assert held.reason is not None and "train_file does not exist; val_file is empty" in held.reason
-    assert held.next_retry_at == world.clock.now + 60
+    assert held.reason is not None and "train_file does not exist; val_file is empty" in words(held.reason)
+    assert held.not_before == world.clock.now + 60
     assert world.task(sound.task_id).attempts, "it takes no room from others"
     world.clock.advance(59)
-    asyncio.run(dispatcher.tick())
-    assert world.task(spoiled.task_id) == held
+    asyncio.run(settle(dispatcher))
+    assert world.task(broken.task_id) == held
     world.clock.advance(1)
-    asyncio.run(dispatcher.tick())
-    failed = world.task(spoiled.task_id)
+    asyncio.run(settle(dispatcher))
+    failed = world.task(broken.task_id)
     assert (failed.state, failed.attempts, failed.ended_at) == (TaskState.FAILED, (), world.clock.now)
     assert failed.reason == "its inputs cannot be used: train_file does not exist; val_file is empty"
-    found = world.service.handle(who, actions.TaskEvents(spoiled.task_id))
+    found = world.service.handle(who, actions.TaskEvents(broken.task_id))
     assert isinstance(found, tuple)
     assert [event.cause for event in found if isinstance(event, Event)][-1] == "invalid_inputs"
     sanity_check(world.store)
@@ -275,10 +282,10 @@ def test_an_input_that_comes_back_in_time_lets_the_task_start(world: World) -> N
     ray = sim()
     ray.findings[task.task_id] = GONE
     dispatcher = make_dispatcher(world, ray, random.Random(0))
-    asyncio.run(dispatcher.tick())
+    asyncio.run(settle(dispatcher))
     world.clock.advance(300)  # nobody has looked meanwhile
     ray.findings[task.task_id] = Findings(warnings=GONE.errors)
-    asyncio.run(dispatcher.tick())
+    asyncio.run(settle(dispatcher))
     assert world.task(task.task_id).attempts
 
 
@@ -288,7 +295,7 @@ def test_inputs_are_looked_at_only_when_the_task_may_start(world: World) -> None
     ray.findings[task.task_id] = GONE
     tick(world, ray)
     reason = world.task(task.task_id).reason
-    assert reason is not None and "GPUs" in reason and "inputs" not in reason
+    assert reason is not None and "GPUs" in words(reason) and "inputs" not in words(reason)
 
 
 def test_a_full_disk_does_not_keep_a_canceled_job_running(world: World) -> None:
@@ -308,7 +315,7 @@ def test_a_full_disk_does_not_keep_a_canceled_job_running(world: World) -> None:
     assert ray.jobs[f"{task.task_id}--a01"].stop_asked
     ray.step()
     tick(world, ray)
-    assert world.service.active() == (), "Ray said that it has stopped, which is enough"
+    assert world.active() == (), "Ray said that it has stopped, which is enough"
 
 
 def test_a_job_whose_end_was_not_stored_is_not_forgotten(world: World) -> None:
@@ -323,7 +330,7 @@ def test_a_job_whose_end_was_not_stored_is_not_forgotten(world: World) -> None:
         return [False]
 
     dispatcher.state.apply = drop  # type: ignore[method-assign]
-    asyncio.run(dispatcher.tick())
+    asyncio.run(settle(dispatcher))
     assert f"{task.task_id}--a01" in ray.jobs
     tick(world, ray)
     assert world.task(task.task_id).state is TaskState.SUCCEEDED
@@ -382,31 +389,31 @@ def test_while_the_disk_does_not_answer_a_lost_task_waits_and_others_start(world
     lost(world, ray, task, saved=70)
     other = world.submit(ada)
     dispatcher = make_dispatcher(world, ray, random.Random(0))
-    find, asked = dispatcher.find_checkpoint, 0
+    find, asked = dispatcher.examiner.inputs.find_checkpoint, 0
 
     async def fails(_: Task) -> None:
         nonlocal asked
         asked += 1
         raise error
 
-    dispatcher.find_checkpoint = fails
+    dispatcher.examiner.inputs.find_checkpoint = fails  # type: ignore[method-assign,assignment]
     reasons = set()
     for _ in range(5):
-        asyncio.run(dispatcher.tick())
+        asyncio.run(settle(dispatcher))
         held = world.task(task.task_id)
         assert held.state is TaskState.PENDING_RESOURCES and len(held.attempts) == 1, "not from zero"
-        reasons.add(held.reason)
+        reasons.add(words(held.reason or ""))
         world.clock.advance(10)
-        if other.task_id in {each.task_id for each in world.service.active()}:
+        if other.task_id in {each.task_id for each in world.active()}:
             ray._finish(f"{other.task_id}--a01", JobStatus.SUCCEEDED, 0)
     (reason,) = reasons
     assert reason and reason.startswith("waits to learn whether an earlier attempt has left a checkpoint: ")
     assert "Input/output error" in reason or "the shared filesystem does not answer" in reason
     assert world.task(other.task_id).attempts, "the room was not kept for the one that waits"
     assert asked == (1 if isinstance(error, TimeoutError) else 5), "a hang holds up everybody, so it is not repeated"
-    dispatcher.find_checkpoint = find
+    dispatcher.examiner.inputs.find_checkpoint = find  # type: ignore[method-assign]
     world.clock.advance(60)
-    asyncio.run(dispatcher.tick())
+    asyncio.run(settle(dispatcher))
     assert remarks(world, ada, task) == ["a02 resumes from step 70 of a01"]
 
 
@@ -425,10 +432,157 @@ def test_a_hang_of_the_disk_is_waited_for_once_a_pass(world: World) -> None:
         asked.append(task.task_id)
         raise asyncio.TimeoutError
 
-    dispatcher.find_checkpoint = hangs
-    asyncio.run(dispatcher.tick())
+    dispatcher.examiner.inputs.find_checkpoint = hangs  # type: ignore[method-assign]
+    asyncio.run(settle(dispatcher))
     assert asked == [tasks[0].task_id]
     assert {world.task(task.task_id).state for task in tasks} == {TaskState.PENDING_RESOURCES}
+
+
+def test_the_cluster_is_looked_at_once_a_tick_and_all_is_stored_at_once(world: World) -> None:
+    ada = world.user("ada")
+    for _ in range(3):
+        world.submit(ada)
+    ray = sim()
+    dispatcher = make_dispatcher(world, ray, random.Random(0))
+    for _ in range(12):
+        before = (dispatcher.cluster.looks, dispatcher.state.calls["apply"])  # type: ignore[attr-defined]
+        asyncio.run(dispatcher.tick())
+        after = (dispatcher.cluster.looks, dispatcher.state.calls["apply"])  # type: ignore[attr-defined]
+        assert (after[0] - before[0], after[1] - before[1]) in ((1, 0), (1, 1))
+        ray.step()
+        ray.step()
+
+
+def test_the_room_of_an_ended_attempt_is_given_away_by_the_next_tick_which_comes_at_once(world: World) -> None:
+    """The view of the tick that finds the end may be older than the end, and show what the attempt was just taking."""
+    ada = world.user("ada")
+    first, second = world.submit(ada), world.submit(ada)
+    ray = sim({"n1": 4})
+    dispatcher = make_dispatcher(world, ray, random.Random(0))
+    asyncio.run(settle(dispatcher))
+    ray.step()
+    ray._finish(f"{first.task_id}--a01", JobStatus.SUCCEEDED, 0)
+    assert asyncio.run(dispatcher.tick()) is Next.AT_ONCE
+    assert world.task(first.task_id).state is TaskState.SUCCEEDED
+    assert world.task(second.task_id).attempts == ()
+    asyncio.run(dispatcher.tick())
+    assert len(world.task(second.task_id).attempts) == 1
+
+
+def test_nothing_younger_takes_the_turn_of_a_task_that_comes_back(world: World) -> None:
+    """In the tick that finds the loss the task is not in the queue yet, and other room has come free."""
+    ada = world.user("ada")
+    first = world.submit(ada)
+    ray = sim({"n1": 4})
+    dispatcher = make_dispatcher(world, ray, random.Random(0))
+    asyncio.run(settle(dispatcher))
+    younger = world.submit(ada)
+    lost(world, ray, first)
+    ray.nodes = {"n2": 4}
+    assert asyncio.run(dispatcher.tick()) is Next.AT_ONCE
+    assert world.task(younger.task_id).attempts == ()
+    asyncio.run(settle(dispatcher))
+    assert len(world.task(first.task_id).attempts) == 2
+    assert world.task(younger.task_id).attempts == ()
+
+
+def test_an_end_that_cannot_be_stored_keeps_nobody_waiting(world: World) -> None:
+    ada = world.user("ada")
+    first = world.submit(ada)
+    ray = sim({"n1": 4, "n2": 4})
+    dispatcher = make_dispatcher(world, ray, random.Random(0))
+    asyncio.run(settle(dispatcher))
+    lost(world, ray, first)
+    apply = world.service.apply
+
+    def drop_ends(changes: Sequence[Change]) -> list[bool]:
+        kept = iter(apply([change for change in changes if not isinstance(change, End)]))
+        return [not isinstance(change, End) and next(kept) for change in changes]
+
+    world.service.apply = drop_ends  # type: ignore[method-assign]
+    younger = world.submit(ada)
+    asyncio.run(settle(dispatcher))
+    assert world.task(first.task_id).state.is_active and len(world.task(younger.task_id).attempts) == 1
+
+
+def test_a_thousand_bad_inputs_lead_to_one_further_decision_and_a_bounded_number_of_looks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make_service(tmp_path.resolve(), settings={"limits": {"waiting_tasks_per_user": 2000}})
+    ada = world.user("ada")
+    broken = [world.submit(ada, n_gpus_per_node=1) for _ in range(300)]
+    sound = world.submit(ada, n_gpus_per_node=1)
+    ray = sim({f"n{i}": 8 for i in range(50)})
+    ray.findings = {task.task_id: GONE for task in broken}
+    dispatcher = make_dispatcher(world, ray, random.Random(0))
+    looked: list[str] = []
+    decided: list[int] = []
+    check, decide = dispatcher.examiner.inputs.check, admission.decide
+
+    async def count_looks(task: Task) -> Findings:
+        looked.append(task.task_id)
+        return await check(task)
+
+    def count_decisions(queue: Any, *rest: Any) -> admission.Decision:
+        decided.append(1)
+        return decide(queue, *rest)
+
+    dispatcher.examiner.inputs.check = count_looks  # type: ignore[method-assign]
+    monkeypatch.setattr(admission, "decide", count_decisions)
+    for _ in range(20):
+        before = (len(looked), len(decided))
+        upcoming = asyncio.run(dispatcher.tick())
+        assert len(looked) - before[0] <= MAX_LOOKS
+        assert len(decided) - before[1] <= 2
+        if upcoming is not Next.AT_ONCE:
+            break
+    assert world.task(sound.task_id).attempts, "they take no room from others"
+    assert sorted(looked) == sorted(task.task_id for task in (*broken, sound)), "each is looked at once"
+    world.clock.advance(59)
+    asyncio.run(settle(dispatcher))
+    assert len(looked) == 301, "not before its time"
+    assert asyncio.run(make_dispatcher(world, ray, random.Random(0)).tick()) and len(looked) == 301
+    world.clock.advance(1)
+    asyncio.run(settle(dispatcher))
+    assert {world.task(task.task_id).state for task in broken} == {TaskState.FAILED}
+    assert len(looked) == 601
+    world.close()
+
+
+def test_a_new_scheduler_does_not_look_again_before_the_time(world: World) -> None:
+    task = world.submit(world.user("ada"))
+    ray = sim()
+    ray.findings[task.task_id] = GONE
+    tick(world, ray)
+    held = world.task(task.task_id)
+    ray.findings.clear()
+    world.clock.advance(59)
+    tick(world, ray)
+    assert world.task(task.task_id) == held
+    world.clock.advance(1)
+    ray.findings[task.task_id] = GONE
+    tick(world, ray)
+    assert world.task(task.task_id).state is TaskState.FAILED, "it was bad at both looks, whoever looked"
+
+
+def test_inputs_that_came_back_are_forgiven_though_the_task_does_not_start_yet(world: World) -> None:
+    """It is sound at its second look, and another one with bad inputs makes room for an older one in that tick."""
+    ada = world.user("ada")
+    wide, flaky = world.submit(ada, n_gpus_per_node=4), world.submit(ada, n_gpus_per_node=1)
+    ray = sim({"n1": 1})
+    ray.findings[flaky.task_id] = GONE
+    dispatcher = make_dispatcher(world, ray, random.Random(0))
+    asyncio.run(settle(dispatcher))
+    reason = world.task(flaky.task_id).reason
+    assert isinstance(reason, Reason) and reason.code is Code.BAD_INPUTS
+    world.clock.advance(60)
+    ray.nodes = {}
+    asyncio.run(settle(dispatcher))
+    ray.nodes = {"n1": 1}
+    ray.findings.clear()
+    asyncio.run(settle(dispatcher))
+    assert len(world.task(flaky.task_id).attempts) == 1
+    assert world.task(wide.task_id).attempts == ()
 
 
 def failed(world: World, ray: SimRay, task: Task, saved: int | None = None) -> None:
@@ -524,22 +678,47 @@ def test_a_remark_about_an_admission_that_came_too_late_is_not_written(world: Wo
     assert remarks(world, ada, task) == []
 
 
+class Actor:
+    """The scheduler's process of a history: it lives on from tick to tick, and is made anew where it crashed."""
+
+    def __init__(self, world: World, ray: SimRay, rng: random.Random) -> None:
+        self.world, self.ray, self.rng = world, ray, rng
+        self.dispatcher = make_dispatcher(world, ray, rng)
+
+    def tick(self, crashiness: float = 0.0) -> None:
+        state = self.dispatcher.state = self.dispatcher.queue.state = SimState(self.world, self.rng, crashiness)
+        try:
+            with contextlib.suppress(NoAnswer):
+                asyncio.run(self.dispatcher.tick())
+        except Crash:
+            self.dispatcher = make_dispatcher(self.world, self.ray, self.rng)
+        state.crashiness = 0.0
+        assert state.calls["queue_changes"] <= 1 and state.calls["apply"] <= 1, "all is read once, and stored at once"
+        # A copy: what the check learns must not be hidden from the next tick.
+        mine = self.dispatcher.queue
+        check_view(self.world, replace(mine, waiting=dict(mine.waiting), live=dict(mine.live)))
+
+
 @pytest.mark.parametrize("seed", [int(SEED)] if SEED else range(RUNS))
 def test_random_histories(tmp_path: Path, seed: int) -> None:
     """Submissions, cancels, crashes, silence, lost nodes and lost sessions in random order; then calm. Every task
-    ends, none runs twice at once, none starts after its cancel, and every gang finds its room."""
+    ends, none runs twice at once, none starts after its cancel, and every gang finds its room. After each tick the
+    scheduler's copy of the queue is what the database holds."""
     rng = random.Random(seed)
     scheduling = {"max_losses": 1000, "stall_after_s": 500, "stop_stalled": seed % 2 == 1}
     world = make_service(tmp_path.resolve(), settings={"scheduling": scheduling})
     users = [world.user("ada"), world.user("bob")]
     ray = sim(seed=seed)
+    ray.restlessness = 0.3
+    actor = Actor(world, ray, rng)
     canceled: dict[str, int] = {}
     for _ in range(150):
         world.clock.advance(rng.choice([0.1, 1, 10, 100]))
-        _one_thing_happens(rng, world, ray, users, canceled)
+        _one_thing_happens(rng, world, ray, actor, users, canceled)
         assert ray.violations == [], f"seed {seed}"
     ray.flakiness, ray.nodes = 0.0, dict(ray.full_nodes)
-    run_to_end(world, ray)
+    ray.findings.clear()
+    run_to_end(world, ray, actor)
     sanity_check(world.store)
     assert ray.violations == [], f"seed {seed}"
     assert all(count <= 1 for count in ray.started.values()), "a submission id ran twice"
@@ -576,7 +755,7 @@ def _racing(task: Task) -> int:
 
 
 def _one_thing_happens(
-    rng: random.Random, world: World, ray: SimRay, users: list[Credential], canceled: dict[str, int]
+    rng: random.Random, world: World, ray: SimRay, actor: Actor, users: list[Credential], canceled: dict[str, int]
 ) -> None:
     what = rng.random()
     if what < 0.2:
@@ -588,7 +767,7 @@ def _one_thing_happens(
         if ended:
             _resubmit_one(world, users, rng.choice(ended), resume=rng.random() < 0.7)
     elif what < 0.27:
-        alive = [task for task in (*world.service.waiting(), *world.service.active()) if not task.state.is_final]
+        alive = [task for task in (*world.waiting(), *world.active()) if not task.state.is_final]
         if alive:
             task = rng.choice(alive)
             for who in users:
@@ -598,7 +777,7 @@ def _one_thing_happens(
                     continue
             canceled[task.task_id] = sum(ray.started[a.job_root] for a in task.attempts)
     elif what < 0.55:
-        tick(world, ray, rng, crashiness=rng.choice([0.0, 0.0, 0.1]))
+        actor.tick(crashiness=rng.choice([0.0, 0.0, 0.1]))
     elif what < 0.57:
         ray.lose_session()
     elif what < 0.59:
@@ -607,5 +786,11 @@ def _one_thing_happens(
         ray.nodes = dict(ray.full_nodes)
     elif what < 0.65:
         ray.flakiness = rng.choice([0.0, 0.0, 0.2])
+    elif what < 0.66:
+        world.reopen()
+    elif what < 0.69:
+        waiting = world.waiting()
+        if waiting:
+            ray.findings[rng.choice(waiting).task_id] = rng.choice([GONE, Findings()])
     else:
         ray.step()

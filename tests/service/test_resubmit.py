@@ -191,7 +191,7 @@ def test_reading_again_says_what_resubmitting_would_and_changes_nothing(world: W
         read(world.user("bob"), old)
     with pytest.raises(TaskNotEnded):
         read(ada, waiting)
-    assert messages(world, ada, old) == before and len(world.service.waiting()) == 1
+    assert messages(world, ada, old) == before and len(world.waiting()) == 1
     again(world, ada, old, key="k")
     assert read(ada, old, "k") is None
     with pytest.raises(IdempotencyConflict):

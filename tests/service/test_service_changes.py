@@ -12,6 +12,7 @@ from argus_ray.core import actions
 from argus_ray.core.errors import StaleWriter
 from argus_ray.core.lifecycle import Admit, Advance, Change, End, Hold, Note, Reject, Stall
 from argus_ray.core.model import Event, Task
+from argus_ray.core.reasons import Code, because, words
 from argus_ray.core.states import AttemptState, Outcome, TaskState
 from argus_ray.core.verl.failures import Failure
 from tests.support.builders import World
@@ -41,34 +42,90 @@ def admit(world: World, task: Task) -> str:
     return change.submission_id
 
 
+BUSY = because(Code.POOL_BUSY, nodes=1, gpus=4, cpus=12.0)
+BROKEN = because(Code.BAD_INPUTS, what="train_file does not exist")
+
+
 def test_hold_moves_once_and_tells_each_new_reason_once(world: World, task: Task) -> None:
-    hold = Hold(task.task_id, "needs 4 GPUs on 1 node; none has them", 1_800_000_060.0, None)
+    seen = because(Code.NODES_BUSY, nodes=1, gpus=4, cpus=12.0, now=0)
+    hold = Hold(task.task_id, BUSY, seen=seen)
     assert world.service.apply([hold, hold]) == [True, True]
     held = world.task(task.task_id)
-    assert (held.state, held.reason) == (TaskState.PENDING_RESOURCES, hold.reason)
-    assert (held.next_retry_at, held.overtaken_since) == (1_800_000_060.0, None)
+    assert (held.state, held.reason) == (TaskState.PENDING_RESOURCES, BUSY)
+    assert (held.not_before, held.overtaken_since) == (None, None)
     world.clock.advance(5)
-    later = replace(hold, next_retry_at=1_800_000_120.0, overtaken_since=1_800_000_001.0)
+    later = replace(hold, not_before=1_800_000_120.0, overtaken_since=1_800_000_001.0)
     assert world.service.apply([later]) == [True]
-    assert world.task(task.task_id) == replace(
-        held, next_retry_at=later.next_retry_at, overtaken_since=later.overtaken_since
-    )
-    assert world.service.apply([replace(later, reason="another")]) == [True]
-    assert events(world, task)[1:] == [("move", hold.reason), ("reason", "another")]
+    assert world.task(task.task_id) == replace(held, not_before=later.not_before, overtaken_since=later.overtaken_since)
+    assert world.service.apply([replace(later, reason=BROKEN)]) == [True]
+    assert events(world, task)[1:] == [("move", words(seen)), ("reason", words(BROKEN))]
+    assert words(seen) == "needs 1 node with 4 GPUs and 12 CPUs free; none has now"
     assert world.task(task.task_id).updated_at == world.clock.now
+    world.reopen()
+    assert world.task(task.task_id).reason == BROKEN
 
 
 def test_a_hold_that_says_nothing_new_writes_nothing(world: World, task: Task) -> None:
-    hold = Hold(task.task_id, "why", None, None)
+    hold = Hold(task.task_id, BUSY)
     world.service.apply([hold])
     with world.store.transaction() as db:
         before = db.total_changes
-    assert world.service.apply([hold] * 5) == [True] * 5
+    assert world.service.apply([hold, replace(hold, reason=None)] * 5) == [True] * 10
     assert db.total_changes == before
 
 
+def test_that_it_waits_for_its_turn_or_for_room_is_no_news_to_its_user(world: World, task: Task) -> None:
+    world.service.apply([Hold(task.task_id, BUSY)])
+    before = events(world, task)
+    behind = because(Code.BEHIND_OLDER)
+    for reason in (behind, BUSY, replace(BUSY, facts=()), behind):
+        assert world.service.apply([Hold(task.task_id, reason)]) == [True]
+        assert world.task(task.task_id).reason == reason
+    assert events(world, task) == before
+    assert world.service.apply([Hold(task.task_id, because(Code.NO_WORKER))]) == [True]
+    assert len(events(world, task)) == len(before) + 1
+
+
+def test_a_held_task_without_a_reason_keeps_the_one_that_it_has(world: World, task: Task) -> None:
+    name = admit(world, task)
+    world.service.apply([End(name, Outcome.INFRASTRUCTURE, "node died")])
+    assert world.service.apply([Hold(task.task_id, None, 1_800_000_060.0)]) == [True]
+    held = world.task(task.task_id)
+    assert (held.state, held.reason, held.not_before) == (TaskState.PENDING_RESOURCES, "node died", 1_800_000_060.0)
+
+
+def test_the_next_look_is_told_from_the_settings(world: World, task: Task) -> None:
+    """The behaviour of v2.0: not enough resources, PENDING_RESOURCES, another look after the interval."""
+    who = world.issue("alice")[0]
+
+    def next_look() -> float | None:
+        view = world.service.handle(who, actions.GetTask(task.task_id))
+        assert isinstance(view, actions.TaskView)
+        (entry,) = world.service.handle(who, actions.ShowQueue())
+        page = world.service.handle(who, actions.ListTasks())
+        explained = world.service.handle(who, actions.ExplainTask(task.task_id))
+        assert isinstance(page, actions.TaskPage) and isinstance(explained, actions.Explanation)
+        found = {each.next_retry_at for each in (view.task, entry.task, *page.tasks, explained.task)}
+        assert len(found) == 1
+        return found.pop()
+
+    assert next_look() is None, "nobody has looked at it yet"
+    start = world.clock.now
+    world.service.apply([Hold(task.task_id, BUSY)])
+    assert next_look() == start + 60
+    world.clock.advance(59)
+    assert next_look() == start + 60
+    world.clock.advance(2)
+    assert next_look() == start + 120
+    world.service.apply([Hold(task.task_id, BUSY, start + 1000)])
+    assert next_look() == start + 1000, "a time of its own"
+    assert world.task(task.task_id).next_retry_at is None, "which is not stored"
+    admit(world, task)
+    assert next_look() is None
+
+
 def test_admit_stores_the_attempt_before_ray_is_called(world: World, task: Task) -> None:
-    world.service.apply([Hold(task.task_id, "why", 1.0, 2.0)])
+    world.service.apply([Hold(task.task_id, BUSY, 1.0, 2.0)])
     change = world.admission(task)
     assert world.service.apply([change]) == [True]
     admitted = world.task(task.task_id)
@@ -79,8 +136,8 @@ def test_admit_stores_the_attempt_before_ray_is_called(world: World, task: Task)
     assert attempt.state is AttemptState.SUBMITTING
     assert attempt.job_root == f"{world.shared_root}/users/alice/jobs/{task.task_id}--a01"
     assert (attempt.command, attempt.env) == (change.command, change.env)
-    assert world.service.active() == (admitted,)
-    assert world.service.apply([change, Hold(task.task_id, "late", None, None)]) == [False, False]
+    assert world.active() == (admitted,)
+    assert world.service.apply([change, Hold(task.task_id, BUSY)]) == [False, False]
 
 
 @pytest.mark.parametrize("number", [0, 2, -1])
@@ -163,7 +220,7 @@ def test_ends_that_are_final(world: World, task: Task, outcome: Outcome, state: 
     assert (attempt.state, attempt.outcome, attempt.exit_code) == (AttemptState.ENDED, outcome, 1)
     late: list[Change] = [
         End(name, Outcome.SUCCEEDED, ""), Advance(name, running=True), world.admission(ended),
-        Hold(task.task_id, "x", None, None),
+        Hold(task.task_id, BUSY),
     ]  # fmt: skip
     assert world.service.apply(late) == [False] * 4
     assert world.task(task.task_id) == ended
@@ -177,12 +234,12 @@ def test_losses_go_back_to_the_old_place_until_the_budget_is_spent(world: World,
         assert world.service.apply([End(name, Outcome.INFRASTRUCTURE, "node died")]) == [True]
         back = world.task(task.task_id)
         assert (back.state, back.losses, back.reason) == (TaskState.QUEUED, loss, "node died")
-        assert [one.task_id for one in world.service.waiting()] == [task.task_id, younger.task_id]
+        assert [one.task_id for one in world.waiting()] == [task.task_id, younger.task_id]
         assert f"(loss {loss} of 2;" in events(world, task)[-1][1]
     assert world.service.apply([End(admit(world, task), Outcome.INFRASTRUCTURE, "node died")]) == [True]
     failed = world.task(task.task_id)
     assert (failed.state, failed.losses, len(failed.attempts)) == (TaskState.FAILED, 3, 3)
-    assert "budget is 2" in (failed.reason or "")
+    assert "budget is 2" in words(failed.reason or "")
 
 
 def test_refusals_wait_longer_each_time(world: World, task: Task) -> None:
@@ -191,7 +248,6 @@ def test_refusals_wait_longer_each_time(world: World, task: Task) -> None:
         assert world.service.apply([End(name, Outcome.INSUFFICIENT_RESOURCES, "4 > 2", 1)]) == [True]
         held = world.task(task.task_id)
         assert (held.state, held.losses) == (TaskState.PENDING_RESOURCES, 0)
-        assert held.not_before == held.next_retry_at
         assert wait <= (held.not_before or 0) - world.clock.now <= wait * 1.2
         world.clock.advance(300)
 
@@ -247,7 +303,7 @@ def test_a_whole_life_in_one_batch(world: World, task: Task) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        Hold("argus-none", "x", None, None),
+        Hold("argus-none", BUSY),
         Advance("argus-none--a01", running=True),
         Advance("nonsense", running=True),
         End("argus-none--a01", Outcome.SUCCEEDED, ""),
@@ -321,7 +377,7 @@ def test_a_long_line_takes_few_statements(big: World) -> None:
         return n
 
     count()
-    line = service.waiting()
+    line = service.queue_changes("", 0).rows
     assert len(line) == 5000
     assert count() <= 6
     assert service.handle(alice, actions.ListTasks(limit=500))
@@ -332,7 +388,7 @@ def test_a_long_line_takes_few_statements(big: World) -> None:
     assert isinstance(view, actions.Explanation)
     assert (view.position, len(view.own_ahead)) == (5000, 4999)
     assert count() <= 12
-    holds = [Hold(task.task_id, "why", None, None) for task in line]
+    holds = [Hold(task.task_id, BUSY) for task in line]
     assert all(service.apply(holds))
     # A savepoint and its release, the row, its event.
     assert count() <= 4 * 5000 + 10

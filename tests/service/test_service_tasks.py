@@ -87,7 +87,7 @@ def test_an_accepted_task(world: World) -> None:
     assert task.task_id.startswith("argus-alice-sft-20270115-080000-")
     assert (task.user_id, task.state, task.seq, task.spec_yaml) == ("alice", TaskState.QUEUED, 1, text)
     assert (task.gang.nnodes, task.gang.gpus_per_node) == (2, 4)
-    assert task == world.service.waiting()[0]
+    assert task == world.waiting()[0]
     (event,) = world.service.handle(alice, actions.TaskEvents(task.task_id))
     assert isinstance(event, Event)
     assert (event.kind, event.cause, event.old_state, event.new_state) == (
@@ -100,12 +100,12 @@ def test_the_order_of_acceptance_is_the_line(world: World) -> None:
     first, second = world.submit(bob), world.submit(alice)
     world.clock.advance(-1000)  # a clock that is set back does not change places
     third = world.submit(bob)
-    assert [task.task_id for task in world.service.waiting()] == [
+    assert [task.task_id for task in world.waiting()] == [
         first.task_id,
         second.task_id,
         third.task_id,
     ]
-    assert [task.seq for task in world.service.waiting()] == [1, 2, 3]
+    assert [task.seq for task in world.waiting()] == [1, 2, 3]
 
 
 def test_a_bad_spec_is_refused_and_leaves_nothing(world: World) -> None:
@@ -123,7 +123,7 @@ def test_a_bad_spec_is_refused_and_leaves_nothing(world: World) -> None:
     for text in ("a: \udcff", "\udcff", "a\0b", ""):
         with pytest.raises((InvalidSpec, UnicodeEncodeError)):
             world.submission(text)
-    assert world.service.waiting() == ()
+    assert world.waiting() == ()
 
 
 def test_finding_a_submission_knows_the_key_and_changes_nothing(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_finding_a_submission_knows_the_key_and_changes_nothing(tmp_path: Path) 
 
         assert find(alice, "not even YAML: [", None) is None
         assert find(alice, world.spec(), "k") is None
-        assert world.service.waiting() == ()
+        assert world.waiting() == ()
         with pytest.raises(InvalidRequest, match="owns no tasks"):
             find(ADMIN, world.spec(), None)
         with pytest.raises(InvalidRequest, match="Idempotency-Key"):
@@ -147,7 +147,7 @@ def test_finding_a_submission_knows_the_key_and_changes_nothing(tmp_path: Path) 
         with pytest.raises(IdempotencyConflict):
             find(alice, world.spec(nnodes=2), "k")
         assert find(alice, world.spec(nnodes=2), "another") is None
-        assert len(world.service.waiting()) == 1
+        assert len(world.waiting()) == 1
 
 
 def test_warnings_stay_with_the_task_and_are_told_as_events(world: World) -> None:
@@ -177,7 +177,7 @@ def test_the_same_key_returns_the_first_task_for_ever(world: World) -> None:
     world.reopen()
     answer = world.service.handle(alice, world.submission(world.spec(), "key 1"))
     assert answer == Submitted.of(world.task(task.task_id), created=False)
-    assert len(world.service.waiting()) == 1
+    assert len(world.waiting()) == 1
 
 
 def test_the_key_decides_before_the_limits(tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ def test_within_one_batch_the_same_key_makes_one_task(world: World) -> None:
     alice = world.user("alice")
     answers = world.service.handle_many([(alice, world.submission(world.spec(), "k"))] * 3)
     assert [answer.created for answer in answers if isinstance(answer, Submitted)] == [True, False, False]
-    assert len(world.service.waiting()) == 1
+    assert len(world.waiting()) == 1
 
 
 def test_limits_of_the_line(tmp_path: Path) -> None:
@@ -219,7 +219,7 @@ def test_limits_of_the_line(tmp_path: Path) -> None:
         world.submit(bob)
         with pytest.raises(QueueFull):
             world.submit(alice)
-        world.service.handle(bob, actions.CancelTask(world.service.waiting()[-1].task_id))
+        world.service.handle(bob, actions.CancelTask(world.waiting()[-1].task_id))
         world.submit(alice)
         answers = world.service.handle_many([(bob, world.submission(world.spec()))] * 2)
         assert [getattr(answer, "code", None) for answer in answers] == ["queue_full"] * 2
@@ -421,7 +421,7 @@ def test_cancel_in_the_line(world: World) -> None:
         world.clock.advance(5)
     assert view(world, alice, second).position == 1
     assert world.service.apply([world.admission(first)]) == [False], "a canceled task never runs later"
-    assert world.service.active() == ()
+    assert world.active() == ()
 
 
 @pytest.mark.parametrize("state", ["SUBMITTING", "SUBMITTED", "RUNNING"])
@@ -436,7 +436,7 @@ def test_cancel_of_an_active_task_is_final_at_once(world: World, state: str, lat
     assert isinstance(canceled, TaskView)
     assert (canceled.task.state, canceled.task.reason) == (TaskState.CANCELED, "canceled by an admin")
     assert canceled.task.attempts[0].state is AttemptState.STOPPING
-    (active,) = world.service.active()
+    (active,) = world.active()
     assert active == canceled.task
     # Late news: facts are kept, states are not.
     assert world.service.apply([Advance(submission_id, running=True, node_ip="10.0.0.1")]) == [True]
@@ -448,7 +448,7 @@ def test_cancel_of_an_active_task_is_final_at_once(world: World, state: str, lat
     (attempt,) = ended.attempts
     assert (attempt.state, attempt.outcome, attempt.exit_code) == (AttemptState.ENDED, Outcome.CANCELED, 3)
     assert "late news" in (attempt.reason or "")
-    assert world.service.active() == ()
+    assert world.active() == ()
     assert world.service.apply([End(submission_id, late, "again"), world.admission(ended)]) == [False, False]
     assert world.service.handle(alice, actions.CancelTask(task.task_id)) == TaskView(ended, None)
 
@@ -494,7 +494,7 @@ def test_one_bad_call_spoils_nothing(
     assert str(answers[1]) == "Something in Argus failed.", "no detail of a bug goes out"
     assert "ZeroDivisionError" in caplog.text
     assert "SubmitTask failed" in caplog.text
-    assert [task.seq for task in world.service.waiting()] == [1, 2]
+    assert [task.seq for task in world.waiting()] == [1, 2]
 
 
 def test_an_empty_batch(world: World) -> None:

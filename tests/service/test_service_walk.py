@@ -3,6 +3,7 @@ keeps its order, and a restart in between changes nothing."""
 
 from __future__ import annotations
 
+import random
 import shutil
 import tempfile
 from pathlib import Path
@@ -16,9 +17,12 @@ from argus_ray.core import actions, ids, paths
 from argus_ray.core.actions import Action, Credential, Submitted
 from argus_ray.core.errors import ArgusError
 from argus_ray.core.lifecycle import Admit, Advance, Change, Deleted, End, FilesMeasured, Hold, Note, Stall, Trashed
+from argus_ray.core.reasons import Code, because
 from argus_ray.core.states import Outcome, TaskState
+from argus_ray.scheduler.queue import QueueView
 from tests.support.builders import ADMIN, World, make_service, memory_folder
 from tests.support.sanity import sanity_check
+from tests.support.simray import SimState, check_view
 
 INDEX = st.integers(0, 7)
 NUMBER = st.integers(1, 4)
@@ -35,6 +39,7 @@ class Walk(RuleBasedStateMachine):
         }
         self.world: World = make_service(self.place, settings=options)
         self.users = [self.world.user("alice"), self.world.user("bob")]
+        self.view = QueueView(SimState(self.world, random.Random(0)))
         self.tasks: list[str] = []
         self.final: dict[str, object] = {}
 
@@ -76,7 +81,9 @@ class Walk(RuleBasedStateMachine):
             st.sampled_from(["hold", "admit", "admit", "advance", "end", "note", "stall", "looked", "removed"])
         )
         if kind == "hold":
-            return Hold(name, data.draw(st.sampled_from(["x", "y"])), None, data.draw(st.sampled_from([None, 1.0])))
+            reason = data.draw(st.sampled_from([None, because(Code.NO_WORKER), because(Code.BAD_INPUTS, what="x")]))
+            time = st.sampled_from([None, 1.0])
+            return Hold(name, reason, data.draw(time), data.draw(time))
         if kind == "admit":
             task = self.world.service.task(name)
             owner = task.user_id if task else "alice"
@@ -104,7 +111,7 @@ class Walk(RuleBasedStateMachine):
     def keep_house(self) -> None:
         found = self.world.service.chores()
         assert all(task.state.is_final for task in (*found.trash, *found.delete))
-        needed = {root for task in self.world.service.waiting() for root in task.resume_roots or ()}
+        needed = {root for task in self.world.waiting() for root in task.resume_roots or ()}
         assert not needed & {attempt.job_root for task in found.trash for attempt in task.attempts}
 
     @rule(seconds=st.integers(-10, 1000))
@@ -119,9 +126,10 @@ class Walk(RuleBasedStateMachine):
     @invariant()
     def everything_is_in_order(self) -> None:
         sanity_check(self.world.store)
-        line = self.world.service.waiting()
-        assert [task.task_id for task in line] == [name for name in self.tasks if name in {t.task_id for t in line}]
-        assert len(line) <= 6
+        check_view(self.world, self.view)
+        queue = self.world.waiting()
+        assert [task.task_id for task in queue] == [name for name in self.tasks if name in {t.task_id for t in queue}]
+        assert len(queue) <= 6
         found = {name: self.world.task(name) for name in self.tasks}
         for name, before in self.final.items():
             assert found[name].state is before, "an end is final"

@@ -147,7 +147,7 @@ def test_a_resubmission_that_comes_after_the_decision_does_not_count_on_it(world
     assert world.service.apply([End(name, Outcome.APPLICATION, "why")]) == [True]
     roots = [attempt.job_root for task in (old, world.task(newer.task_id)) for attempt in task.attempts]
     assert list(resume(world, ada, newer).resume_roots or ()) == roots
-    for task in world.service.waiting():
+    for task in world.waiting():
         world.service.handle(ada, actions.CancelTask(task.task_id))
     world.clock.advance(5 * DAY_S)
     assert ids(world.service.chores().trash) == [old.task_id]

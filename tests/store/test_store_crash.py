@@ -21,6 +21,7 @@ import pytest
 from argus_ray.core import actions
 from argus_ray.core.actions import Action, Credential
 from argus_ray.core.lifecycle import Advance, Change, End, Hold, Note
+from argus_ray.core.reasons import Code, because
 from argus_ray.core.states import AttemptState, Outcome
 from argus_ray.store import Store
 from tests.support.builders import ADMIN, FakeClock, World, bearer, make_service, memory_folder
@@ -50,7 +51,7 @@ def make_alice(world: World) -> None:
 def step(world: World, dice: random.Random) -> None:
     """One batch of calls, then one batch of changes: a day of the service in small."""
     world.clock.advance(1)
-    known = [task.task_id for task in world.service.waiting(20) + world.service.active()]
+    known = [task.task_id for task in world.waiting(20) + world.active()]
     calls: list[tuple[Credential, Action[Any]]] = [
         (ALICE, world.submission(world.spec(), f"{dice.getrandbits(64):x}")) for _ in range(dice.randint(1, 3))
     ]
@@ -59,11 +60,11 @@ def step(world: World, dice: random.Random) -> None:
     calls.append((ALICE, actions.GetTask("argus-none")))
     world.service.handle_many(calls)
     changes: list[Change] = []
-    for task in world.service.waiting(4):
-        changes.append(Hold(task.task_id, f"reason {dice.randint(0, 3)}", None, None))
+    for task in world.waiting(4):
+        changes.append(Hold(task.task_id, because(Code.BAD_INPUTS, what=f"reason {dice.randint(0, 3)}")))
         if dice.random() < 0.7:
             changes.append(world.admission(task))
-    for task in world.service.active():
+    for task in world.active():
         attempt = task.attempts[-1]
         if attempt.state is AttemptState.SUBMITTING:
             changes.append(Advance(attempt.submission_id, dice.random() < 0.5, session="s"))
@@ -213,8 +214,8 @@ def test_kill_at_every_statement(place: Path) -> None:
 
 
 def one_step(world: World, say: Say) -> None:
-    first, second = world.service.waiting(2)
-    (active, *_) = world.service.active()
+    first, second = world.waiting(2)
+    (active, *_) = world.active()
     world.service.handle_many(
         [
             (ALICE, world.submission(world.spec(), "one")),
@@ -224,7 +225,7 @@ def one_step(world: World, say: Say) -> None:
     )
     say(fingerprint(world.store))
     end = End(active.attempts[-1].submission_id, Outcome.INFRASTRUCTURE, "gone")
-    world.service.apply([end, world.admission(first), Hold(active.task_id, "no room", None, None)])
+    world.service.apply([end, world.admission(first), Hold(active.task_id, because(Code.POOL_BUSY))])
     say(fingerprint(world.store))
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from argus_ray.core.model import FilesAt, Gang, UserState
 from argus_ray.core.states import ACTIVE, FINAL, WAITING, AttemptState, Outcome, TaskState
-from argus_ray.store import Store, disk, line, migrations, tasks
+from argus_ray.store import Store, disk, feed, migrations, queue, tasks
 
 TASK = "argus-alice-sft-20270115-080000-0001"
 OTHER = "argus-alice-sft-20270115-080000-0002"
@@ -73,8 +73,8 @@ def test_tasks_table_has_user_id(db: sqlite3.Connection) -> None:
             now=1.0,
             message="m",
         )
-    assert {task.task_id for task, _ in line.queue(db, "alice")} == {TASK, OTHER}
-    assert line.queue(db, "bob") == ()
+    assert {task.task_id for task, _ in queue.entries(db, "alice")} == {TASK, OTHER}
+    assert queue.entries(db, "bob") == ()
 
 
 IMPOSSIBLE = {
@@ -127,6 +127,8 @@ IMPOSSIBLE = {
     "a stall without words": "UPDATE attempts SET stalled_since = 1",
     "a resume of nobody's": "UPDATE tasks SET resume_roots = '[]'",
     "an origin that does not exist": "UPDATE tasks SET resubmitted_from = 'argus-y'",
+    "a reason that is no data": "UPDATE tasks SET reason = 'why', reason_code = 'pool_busy'",
+    "a code without facts": "UPDATE tasks SET reason_code = 'pool_busy'",
     "a negative count": "UPDATE task_counts SET n = -1",
     "a user with a capital": "INSERT INTO users VALUES ('Alice', '', 'ACTIVE', 0)",
     "a user with a slash": "INSERT INTO users VALUES ('a/b', '', 'ACTIVE', 0)",
@@ -189,7 +191,7 @@ def test_the_schema_lists_the_words_of_the_core() -> None:
     kinds: list[Iterable[Enum]] = [TaskState, AttemptState, Outcome, UserState, FilesAt, WAITING, FINAL]
     for kind in kinds:
         assert words(kind) in lists, kind
-    for path in Path(line.__file__).parent.glob("*.py"):
+    for path in Path(queue.__file__).parent.glob("*.py"):
         for found in re.findall(r"\bIN \(('[A-Z][^)]*)\)", path.read_text()):
             used = frozenset(re.findall(r"'(\w+)'", found))
             assert used in {words(WAITING), words(ACTIVE), words(FINAL), frozenset({"STOPPING", "ENDED"})}, path
@@ -212,7 +214,8 @@ def test_the_schema_lists_the_words_of_the_core() -> None:
 )
 def test_what_is_asked_often_is_asked_by_index(db: sqlite3.Connection, query: str, index: str) -> None:
     plan = [
-        row["detail"] for row in db.execute("EXPLAIN QUERY PLAN " + query.format(line=line._LINE, waits=line._WAITS))
+        row["detail"]
+        for row in db.execute("EXPLAIN QUERY PLAN " + query.format(line=queue.WAITING, waits=queue._WAITS))
     ]
     assert index in plan[0], plan
     assert not [step for step in plan if step.startswith("SCAN") and "INDEX" not in step], plan
@@ -221,6 +224,6 @@ def test_what_is_asked_often_is_asked_by_index(db: sqlite3.Connection, query: st
 
 def test_pages_and_the_queue_do_not_walk_the_past(db: sqlite3.Connection) -> None:
     values = {"states": "[]", "user_id": "alice", "below": 9, "limit": 9, "before": 9, "spared": "[]"}
-    for query in (line._PAGE_OF_ALL, line._PAGE_OF_USER, line._QUEUE, disk._CLAIM, disk._ROOTS_IN_USE):
+    for query in (queue._PAGE_OF_ALL, queue._PAGE_OF_USER, queue._QUEUE, disk._CLAIM, disk._ROOTS_IN_USE, feed._ALL):
         plan = [row["detail"] for row in db.execute("EXPLAIN QUERY PLAN " + query, values)]
         assert not [step for step in plan if step.startswith("SCAN tasks") and "INDEX" not in step], plan

@@ -165,6 +165,26 @@ class World:
         assert task is not None
         return task
 
+    def all_tasks(self) -> tuple[Task, ...]:
+        """In the order of their acceptance."""
+        with self.store.transaction() as db:
+            names = [row[0] for row in db.execute("SELECT task_id FROM tasks ORDER BY seq").fetchall()]
+        return self.service.tasks(names)
+
+    def waiting(self, limit: int = 1_000_000) -> tuple[Task, ...]:
+        """From the head of the queue."""
+        return self._tasks("state IN ('QUEUED', 'PENDING_RESOURCES')", limit)
+
+    def active(self) -> tuple[Task, ...]:
+        """With an attempt that is not over, those of CANCELED tasks included."""
+        return self._tasks("task_id IN (SELECT task_id FROM attempts WHERE state <> 'ENDED')", 1_000_000)
+
+    def _tasks(self, where: str, limit: int) -> tuple[Task, ...]:
+        query = f"SELECT task_id FROM tasks WHERE {where} ORDER BY seq LIMIT ?"  # noqa: S608 - a constant
+        with self.store.transaction() as db:
+            names = [row[0] for row in db.execute(query, (limit,)).fetchall()]
+        return self.service.tasks(names)
+
     def admission(self, task: Task) -> Admit:
         """The change that admits this task now."""
         number = len(task.attempts) + 1

@@ -7,20 +7,24 @@ not after a cancel marker, a gang is claimed all or nothing from nodes. It count
 from __future__ import annotations
 
 import asyncio
+import pickle
 import random
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from argus_ray.core.admission import AdmissionPolicy
 from argus_ray.core.lifecycle import Change
-from argus_ray.core.model import Attempt, ClusterView, Gang, NodeView, Task
+from argus_ray.core.model import Attempt, ClusterView, Gang, NodeView, QueueChanges, SlimAttempt, SlimTask, Task
 from argus_ray.core.observation import ExitRecord, FailureKind, FilesSeen, JobSeen, JobStatus
+from argus_ray.core.reasons import Reason
 from argus_ray.core.stall import MetricsSeen
 from argus_ray.disk.checkpoints import Checkpoint
 from argus_ray.disk.inputs import Findings
-from argus_ray.scheduler.tick import Dispatcher, Prepared
+from argus_ray.scheduler.ports import Prepared
+from argus_ray.scheduler.queue import QueueView
+from argus_ray.scheduler.tick import Dispatcher, Next
 from tests.support.builders import World
 
 
@@ -63,6 +67,8 @@ class SimRay:
     metrics: dict[str, MetricsSeen] = field(default_factory=dict)
     #: Probability that a call fails before, and after, it had its effect.
     flakiness: float = 0.0
+    #: Probability that a job moves on while the scheduler asks for another one: no tick sees one moment of the cluster.
+    restlessness: float = 0.0
     findings: dict[str, Findings] = field(default_factory=dict)
     violations: list[str] = field(default_factory=list)
 
@@ -77,6 +83,8 @@ class SimRay:
 
     async def look(self, submission_id: str) -> JobSeen:
         await asyncio.sleep(0)
+        if self.rng.random() < self.restlessness:
+            self.step()
         if self.rng.random() < self.flakiness:
             return JobSeen(JobStatus.UNKNOWN)
         job = self.jobs.get(submission_id)
@@ -222,12 +230,17 @@ class SimState:
     world: World
     rng: random.Random
     crashiness: float = 0.0
+    calls: Counter[str] = field(default_factory=Counter)
+    #: Bytes of the arguments and answers, pickled as Ray does; None: nobody counts.
+    crossed: int | None = None
 
-    async def active(self) -> tuple[Task, ...]:
-        return tuple(await self._call(self.world.service.active))
+    async def queue_changes(self, writer: str, version: int) -> QueueChanges:
+        found = await self._call(self.world.service.queue_changes, writer, version)
+        assert isinstance(found, QueueChanges)
+        return found
 
-    async def waiting(self) -> tuple[Task, ...]:
-        return tuple(await self._call(self.world.service.waiting))
+    async def tasks(self, task_ids: Sequence[str]) -> Sequence[Task]:
+        return tuple(await self._call(self.world.service.tasks, task_ids))
 
     async def apply(self, changes: Sequence[Change]) -> list[bool]:
         return list(await self._call(self.world.service.apply, changes)) if changes else []
@@ -235,7 +248,10 @@ class SimState:
     async def _call(self, function: Any, *args: Any) -> Any:
         if self.rng.random() < self.crashiness:
             raise Crash
+        self.calls[function.__name__] += 1
         result = function(*args)
+        if self.crossed is not None:
+            self.crossed += len(pickle.dumps(args, protocol=5)) + len(pickle.dumps(result, protocol=5))
         if self.rng.random() < self.crashiness:
             raise Crash
         return result
@@ -256,20 +272,80 @@ class SimFiles:
         await self.ray.forbid_start(job_root)
 
 
+@dataclass
+class SimCluster:
+    ray: SimRay
+    looks: int = 0
+
+    async def look(self) -> ClusterView | None:
+        self.looks += 1
+        return await self.ray.view()
+
+
+@dataclass
+class SimInputs:
+    ray: SimRay
+
+    async def check(self, task: Task) -> Findings:
+        return await self.ray.check_inputs(task)
+
+    async def find_checkpoint(self, task: Task) -> Checkpoint | None:
+        return await self.ray.find_checkpoint(task)
+
+
 def make_dispatcher(world: World, ray: SimRay, rng: random.Random, crashiness: float = 0.0) -> Dispatcher:
     return Dispatcher(
         state=SimState(world, rng, crashiness),
+        cluster=SimCluster(ray),
         jobs=ray,
         files=SimFiles(ray),
-        look_at_cluster=ray.view,
+        inputs=SimInputs(ray),
         prepare=_prepare,
-        check_inputs=ray.check_inputs,
-        find_checkpoint=ray.find_checkpoint,
         shared_root=world.shared_root,
         policy=AdmissionPolicy(max_overtake_s=600, retry_interval_s=60),
+        stall_policy=world.settings.scheduling.stall_policy(),
         clock=world.clock,
         tick_s=5,
-        stall_policy=world.settings.scheduling.stall_policy(),
+    )
+
+
+#: More ticks at once than any step of a simulation can need; each would have found something to do.
+_MAX_AT_ONCE = 500
+
+
+async def settle(dispatcher: Dispatcher) -> None:
+    """Tick as the actor does: again at once for as long as the tick says so."""
+    for _ in range(_MAX_AT_ONCE):
+        if await dispatcher.tick() is not Next.AT_ONCE:
+            return
+    raise AssertionError("the scheduler never rests")
+
+
+def check_view(world: World, view: QueueView) -> None:
+    """The scheduler's own copy of the queue, kept by changes, is what the database holds."""
+    asyncio.run(view.refresh())
+    expected = {task.seq: slim(task) for task in world.all_tasks()}
+    expected = {seq: row for seq, row in expected.items() if row.state.is_waiting or row.live is not None}
+    assert view.waiting | view.live == expected
+    assert all(row.live is None for row in view.waiting.values())
+    assert all(row.live is not None for row in view.live.values())
+    whole = world.service.queue_changes("", 0)
+    assert {row.seq: row for row in whole.rows} == expected and whole.is_whole and not whole.gone
+
+
+def slim(task: Task) -> SlimTask:
+    """Written down once more, to compare with what the store reads."""
+    live = next((attempt for attempt in task.attempts if attempt.ended_at is None), None)
+    return SlimTask(
+        task_id=task.task_id,
+        user_id=task.user_id,
+        seq=task.seq,
+        state=task.state,
+        gang=task.gang,
+        reason=task.reason if isinstance(task.reason, Reason) else None,
+        not_before=task.not_before,
+        overtaken_since=task.overtaken_since,
+        live=None if live is None else SlimAttempt(**{f.name: getattr(live, f.name) for f in fields(SlimAttempt)}),
     )
 
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from argus_ray.core.actions import Explanation, QueueEntry, Submitted, TaskView
 from argus_ray.core.admission import NodeShortfall
 from argus_ray.core.model import Attempt, Event, FilesAt, Gang, Task
+from argus_ray.core.reasons import Code, Reason, have_now, words
 from argus_ray.core.states import AttemptState, Outcome, TaskState
 from argus_ray.core.verl.failures import Failure
 from argus_ray.core.verl.metrics import Headline
@@ -163,8 +164,9 @@ class TaskSummary(BaseModel):
     user_id: str
     workload: str
     state: TaskState
-    reason: str | None
-    position: int | None = Field(description="1 for the head of the line; null when the task does not wait")
+    reason: str | None = Field(description="Why it is in its state, in words")
+    reason_code: Code | None = Field(description="The same as data, while the task waits; null for other words")
+    position: int | None = Field(description="1 for the head of the queue; null when the task does not wait")
     created_at: Time
     updated_at: Time
     started_at: Time | None
@@ -200,7 +202,8 @@ def _summary(task: Task, position: int | None, progress: Progress | None) -> dic
         "user_id": task.user_id,
         "workload": task.workload,
         "state": task.state,
-        "reason": task.reason,
+        "reason": _words(task),
+        "reason_code": _code(task),
         "position": position,
         "created_at": rfc3339(task.created_at),
         "updated_at": rfc3339(task.updated_at),
@@ -216,6 +219,14 @@ def _summary(task: Task, position: int | None, progress: Progress | None) -> dic
     }
 
 
+def _words(task: Task) -> str | None:
+    return None if task.reason is None else words(task.reason)
+
+
+def _code(task: Task) -> Code | None:
+    return task.reason.code if isinstance(task.reason, Reason) else None
+
+
 def _stalled(task: Task) -> Attempt | None:
     running = (attempt for attempt in task.attempts if attempt.state is AttemptState.RUNNING)
     return next((attempt for attempt in running if attempt.stalled_since is not None), None)
@@ -227,7 +238,7 @@ class TasksOut(BaseModel):
 
 
 class QueueOut(BaseModel):
-    #: In line order.
+    #: In the order of the queue.
     pending: list[TaskSummary]
     #: Those that hold GPUs, or are about to.
     running: list[TaskSummary]
@@ -263,10 +274,11 @@ class ExplanationOut(BaseModel):
     state: TaskState
     summary: str = Field(description="The answer in one sentence")
     position: int | None
-    own_ahead: list[str] = Field(description="Your tasks before this one in the line")
+    own_ahead: list[str] = Field(description="Your tasks before this one in the queue")
     others_ahead: int = Field(description="How many tasks of others are before this one")
     active_tasks: int = Field(description="Tasks that hold GPUs now, of everyone")
     reason: str | None
+    reason_code: Code | None
     next_retry_at: Time | None
     gang: GangOut
     shortfall: list[NodeShortfallOut] | None = Field(
@@ -280,21 +292,25 @@ class ExplanationOut(BaseModel):
         return cls(
             task_id=task.task_id,
             state=task.state,
-            summary=_why(found),
+            summary=_why(found, shortfall),
             position=found.position,
             own_ahead=list(found.own_ahead),
             others_ahead=found.others_ahead,
             active_tasks=found.active_tasks,
-            reason=task.reason,
+            reason=_words(task),
+            reason_code=_code(task),
             next_retry_at=time_or_none(task.next_retry_at),
             gang=GangOut.of(task.gang),
             shortfall=None if shortfall is None else [NodeShortfallOut.of(node) for node in shortfall],
         )
 
 
-def _why(found: Explanation) -> str:
+def _why(found: Explanation, shortfall: Sequence[NodeShortfall] | None) -> str:
     task = found.task
-    because = f": {task.reason}" if task.reason else "."
+    because = f": {_words(task)}" if task.reason else "."
+    if _code(task) is Code.POOL_BUSY and shortfall is not None:
+        # What is stored does not change with what is free, so this moment is told here.
+        because += f"; {have_now(sum(not (node.gpus_missing or node.cpus_missing) for node in shortfall))}"
     if not task.state.is_waiting:
         stalled = _stalled(task)
         if stalled is not None and stalled.stalled_since is not None:
@@ -302,7 +318,7 @@ def _why(found: Explanation) -> str:
         return f"The task is {task.state.value}{because}"
     ahead = len(found.own_ahead) + found.others_ahead
     line = (
-        "it is at the head of the line" if not ahead else f"{ahead} ahead of it, {len(found.own_ahead)} of them yours"
+        "it is at the head of the queue" if not ahead else f"{ahead} ahead of it, {len(found.own_ahead)} of them yours"
     )
     return f"The task waits for {task.gang.gpus} GPUs; {line}{because}"
 

@@ -1,4 +1,4 @@
-"""Lists and counts of tasks: the line, what is active, pages of the past. All bounded, all by an index."""
+"""Lists and counts of tasks: the queue, pages of the past. All by an index; that of the queue is `tasks_in_line`."""
 
 from __future__ import annotations
 
@@ -12,46 +12,32 @@ from argus_ray.store.tasks import with_attempts
 
 _WAITS = "state IN ('QUEUED', 'PENDING_RESOURCES')"
 #: Named, since the planner prefers two walks and a sort. The index holds for exactly this condition.
-_LINE = f"tasks INDEXED BY tasks_in_line WHERE {_WAITS}"
-
-
-def waiting(db: sqlite3.Connection, limit: int) -> tuple[Task, ...]:
-    """From the head of the line, with attempts."""
-    query = f"SELECT * FROM {_LINE} ORDER BY seq LIMIT ?"  # noqa: S608 - a constant
-    return with_attempts(db, db.execute(query, (limit,)).fetchall())
-
-
-def active(db: sqlite3.Connection) -> tuple[Task, ...]:
-    """Tasks with an attempt that is not over, oldest first, with attempts. Bounded by the cluster's size."""
-    rows = db.execute(
-        "SELECT tasks.* FROM attempts CROSS JOIN tasks USING (task_id) WHERE attempts.state <> 'ENDED' ORDER BY seq"
-    )
-    return with_attempts(db, rows.fetchall())
+WAITING = f"tasks INDEXED BY tasks_in_line WHERE {_WAITS}"
 
 
 _QUEUE = f"""
-    SELECT tasks.*, line.position
-    FROM (SELECT seq, user_id, row_number() OVER (ORDER BY seq) AS position FROM {_LINE}
+    SELECT tasks.*, queue.position
+    FROM (SELECT seq, user_id, row_number() OVER (ORDER BY seq) AS position FROM {WAITING}
           UNION ALL
-          SELECT seq, user_id, NULL FROM tasks WHERE state IN ('SUBMITTING', 'SUBMITTED', 'RUNNING')) AS line
+          SELECT seq, user_id, NULL FROM tasks WHERE state IN ('SUBMITTING', 'SUBMITTED', 'RUNNING')) AS queue
     JOIN tasks USING (seq)
-    WHERE :user_id IS NULL OR line.user_id = :user_id
+    WHERE :user_id IS NULL OR queue.user_id = :user_id
     ORDER BY seq
 """  # noqa: S608 - a constant
 
 
-def queue(db: sqlite3.Connection, user_id: str | None) -> tuple[tuple[Task, int | None], ...]:
-    """Waiting and active tasks in line order, each with its place among all that wait (None: it is active).
+def entries(db: sqlite3.Connection, user_id: str | None) -> tuple[tuple[Task, int | None], ...]:
+    """Waiting and active tasks in the order of the queue, each with its place among all that wait (None: it is active).
     `user_id` None: of all users."""
     rows = db.execute(_QUEUE, {"user_id": user_id}).fetchall()
     return tuple(zip(with_attempts(db, rows), (row["position"] for row in rows), strict=True))
 
 
 def position(db: sqlite3.Connection, task: Task) -> int | None:
-    """1 for the head of the line; None for a task that does not wait."""
+    """1 for the head of the queue; None for a task that does not wait."""
     if not task.state.is_waiting:
         return None
-    query = f"SELECT count(*) FROM {_LINE} AND seq <= ?"  # noqa: S608
+    query = f"SELECT count(*) FROM {WAITING} AND seq <= ?"  # noqa: S608
     return int(db.execute(query, (task.seq,)).fetchone()[0])
 
 

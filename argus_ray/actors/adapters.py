@@ -1,0 +1,150 @@
+"""The scheduler's ports on the real things: the state actor, Ray, the shared filesystem. Each call has a bound."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+
+from argus_ray.actors import detached
+from argus_ray.cluster import view as cluster_view
+from argus_ray.cluster.jobs import JobRequest, RayJobs, RayRefused
+from argus_ray.core import taskspec
+from argus_ray.core.errors import ArgusError
+from argus_ray.core.lifecycle import Change
+from argus_ray.core.model import Attempt, ClusterView, QueueChanges, Task
+from argus_ray.core.observation import FilesSeen, JobSeen
+from argus_ray.core.retention import Chores
+from argus_ray.core.stall import MetricsSeen
+from argus_ray.core.verl import command
+from argus_ray.disk import attempt_files, checkpoints
+from argus_ray.disk.inputs import Findings, Preflight
+from argus_ray.disk.threads import BoundedThreads
+from argus_ray.scheduler.ports import Prepared, SubmissionRefused
+
+log = logging.getLogger(__name__)
+
+#: Bound of one call to the state actor, which may just be restarting; seconds.
+_STATE_TIMEOUT_S = 60.0
+#: Of the looks at all metrics files, which are not worth a longer wait.
+_METRICS_TIMEOUT_S = 5.0
+
+
+class StateHandle:
+    """The state actor by name; looked up anew after a failure, since it may have been replaced."""
+
+    def __init__(self, threads: BoundedThreads) -> None:
+        self._threads = threads
+        self._actor: Any = None
+
+    async def queue_changes(self, writer: str, version: int) -> QueueChanges:
+        return await self._call("queue_changes", writer, version)
+
+    async def tasks(self, task_ids: Sequence[str]) -> Sequence[Task]:
+        return await self._call("tasks", list(task_ids))
+
+    async def chores(self) -> Chores:
+        return await self._call("chores")
+
+    async def apply(self, changes: Sequence[Change]) -> list[bool]:
+        return await self._call("apply", list(changes)) if changes else []
+
+    async def _call(self, method: str, *args: Any) -> Any:
+        if self._actor is None:
+            self._actor = await self._threads.run(
+                lambda: ray.get_actor(detached.STATE, namespace=detached.NAMESPACE), _STATE_TIMEOUT_S
+            )
+        try:
+            return await asyncio.wait_for(getattr(self._actor, method).remote(*args), _STATE_TIMEOUT_S)
+        except BaseException:
+            self._actor = None
+            raise
+
+
+@dataclass
+class ClusterLook:
+    threads: BoundedThreads
+    timeout_s: float
+
+    async def look(self) -> ClusterView | None:
+        try:
+            return await self.threads.run(cluster_view.look, self.timeout_s)
+        except Exception as error:
+            log.warning("Ray did not show the cluster: %s: %s", type(error).__name__, error)
+            return None
+
+
+@dataclass
+class JobsOfRay:
+    ray_jobs: RayJobs
+    site: command.Site
+
+    async def submit(self, task: Task, attempt: Attempt) -> None:
+        entrypoint = command.entrypoint(self.site, attempt.job_root, attempt.command)
+        metadata = {"argus_user": task.user_id, "argus_task": task.task_id, "argus_workload": task.workload}
+        try:
+            await self.ray_jobs.submit(JobRequest(attempt.submission_id, entrypoint, dict(attempt.env), metadata))
+        except RayRefused as error:
+            raise SubmissionRefused(str(error)) from error
+
+    async def look(self, submission_id: str) -> JobSeen:
+        return await self.ray_jobs.look(submission_id)
+
+    async def stop(self, submission_id: str) -> None:
+        await self.ray_jobs.stop(submission_id)
+
+    async def forget(self, submission_id: str) -> None:
+        await self.ray_jobs.forget(submission_id)
+
+
+@dataclass
+class FilesOfAttempts:
+    threads: BoundedThreads
+    timeout_s: float
+    watchers: BoundedThreads = field(default_factory=lambda: BoundedThreads("metrics", 4))
+
+    async def look(self, job_root: str) -> FilesSeen:
+        return await self.threads.run(lambda: attempt_files.look(job_root), self.timeout_s)
+
+    async def metrics(self, job_root: str) -> MetricsSeen:
+        bound = min(_METRICS_TIMEOUT_S, self.timeout_s)
+        # The outer bound: all running attempts are looked at together, and wait for a thread.
+        return await asyncio.wait_for(self.watchers.run(lambda: attempt_files.metrics(job_root), bound), bound)
+
+    async def forbid_start(self, job_root: str) -> None:
+        await self.threads.run(lambda: attempt_files.forbid_start(job_root), self.timeout_s)
+
+
+@dataclass
+class InputsOfTasks:
+    preflight: Preflight
+    threads: BoundedThreads
+    timeout_s: float
+
+    async def check(self, task: Task) -> Findings:
+        try:
+            spec = taskspec.parse(
+                task.spec_yaml, shared_root=self.preflight.shared_root, limit=taskspec.MAX_STORED_BYTES
+            )
+        except ArgusError:
+            return Findings()  # its command cannot be made either, and that says why
+        return await self.preflight.look(spec)
+
+    async def find_checkpoint(self, task: Task) -> checkpoints.Checkpoint | None:
+        job_roots = [*(task.resume_roots or ()), *(attempt.job_root for attempt in task.attempts)]
+
+        def find() -> checkpoints.Checkpoint | None:
+            return checkpoints.newest_complete(job_roots, task.workload, task.gang.gpus)
+
+        # The outer bound: many tasks are looked at together, and a thread for each may take its time to get.
+        return await asyncio.wait_for(self.threads.run(find, self.timeout_s), self.timeout_s)
+
+
+def prepare(task: Task, site: command.Site, submission_id: str, job_root: str, resume_from: str | None) -> Prepared:
+    spec = taskspec.parse(task.spec_yaml, shared_root=site.shared_root, limit=taskspec.MAX_STORED_BYTES)
+    launch = command.launch(spec, site, submission_id=submission_id, job_root=job_root, resume_from=resume_from)
+    return Prepared(launch.command, tuple(sorted(launch.env.items())))

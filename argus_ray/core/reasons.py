@@ -1,0 +1,149 @@
+"""Why a task waits, as data: a code of a closed set and its facts. Words are made at the edge, by `words`.
+
+A reason that is stored must not change with each GPU that becomes free, else every task that waits would be rewritten
+each time. So the codes come in two kinds: those that are stored, whose facts stay as long as the pool has the same
+nodes, and those that tell a moment (`MOMENTARY`), which are for an event's text and for who asks now.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from typing_extensions import assert_never
+
+#: Of one fact in words, in characters.
+_MAX_TEXT = 1000
+
+Fact = int | float | str
+
+
+class Code(str, Enum):
+    """The API shows these; one that is known to clients keeps its meaning."""
+
+    #: The pool has no worker.
+    NO_WORKER = "no_worker"
+    #: `gpus`, `largest`: no node is large enough, even when it is empty.
+    NODE_TOO_SMALL = "node_too_small"
+    #: `nodes`, `gpus`, `cpus`, `able`: too few nodes are large enough, even when the pool is empty.
+    POOL_TOO_SMALL = "pool_too_small"
+    #: `cpus`, `total`: the pool has too few CPUs, even when it is empty.
+    TOO_FEW_CPUS = "too_few_cpus"
+    #: `nodes`, `gpus`, `cpus`: it would fit into the pool, and others hold what it needs.
+    POOL_BUSY = "pool_busy"
+    #: Nothing younger than an older task starts before that one.
+    BEHIND_OLDER = "behind_older"
+    #: Its own time has not come, and nobody has said why.
+    NOT_YET = "not_yet"
+    #: `what`: the run could not use its inputs.
+    BAD_INPUTS = "bad_inputs"
+    #: `error`: whether there is a checkpoint to resume from is not known.
+    CHECKPOINT_UNKNOWN = "checkpoint_unknown"
+    #: `error`: the command of its attempt cannot be made.
+    NO_COMMAND = "no_command"
+
+    #: `nodes`, `gpus`, `cpus`, `now`: too few nodes have its share free at this moment.
+    NODES_BUSY = "nodes_busy"
+    #: `cpus`, `now`: too few CPUs of the pool are unclaimed at this moment.
+    CPUS_CLAIMED = "cpus_claimed"
+    #: Every worker has all the drivers that it takes.
+    DRIVERS_FULL = "drivers_full"
+    #: `nodes`, `gpus`, `cpus`: what is free may be taken by gangs that were admitted and are not seen yet.
+    JUST_STARTED = "just_started"
+
+
+#: Never stored as the reason of a task.
+MOMENTARY = frozenset({Code.NODES_BUSY, Code.CPUS_CLAIMED, Code.DRIVERS_FULL, Code.JUST_STARTED})
+#: It waits for its turn or for room, as tasks do: going from one to the other is no news to its user.
+_ORDINARY = frozenset({Code.POOL_BUSY, Code.BEHIND_OLDER})
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Made by `because`. Two with the same code and the same facts are equal."""
+
+    code: Code
+    #: In the order of their names.
+    facts: tuple[tuple[str, Fact], ...] = ()
+
+    def __getitem__(self, name: str) -> Fact:
+        return dict(self.facts)[name]
+
+
+def because(code: Code, **facts: Fact) -> Reason:
+    """Text is cut, and cleaned of what is no Unicode: it may come from a file's name or from an error's words."""
+    return Reason(code, tuple(sorted((name, _clean(fact)) for name, fact in facts.items())))
+
+
+def _clean(fact: Fact) -> Fact:
+    return fact[:_MAX_TEXT].encode("utf-8", "replace").decode() if isinstance(fact, str) else fact
+
+
+def is_news(old: Reason | str | None, new: Reason | str | None) -> bool:
+    """Whether it is worth an event that a task waits for the new reason now."""
+    if isinstance(old, Reason) and isinstance(new, Reason):
+        return old.code is not new.code and not {old.code, new.code} <= _ORDINARY
+    return old != new
+
+
+def words(reason: Reason | str) -> str:
+    """For people. Text is what was said outside of Argus, and stays as it is."""
+    return reason if isinstance(reason, str) else _words(reason)
+
+
+def _words(reason: Reason) -> str:
+    match reason.code:
+        case Code.NO_WORKER:
+            return "no worker has joined the pool"
+        case Code.NODE_TOO_SMALL:
+            return f"no node has {reason['gpus']} GPUs: the largest has {reason['largest']:g}"
+        case Code.POOL_TOO_SMALL:
+            wanted = f"{nodes(reason['nodes'])} with {_share(reason)}"
+            return f"needs {wanted}; the pool has {reason['able']}, even when it is empty"
+        case Code.TOO_FEW_CPUS:
+            return f"{_all_cpus(reason)}; the pool has {reason['total']:g}"
+        case Code.POOL_BUSY:
+            return f"needs {_free(reason)}"
+        case Code.BEHIND_OLDER:
+            return "an older task has been overtaken for as long as is allowed; nothing younger starts before it"
+        case Code.NOT_YET:
+            return "waits before the next try"
+        case Code.BAD_INPUTS:
+            return f"its inputs cannot be used, and it fails unless that changes soon: {reason['what']}"
+        case Code.CHECKPOINT_UNKNOWN:
+            # To start from zero in doubt would throw away what may be days of training.
+            return f"waits to learn whether an earlier attempt has left a checkpoint: {reason['error']}"
+        case Code.NO_COMMAND:
+            return f"its command cannot be made any more: {reason['error']}"
+        case Code.NODES_BUSY:
+            return f"needs {_free(reason)}; {have_now(reason['now'])}"
+        case Code.CPUS_CLAIMED:
+            return f"{_all_cpus(reason)}; {reason['now']:g} are not claimed now"
+        case Code.DRIVERS_FULL:
+            return "every worker has its full number of drivers"
+        case Code.JUST_STARTED:
+            return f"needs {_free(reason)}; waits for tasks that have just started to take theirs"
+        case _:
+            assert_never(reason.code)
+
+
+def have_now(count: Fact) -> str:
+    return "none has now" if count == 0 else f"{count} has now" if count == 1 else f"{count} have now"
+
+
+def nodes(count: Fact) -> str:
+    return "1 node" if count == 1 else f"{count} nodes"
+
+
+def _free(reason: Reason) -> str:
+    each = " each" if reason["nodes"] != 1 else ""
+    return f"{nodes(reason['nodes'])} with {_share(reason)} free{each}"
+
+
+def _share(reason: Reason) -> str:
+    gpus = "1 GPU" if reason["gpus"] == 1 else f"{reason['gpus']} GPUs"
+    return f"{gpus} and {reason['cpus']:g} CPUs"
+
+
+def _all_cpus(reason: Reason) -> str:
+    return f"needs {reason['cpus']:g} CPUs in all, with those of verl's own actors"

@@ -1,0 +1,134 @@
+"""Looking at what the chosen tasks start from, and making their admissions.
+
+A task that cannot start now is held until a time of its own, and until then nobody looks at it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from argus_ray.core import ids, paths
+from argus_ray.core.admission import AdmissionPolicy
+from argus_ray.core.lifecycle import Admit, Hold, Reject
+from argus_ray.core.model import Task
+from argus_ray.core.reasons import Code, Reason, because
+from argus_ray.core.states import Outcome
+from argus_ray.disk.checkpoints import Checkpoint
+from argus_ray.scheduler.ports import Inputs, Prepare
+
+log = logging.getLogger(__name__)
+
+_HUNG = "the shared filesystem does not answer"
+
+
+@dataclass
+class Examined:
+    """Of the tasks that were looked at, each in one of the two, by task id."""
+
+    admits: dict[str, Admit] = field(default_factory=dict)
+    stuck: dict[str, Hold | Reject] = field(default_factory=dict)
+
+
+@dataclass
+class Examiner:
+    inputs: Inputs
+    prepare: Prepare
+    shared_root: str
+    policy: AdmissionPolicy
+    clock: Callable[[], float]
+    #: After an error of the disk; after a hang, which holds up everybody, it is the policy's interval. Seconds.
+    soon_s: float
+    #: The filesystem hung on a search for a checkpoint: none is begun before then.
+    _search_again_at: float = 0.0
+
+    async def examine(self, tasks: Sequence[Task]) -> Examined:
+        """All at once: they share the bounds of the looks."""
+        found = Examined()
+        await self._check_inputs(tasks, found)
+        checkpoints = await self._find_checkpoints([task for task in tasks if task.task_id not in found.stuck], found)
+        for task in tasks:
+            if task.task_id not in found.stuck:
+                self._admit(task, checkpoints.get(task.task_id), found)
+        return found
+
+    async def _check_inputs(self, tasks: Sequence[Task], found: Examined) -> None:
+        """Those that would fail for certain, since an input was deleted, say, while they waited: held at first, for
+        somebody may just be putting it back, and FAILED if it still is so when the time comes that the hold named."""
+        findings = await asyncio.gather(*map(self.inputs.check, tasks))
+        for task, seen in zip(tasks, findings, strict=True):
+            if not seen.errors:
+                continue
+            what = "; ".join(f"{error.field} {error.rule}" for error in seen.errors)[:1000]
+            if isinstance(task.reason, Reason) and task.reason.code is Code.BAD_INPUTS:
+                found.stuck[task.task_id] = Reject(task.task_id, f"its inputs cannot be used: {what}")
+            else:
+                self._hold(task, because(Code.BAD_INPUTS, what=what), self.policy.retry_interval_s, found)
+
+    async def _find_checkpoints(self, tasks: Sequence[Task], found: Examined) -> Mapping[str, Checkpoint | None]:
+        wanted = [task for task in tasks if _may_resume(task)]
+        if not wanted:
+            return {}
+        if self.clock() < self._search_again_at:
+            results: Sequence[Checkpoint | BaseException | None] = [TimeoutError() for _ in wanted]
+        else:
+            results = await asyncio.gather(*map(self.inputs.find_checkpoint, wanted), return_exceptions=True)
+            if any(_is_hang(result) for result in results):
+                self._search_again_at = self.clock() + self.policy.retry_interval_s
+        checkpoints = {}
+        for task, result in zip(wanted, results, strict=True):
+            if isinstance(result, BaseException):
+                log.warning("no checkpoint of %s was looked for: %r", task.task_id, result)
+                error = f"TimeoutError: {_HUNG}" if _is_hang(result) else _words(result)
+                pause_s = self._search_again_at - self.clock() if _is_hang(result) else self.soon_s
+                self._hold(task, because(Code.CHECKPOINT_UNKNOWN, error=error), pause_s, found)
+            else:
+                checkpoints[task.task_id] = result
+        return checkpoints
+
+    def _admit(self, task: Task, checkpoint: Checkpoint | None, found: Examined) -> None:
+        number = 1 + max((attempt.number for attempt in task.attempts), default=0)
+        submission_id = ids.submission_id(task.task_id, number)
+        try:
+            job_root = paths.job_root(self.shared_root, task.user_id, submission_id)
+            prepared = self.prepare(task, submission_id, job_root, checkpoint.path if checkpoint else None)
+        except Exception as error:
+            log.exception("%s cannot be prepared", task.task_id)
+            self._hold(task, because(Code.NO_COMMAND, error=_words(error)), self.policy.retry_interval_s, found)
+            return
+        note = _resume_note(task, number, checkpoint) if _may_resume(task) else None
+        found.admits[task.task_id] = Admit(
+            task.task_id, number, submission_id, job_root, prepared.command, prepared.env, note
+        )
+
+    def _hold(self, task: Task, reason: Reason, pause_s: float, found: Examined) -> None:
+        found.stuck[task.task_id] = Hold(task.task_id, reason, self.clock() + pause_s, task.overtaken_since)
+
+
+def _may_resume(task: Task) -> bool:
+    if task.resume_roots is not None:
+        return True
+    return any(attempt.outcome is Outcome.INFRASTRUCTURE for attempt in task.attempts)
+
+
+def _resume_note(task: Task, number: int, checkpoint: Checkpoint | None) -> str:
+    own = {attempt.job_root: attempt.label for attempt in task.attempts}
+    label = ids.attempt_label(number)
+    if checkpoint is not None:
+        # The job root of another task's attempt bears its submission id as its name.
+        source = own.get(checkpoint.job_root) or checkpoint.job_root.rsplit("/", 1)[-1]
+        return f"{label} resumes from step {checkpoint.step} of {source}"
+    if task.resume_roots is None:
+        return f"{label} starts from the beginning: {' and '.join(own.values())} left no complete checkpoint"
+    earlier = " and ".join([f"the task {task.resubmitted_from}", *own.values()])
+    return f"{label} starts from the beginning: no complete checkpoint of {earlier} is there"
+
+
+def _is_hang(result: object) -> bool:
+    return isinstance(result, (TimeoutError, asyncio.TimeoutError))
+
+
+def _words(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".removesuffix(": ")

@@ -1,0 +1,55 @@
+"""The scheduler's own copy of the tasks that wait or live, kept by what has changed since the last look."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from argus_ray.core.model import QueueChanges, SlimTask
+from argus_ray.scheduler.ports import State
+
+
+@dataclass
+class QueueView:
+    """A cache: empty at first, so that the first answer is the whole. Equal to the database after each `refresh`."""
+
+    state: State
+    #: By place in the queue.
+    waiting: dict[int, SlimTask] = field(default_factory=dict)
+    live: dict[int, SlimTask] = field(default_factory=dict)
+    _writer: str = ""
+    _version: int = 0
+    #: The highest place that was ever seen.
+    _last: int = 0
+
+    async def refresh(self) -> list[SlimTask] | None:
+        """The tasks that have come to the end of the queue; None: more has changed than that. What the scheduler
+        itself writes down about a task that waits on or lives on is no change."""
+        changes = await self.state.queue_changes(self._writer, self._version)
+        came = None if changes.is_whole else self._came(changes)
+        if changes.is_whole:
+            self.waiting.clear()
+            self.live.clear()
+        for seq in changes.gone:
+            self._remove(seq)
+        for row in changes.rows:
+            self._remove(row.seq)
+            (self.waiting if row.live is None else self.live)[row.seq] = row
+            self._last = max(self._last, row.seq)
+        self._writer, self._version = changes.writer, changes.version
+        return came
+
+    def _came(self, changes: QueueChanges) -> list[SlimTask] | None:
+        if any(seq in self.waiting or seq in self.live for seq in changes.gone):
+            return None
+        new = [row for row in changes.rows if not self._is_known(row)]
+        return new if all(row.live is None and row.seq > self._last for row in new) else None
+
+    def _is_known(self, row: SlimTask) -> bool:
+        if row.live is None:
+            return row.seq in self.waiting
+        old = self.live.get(row.seq)
+        return old is not None and old.live is not None and old.live.submission_id == row.live.submission_id
+
+    def _remove(self, seq: int) -> None:
+        self.waiting.pop(seq, None)
+        self.live.pop(seq, None)
