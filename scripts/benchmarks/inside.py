@@ -20,7 +20,7 @@ from argus_ray.core import actions
 from argus_ray.core.actions import Credential
 from argus_ray.core.model import ClusterView, NodeView
 from tests.support.builders import ADMIN, World, bearer, make_service
-from tests.support.simray import SimRay, make_dispatcher
+from tests.support.simray import SimRay, make_dispatcher, settle
 
 __all__ = ["ADMIN", "World", "actions", "bearer"]
 
@@ -80,7 +80,7 @@ class Moved:
 
 
 class Pool:
-    """Four nodes of eight GPUs, of which so many are free on each: others hold the rest."""
+    """Ray's view of four nodes of eight GPUs, of which so many are free on each: others hold the rest."""
 
     def __init__(self, free: int = 3) -> None:
         self.free = [free] * 4
@@ -90,21 +90,21 @@ class Pool:
         self.free = [rng.randrange(9) for _ in self.free]
         self.free[rng.randrange(len(self.free))] = rng.randrange(4)
 
-    async def view(self) -> ClusterView:
+    async def look(self) -> ClusterView | None:
         nodes = (NodeView(f"n{i}", f"n{i}", False, 8, 64, free, 64, 100, 100) for i, free in enumerate(self.free))
         return ClusterView("session-1", tuple(nodes))
 
 
 def scheduler(world: World, pool: Pool) -> tuple[Callable[[], None], Moved]:
-    """One tick that was woken, and what it moves."""
+    """Ticks until there is nothing more to do at once, and what they move."""
     rng = random.Random(0)
     dispatcher = make_dispatcher(world, SimRay(rng, {}), rng)
     moved = Moved(dispatcher.state)
-    dispatcher.state = moved
-    dispatcher.look_at_cluster = pool.view
+    dispatcher.state = dispatcher.queue.state = moved
+    dispatcher.cluster = pool
 
     def tick() -> None:
-        asyncio.run(dispatcher.tick(woken=True))
+        asyncio.run(settle(dispatcher))
 
     return tick, moved
 
@@ -169,7 +169,7 @@ def _run_one(world: World, who: Credential) -> str:
     dispatcher = make_dispatcher(world, ray, rng)
     task = world.submit(who, n_gpus_per_node=1)
     for _ in range(1000):
-        asyncio.run(dispatcher.tick(woken=True))
+        asyncio.run(dispatcher.tick())
         world.clock.advance(1)
         ray.step()
         state = world.task(task.task_id).state
