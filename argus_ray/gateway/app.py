@@ -17,7 +17,7 @@ from argus_ray.config import Settings
 from argus_ray.disk.inputs import Preflight
 from argus_ray.disk.threads import BoundedThreads
 from argus_ray.gateway import pool, users
-from argus_ray.gateway.context import GatewayParts, Nodes, Readiness, ReadProgress
+from argus_ray.gateway.context import GatewayParts, KnownTokens, Nodes, Readiness, ReadProgress
 from argus_ray.gateway.control import ControlPlane, Wake
 from argus_ray.gateway.http import problems
 from argus_ray.gateway.http.access import Edge
@@ -101,6 +101,7 @@ def create_app(
         files=files,
         curve_threads=curve_threads,
         curves=curves or CurveReader(),
+        known_tokens=KnownTokens(monotonic),
         inputs=InputChecks(Preflight(preflight, _PREFLIGHT_S, settings.shared_root).look, monotonic=monotonic),
         streams=streams or StreamLimit(),
         timing=timing or StreamTiming(),

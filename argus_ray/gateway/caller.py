@@ -36,9 +36,24 @@ class Caller:
         """The action's result; raises ArgusError. Authentication and authorisation happen there, in the same
         hop."""
         result = await self.gateway.control.call(self.credential, action)
+        if self.credential.digest is not None:
+            self.gateway.known_tokens.add(self.credential.digest)
         if self.facts.user_id is None:
             self.facts.user_id = _own_user_id(self.credential, result)
         return result
+
+    async def recognize(self) -> None:
+        """Before anything is done for a caller that costs more than a look at its request. Raises Unauthenticated.
+
+        Costs no crossing for a token that was good a moment ago; the action itself authenticates in any case.
+        """
+        if not self.is_known:
+            await self.do(WhoAmI())
+
+    @property
+    def is_known(self) -> bool:
+        digest = self.credential.digest
+        return digest is None or digest in self.gateway.known_tokens
 
 
 def _own_user_id(credential: Credential, result: Any) -> str | None:
@@ -72,8 +87,8 @@ def caller_of(request: Request) -> Caller:
     facts.role = credential.role.value
     caller = Caller(credential, gateway, facts)
     # A stream waits for its client to leave by the same messages, so only where a body is read.
-    if credential.role is Role.USER and request.method not in ("GET", "HEAD", "DELETE"):
-        facts.arrival.require(lambda: caller.do(WhoAmI()))
+    if request.method not in ("GET", "HEAD", "DELETE") and not caller.is_known:
+        facts.arrival.require(caller.recognize)
     return caller
 
 

@@ -38,6 +38,27 @@ _PROGRESS_TIMEOUT_S = 2.0
 _PROGRESS_READ_S = 1.5
 _FILE_TIMEOUT_S = 15.0
 _NODES_TIMEOUT_S = 10.0
+#: Seconds that a token counts as one of somebody's.
+_KNOWN_S = 60.0
+
+
+class KnownTokens:
+    """Digests of tokens that were good within the last minute, at most so many. Not a right to anything."""
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic, *, size: int = 4096) -> None:
+        self._monotonic = monotonic
+        self._size = size
+        self._seen: dict[str, float] = {}
+
+    def add(self, digest: str) -> None:
+        self._seen.pop(digest, None)
+        self._seen[digest] = self._monotonic()
+        if len(self._seen) > self._size:
+            del self._seen[next(iter(self._seen))]
+
+    def __contains__(self, digest: str) -> bool:
+        seen_at = self._seen.get(digest)
+        return seen_at is not None and self._monotonic() - seen_at < _KNOWN_S
 
 
 @dataclass(frozen=True)
@@ -52,6 +73,7 @@ class GatewayParts:
     #: Threads for files alone: when the filesystem hangs, only what needs files waits.
     files: Executor
     inputs: InputChecks
+    known_tokens: KnownTokens
     #: Threads for curves alone: these compute as well, and no log should wait for them.
     curve_threads: Executor
     curves: CurveReader = field(default_factory=CurveReader)

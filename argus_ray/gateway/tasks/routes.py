@@ -101,6 +101,7 @@ async def submit_task(request: Request) -> Response:
     text = await read_spec(request)
     try:
         spec = taskspec.parse(text, shared_root=gateway.settings.shared_root)
+        await caller.recognize()  # nobody without a token has files looked at
         warnings = await gateway.inputs.warnings_of(spec)
     except ArgusError:
         # The key decides before the body does, and the token before both.
