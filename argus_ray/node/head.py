@@ -146,13 +146,13 @@ class Launcher:
                 # Only then: a launcher that is started again at its address within the ttl finds its lock free.
                 state = "standby"
                 if self._may_begin():
-                    # Before the lock: a machine that cannot be the head leaves it to another one.
-                    if taken := self._taken():
-                        state, self._why = "port_taken", taken
-                    else:
-                        with contextlib.suppress(Timeout):
-                            lock.acquire(timeout=0)
-                            is_held = True
+                    with contextlib.suppress(Timeout):
+                        lock.acquire(timeout=0)
+                        is_held = True
+                if is_held and (taken := self._taken()):
+                    # A machine that cannot be the head leaves it to another one.
+                    lock.release()
+                    is_held, state, self._why = False, "port_taken", taken
                 if not is_held:
                     self._journal.say(state.replace("_", " "), self._why)
                     self._report(state, self._why)
