@@ -94,8 +94,13 @@ def environment(proxy: str, folder: Path, ports: Ports, environ: Mapping[str, st
         # A replica that dies with a request, before it has said anything: `haproxy_start` says for which requests.
         "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
         "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "1s",
-        # There is one application: who takes the port of a replica that has gone is another replica of it.
-        "RAY_SERVE_PORT_QUARANTINE_S": "30",
+        # HAProxy hears of a replica that goes within a second. Serve's own 30 s are for balancers of a cloud, and make
+        # a redeploy last minutes.
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
+        # Longer than the kernel holds the connections of one that has died (60 s), with which its port cannot be taken;
+        # Serve would never try it again. Not as long as _OLD_STREAMS_S: there is one application, and who takes the
+        # port is another replica of it.
+        "RAY_SERVE_PORT_QUARANTINE_S": "90",
         # Three looks that fail and Serve replaces the proxy; its own 10 s make half a minute of that.
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "0.5",
     }
