@@ -61,6 +61,8 @@ class OneMachine:
     #: What stands before the API: `haproxy` or `ray`.
     http_proxy: str = field(default_factory=lambda: os.environ.get("ARGUS_HTTP_PROXY") or haproxy.HAPROXY)
     proxy_ports: haproxy.Ports = field(default_factory=lambda: _free_ports(_PROXY_PORTS))
+    #: Of Serve, beside the tokens.
+    _serve_environ: dict[str, str] = field(default_factory=dict)
     #: With which the gateway answers where there is no launcher.
     _head_id: str = field(default_factory=lambda: secrets.token_hex(8))
     children: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
@@ -184,13 +186,13 @@ class OneMachine:
             raise NotStarted(f"the head cannot start here: {'; '.join(filter(None, taken))}")
         folder = haproxy.make_folder(self._run_dir, self.mark)
         environ = self.head_environment()
+        self._serve_environ = {
+            **haproxy.environment(self.http_proxy, folder, self.proxy_ports, environ),
+            head_json.HEAD_ID_VARIABLE: self._head_id,
+        }
         self._ray_start(
             "head",
-            {
-                **environ,
-                **haproxy.environment(self.http_proxy, folder, self.proxy_ports, environ),
-                head_json.HEAD_ID_VARIABLE: self._head_id,
-            },
+            {**environ, **self._serve_environ},
             _HEAD,
             "--head",
             f"--port={self.gcs_port}",
@@ -248,7 +250,8 @@ class OneMachine:
 
     def serve(self, config: Path) -> None:
         """`serve run` with this file, whose HTTP port is set to ours."""
-        self._spawn("serve", [str(_BIN / "serve"), "run", str(self._own_config(config))], self.head_environment())
+        environ = {**self.head_environment(), **self._serve_environ}
+        self._spawn("serve", [str(_BIN / "serve"), "run", str(self._own_config(config))], environ)
 
     def _own_config(self, config: Path) -> Path:
         text = config.read_text().replace("port: 8000", f"port: {self.http_port}").replace("0.0.0.0", _HOST)  # noqa: S104
