@@ -68,8 +68,13 @@ class HeadSettings:
 
     @property
     def name(self) -> str:
-        """Of this node's files and, as the mark, of its processes."""
+        """Of this node's files."""
         return f"head-{self.cluster}-{self.node_name}"
+
+    @property
+    def mark(self) -> str:
+        """Of this node's processes. With the folder: two pools of one name on one machine do not end each other."""
+        return f"{self.name} {self.run_dir}"
 
     @property
     def folder(self) -> Path:
@@ -104,7 +109,7 @@ class Launcher:
         self._journal = journal
         self._environ = environ
         self._stop = stop
-        self._child = RayChild(settings.name, settings.run_dir / f"{settings.name}.ray.log")
+        self._child = RayChild(settings.mark, settings.run_dir / f"{settings.name}.ray.log")
         self._deploy: Deployment | None = None
         self._watch = _Watch(settings)
         self._fence: BoundedCall[None] = BoundedCall(10.0)
@@ -507,7 +512,7 @@ def _settings(argv: Sequence[str], environ: Mapping[str, str]) -> HeadSettings:
         cluster=arguments.cluster,
         node_name=arguments.node_name,
         node_ip=node_ip,
-        run_dir=Path(arguments.run_dir),
+        run_dir=Path(arguments.run_dir).absolute(),
         token=cli.ray_token(arguments.shared_root, arguments.cluster, environ),
         gcs_port=cli.whole("--gcs-port", arguments.gcs_port, least=1, most=65535),
         dashboard_host=arguments.dashboard_host,

@@ -18,8 +18,8 @@ from pathlib import Path
 from argus_ray.disk import atomic
 from argus_ray.node import processes
 
-#: The variable that marks everything below one launcher or watchdog. Its value follows from cluster and node name,
-#: so that the next one on this machine finds what a killed one has left.
+#: The variable that marks everything below one launcher or watchdog. Its value follows from cluster, node name
+#: and run dir, so that the next one on this machine finds what a killed one has left.
 NODE_MARK = "ARGUS_NODE"
 #: What `ray start` prints when its node has joined, and a head's when it is up.
 _STARTED = b"Ray runtime started"

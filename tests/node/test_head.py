@@ -415,3 +415,19 @@ def test_with_rays_own_proxy_nothing_of_haproxy_is_set(machine: Machine) -> None
     assert given[2]["RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT"] == last
     assert Path(given[2]["RAY_SERVE_HAPROXY_SOCKET_PATH"]).parent.is_dir()
     assert len({env["ARGUS_HEAD_ID"] for env in given}) == 3, "each start has a word of its own"
+
+
+def test_two_heads_of_one_name_on_one_machine_do_not_end_each_other(machine: Machine, tmp_path: Path) -> None:
+    """Of two pools, each with a shared root and a run dir of its own."""
+    other = Machine(tmp_path / "other")
+    other.cluster = machine.cluster
+    other.discovery.mkdir(parents=True)
+    try:
+        serving(machine)
+        first = machine.raylet()
+        serving(other).kill()
+        serving(other)  # which ends what the killed one has left
+        assert first in machine.running()
+        assert machine.starts()[0]["env"]["ARGUS_NODE"] != other.starts()[0]["env"]["ARGUS_NODE"]
+    finally:
+        other.close()

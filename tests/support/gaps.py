@@ -1,40 +1,24 @@
 """Clients that retry: for how long they wait when a part of the service is killed with SIGKILL, and what they are told.
 
-Tests use the clients; by itself it prints a table, from a head and the service that it starts on this machine:
-
-  .venv/bin/python -m tests.support.gaps [--rounds 3] [--clients 4] [--proxy haproxy|ray] [--json FILE]
- Each client asks `GET /api/v2/me` and
-submits a task with an Idempotency-Key, in turn. It repeats a call that fails after 50 ms, until it is answered.
-
-  gap      the longest time from a client's first try of a call to its answer, in seconds
-  silence  the longest time in which no client was answered, in seconds
-  answers  what clients were told on the way; `forbidden` are answers that no client may get (see docs/operations.md)
+`scripts/bench gaps` prints it; tests ask that nobody is told what no client may be told (see docs/operations.md).
 """
 
 from __future__ import annotations
 
-import argparse
 import itertools
-import json
 import os
 import re
-import secrets
-import shutil
 import signal
-import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 
-from argus_ray.local.cluster import OneMachine
 from argus_ray.node import processes
 
-ROOT = Path(__file__).resolve().parents[2]
 #: Part -> what its process's command line looks like. The newest one is killed.
 PARTS = {
     "gateway replica": r"^ray::(ServeReplica|SERVE_REPLICA)",
@@ -48,6 +32,9 @@ _CALM_S = 5.0
 
 @dataclass(frozen=True)
 class Gap:
+    """`gap_s`: the longest time from a client's first try of a call to its answer. `silence_s`: the longest one in
+    which no client was answered. `forbidden`: how many answers no client may get."""
+
     part: str
     gap_s: float
     silence_s: float
@@ -58,8 +45,8 @@ class Gap:
 class Clients:
     """Threads that call the service and repeat what fails. `with Clients(url, token, 4) as clients`."""
 
-    def __init__(self, url: str, token: str, count: int, spec: str = "") -> None:
-        self._url, self._token, self._spec = url, token, spec
+    def __init__(self, url: str, token: str, count: int) -> None:
+        self._url, self._token = url, token
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._tries: list[tuple[float, str]] = []
@@ -97,16 +84,13 @@ class Clients:
         headers = {"Authorization": f"Bearer {self._token}"}
         with httpx.Client(base_url=self._url, headers=headers, timeout=30, trust_env=False) as http:
             while not self._stop.is_set():
-                self._call(lambda: http.get("/api/v2/me"))
-                if self._spec:
-                    key = {"Idempotency-Key": secrets.token_hex(8), "Content-Type": "application/yaml"}
-                    self._call(lambda key=key: http.post("/api/v2/tasks", content=self._spec, headers=key))  # type: ignore[misc]
+                self._call(http)
 
-    def _call(self, call: Callable[[], httpx.Response]) -> None:
+    def _call(self, http: httpx.Client) -> None:
         first = time.monotonic()
         while not self._stop.is_set():
             try:
-                what = _words(call())
+                what = _words(http.get("/api/v2/me"))
             except httpx.HTTPError as error:
                 what = type(error).__name__
             now = time.monotonic()
@@ -159,41 +143,3 @@ def measure(mark: str, clients: Clients, part: str) -> Gap:
     if not processes.wait_until(lambda: clients.is_calm(begun), 120):
         raise TimeoutError(f"no calm within two minutes after the kill of {part}: {clients.since(part, begun)}")
     return clients.since(part, begun)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3, help="kills of each part")
-    parser.add_argument("--clients", type=int, default=4)
-    parser.add_argument("--proxy", default="haproxy", choices=("haproxy", "ray"))
-    parser.add_argument("--json", type=Path, help="write the figures into this file")
-    arguments = parser.parse_args(argv)
-    root = Path(f"/tmp/argus-gaps-{os.getpid()}")  # short: Unix sockets lie below it
-    root.mkdir(mode=0o700)
-    admin = secrets.token_hex(24)
-    machine = OneMachine(root, f"gaps-{os.getpid()}", environ={"ARGUS_ADMIN_TOKEN": admin}, http_proxy=arguments.proxy)
-    parts = [part for part in PARTS if arguments.proxy == "haproxy" or part != "HAProxy"]
-    found: list[Gap] = []
-    try:
-        machine.launch_head(ROOT / "serve_config.yaml")
-        machine.wait_for_launch(())
-        with Clients(machine.url, admin, arguments.clients) as clients:
-            begun = time.monotonic()
-            processes.wait_until(lambda: clients.is_calm(begun), 60)
-            for part in parts * arguments.rounds:
-                found.append(measure(machine.mark, clients, part))
-    finally:
-        machine.stop()
-        shutil.rmtree(root, ignore_errors=True)
-    print(f"{'killed':20} {'gap s':>7} {'silence s':>10} {'forbidden':>10}  answers")
-    for gap in sorted(found, key=lambda each: parts.index(each.part)):
-        told = ", ".join(f"{count} x {what}" for what, count in sorted(gap.answers.items()))
-        print(f"{gap.part:20} {gap.gap_s:7.2f} {gap.silence_s:10.2f} {gap.forbidden:10}  {told}")
-    document = {"proxy": arguments.proxy, "clients": arguments.clients, "gaps": [asdict(gap) for gap in found]}
-    if arguments.json:
-        arguments.json.write_text(json.dumps(document, indent=1) + "\n")
-    return 1 if any(gap.forbidden for gap in found) else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
