@@ -21,6 +21,8 @@ DEFAULT_TTL_S = 15.0
 #: Tells the publisher what to write as `api_url`.
 API_URL_VARIABLE = "ARGUS_API_URL"
 TTL_VARIABLE = "ARGUS_HEAD_TTL_S"
+#: A random word of one start of a head. Its gateway answers with it, so that nobody takes another one for it.
+HEAD_ID_VARIABLE = "ARGUS_HEAD_ID"
 
 #: Raised when a reader of the old form could misread the new one.
 FORMAT_VERSION = 1

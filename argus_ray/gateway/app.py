@@ -59,11 +59,13 @@ def create_app(
     flow: FlowLimits | None = None,
     ready_fresh_s: float = 1.0,
     sets_request_id: bool = True,
+    head_id: str = "",
 ) -> FastAPI:
     """The application. It belongs to one event loop, and keeps nothing that a restart would lose for good.
 
     `ready_fresh_s`: how long an answer of /readyz may be told again, in seconds.
     `sets_request_id`: False behind Serve, whose proxy gives each request an id and answers with it itself.
+    `head_id`: what `/healthz` answers with, for the launcher of this head.
     """
     files = ThreadPoolExecutor(_FILE_THREADS, thread_name_prefix="argus-files")
     curve_threads = ThreadPoolExecutor(_CURVE_THREADS, thread_name_prefix="argus-curves")
@@ -106,6 +108,7 @@ def create_app(
         streams=streams or StreamLimit(),
         timing=timing or StreamTiming(),
         flow=flow or FlowLimits(),
+        head_id=head_id,
     )
     routers = [module.router for module in (users, tasks, logs, metrics, pool)]
     for router in routers:

@@ -81,6 +81,7 @@ class GatewayParts:
     timing: StreamTiming = field(default_factory=StreamTiming)
     flow: FlowLimits = field(default_factory=FlowLimits)
     send_queues: SendQueues = field(default_factory=SendQueues)
+    head_id: str = ""
 
     async def look_at_nodes(self) -> Sequence[NodeView]:
         """Raises Unavailable if the scheduler does not tell."""

@@ -13,6 +13,7 @@ from ray import serve
 from argus_ray import config
 from argus_ray.actors import handover
 from argus_ray.config import Settings
+from argus_ray.discovery import head_json
 from argus_ray.gateway.actors import ActorHandles
 from argus_ray.gateway.app import create_app
 from argus_ray.gateway.control import BatchingControlPlane
@@ -50,5 +51,6 @@ class Gateway:
             readiness=actors.readiness,
             wake=actors.wake,
             clock=time.time,
+            head_id=os.environ.get(head_json.HEAD_ID_VARIABLE, ""),
             sets_request_id=False,  # Serve sets X-Request-ID itself
         )

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request, Response
 
 from argus_ray.core.actions import QueueEntry, RequireAdmin, ShowQueue, WhoAmI
 from argus_ray.core.errors import Unavailable
-from argus_ray.gateway.caller import SECURITY, Caller, TheCaller, TheGateway, caller_of
+from argus_ray.gateway.caller import SECURITY, Caller, TheCaller, TheGateway, caller_of, gateway_of
 from argus_ray.gateway.context import Readiness
 from argus_ray.gateway.http import problems
 from argus_ray.gateway.http.params import NoQuery, refuse_query
@@ -61,9 +61,12 @@ async def list_nodes(caller: TheCaller, gateway: TheGateway) -> NodesOut:
 
 
 @router.get("/healthz", tags=["health"], response_model=HealthOut)
-async def healthz() -> Response:
+async def healthz(request: Request) -> Response:
     """This process answers. It asks nothing of anything else."""
-    return json_response(HealthOut(status="ok"))
+    answer = json_response(HealthOut(status="ok"))
+    if head_id := (await gateway_of(request)).head_id:
+        answer.headers["X-Argus-Head"] = head_id
+    return answer
 
 
 @router.get("/readyz", tags=["health"], responses={503: {"model": ReadyOut, "description": "A part is not ready"}})

@@ -21,9 +21,11 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from argus_ray.node import processes
-from argus_ray.node.serve_deploy import answers
+from argus_ray.discovery import head_json
+from argus_ray.node import haproxy, ports, processes
+from argus_ray.node.serve_deploy import ApiState, answers, look
 
 #: Each node gets a loopback address of its own: several raylets on one host, and yet each driver finds its own.
 _HOST = "127.0.0.1"
@@ -33,6 +35,8 @@ _CLUSTER = "argus"
 _BIN = Path(sys.executable).parent
 #: Bytes. Enough for tests and tiny models; Ray would take 30 % of the memory for each node.
 _OBJECT_STORE = 200_000_000
+#: For the head alone, behind HAProxy.
+_PROXY_PORTS = 40
 #: What `ray start` prints when its node has joined.
 _STARTED = b"Ray runtime started"
 #: What Serve's controller logs when an application cannot be built; `serve run` itself goes on waiting.
@@ -54,6 +58,13 @@ class OneMachine:
     gcs_port: int = 0
     dashboard_port: int = 0
     http_port: int = 0
+    #: What stands before the API: `haproxy` or `ray`.
+    http_proxy: str = field(default_factory=lambda: os.environ.get("ARGUS_HTTP_PROXY") or haproxy.HAPROXY)
+    proxy_ports: haproxy.Ports = field(default_factory=lambda: _free_ports(_PROXY_PORTS))
+    #: Of Serve, beside the tokens.
+    _serve_environ: dict[str, str] = field(default_factory=dict)
+    #: With which the gateway answers where there is no launcher.
+    _head_id: str = field(default_factory=lambda: secrets.token_hex(8))
     children: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     #: Of the workers that have not been ended: the address and the options of `ray start`.
     _workers: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -109,7 +120,7 @@ class OneMachine:
 
     def head_environment(self) -> dict[str, str]:
         """The same for the head and the service, which hold the tokens."""
-        return {**self.environment(), **self.environ}
+        return {**self.environment(), "ARGUS_HTTP_PROXY": self.http_proxy, **self.environ}
 
     def launch_head(self, config: Path) -> None:
         """The head launcher, which runs Ray's head and deploys this file; see `wait_for_launch`."""
@@ -120,6 +131,8 @@ class OneMachine:
             f"--dashboard-host={_HOST}",
             f"--serve-config={self._own_config(config)}",
             f"--api-url={self.url}",
+            f"--http-proxy={self.http_proxy}",
+            f"--proxy-ports={self.proxy_ports}",
             f"--temp-dir={self.root / 'ray'}",
         ]
         self._spawn_module("head", "head", options, self.head_environment())
@@ -136,11 +149,19 @@ class OneMachine:
         self._spawn_module(name, "watchdog", options, self.environment())
 
     def wait_for_launch(self, workers: Collection[str], timeout_s: float = 300) -> None:
-        """Until the service is ready and these workers have joined."""
-        self._wait("head", lambda: answers(f"{self.url}/readyz"), timeout_s)
+        """Until the service is ready and these workers have joined. Raises NotStarted, at once where somebody else has
+        a port that the head needs."""
+        self._wait("head", lambda: self._serves() and answers(f"{self.url}/readyz"), timeout_s)
         for name in workers:
             status = self._run_dir / f"worker-{_CLUSTER}-{name}.json"
             self._wait(name, functools.partial(_has_joined, status), timeout_s)
+
+    def _serves(self) -> bool:
+        """Whether the launcher says that the API answers. Raises NotStarted if a port is taken."""
+        status = _read_status(self._run_dir / f"head-{_CLUSTER}-head.json")
+        if status.get("state") == "port_taken":
+            raise NotStarted(f"the head cannot start here: {status['reason']}")
+        return status.get("state") == "serving"
 
     def _spawn_module(self, name: str, module: str, options: list[str], environ: dict[str, str]) -> None:
         command = [
@@ -158,9 +179,20 @@ class OneMachine:
         return self.root / "run"
 
     def start_head(self) -> None:
+        """Raises NotStarted if somebody else has a port that it needs."""
+        needed = {_HEAD: self.gcs_port, _HOST: self.dashboard_port}
+        taken = [ports.why_not(host, port) for host, port in [*needed.items(), (_HOST, self.http_port)]]
+        if any(taken):
+            raise NotStarted(f"the head cannot start here: {'; '.join(filter(None, taken))}")
+        folder = haproxy.make_folder(self._run_dir, self.mark)
+        environ = self.head_environment()
+        self._serve_environ = {
+            **haproxy.environment(self.http_proxy, folder, self.proxy_ports, environ),
+            head_json.HEAD_ID_VARIABLE: self._head_id,
+        }
         self._ray_start(
             "head",
-            self.head_environment(),
+            {**environ, **self._serve_environ},
             _HEAD,
             "--head",
             f"--port={self.gcs_port}",
@@ -218,7 +250,8 @@ class OneMachine:
 
     def serve(self, config: Path) -> None:
         """`serve run` with this file, whose HTTP port is set to ours."""
-        self._spawn("serve", [str(_BIN / "serve"), "run", str(self._own_config(config))], self.head_environment())
+        environ = {**self.head_environment(), **self._serve_environ}
+        self._spawn("serve", [str(_BIN / "serve"), "run", str(self._own_config(config))], environ)
 
     def _own_config(self, config: Path) -> Path:
         text = config.read_text().replace("port: 8000", f"port: {self.http_port}").replace("0.0.0.0", _HOST)  # noqa: S104
@@ -234,8 +267,12 @@ class OneMachine:
             raise NotStarted(f"serve deploy: {done.stderr.decode(errors='replace')[-2000:]}")
 
     def wait_for_service(self, timeout_s: float = 180) -> None:
-        """Until /readyz says so."""
-        self._wait("serve", lambda: answers(f"{self.url}/readyz"), timeout_s)
+        """Until /readyz says so, and it is ours."""
+
+        def is_ready() -> bool:
+            return look(self.url, self._head_id).state is ApiState.OURS and answers(f"{self.url}/readyz")
+
+        self._wait("serve", is_ready, timeout_s)
 
     def stop(self, grace_s: float = 5) -> None:
         """End everything that carries the mark, the service first. May be called at any time, and again."""
@@ -304,6 +341,14 @@ def free_port() -> int:
         return port
 
 
+def _free_ports(count: int) -> haproxy.Ports:
+    """So many in a row that nobody listens on."""
+    while True:
+        first = free_port()
+        if all(not ports.why_not("", port) for port in range(first, first + count)):
+            return haproxy.Ports(first, first + count - 1)
+
+
 def _without_proxy(environ: Mapping[str, str]) -> dict[str, str]:
     """The variables that keep our addresses from a proxy, with what they say already. One by one: some programs do not
     understand a network, and Python reads the lower case first."""
@@ -314,7 +359,13 @@ def _without_proxy(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def _has_joined(status: Path) -> bool:
+    return bool(_read_status(status).get("joined"))
+
+
+def _read_status(path: Path) -> dict[str, Any]:
+    """Empty if there is none."""
     try:
-        return bool(json.loads(status.read_text())["joined"])
+        found: dict[str, Any] = json.loads(path.read_text())
     except FileNotFoundError:
-        return False
+        return {}
+    return found

@@ -24,13 +24,14 @@ from argus_ray.discovery import epoch, head_json
 from argus_ray.discovery.epoch import EpochUnknown, HeadClaim, Superseded
 from argus_ray.disk import atomic
 from argus_ray.disk.bounded import BoundedCall
-from argus_ray.node import cli
+from argus_ray.node import cli, haproxy, ports
 from argus_ray.node.cli import BadSetting, Stop
 from argus_ray.node.decision import Verb, Versions, WatchdogDecision, backoff_s, may_take_over
 from argus_ray.node.journal import Journal
 from argus_ray.node.raychild import RayChild, become_subreaper
-from argus_ray.node.serve_deploy import Application, Deployment
+from argus_ray.node.serve_deploy import ApiState, Application, Deployment
 
+_EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104
 _POLL_S = 1.0
 _START_TIMEOUT_S = 180.0
 _STABLE_S = 60.0
@@ -56,14 +57,24 @@ class HeadSettings:
     is_durable: bool
     serve_config: Path
     api_url: str
+    #: Where Serve listens, as its configuration says.
+    http_host: str
+    http_port: int
+    http_proxy: str
+    proxy_ports: haproxy.Ports
     ttl_s: float
     temp_dir: str | None
     ray_options: tuple[str, ...]
 
     @property
     def name(self) -> str:
-        """Of this node's files and, as the mark, of its processes."""
+        """Of this node's files."""
         return f"head-{self.cluster}-{self.node_name}"
+
+    @property
+    def mark(self) -> str:
+        """Of this node's processes. With the folder: two pools of one name on one machine do not end each other."""
+        return f"{self.name} {self.run_dir}"
 
     @property
     def folder(self) -> Path:
@@ -71,8 +82,20 @@ class HeadSettings:
 
     @property
     def dashboard(self) -> str:
-        host = self.node_ip if self.dashboard_host in ("0.0.0.0", "::") else self.dashboard_host  # noqa: S104
-        return f"http://[{host}]:{self.dashboard_port}" if ":" in host else f"http://{host}:{self.dashboard_port}"
+        host = self.node_ip if self.dashboard_host in _EVERYWHERE else self.dashboard_host
+        return _url(host, self.dashboard_port)
+
+    @property
+    def local_url(self) -> str:
+        """Of the API, on this machine."""
+        return _url("127.0.0.1" if self.http_host in _EVERYWHERE else self.http_host, self.http_port)
+
+    @property
+    def listens(self) -> list[tuple[str, int]]:
+        """Where a head listens at ports that it was told. One of them for the rest of `proxy_ports`."""
+        inner = [(self.http_host, self.proxy_ports.first)] if self.http_proxy == haproxy.HAPROXY else []
+        own = [(self.http_host, self.http_port), (self.dashboard_host, self.dashboard_port)]
+        return [*own, (self.node_ip, self.gcs_port), *inner]
 
 
 class Launcher:
@@ -86,11 +109,13 @@ class Launcher:
         self._journal = journal
         self._environ = environ
         self._stop = stop
-        self._child = RayChild(settings.name, settings.run_dir / f"{settings.name}.ray.log")
+        self._child = RayChild(settings.mark, settings.run_dir / f"{settings.name}.ray.log")
         self._deploy: Deployment | None = None
         self._watch = _Watch(settings)
         self._fence: BoundedCall[None] = BoundedCall(10.0)
         self._why = ""
+        self._has_served = False
+        self._said_state = ""
         self._failures = 0
         self._reuse_failures = 0
 
@@ -124,13 +149,18 @@ class Launcher:
             while not self._stop and not is_held:
                 self._child.reap()
                 # Only then: a launcher that is started again at its address within the ttl finds its lock free.
+                state = "standby"
                 if self._may_begin():
                     with contextlib.suppress(Timeout):
                         lock.acquire(timeout=0)
                         is_held = True
+                if is_held and (taken := self._taken()):
+                    # A machine that cannot be the head leaves it to another one.
+                    lock.release()
+                    is_held, state, self._why = False, "port_taken", taken
                 if not is_held:
-                    self._journal.say("standby", self._why)
-                    self._report("standby", self._why)
+                    self._journal.say(state.replace("_", " "), self._why)
+                    self._report(state, self._why)
                     self._stop.wait(cli.jitter(_POLL_S))
             yield is_held
         finally:
@@ -145,6 +175,11 @@ class Launcher:
             # Nobody else can be at our own address, and what was left here has been ended.
             return True
         return decision.verb is Verb.JOIN
+
+    def _taken(self) -> str:
+        """Which of our ports others have, in words; empty if none."""
+        found = [ports.why_not(host, port) for host, port in self._settings.listens]
+        return "; ".join(filter(None, found))
 
     def _be_head(self) -> None:
         """With the lock. Returns when asked to stop or superseded; everything of ours has ended by then."""
@@ -199,7 +234,8 @@ class Launcher:
         """Run Ray and the application until Ray ends or we are asked to stop. Raises Superseded."""
         settings = self._settings
         begun = time.monotonic()
-        environ = self._ray_environment(claim)
+        head_id = secrets.token_hex(8)
+        environ = self._ray_environment(claim, head_id)
         # Something was published from this store before, so the application is in it.
         comes_back = (
             bool(claim.gcs_dir) and any(Path(claim.gcs_dir).iterdir()) and self._watch.reading.record is not None
@@ -216,14 +252,13 @@ class Launcher:
             if not is_up and self._child.has_started:
                 is_up = True
                 self._journal.say("up", f"Ray's head, after {time.monotonic() - begun:.1f} s")
-                self._deploy = self._deployment(environ, comes_back=comes_back)
+                self._deploy = self._deployment(environ, head_id, comes_back=comes_back)
             if not is_up and time.monotonic() - begun > _START_TIMEOUT_S:
                 self._journal.say("failed", f"`ray start` has not finished within {_START_TIMEOUT_S:g} s")
                 break
             if is_up and self._deploy is not None:
                 self._deploy.step()
-                state = "serving" if self._deploy.is_done else "deploying"
-                self._report(state, self._deploy.words, claim)
+                self._report(*self._state_of_api(self._deploy), claim)
                 if time.monotonic() - begun > _STABLE_S:
                     self._failures = self._reuse_failures = 0
             self._stop.wait(cli.jitter(_POLL_S))
@@ -235,11 +270,35 @@ class Launcher:
         if self._stop:
             self._retire(claim)  # when the publisher cannot write it anew any more
 
-    def _deployment(self, environ: Mapping[str, str], *, comes_back: bool) -> Deployment:
+    def _state_of_api(self, deploy: Deployment) -> tuple[str, str]:
+        """The state to report, and why. It is `serving` only while our own API answers."""
+        found = deploy.look()
+        if found.state is ApiState.TAKEN:
+            state, words = "port_taken", found.words
+        elif not deploy.is_done:
+            return "deploying", deploy.words
+        elif found.state is ApiState.OURS:
+            self._has_served = True
+            state, words = "serving", f"{deploy.words}; {found.words}"
+        else:
+            state, words = "recovering" if self._has_served else "deploying", f"{deploy.words}; {found.words}"
+        if state != self._said_state:
+            self._said_state = state
+            self._journal.say(state.replace("_", " "), words)
+        return state, words
+
+    def _deployment(self, environ: Mapping[str, str], head_id: str, *, comes_back: bool) -> Deployment:
         settings = self._settings
-        application = Application(settings.serve_config, settings.dashboard, settings.api_url)
+        application = Application(
+            config=settings.serve_config,
+            dashboard=settings.dashboard,
+            api_url=settings.api_url,
+            local_url=settings.local_url,
+            head_id=head_id,
+        )
+        self._has_served, self._said_state = False, ""
         log = settings.run_dir / f"{settings.name}.deploy.log"
-        return Deployment(application, self._journal, environ, log, comes_back=comes_back)
+        return Deployment(application, self._journal, environ, log, self._child.ours, comes_back=comes_back)
 
     def _check_epoch(self, claim: HeadClaim) -> None:
         try:
@@ -288,7 +347,8 @@ class Launcher:
             *settings.ray_options,
         ]
 
-    def _ray_environment(self, claim: HeadClaim) -> dict[str, str]:
+    def _ray_environment(self, claim: HeadClaim, head_id: str) -> dict[str, str]:
+        """Raises OSError if the folder for HAProxy's files cannot be made."""
         settings = self._settings
         found = {name: value for name, value in self._environ.items() if name != "RAY_ADDRESS"}
         # `serve deploy` and the deployment find their `python` and `ray` beside this one.
@@ -300,13 +360,15 @@ class Launcher:
             epoch.VARIABLE: str(claim.epoch),
             head_json.API_URL_VARIABLE: settings.api_url,
             head_json.TTL_VARIABLE: f"{settings.ttl_s:g}",
+            head_json.HEAD_ID_VARIABLE: head_id,
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(settings.token),
             "RAY_USAGE_STATS_ENABLED": "0",
         }
         if claim.gcs_dir:
             found |= {"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": claim.gcs_dir}
-        return found
+        folder = haproxy.make_folder(settings.run_dir, settings.name)
+        return found | haproxy.environment(settings.http_proxy, folder, settings.proxy_ports, self._environ)
 
     def _report(self, state: str, reason: str, claim: HeadClaim | None = None) -> None:
         self._journal.status(
@@ -410,6 +472,22 @@ def _settings(argv: Sequence[str], environ: Mapping[str, str]) -> HeadSettings:
     cli.add(
         parser,
         environ,
+        "--http-proxy",
+        "ARGUS_HTTP_PROXY",
+        haproxy.HAPROXY,
+        "what stands before the API: haproxy, or ray (Serve's own, in Python)",
+    )
+    cli.add(
+        parser,
+        environ,
+        "--proxy-ports",
+        "ARGUS_PROXY_PORTS",
+        haproxy.DEFAULT_PORTS,
+        "ports behind HAProxy, of this head alone",
+    )
+    cli.add(
+        parser,
+        environ,
         "--ttl",
         head_json.TTL_VARIABLE,
         f"{head_json.DEFAULT_TTL_S:g}",
@@ -419,21 +497,33 @@ def _settings(argv: Sequence[str], environ: Mapping[str, str]) -> HeadSettings:
     cli.check_common(arguments)
     if arguments.gcs_storage not in ("rocksdb", "memory"):
         raise BadSetting(f"--gcs-storage must be rocksdb or memory, not {arguments.gcs_storage!r}")
+    if arguments.http_proxy not in (haproxy.HAPROXY, haproxy.RAY):
+        raise BadSetting(f"--http-proxy must be haproxy or ray, not {arguments.http_proxy!r}")
+    try:
+        proxy_ports = haproxy.parse_ports(arguments.proxy_ports)
+    except ValueError:
+        rule = f"FIRST-LAST, {haproxy.LEAST_PORTS} or more ports from 1024 to 65535"
+        raise BadSetting(f"--proxy-ports must be {rule}, not {arguments.proxy_ports!r}") from None
     node_ip = arguments.node_ip or _address_of_this_machine()
     config = Path(arguments.serve_config).absolute()
+    http_host, http_port = _http_address(config)
     return HeadSettings(
         shared_root=arguments.shared_root,
         cluster=arguments.cluster,
         node_name=arguments.node_name,
         node_ip=node_ip,
-        run_dir=Path(arguments.run_dir),
+        run_dir=Path(arguments.run_dir).absolute(),
         token=cli.ray_token(arguments.shared_root, arguments.cluster, environ),
         gcs_port=cli.whole("--gcs-port", arguments.gcs_port, least=1, most=65535),
         dashboard_host=arguments.dashboard_host,
         dashboard_port=cli.whole("--dashboard-port", arguments.dashboard_port, least=1, most=65535),
         is_durable=arguments.gcs_storage == "rocksdb",
         serve_config=config,
-        api_url=arguments.api_url or f"http://{node_ip}:{_http_port(config)}",
+        api_url=arguments.api_url or _url(node_ip, http_port),
+        http_host=http_host,
+        http_port=http_port,
+        http_proxy=arguments.http_proxy,
+        proxy_ports=proxy_ports,
         ttl_s=cli.number("--ttl", arguments.ttl, least=1, most=3600),
         temp_dir=arguments.temp_dir,
         ray_options=(*cli.ray_options(arguments), *rest),
@@ -444,15 +534,20 @@ def _settings(argv: Sequence[str], environ: Mapping[str, str]) -> HeadSettings:
 _DEFAULT_CONFIG = str(Path(__file__).resolve().parents[2] / "serve_config.yaml")
 
 
-def _http_port(config: Path) -> int:
-    """Serve's HTTP port; this module has no YAML reader. Raises BadSetting."""
+def _http_address(config: Path) -> tuple[str, int]:
+    """Serve's HTTP host and port; this module has no YAML reader. Raises BadSetting."""
     try:
         text = atomic.read_small(config).decode() + "\n"
     except (OSError, ValueError) as error:
         raise BadSetting(f"--serve-config {config} cannot be read: {error}") from None
     block = re.search(r"^http_options:[^\n]*\n((?:[ #][^\n]*\n|\n)*)", text, re.MULTILINE)
     port = re.search(r"^\s+port:\s*(\d+)", block[1] if block else "", re.MULTILINE)
-    return int(port[1]) if port else 8000
+    host = re.search(r"^\s+host:\s*[\"']?([0-9A-Za-z.:-]+)", block[1] if block else "", re.MULTILINE)
+    return host[1] if host else "0.0.0.0", int(port[1]) if port else 8000  # noqa: S104
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _address_of_this_machine() -> str:

@@ -18,8 +18,8 @@ from pathlib import Path
 from argus_ray.disk import atomic
 from argus_ray.node import processes
 
-#: The variable that marks everything below one launcher or watchdog. Its value follows from cluster and node name,
-#: so that the next one on this machine finds what a killed one has left.
+#: The variable that marks everything below one launcher or watchdog. Its value follows from cluster, node name
+#: and run dir, so that the next one on this machine finds what a killed one has left.
 NODE_MARK = "ARGUS_NODE"
 #: What `ray start` prints when its node has joined, and a head's when it is up.
 _STARTED = b"Ray runtime started"
@@ -103,8 +103,8 @@ class RayChild:
             self._child.kill()
             self._child.wait(10)
         first = [self._child.pid] if self._child is not None and self._child.poll() is None else []
-        if first or self._ours():
-            processes.end(self._ours, grace_s=grace_s if first else 0, first=first)
+        if first or self.ours():
+            processes.end(self.ours, grace_s=grace_s if first else 0, first=first)
         if self._child is not None:
             self._child.wait(10)
         self._child, self._raylet = None, None
@@ -133,9 +133,9 @@ class RayChild:
             return f"(its log cannot be read: {error.strerror})"
         return "\n".join([line for line in text.splitlines() if line.strip()][-lines:])
 
-    def _ours(self) -> list[int]:
-        """A process that sets its title (Ray's dashboard does) writes over its environment, and so over the mark; what
-        is left of those is below us, the subreaper."""
+    def ours(self) -> list[int]:
+        """Ids of all that belongs to this node. A process that sets its title (Ray's dashboard does) writes over its
+        environment, and so over the mark; what is left of those is below us, the subreaper."""
         return list({*self._marked(), *processes.descendants(os.getpid())})
 
     def _marked(self) -> list[int]:

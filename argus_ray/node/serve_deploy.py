@@ -1,16 +1,21 @@
-"""Getting the service onto a Ray head that runs, from outside Ray: `serve deploy`, again until it is there."""
+"""Getting the service onto a Ray head that runs, from outside Ray: `serve deploy`, again until it is there; and whether
+its API answers."""
 
 from __future__ import annotations
 
+import enum
 import http.client
 import secrets
 import subprocess
 import time
+import urllib.error
+import urllib.parse
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from argus_ray.node import ports
 from argus_ray.node.decision import backoff_s
 from argus_ray.node.journal import Journal
 from argus_ray.node.raychild import command_beside_python
@@ -32,26 +37,74 @@ def answers(url: str, timeout_s: float = 5) -> bool:
         return False
 
 
+class ApiState(enum.Enum):
+    OURS = "answers"
+    SILENT = "does not answer"
+    #: Somebody else has its port.
+    TAKEN = "is taken"
+
+
+@dataclass(frozen=True)
+class ApiLook:
+    state: ApiState
+    words: str
+
+
+def look(url: str, head_id: str, timeout_s: float = 2) -> ApiLook:
+    """Whether the API of the head with this id answers there.
+
+    `serve deploy` says that all is well although no proxy could take the port (ray 2.60), and two programs may listen
+    at one port without an error (SO_REUSEPORT). So nothing but an answer with our own word counts.
+    """
+    try:
+        with _OPENER.open(f"{url}/healthz", timeout=timeout_s) as answer:
+            found = answer.headers.get("X-Argus-Head")
+            if answer.status == 200 and found == head_id:
+                return ApiLook(ApiState.OURS, f"the API answers at {url}")
+            return ApiLook(ApiState.TAKEN, f"{url} is answered by {'another head' if found else 'another program'}")
+    except urllib.error.HTTPError as error:
+        with error:
+            said = f"{error.code} {error.reason}"
+        return ApiLook(ApiState.SILENT, f"{url}/healthz answers {said}")
+    except http.client.HTTPException as error:
+        return ApiLook(ApiState.SILENT, f"{url} does not speak HTTP ({type(error).__name__})")
+    except OSError as error:
+        return ApiLook(ApiState.SILENT, f"{url} does not answer: {getattr(error, 'reason', error)}")
+
+
 @dataclass(frozen=True)
 class Application:
     """What is deployed, to which head, and where it answers then."""
 
     config: Path
     dashboard: str
+    #: As others reach it.
     api_url: str
+    #: On this machine.
+    local_url: str
+    head_id: str
 
 
 class Deployment:
     """`serve deploy` of our file: tried until it has succeeded, with a pause that grows."""
 
     def __init__(
-        self, application: Application, journal: Journal, environ: Mapping[str, str], log: Path, *, comes_back: bool
+        self,
+        application: Application,
+        journal: Journal,
+        environ: Mapping[str, str],
+        log: Path,
+        ours: Callable[[], Collection[int]],
+        *,
+        comes_back: bool,
     ) -> None:
+        """`ours`: the ids of the processes that belong to this head."""
         self._application = application
         self._journal = journal
         self._environ = environ
         self._comes_back = comes_back
         self._log = log
+        self._ours = ours
         self._child: subprocess.Popen[bytes] | None = None
         self._begun = time.monotonic()
         self._next = 0.0
@@ -64,17 +117,26 @@ class Deployment:
         """Of `serve deploy`, while it has not been waited for."""
         return self._child.pid if self._child is not None else None
 
+    def look(self) -> ApiLook:
+        """Whether the API answers; waits for two seconds at most."""
+        application = self._application
+        found = look(application.local_url, application.head_id)
+        if found.state is not ApiState.SILENT:
+            return found
+        port = urllib.parse.urlsplit(application.local_url).port or 80
+        listeners = ports.listeners(port)
+        ours = self._ours() if listeners else ()
+        if strangers := [pid for pid in listeners if pid not in ours]:
+            return ApiLook(ApiState.TAKEN, f"port {port} is taken by {ports.names(strangers)}")
+        return found
+
     def step(self) -> None:
-        """Called again and again; never waits."""
+        """Called again and again; waits no longer than `look`."""
         now = time.monotonic()
         if self.is_done or now < self._next:
             return
         if self._child is None:
-            if (
-                self._comes_back
-                and now - self._begun < _COMES_BACK_S
-                and not answers(f"{self._application.api_url}/healthz", timeout_s=1)
-            ):
+            if self._comes_back and now - self._begun < _COMES_BACK_S and self.look().state is not ApiState.OURS:
                 return
             self._child, self._comes_back = self._start(), False
             self._begun = now

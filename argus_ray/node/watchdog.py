@@ -55,8 +55,13 @@ class WatchdogSettings:
 
     @property
     def name(self) -> str:
-        """Of this node's files and, as the mark, of its processes."""
+        """Of this node's files."""
         return f"worker-{self.cluster}-{self.node_name}"
+
+    @property
+    def mark(self) -> str:
+        """Of this node's processes. With the folder: two pools of one name on one machine do not end each other."""
+        return f"{self.name} {self.run_dir}"
 
 
 class Watchdog:
@@ -69,7 +74,7 @@ class Watchdog:
         self._mine = mine
         self._journal = journal
         self._environ = environ
-        self._child = RayChild(settings.name, settings.run_dir / f"{settings.name}.ray.log")
+        self._child = RayChild(settings.mark, settings.run_dir / f"{settings.name}.ray.log")
         self._reader = head_json.Reader(head_json.head_file(settings.shared_root, settings.cluster), settings.cluster)
         self._patience: BoundedCall[Reading] = BoundedCall(_READ_TIMEOUT_S)
         self._joined: Joined | None = None
@@ -264,7 +269,7 @@ def _settings(argv: Sequence[str], environ: Mapping[str, str]) -> WatchdogSettin
         cluster=arguments.cluster,
         node_name=arguments.node_name,
         node_ip=arguments.node_ip,
-        run_dir=Path(arguments.run_dir),
+        run_dir=Path(arguments.run_dir).absolute(),
         token=cli.ray_token(arguments.shared_root, arguments.cluster, environ),
         ray_options=(*_offer(arguments), *cli.ray_options(arguments), *rest),
         poll_s=cli.number("--poll", arguments.poll, least=0.05, most=3600),

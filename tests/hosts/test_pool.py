@@ -15,9 +15,10 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.support.gaps import Clients
 from tests.support.lab import Host, wait_for
 from tests.support.pool import PATIENCE_S, TTL_S, Pool, freeze, thaw
-from tests.support.raycluster import Api
+from tests.support.raycluster import ADMIN_TOKEN, Api
 
 #: Seconds that the head stays dead in the test of a long death; the full one is 300.
 LONG_DEATH_S = float(os.environ.get("ARGUS_LONG_DEATH_S", 2.5 * TTL_S))
@@ -150,6 +151,26 @@ def test_the_head_dies_and_comes_back_at_its_address(pool: Pool, hosts: dict[str
     for each in waiting:
         assert pool.executions(user.wait_state(each, "SUCCEEDED")) == [1]
     assert user.task(task)["state"] == "CANCELED"
+
+
+def test_clients_are_told_to_come_back_while_the_head_starts_again(
+    pool: Pool, hosts: dict[str, Host], story: None
+) -> None:
+    """The launcher is killed, and its Ray dies with it. Nothing of Serve's own is said, then or at the new start."""
+    ha = hosts["ha"]
+    with Clients(f"http://{ha.ip}:8000", ADMIN_TOKEN, 4) as clients:
+        begun = time.monotonic()
+        wait_for("clients are answered", lambda: clients.is_calm(begun, 2), PATIENCE_S, lab=pool.lab)
+        begun = time.monotonic()
+        pool.heads["ha"].kill()
+        wait_for("HAProxy ends with the raylet", lambda: not ha.find("haproxy.cfg"), 60, lab=pool.lab)
+        pool.start_head(ha)
+        pool.wait_ready(ha)
+        wait_for("clients are answered again", lambda: clients.is_calm(begun), PATIENCE_S, lab=pool.lab)
+        wait_for("it serves", lambda: pool.status(ha, "head").get("state") == "serving", 30, lab=pool.lab)
+        gap = clients.since("head", begun)
+    print(f"\n{gap}")
+    assert gap.forbidden == 0, gap.answers
 
 
 def test_a_worker_that_dies_while_there_is_no_head_is_missed_when_it_is_back(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from argus_ray.local.cluster import OneMachine
+from argus_ray.local.cluster import NotStarted, OneMachine
 from argus_ray.node import processes
 from tests.support.raycluster import end_orphans, mark_of
 
@@ -48,6 +49,41 @@ def test_the_tokens_reach_the_head_and_the_service_only(machine: Plain, monkeypa
     assert "ARGUS_ADMIN_TOKEN" not in machine.given("w")
     assert "ARGUS_ADMIN_TOKEN" not in machine.environment()
     assert machine.given("w")["ARGUS_SHARED_ROOT"] == str(machine.shared_root)
+
+
+def test_haproxy_is_set_for_the_head_and_the_service_and_may_be_switched_back(
+    machine: Plain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.start_head()
+    machine.start_worker("w")
+    config = machine.root / "config.yaml"
+    config.write_text("")
+    machine.serve(config)
+    for name in ("head", "serve"):
+        assert machine.given(name)["RAY_SERVE_ENABLE_HA_PROXY"] == "1"
+        assert machine.given(name)["RAY_SERVE_FALLBACK_PROXY_HTTP_PORT"] == str(machine.proxy_ports.first)
+    assert not [name for name in machine.given("w") if name.startswith("RAY_SERVE_")]
+    monkeypatch.setenv("ARGUS_HTTP_PROXY", "ray")
+    other = Plain(tmp_path / "other", machine.mark)
+    other.start_head()
+    assert other.given("head")["RAY_SERVE_ENABLE_HA_PROXY"] == "0"
+    other.launch_head(config)
+    assert "--http-proxy=ray" in other.spawned["head"][0]
+
+
+def test_a_port_that_is_taken_is_said_at_once(machine: Plain) -> None:
+    with socket.create_server(("127.0.0.1", machine.http_port)):
+        with pytest.raises(NotStarted, match=f"port {machine.http_port} is taken by"):
+            machine.start_head()
+        assert machine.children == {}
+    config = machine.root / "config.yaml"
+    config.write_text("")
+    machine.launch_head(config)
+    status = machine.root / "run" / "head-argus-head.json"
+    status.parent.mkdir()
+    status.write_text('{"state": "port_taken", "reason": "port 8000 is taken by python3 (process 7)"}')
+    with pytest.raises(NotStarted, match=r"cannot start here: port 8000 is taken by python3 \(process 7\)"):
+        machine.wait_for_launch(())
 
 
 def test_a_worker_never_gets_the_address_of_a_living_one(machine: Plain) -> None:

@@ -260,4 +260,4 @@ def test_own_address_is_the_one_by_which_the_other_is_reached() -> None:
 
 
 def test_nothing_above_has_started_anything() -> None:
-    assert not with_variable("ARGUS_NODE", worker().name)
+    assert not with_variable("ARGUS_NODE", worker().mark)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
+import socket
 import stat
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from filelock import FileLock, Timeout
 
 from argus_ray.discovery import epoch
 from argus_ray.discovery.head_json import Reader, ReadOutcome
@@ -30,6 +34,41 @@ def serving(machine: Machine, *argv: str, node: str = "h", ip: str = "127.0.0.1"
     program = machine.head(*argv, node=node, ip=ip, **environ)
     program.is_in_state("serving")
     return program
+
+
+class Stranger:
+    """Another program at a port, in this process."""
+
+    def __init__(self, port: int, answer: bytes = b"") -> None:
+        self.answer = answer
+        self._listener = socket.create_server(("127.0.0.1", port))
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+
+    def __enter__(self) -> Stranger:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)  # ends the accept
+        self._listener.close()
+        self._thread.join(10)
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                peer, _ = self._listener.accept()
+                with peer, contextlib.suppress(OSError):
+                    peer.recv(4096)
+                    peer.sendall(self.answer)
+
+
+def is_free(lock: FileLock) -> bool:
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return False
+    lock.release()
+    return True
 
 
 def present(machine: Machine) -> epoch.HeadClaim:
@@ -306,3 +345,89 @@ def test_its_ray_ends_at_once_and_is_not_asked(machine: Machine) -> None:
     program.terminate()
     assert time.monotonic() - begun < 4
     assert machine.running() == []
+
+
+# Its API, and the ports.
+
+
+def test_it_serves_only_while_its_own_api_answers(machine: Machine) -> None:
+    machine.order("api-silent")
+    program = machine.head()
+    program.says("deployed: ")
+    program.until(lambda: "answers 503" in program.status["reason"], "says what the API answers")
+    assert program.status["state"] == "deploying" and "is deployed" in program.status["reason"]
+    assert not program.lines("serving: ")
+    machine.withdraw("api-silent")
+    program.is_in_state("serving")
+    program.says("serving: ", 1)
+    machine.order("api-silent")
+    program.is_in_state("recovering")
+    machine.withdraw("api-silent")
+    program.is_in_state("serving")
+    program.says("serving: ", 2)
+
+
+def test_another_program_at_its_port_is_no_api_of_ours(machine: Machine) -> None:
+    """It took the port while Ray started. `serve deploy` finds nothing wrong."""
+    machine.withdraw("api-port")
+    machine.order("hang")
+    program = machine.head()
+    program.until(lambda: len(machine.starts()) == 1, "it starts Ray")
+    with Stranger(machine.http_port, b"HTTP/1.0 200 OK\r\n\r\n{}") as listener:
+        machine.withdraw("hang")
+        status = program.is_in_state("port_taken")
+        assert status["reason"] == f"http://127.0.0.1:{machine.http_port} is answered by another program"
+        program.says("port taken: ", 1)
+        listener.answer = b"HTTP/1.0 200 OK\r\nX-Argus-Head: 0123\r\n\r\n{}"
+        program.until(lambda: "another head" in program.status["reason"], "names the other head")
+        listener.answer = b"no HTTP at all\r\n\r\n"
+        words = f"(process {os.getpid()})"
+        program.until(lambda: words in program.status["reason"], "names the process")
+    program.says("deployed: ")
+    program.is_in_state("deploying")
+
+
+@pytest.mark.parametrize("which", ["api", "gcs", "dashboard", "proxy"])
+def test_a_port_that_is_taken_is_named_and_waited_for(machine: Machine, which: str) -> None:
+    port = {"api": machine.http_port, **machine.ports}[which]
+    with Stranger(port):
+        program = machine.head()
+        status = program.is_in_state("port_taken")
+        assert re.search(rf"port {port} is taken by \S+ \(process {os.getpid()}\)", status["reason"])
+        program.looks_again()
+        assert machine.starts() == []
+        assert len(program.lines("port taken: ")) == 1
+        # Another machine may be the head meanwhile.
+        lock = FileLock(machine.discovery / "head.lock")
+        program.until(lambda: is_free(lock), "leaves the lock to others")
+    program.is_in_state("serving")
+
+
+def test_with_rays_own_proxy_nothing_of_haproxy_is_set(machine: Machine) -> None:
+    serving(machine, "--http-proxy=ray").terminate()
+    serving(machine, ARGUS_HTTP_PROXY="ray").terminate()
+    serving(machine).terminate()
+    given = [start["env"] for start in machine.starts()]
+    assert [env["RAY_SERVE_ENABLE_HA_PROXY"] for env in given] == ["0", "0", "1"]
+    assert [name for name in given[0] if name.startswith("RAY_SERVE_")] == ["RAY_SERVE_ENABLE_HA_PROXY"]
+    first, _, last = machine.proxy_ports.partition("-")
+    assert given[2]["RAY_SERVE_FALLBACK_PROXY_HTTP_PORT"] == first
+    assert given[2]["RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT"] == last
+    assert Path(given[2]["RAY_SERVE_HAPROXY_SOCKET_PATH"]).parent.is_dir()
+    assert len({env["ARGUS_HEAD_ID"] for env in given}) == 3, "each start has a word of its own"
+
+
+def test_two_heads_of_one_name_on_one_machine_do_not_end_each_other(machine: Machine, tmp_path: Path) -> None:
+    """Of two pools, each with a shared root and a run dir of its own."""
+    other = Machine(tmp_path / "other")
+    other.cluster = machine.cluster
+    other.discovery.mkdir(parents=True)
+    try:
+        serving(machine)
+        first = machine.raylet()
+        serving(other).kill()
+        serving(other)  # which ends what the killed one has left
+        assert first in machine.running()
+        assert machine.starts()[0]["env"]["ARGUS_NODE"] != other.starts()[0]["env"]["ARGUS_NODE"]
+    finally:
+        other.close()

@@ -327,7 +327,12 @@ def test_a_ray_of_somebody_else_is_never_touched(machine: Machine) -> None:
             stdout=subprocess.PIPE,
             env=machine.environ(**mark),
         )
-        for mark in ({}, {"ARGUS_NODE": f"worker-{machine.cluster}-w2"}, {"ARGUS_NODE": f"head-{machine.cluster}-w"})
+        for mark in (
+            {},
+            {"ARGUS_NODE": f"worker-{machine.cluster}-w2 {machine.run_dir}"},
+            {"ARGUS_NODE": f"head-{machine.cluster}-w {machine.run_dir}"},
+            {"ARGUS_NODE": f"worker-{machine.cluster}-w /elsewhere"},
+        )
     ]
     for other in others:
         assert other.stdout is not None and other.stdout.readline() == b"up\n"

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 #: Names the folder with the orders, and marks each process of one test.
 VARIABLE = "FAKERAY"
 ROOT = Path(__file__).resolve().parents[2]
-_PR_SET_NAME = 15
+_PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
 
 
 # The commands.
@@ -34,7 +34,7 @@ _PR_SET_NAME = 15
 def ray(argv: list[str], orders: Path) -> int:
     """`ray start --block`. The orders are files: `fail` (holds its last words), `hang` (until it is gone), `deaf` (to
     SIGTERM), `grandchild` (one in a session of its own, deaf), `orphans` (that end at once), `careless` (collects no
-    child)."""
+    child). `api-port`: where its API answers, once `serve deploy` was well and while there is no `api-silent`."""
     is_deaf = (orders / "deaf").exists()
     signal.signal(signal.SIGTERM, signal.SIG_IGN if is_deaf else signal.SIG_DFL)
     note(orders, "starts", argv)
@@ -47,6 +47,9 @@ def ray(argv: list[str], orders: Path) -> int:
         (Path(store) / "CURRENT").touch()
     raylet = fork("raylet")
     (orders / "raylet.pid").write_text(str(raylet))
+    (orders / "deployed").unlink(missing_ok=True)
+    if "--head" in argv and (orders / "api-port").exists():
+        (orders / "api.pid").write_text(str(fork_api(int((orders / "api-port").read_text()), orders)))
     if (orders / "grandchild").exists():
         (orders / "grandchild.pid").write_text(str(fork("worker", is_apart=True)))
     for _ in range(3 if (orders / "orphans").exists() else 0):
@@ -82,6 +85,32 @@ def fork(name: str, *, is_apart: bool = False) -> int:
     return pid
 
 
+def fork_api(port: int, orders: Path) -> int:
+    """A child that answers at this port as the gateway does. No Python of its own: it would start too slowly."""
+    import socket
+
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(("127.0.0.1", port))
+    listener.listen()
+    rename("api")
+    pid = os.fork()
+    if pid == 0:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # as HAProxy ends with the raylet
+        while True:
+            peer, _ = listener.accept()
+            is_up = (orders / "deployed").exists() and not (orders / "api-silent").exists()
+            status = "200 OK" if is_up else "503 Service Unavailable"
+            with peer, contextlib.suppress(OSError):
+                peer.recv(4096)
+                head_id = os.environ["ARGUS_HEAD_ID"]
+                peer.sendall(f"HTTP/1.0 {status}\r\nX-Argus-Head: {head_id}\r\n\r\n{{}}".encode())
+    listener.close()
+    rename("ray")
+    return pid
+
+
 def rename(name: str) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode(), 0, 0, 0)
 
@@ -104,7 +133,10 @@ def serve(argv: list[str], orders: Path) -> int:
     note(orders, "deploys", argv)
     while (orders / "serve-hang").exists():
         time.sleep(0.02)
-    return 1 if (orders / "serve-fail").exists() else 0
+    if (orders / "serve-fail").exists():
+        return 1
+    (orders / "deployed").touch()
+    return 0
 
 
 def note(orders: Path, name: str, argv: list[str]) -> None:
@@ -145,6 +177,12 @@ def run(role: str, argv: list[str], orders: Path) -> int:
 
 
 # The machine that tests use.
+
+
+def free_port() -> int:
+    from argus_ray.local.cluster import free_port
+
+    return free_port()
 
 
 class Program:
@@ -224,7 +262,15 @@ class Machine:
         for name in ("ray", "serve"):
             (bin_ / name).write_text(f'#!/bin/sh\nexec {sys.executable} -I -S {__file__} {name} "$@"\n')
             (bin_ / name).chmod(0o755)
-        (folder / "serve.yaml").write_text("http_options:\n  port: 9\n")
+        self.http_port = free_port()
+        self.order("api-port", str(self.http_port))
+        (folder / "serve.yaml").write_text(f"http_options:\n  host: 127.0.0.1\n  port: {self.http_port}\n")
+        # Others than the defaults, whatever else runs on this machine.
+        self.ports = {name: free_port() for name in ("gcs", "dashboard", "proxy")}
+
+    @property
+    def proxy_ports(self) -> str:
+        return f"{self.ports['proxy']}-{self.ports['proxy'] + 19}"
 
     @property
     def discovery(self) -> Path:
@@ -272,6 +318,8 @@ class Machine:
 
     def head(self, *argv: str, node: str = "h", ip: str = "127.0.0.1", **environ: str) -> Program:
         fixed = [f"--node-ip={ip}", f"--serve-config={self._folder}/serve.yaml", "--api-url=http://127.0.0.1:9"]
+        fixed += [f"--gcs-port={self.ports['gcs']}", f"--dashboard-port={self.ports['dashboard']}"]
+        fixed += [f"--proxy-ports={self.proxy_ports}"]
         return self._run("head", f"head-{self.cluster}-{node}", node, [*fixed, *argv], environ)
 
     def publish(self, ttl_s: float = 600.0, age_s: float = 0.0, **change: Any) -> HeadRecord:

@@ -1,0 +1,399 @@
+"""Real HAProxy with the configuration of the Serve that is installed, made ours; replicas that do as they are told."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from argus_ray.gateway.http import problems
+from argus_ray.local.cluster import free_port
+from argus_ray.node import haproxy, haproxy_start, ports, processes
+from tests.support import serve_config
+
+PROBLEM = {"content-type": "application/problem+json"}
+
+
+class Replica:
+    """Answers each request by `answer`, a function of the connection and of what was read."""
+
+    def __init__(self) -> None:
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        self.requests: list[str] = []
+        self.answer: Callable[[socket.socket, str], None] = lambda peer, _: say(peer, "200 OK", "text/plain", b"well")
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                peer, _ = self.listener.accept()
+                threading.Thread(target=self._serve, args=(peer,), daemon=True).start()
+
+    def _serve(self, peer: socket.socket) -> None:
+        with peer, contextlib.suppress(OSError):
+            text = peer.recv(65536).decode()
+            if text.startswith("GET /-/healthz "):
+                say(peer, "200 OK", "text/plain", b"success")
+            elif text:
+                self.requests.append(text)
+                self.answer(peer, text)
+
+
+def say(peer: socket.socket, status: str, content_type: str, body: bytes) -> None:
+    head = (
+        f"HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    )
+    peer.sendall(head.encode() + body)
+
+
+class Proxy:
+    """One HAProxy of one node."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.port = folder, free_port()
+        folder.mkdir()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self.log = folder / "log"
+
+    def configure(self, *replicas: Replica, **environ: str) -> None:
+        """Write what Serve writes."""
+        ours = haproxy.environment("haproxy", self.folder, haproxy.parse_ports(haproxy.DEFAULT_PORTS), environ)
+        self.environ = {**os.environ, **ours}
+        command = [sys.executable, serve_config.__file__, str(self.folder), str(self.port)]
+        command += [str(each.port) for each in replicas]
+        subprocess.run(command, env=self.environ, check=True, capture_output=True, timeout=60)
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """As Serve does; waits until this process answers."""
+        command = [haproxy_start.__file__, "-db", "-f", str(self.folder / "haproxy.cfg"), "-dR", *arguments]
+        with self.log.open("ab") as out:
+            process = subprocess.Popen(command, stdout=out, stderr=out, env=self.environ)
+        self.processes.append(process)
+        assert processes.wait_until(lambda: self.answering() == process.pid or process.poll() is not None, 20), (
+            self.log.read_text()
+        )
+        return process
+
+    def answering(self) -> int | None:
+        """The id of the process at the admin socket."""
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as admin:
+            admin.connect(str(self.folder / "s"))
+            admin.sendall(b"show info\n")
+            text = b"".join(iter(lambda: admin.recv(4096), b"")).decode()
+            return int(text.partition("\nPid: ")[2].split()[0])
+        return None
+
+    def close(self) -> None:
+        for process in self.processes:
+            process.kill()
+            process.wait(10)
+
+
+@pytest.fixture
+def proxy() -> Iterator[Proxy]:
+    with tempfile.TemporaryDirectory(prefix="argus-", dir="/tmp") as short:  # of a Unix socket's path
+        made = Proxy(Path(short) / "p")
+        yield made
+        made.close()
+
+
+@pytest.fixture
+def replicas() -> Iterator[tuple[Replica, Replica]]:
+    made = Replica(), Replica()
+    yield made
+    for each in made:
+        each.close()
+
+
+def is_unavailable(answer: httpx.Response) -> bool:
+    return (
+        answer.status_code == 503
+        and answer.headers["content-type"] == "application/problem+json"
+        and answer.headers["retry-after"] == str(haproxy_start.RETRY_AFTER)
+        and answer.json() == haproxy_start.UNAVAILABLE
+    )
+
+
+def test_it_says_what_the_gateway_says() -> None:
+    ours = haproxy_start.UNAVAILABLE
+    status, title = problems.PROBLEMS["unavailable"]
+    assert (ours["code"], ours["status"], ours["title"]) == ("unavailable", status, title)
+    assert ours["type"] == "urn:argus:error:unavailable"
+    assert str(haproxy_start.RETRY_AFTER) == problems._RETRY_AFTER["unavailable"]
+
+
+def test_without_a_replica_each_path_is_a_503_problem_and_nothing_else_listens(proxy: Proxy) -> None:
+    proxy.configure()
+    process = proxy.start()
+    for path in ("/", "/api/v2/tasks", "/healthz"):
+        assert is_unavailable(httpx.get(proxy.url + path, trust_env=False)), path
+    assert is_unavailable(httpx.post(f"{proxy.url}/api/v2/tasks", content=b"x", trust_env=False))
+    assert httpx.head(f"{proxy.url}/api/v2/me", trust_env=False).headers["content-type"] == "application/problem+json"
+    assert listening(process.pid) == {proxy.port}
+    assert stat.S_IMODE((proxy.folder / "s").stat().st_mode) == 0o600
+
+
+def test_errors_of_ours_pass_and_those_of_serve_become_503_problems(
+    proxy: Proxy, replicas: tuple[Replica, Replica]
+) -> None:
+    one, _ = replicas
+    proxy.configure(one)
+    proxy.start()
+    with httpx.Client(base_url=proxy.url, trust_env=False) as http:
+        for status in ("404 Not Found", "500 Internal Server Error", "503 Service Unavailable"):
+            for content_type in ("application/problem+json", "application/problem+json; charset=utf-8"):
+                body = json.dumps({"code": "ours"}).encode()
+                one.answer = lambda peer, _, s=status, c=content_type, b=body: say(peer, s, c, b)  # type: ignore[misc]
+                answer = http.get("/api/v2/me")
+                assert f"{answer.status_code}" == status[:3] and answer.json() == {"code": "ours"}
+            one.answer = lambda peer, _, s=status: say(peer, s, "text/plain", b"Serve's own")  # type: ignore[misc]
+            assert is_unavailable(http.get("/api/v2/me")), status
+        one.answer = lambda peer, _: peer.sendall(b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n")
+        assert is_unavailable(http.get("/api/v2/me"))
+        one.answer = lambda peer, _: say(peer, "413 Too Large", "text/plain", b"kept")
+        assert http.get("/api/v2/me").text == "kept"
+
+
+def test_a_replica_that_is_gone(proxy: Proxy, replicas: tuple[Replica, Replica]) -> None:
+    one, other = replicas
+    proxy.configure(one, other)
+    proxy.start()
+    one.close()
+    with httpx.Client(base_url=proxy.url, trust_env=False) as http:
+        for _ in range(20):
+            assert http.post("/api/v2/tasks", content=b"x").text == "well", "nothing was sent to the one that is gone"
+        other.close()
+        assert is_unavailable(http.get("/api/v2/me"))
+
+
+def test_a_request_that_a_replica_died_with_is_repeated_where_that_is_safe(
+    proxy: Proxy, replicas: tuple[Replica, Replica]
+) -> None:
+    for each in replicas:
+        each.answer = lambda peer, _: None  # the connection ends without a word
+    proxy.configure(*replicas)
+    proxy.start()
+
+    def times() -> int:
+        return sum(len(each.requests) for each in replicas)
+
+    with httpx.Client(base_url=proxy.url, trust_env=False) as http:
+        assert is_unavailable(http.post("/api/v2/tasks", content=b"x"))
+        assert times() == 1
+        assert is_unavailable(http.post("/api/v2/tasks", content=b"x", headers={"Idempotency-Key": "k"}))
+        assert times() > 2
+        before = times()
+        assert is_unavailable(http.get("/api/v2/me"))
+        assert times() > before + 1
+
+
+def test_slow_answers_and_quiet_streams_live_and_a_client_that_reads_nothing_does_not(
+    proxy: Proxy, replicas: tuple[Replica, Replica]
+) -> None:
+    """With a second in the place of the client's minute, and three for a replica's silence."""
+    one, _ = replicas
+    proxy.configure(one, RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S="1", RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S="3")
+    proxy.start()
+    may_go_on = threading.Event()
+
+    def slowly(peer: socket.socket, _: str) -> None:
+        may_go_on.wait(2.5)  # longer than the client's bound
+        say(peer, "200 OK", "text/plain", b"late")
+
+    one.answer = slowly
+    assert httpx.get(proxy.url, timeout=10, trust_env=False).text == "late"
+
+    def quietly(peer: socket.socket, _: str) -> None:
+        peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
+        for _beat in range(5):
+            may_go_on.wait(0.6)  # a heartbeat
+            peer.sendall(b": \n\n")
+
+    one.answer = quietly
+    arrivals = []
+    with httpx.stream("GET", proxy.url, timeout=10, trust_env=False) as stream:
+        for _ in stream.iter_raw():
+            arrivals.append(time.monotonic())
+    assert len(arrivals) == 5 and arrivals[-1] - arrivals[0] > 1.5, "each as it comes, and none was cut off"
+
+    written: list[int] = []
+    ended = threading.Event()
+
+    def endlessly(peer: socket.socket, _: str) -> None:
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
+        peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
+        try:
+            while True:
+                written.append(peer.send(b"x" * 65536))
+        except OSError:
+            ended.set()
+
+    one.answer = endlessly
+    with socket.socket() as deaf:
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        deaf.connect(("127.0.0.1", proxy.port))
+        deaf.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert ended.wait(20), "its connection is closed, and with it the replica's"
+    assert sum(written) < 4_000_000, "what it did not read stayed with the replica"
+
+
+def test_a_port_that_is_taken_is_an_error_and_never_shared(proxy: Proxy) -> None:
+    proxy.configure()
+    with socket.socket() as stranger:
+        stranger.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        stranger.bind(("127.0.0.1", proxy.port))
+        stranger.listen()
+        process = proxy.start()
+        assert process.wait(10) != 0
+        assert "cannot bind socket (Address already in use)" in proxy.log.read_text()
+
+
+def test_a_new_proxy_actor_takes_over_from_the_haproxy_of_a_killed_one(
+    proxy: Proxy, replicas: tuple[Replica, Replica]
+) -> None:
+    """It starts as if it were the first, and knows of no replica yet."""
+    one, _ = replicas
+    proxy.configure(one)
+    old = proxy.start()
+    answers: list[str] = []
+    stop = threading.Event()
+
+    def ask() -> None:
+        while not stop.is_set():
+            try:
+                answers.append(httpx.get(proxy.url, trust_env=False).text)
+            except httpx.HTTPError as error:
+                answers.append(repr(error))
+
+    client = threading.Thread(target=ask)
+    client.start()
+    try:
+        proxy.configure()
+        new = proxy.start()
+        assert old.wait(20) == 0, "the old one ends when its last connection has"
+        assert proxy.answering() == new.pid
+        count = len(answers)
+        assert processes.wait_until(lambda: len(answers) > count + 10, 20)
+    finally:
+        stop.set()
+        client.join(10)
+    assert set(answers) == {"well"}
+    # A reload that knows of none means it: the application is gone.
+    proxy.configure()
+    proxy.start("-sf", str(new.pid), "-x", str(proxy.folder / "s"))
+    assert is_unavailable(httpx.get(proxy.url, trust_env=False))
+
+
+def test_it_outlives_the_actor_and_ends_with_the_raylet(proxy: Proxy) -> None:
+    proxy.configure()
+    raylet = subprocess.Popen(
+        [sys.executable, "-c", RAYLET, haproxy_start.__file__, str(proxy.folder / "haproxy.cfg")],
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+        env=proxy.environ,
+    )
+    try:
+        assert raylet.stdout is not None
+        actor = int(raylet.stdout.readline())
+        assert processes.wait_until(lambda: proxy.answering() is not None, 20)
+        ours = proxy.answering()
+        assert ours is not None
+        os.killpg(actor, signal.SIGKILL)  # as the raylet does with what an actor leaves
+        assert raylet.stdout.readline() == b"actor ended\n"
+        assert is_unavailable(httpx.get(proxy.url, trust_env=False)), "it serves on"
+    finally:
+        raylet.kill()
+        raylet.wait(10)
+    assert processes.wait_until(lambda: not Path(f"/proc/{ours}").exists(), 10)
+    assert ports.listeners(proxy.port) == []
+
+
+#: A raylet that starts an actor (a group of its own), which starts HAProxy.
+RAYLET = """
+import ctypes, os, subprocess, sys, time
+ctypes.CDLL(None).prctl(15, b"raylet", 0, 0, 0)
+actor = os.fork()
+if actor == 0:
+    os.setpgrp()
+    subprocess.run([sys.argv[1], "-db", "-f", sys.argv[2]])
+print(actor, flush=True)
+os.waitpid(actor, 0)
+print("actor ended", flush=True)
+time.sleep(600)
+"""
+
+
+def test_another_template_is_refused(proxy: Proxy) -> None:
+    proxy.configure()
+    path = proxy.folder / "haproxy.cfg"
+    path.write_text(path.read_text().replace("return status 404", "return status 410"))
+    assert proxy.start().wait(10) == 1
+    assert "UnknownTemplate" in proxy.log.read_text()
+
+
+def test_two_heads_share_no_port_and_no_path_and_an_operator_may_set_the_rest(tmp_path: Path) -> None:
+    given = [
+        haproxy.environment("haproxy", haproxy.make_folder(tmp_path, name), haproxy.Ports(first, first + 39), {})
+        for name, first in (("head-a-h", 21000), ("head-b-h", 22000))
+    ]
+    same = {name for name in given[0] if given[0][name] == given[1][name]}
+    for name in ("SOCKET_PATH", "CONFIG_FILE_LOC", "SERVER_STATE_BASE", "SERVER_STATE_FILE", "METRICS_SOCKET_PATH"):
+        assert f"RAY_SERVE_HAPROXY_{name}" not in same
+    for name in ("FALLBACK_PROXY_HTTP_PORT", "DIRECT_INGRESS_MIN_HTTP_PORT", "DIRECT_INGRESS_MAX_HTTP_PORT"):
+        assert f"RAY_SERVE_{name}" not in same
+    own = {"RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S": "7", "RAY_SERVE_HAPROXY_BINARY_PATH": "/usr/sbin/haproxy"}
+    mine = haproxy.environment("haproxy", tmp_path, haproxy.Ports(1, 99), own)
+    assert mine["RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S"] == "7"
+    assert mine["RAY_SERVE_HAPROXY_BINARY_PATH"] == haproxy_start.__file__
+    assert mine["ARGUS_HAPROXY_BINARY"] == "/usr/sbin/haproxy"
+
+
+def test_a_folder_is_made_anew_and_one_that_is_too_long_lies_elsewhere(tmp_path: Path) -> None:
+    short = Path(f"/tmp/argus-t-{os.getpid()}-run")
+    deep = tmp_path / ("x" * 60)
+    try:
+        folder = haproxy.make_folder(short, "head-a-b")
+        (folder / "old").touch()
+        assert haproxy.make_folder(short, "head-a-b") == folder and not list(folder.iterdir())
+        assert folder.parent == short and stat.S_IMODE(folder.stat().st_mode) == 0o700
+        assert haproxy.make_folder(short, "head-a-c") != folder
+        other = haproxy.make_folder(deep, "head-a-b")
+        assert other.parent == Path("/tmp") and stat.S_IMODE(other.stat().st_mode) == 0o700
+        other.rmdir()
+    finally:
+        for each in sorted(short.rglob("*"), reverse=True):
+            each.rmdir()
+        short.rmdir()
+
+
+@pytest.mark.parametrize("text", ["", "30000", "30000-", "a-b", "30000-30010", "30099-30000", "80-200", "65000-65536"])
+def test_ports_that_are_no_range(text: str) -> None:
+    with pytest.raises(ValueError, match=r"^$|\d|a-b|invalid literal"):
+        haproxy.parse_ports(text)
+
+
+def listening(pid: int) -> set[int]:
+    """The TCP ports at which a process listens."""
+    inodes = {os.readlink(each) for each in Path(f"/proc/{pid}/fd").iterdir()}  # noqa: PTH115
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return {int(row[1].split(":")[1], 16) for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in inodes}
