@@ -36,6 +36,9 @@ RETRY_AFTER = 2
 #: Bytes that the kernel may hold of one stream, towards a client and from a replica. Left to itself it takes some
 #: megabytes for each, and a client that does not read would hold all of them.
 _SOCKET_BUFFER = 262144
+#: Seconds that a client may leave unacknowledged what was sent to it. One that is gone without a word (power, network)
+#: takes the heartbeats of a stream into the kernel's buffers, where no other timeout sees that nobody reads them.
+_UNACKNOWLEDGED_S = 40
 #: Seconds for a client to send the headers of a request. Without it HAProxy waits for `timeout client`.
 _HEADERS_S = 30
 
@@ -85,7 +88,7 @@ def fit(config: str, error_file: Path) -> str:
         # A replica that dies with a request: another one may answer, where doing it twice is the same as once.
         "    http-request disable-l7-retry if !METH_GET !{ req.hdr(idempotency-key) -m found }\n"
     )
-    config = config.replace(bind[0], bind[0] + rules)
+    config = config.replace(bind[0], f"{bind[0].rstrip()} tcp-ut {_UNACKNOWLEDGED_S}s\n{rules}")
     # Serve's Python proxy, for when no replica is there: it waits, or answers with 404 and 500 of its own.
     config = re.sub(r"^    server \S+ \S+ check backup\n", "", config, flags=re.MULTILINE)
     if bind[1] != "*":

@@ -105,10 +105,13 @@ def test_a_missing_or_malformed_token_is_refused_without_a_look_at_the_body(api:
 def test_a_small_body_costs_one_crossing(api: Api, alice: Headers) -> None:
     async def scenario() -> None:
         control = Counting(api)
-        client = Client(api.make_app(control=control), {**alice, **YAML})
-        client.send(api.world.spec().encode(), more=False)
-        status, _ = await client.answer()
-        assert status == 201
+        app = api.make_app(control=control)
+        for _ in range(2):  # the first one of a token is asked for before files are looked at
+            control.asked.clear()
+            client = Client(app, {**alice, **YAML})
+            client.send(api.world.spec().encode(), more=False)
+            status, _ = await client.answer()
+            assert status == 201
         assert len(control.asked) == 1
         assert WhoAmI() not in control.asked
 

@@ -257,6 +257,14 @@ def test_slow_answers_and_quiet_streams_live_and_a_client_that_reads_nothing_doe
     assert sum(written) < 4_000_000, "what it did not read stayed with the replica"
 
 
+def test_a_client_that_is_gone_without_a_word_is_given_up(proxy: Proxy) -> None:
+    """By the kernel, since nothing in HAProxy sees it: the option of the socket is all that can be looked at here."""
+    proxy.configure()
+    proxy.start()
+    config = (proxy.folder / "haproxy.cfg").read_text()
+    assert f"\n    bind 127.0.0.1:{proxy.port} tcp-ut 40s\n" in config
+
+
 def test_a_port_that_is_taken_is_an_error_and_never_shared(proxy: Proxy) -> None:
     proxy.configure()
     with socket.socket() as stranger:
