@@ -549,6 +549,42 @@ def test_a_thousand_bad_inputs_lead_to_one_further_decision_and_a_bounded_number
     world.close()
 
 
+def test_the_room_of_two_with_bad_inputs_goes_to_the_third_at_once(world: World) -> None:
+    ada = world.user("ada")
+    first, second, third = (world.submit(ada) for _ in range(3))
+    ray = sim({"n1": 4})
+    ray.findings = {first.task_id: GONE, second.task_id: GONE}
+    dispatcher = make_dispatcher(world, ray, random.Random(0))
+    assert asyncio.run(dispatcher.tick()) is Next.AT_ONCE
+    assert world.task(third.task_id).attempts == (), "one tick decides twice, not more often"
+    asyncio.run(dispatcher.tick())
+    assert len(world.task(third.task_id).attempts) == 1
+
+
+def test_who_comes_after_the_bound_of_overtaking_is_told_that_an_older_task_goes_first(world: World) -> None:
+    ada = world.user("ada")
+    ray = sim({"n1": 4, "n2": 4})
+    dispatcher = make_dispatcher(world, ray, random.Random(0))
+
+    def come(nnodes: int, gpus: int) -> Task:
+        task = world.submit(ada, nnodes=nnodes, n_gpus_per_node=gpus)
+        asyncio.run(settle(dispatcher))
+        return world.task(task.task_id)
+
+    def code(task: Task) -> Code | None:
+        return task.reason.code if isinstance(task.reason, Reason) else None
+
+    assert come(1, 1).attempts
+    assert code(come(2, 4)) is Code.POOL_BUSY
+    assert come(1, 1).attempts, "it overtakes the gang, whose clock starts"
+    world.clock.advance(599)
+    assert code(come(2, 4)) is Code.POOL_BUSY
+    world.clock.advance(1)
+    assert code(come(2, 4)) is Code.BEHIND_OLDER
+    assert code(come(2, 4)) is Code.BEHIND_OLDER
+    assert code(come(1, 1)) is Code.BEHIND_OLDER, "though there is room"
+
+
 def test_a_new_scheduler_does_not_look_again_before_the_time(world: World) -> None:
     task = world.submit(world.user("ada"))
     ray = sim()
