@@ -602,23 +602,24 @@ def test_a_new_scheduler_does_not_look_again_before_the_time(world: World) -> No
 
 
 def test_inputs_that_came_back_are_forgiven_though_the_task_does_not_start_yet(world: World) -> None:
-    """It is sound at its second look, and another one with bad inputs makes room for an older one in that tick."""
+    """In the tick of its second look another one is found bad, and makes room for one that is older than it."""
     ada = world.user("ada")
-    wide, flaky = world.submit(ada, n_gpus_per_node=4), world.submit(ada, n_gpus_per_node=1)
-    ray = sim({"n1": 1})
-    ray.findings[flaky.task_id] = GONE
+    bad, wide, sound = (world.submit(ada, n_gpus_per_node=gpus) for gpus in (1, 4, 1))
+    ray = sim({"n1": 3})
+    ray.findings = {bad.task_id: GONE, sound.task_id: GONE}
     dispatcher = make_dispatcher(world, ray, random.Random(0))
     asyncio.run(settle(dispatcher))
-    reason = world.task(flaky.task_id).reason
-    assert isinstance(reason, Reason) and reason.code is Code.BAD_INPUTS
+    codes = {task.task_id: task.reason.code for task in world.waiting() if isinstance(task.reason, Reason)}
+    assert codes == {
+        bad.task_id: Code.BAD_INPUTS, wide.task_id: Code.NODE_TOO_SMALL, sound.task_id: Code.BAD_INPUTS,
+    }  # fmt: skip
     world.clock.advance(60)
-    ray.nodes = {}
+    ray.nodes = {"n1": 4}
+    del ray.findings[sound.task_id]
     asyncio.run(settle(dispatcher))
-    ray.nodes = {"n1": 1}
-    ray.findings.clear()
-    asyncio.run(settle(dispatcher))
-    assert len(world.task(flaky.task_id).attempts) == 1
-    assert world.task(wide.task_id).attempts == ()
+    assert world.task(bad.task_id).state is TaskState.FAILED and len(world.task(wide.task_id).attempts) == 1
+    reason = world.task(sound.task_id).reason
+    assert isinstance(reason, Reason) and reason.code is Code.POOL_BUSY
 
 
 def failed(world: World, ray: SimRay, task: Task, saved: int | None = None) -> None:
