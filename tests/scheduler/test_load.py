@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import random
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from argus_ray.core import actions
 from argus_ray.core.actions import Credential
+from argus_ray.core.errors import Unavailable
+from argus_ray.core.lifecycle import Change
 from argus_ray.core.observation import JobStatus
 from argus_ray.core.states import TaskState
 from argus_ray.scheduler.tick import MAX_HOLDS, Dispatcher, Next
@@ -95,6 +98,23 @@ def test_the_first_holds_of_a_long_queue_are_written_in_bounded_parts(world: Wor
     assert held == [MAX_HOLDS, 2 * MAX_HOLDS, 2 * MAX_HOLDS + 1]
     assert upcoming is not Next.AT_ONCE
     assert [task.seq for task in world.waiting() if task.state is not TaskState.PENDING_RESOURCES] == []
+
+
+def test_holds_that_could_not_be_written_are_written_later(world: World) -> None:
+    submit_many(world, world.user("ada"), 2 * MAX_HOLDS + 1, nnodes=2, n_gpus_per_node=8)
+    dispatcher = make_dispatcher(world, SimRay(random.Random(0), {"n1": 8}), random.Random(0))
+    apply, calls = world.service.apply, itertools.count()
+
+    def fails_at_times(changes: Sequence[Change]) -> list[bool]:
+        if changes and next(calls) % 2:
+            raise Unavailable("the disk is full")
+        return apply(changes)
+
+    world.service.apply = fails_at_times  # type: ignore[method-assign]
+    for _ in range(12):
+        with contextlib.suppress(Unavailable):
+            asyncio.run(dispatcher.tick())
+    assert {task.state for task in world.waiting()} == {TaskState.PENDING_RESOURCES}
 
 
 @pytest.mark.parametrize("seed", range(3))

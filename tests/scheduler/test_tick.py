@@ -549,6 +549,42 @@ def test_a_thousand_bad_inputs_lead_to_one_further_decision_and_a_bounded_number
     world.close()
 
 
+def test_the_room_of_two_with_bad_inputs_goes_to_the_third_at_once(world: World) -> None:
+    ada = world.user("ada")
+    first, second, third = (world.submit(ada) for _ in range(3))
+    ray = sim({"n1": 4})
+    ray.findings = {first.task_id: GONE, second.task_id: GONE}
+    dispatcher = make_dispatcher(world, ray, random.Random(0))
+    assert asyncio.run(dispatcher.tick()) is Next.AT_ONCE
+    assert world.task(third.task_id).attempts == (), "one tick decides twice, not more often"
+    asyncio.run(dispatcher.tick())
+    assert len(world.task(third.task_id).attempts) == 1
+
+
+def test_who_comes_after_the_bound_of_overtaking_is_told_that_an_older_task_goes_first(world: World) -> None:
+    ada = world.user("ada")
+    ray = sim({"n1": 4, "n2": 4})
+    dispatcher = make_dispatcher(world, ray, random.Random(0))
+
+    def come(nnodes: int, gpus: int) -> Task:
+        task = world.submit(ada, nnodes=nnodes, n_gpus_per_node=gpus)
+        asyncio.run(settle(dispatcher))
+        return world.task(task.task_id)
+
+    def code(task: Task) -> Code | None:
+        return task.reason.code if isinstance(task.reason, Reason) else None
+
+    assert come(1, 1).attempts
+    assert code(come(2, 4)) is Code.POOL_BUSY
+    assert come(1, 1).attempts, "it overtakes the gang, whose clock starts"
+    world.clock.advance(599)
+    assert code(come(2, 4)) is Code.POOL_BUSY
+    world.clock.advance(1)
+    assert code(come(2, 4)) is Code.BEHIND_OLDER
+    assert code(come(2, 4)) is Code.BEHIND_OLDER
+    assert code(come(1, 1)) is Code.BEHIND_OLDER, "though there is room"
+
+
 def test_a_new_scheduler_does_not_look_again_before_the_time(world: World) -> None:
     task = world.submit(world.user("ada"))
     ray = sim()
@@ -566,23 +602,24 @@ def test_a_new_scheduler_does_not_look_again_before_the_time(world: World) -> No
 
 
 def test_inputs_that_came_back_are_forgiven_though_the_task_does_not_start_yet(world: World) -> None:
-    """It is sound at its second look, and another one with bad inputs makes room for an older one in that tick."""
+    """In the tick of its second look another one is found bad, and makes room for one that is older than it."""
     ada = world.user("ada")
-    wide, flaky = world.submit(ada, n_gpus_per_node=4), world.submit(ada, n_gpus_per_node=1)
-    ray = sim({"n1": 1})
-    ray.findings[flaky.task_id] = GONE
+    bad, wide, sound = (world.submit(ada, n_gpus_per_node=gpus) for gpus in (1, 4, 1))
+    ray = sim({"n1": 3})
+    ray.findings = {bad.task_id: GONE, sound.task_id: GONE}
     dispatcher = make_dispatcher(world, ray, random.Random(0))
     asyncio.run(settle(dispatcher))
-    reason = world.task(flaky.task_id).reason
-    assert isinstance(reason, Reason) and reason.code is Code.BAD_INPUTS
+    codes = {task.task_id: task.reason.code for task in world.waiting() if isinstance(task.reason, Reason)}
+    assert codes == {
+        bad.task_id: Code.BAD_INPUTS, wide.task_id: Code.NODE_TOO_SMALL, sound.task_id: Code.BAD_INPUTS,
+    }  # fmt: skip
     world.clock.advance(60)
-    ray.nodes = {}
+    ray.nodes = {"n1": 4}
+    del ray.findings[sound.task_id]
     asyncio.run(settle(dispatcher))
-    ray.nodes = {"n1": 1}
-    ray.findings.clear()
-    asyncio.run(settle(dispatcher))
-    assert len(world.task(flaky.task_id).attempts) == 1
-    assert world.task(wide.task_id).attempts == ()
+    assert world.task(bad.task_id).state is TaskState.FAILED and len(world.task(wide.task_id).attempts) == 1
+    reason = world.task(sound.task_id).reason
+    assert isinstance(reason, Reason) and reason.code is Code.POOL_BUSY
 
 
 def failed(world: World, ray: SimRay, task: Task, saved: int | None = None) -> None:
