@@ -10,6 +10,8 @@ from argus_ray.scheduler.tick import Next
 
 #: Between the beginnings of two ticks: hundreds of submissions a second need no tick each. Seconds.
 APART_S = 0.1
+#: The same while what is known of thousands of tasks is written down in parts: each part keeps those who submit waiting.
+MOMENT_S = 0.3
 
 
 @dataclass
@@ -33,7 +35,8 @@ class Pace:
 
     async def rest(self, upcoming: Next) -> None:
         """Until the next tick should begin."""
-        if upcoming is not Next.AT_ONCE:
+        apart_s = MOMENT_S if upcoming is Next.IN_A_MOMENT else APART_S
+        if upcoming in (Next.SOON, Next.LATER):
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._woken.wait(), self.poll_s if upcoming is Next.SOON else self.tick_s)
-        await asyncio.sleep(max(0.0, self._began_at + APART_S - asyncio.get_running_loop().time()))
+        await asyncio.sleep(max(0.0, self._began_at + apart_s - asyncio.get_running_loop().time()))

@@ -34,10 +34,12 @@ MAX_HOLDS = 50
 
 
 class Next(Enum):
-    """When the next tick should come, if nothing wakes the scheduler before."""
+    """When the next tick should come."""
 
     AT_ONCE = "at once"
-    #: Something is alive or waits.
+    #: More is to be written down, which is in no hurry. Whoever submits meanwhile should not wait for it.
+    IN_A_MOMENT = "in a moment"
+    #: Something is alive or waits. A wake comes first.
     SOON = "soon"
     LATER = "later"
 
@@ -165,8 +167,10 @@ class Dispatcher:
         self._carried = await self.submitter.submit(wanted, view.session)
         await self.follower.forget(end.submission_id for end in ended if end.submission_id in followed.recorded)
 
-        if ended or self._carried or len(holds) == MAX_HOLDS or (self.queue.waiting and self._decided is None):
+        if ended or self._carried or (self.queue.waiting and self._decided is None):
             return Next.AT_ONCE
+        if len(holds) == MAX_HOLDS:
+            return Next.IN_A_MOMENT
         return Next.SOON if live or self.queue.waiting else Next.LATER
 
     async def _pass(self, view: ClusterView, live: Sequence[SlimTask], now: float) -> _Pass:

@@ -7,7 +7,7 @@ from collections.abc import Coroutine
 from itertools import pairwise
 from typing import Any
 
-from argus_ray.scheduler.pace import APART_S, Pace
+from argus_ray.scheduler.pace import APART_S, MOMENT_S, Pace
 from argus_ray.scheduler.tick import Next
 
 
@@ -70,6 +70,12 @@ def test_a_storm_of_wakes_is_few_ticks() -> None:
 
 def test_a_wake_during_a_tick_is_followed_by_another_tick() -> None:
     assert in_virtual_time(beginnings([0.05], Next.LATER, 4, takes=0.3)) == [0, 0.3]
+
+
+def test_what_is_in_no_hurry_comes_in_a_moment_and_no_wake_hastens_it() -> None:
+    found = in_virtual_time(beginnings([i / 10 for i in range(30)], Next.IN_A_MOMENT, 2.0))
+    pauses = [later - earlier for earlier, later in pairwise(found)]
+    assert len(pauses) >= 5 and all(abs(pause - MOMENT_S) < 1e-6 for pause in pauses)
 
 
 def test_at_once_is_no_faster_than_the_pace() -> None:

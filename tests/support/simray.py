@@ -309,6 +309,8 @@ def make_dispatcher(world: World, ray: SimRay, rng: random.Random, crashiness: f
     )
 
 
+#: There is more to do.
+AGAIN = (Next.AT_ONCE, Next.IN_A_MOMENT)
 #: More ticks at once than any step of a simulation can need; each would have found something to do.
 _MAX_AT_ONCE = 500
 
@@ -316,7 +318,7 @@ _MAX_AT_ONCE = 500
 async def settle(dispatcher: Dispatcher) -> None:
     """Tick as the actor does: again at once for as long as the tick says so."""
     for _ in range(_MAX_AT_ONCE):
-        if await dispatcher.tick() is not Next.AT_ONCE:
+        if await dispatcher.tick() not in AGAIN:
             return
     raise AssertionError("the scheduler never rests")
 
