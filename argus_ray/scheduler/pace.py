@@ -10,7 +10,7 @@ from argus_ray.scheduler.tick import Next
 
 #: Between the beginnings of two ticks: hundreds of submissions a second need no tick each. Seconds.
 APART_S = 0.1
-#: The same while what is known of thousands of tasks is written down in parts: each part keeps those who submit waiting.
+#: The same while what is known of thousands of tasks is written down in parts: each keeps those who submit waiting.
 MOMENT_S = 0.3
 
 
