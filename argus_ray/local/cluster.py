@@ -14,6 +14,7 @@ import json
 import os
 import random
 import secrets
+import shutil
 import socket
 import subprocess
 import sys
@@ -288,6 +289,7 @@ class OneMachine:
                 child.wait(5)
         self.children.clear()
         self._workers.clear()
+        shutil.rmtree(haproxy.folder_of(self._run_dir, self.mark), ignore_errors=True)
 
     def _free_address(self) -> str:
         taken = {worker[0] for worker in self._workers.values()}

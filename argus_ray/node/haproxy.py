@@ -11,7 +11,6 @@ import importlib.util
 import os
 import resource
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,11 +121,24 @@ def _connections() -> int:
     return _CONNECTIONS if hard == resource.RLIM_INFINITY else max(64, min(_CONNECTIONS, (hard - 256) // 2))
 
 
-def make_folder(run_dir: Path, name: str) -> Path:
-    """An empty folder for HAProxy's files of the head of this name, which must not run. Raises OSError."""
-    folder = run_dir / f"h-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-    shutil.rmtree(folder, ignore_errors=True)
+def folder_of(run_dir: Path, name: str) -> Path:
+    """Where HAProxy's files of the head of this name lie: in the run dir, or below /tmp where that path is too long for
+    a socket."""
+    folder = run_dir / f"h-{_short(name)}"
     if len(os.fsencode(folder)) > _LONGEST_FOLDER:
-        return Path(tempfile.mkdtemp(prefix="argus-h-", dir="/tmp"))
-    folder.mkdir(mode=0o700, parents=True)
+        return Path("/tmp") / f"argus-h-{_short(f'{run_dir} {name}')}"  # noqa: S108
     return folder
+
+
+def make_folder(run_dir: Path, name: str) -> Path:
+    """The same, made anew and empty. The head must not run. Raises OSError."""
+    folder = folder_of(run_dir, name)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Refuses one that is there still: below /tmp it may be somebody else's.
+    folder.mkdir(mode=0o700)
+    return folder
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]

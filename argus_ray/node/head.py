@@ -135,6 +135,7 @@ class Launcher:
                 self._journal.say("wait", f"{type(error).__name__}: {error}")
                 self._report("waiting", str(error))
                 self._stop.wait(cli.jitter(2.0))
+        shutil.rmtree(haproxy.folder_of(self._settings.run_dir, self._settings.name), ignore_errors=True)
         self._report("stopped", f"asked to by {self._stop.signal}")
         self._journal.say("stopped", "nothing is left running")
         return cli.OK

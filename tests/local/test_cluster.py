@@ -69,6 +69,7 @@ def test_haproxy_is_set_for_the_head_and_the_service_and_may_be_switched_back(
     assert other.given("head")["RAY_SERVE_ENABLE_HA_PROXY"] == "0"
     other.launch_head(config)
     assert "--http-proxy=ray" in other.spawned["head"][0]
+    other.stop(grace_s=0.1)
 
 
 def test_a_port_that_is_taken_is_said_at_once(machine: Plain) -> None:

@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -360,6 +361,9 @@ class Machine:
             return not self.running()
 
         assert wait_until(is_empty, 10, poll_s=0.01)
+        for start in self.starts():  # of those that were killed, where the run dir's path was too long
+            if socket := start["env"].get("RAY_SERVE_HAPROXY_SOCKET_PATH"):
+                shutil.rmtree(Path(socket).parent, ignore_errors=True)
 
     def _run(self, role: str, name: str, node: str, argv: list[str], environ: dict[str, str]) -> Program:
         import subprocess
