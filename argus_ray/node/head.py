@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import secrets
 import shutil
 import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -24,14 +23,14 @@ from argus_ray.discovery import epoch, head_json
 from argus_ray.discovery.epoch import EpochUnknown, HeadClaim, Superseded
 from argus_ray.disk import atomic
 from argus_ray.disk.bounded import BoundedCall
-from argus_ray.node import cli, haproxy, ports
-from argus_ray.node.cli import BadSetting, Stop
+from argus_ray.node import cli, gcs_store, haproxy, head_settings, ports
+from argus_ray.node.cli import Stop
 from argus_ray.node.decision import Verb, Versions, WatchdogDecision, backoff_s, may_take_over
+from argus_ray.node.head_settings import HeadSettings
 from argus_ray.node.journal import Journal
 from argus_ray.node.raychild import RayChild, become_subreaper
 from argus_ray.node.serve_deploy import ApiState, Application, Deployment
 
-_EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104
 _POLL_S = 1.0
 _START_TIMEOUT_S = 180.0
 _STABLE_S = 60.0
@@ -39,63 +38,6 @@ _STABLE_S = 60.0
 _MAX_REUSES = 3
 #: What `ray start` says when the GCS does not come up (ray 2.60, _private/node.py); so it does on a damaged store.
 _STORE_REFUSED = "Failed to start GCS"
-
-
-@dataclass(frozen=True)
-class HeadSettings:
-    """Of one head launcher. Times in seconds."""
-
-    shared_root: str
-    cluster: str
-    node_name: str
-    node_ip: str
-    run_dir: Path
-    token: Path
-    gcs_port: int
-    dashboard_host: str
-    dashboard_port: int
-    is_durable: bool
-    serve_config: Path
-    api_url: str
-    #: Where Serve listens, as its configuration says.
-    http_host: str
-    http_port: int
-    http_proxy: str
-    proxy_ports: haproxy.Ports
-    ttl_s: float
-    temp_dir: str | None
-    ray_options: tuple[str, ...]
-
-    @property
-    def name(self) -> str:
-        """Of this node's files."""
-        return f"head-{self.cluster}-{self.node_name}"
-
-    @property
-    def mark(self) -> str:
-        """Of this node's processes. With the folder: two pools of one name on one machine do not end each other."""
-        return f"{self.name} {self.run_dir}"
-
-    @property
-    def folder(self) -> Path:
-        return head_json.folder(self.shared_root, self.cluster)
-
-    @property
-    def dashboard(self) -> str:
-        host = self.node_ip if self.dashboard_host in _EVERYWHERE else self.dashboard_host
-        return _url(host, self.dashboard_port)
-
-    @property
-    def local_url(self) -> str:
-        """Of the API, on this machine."""
-        return _url("127.0.0.1" if self.http_host in _EVERYWHERE else self.http_host, self.http_port)
-
-    @property
-    def listens(self) -> list[tuple[str, int]]:
-        """Where a head listens at ports that it was told. One of them for the rest of `proxy_ports`."""
-        inner = [(self.http_host, self.proxy_ports.first)] if self.http_proxy == haproxy.HAPROXY else []
-        own = [(self.http_host, self.http_port), (self.dashboard_host, self.dashboard_port)]
-        return [*own, (self.node_ip, self.gcs_port), *inner]
 
 
 class Launcher:
@@ -214,22 +156,24 @@ class Launcher:
             here = replace(here, gcs_dir=self._gcs_dir(here, last))
             Path(here.gcs_dir).mkdir(parents=True, exist_ok=True, mode=0o700)
         claim = epoch.take(settings.folder, here)
-        _delete_old(Path(settings.shared_root) / "ray" / "gcs" / settings.cluster, claim.gcs_dir)
+        gcs_store.delete_old(settings.gcs_root, claim.gcs_dir)
         store = f"its state in {claim.gcs_dir}" if claim.gcs_dir else "its state in memory"
         self._journal.say("head", f"epoch {claim.epoch} at {claim.head_ip}:{claim.gcs_port}, {store}")
         return claim
 
     def _gcs_dir(self, here: HeadClaim, last: HeadClaim | None) -> str:
-        """The last head's store if it was at this address, with this Ray and this Python, and can be opened."""
-        root = Path(self._settings.shared_root) / "ray" / "gcs" / self._settings.cluster
-        versions = f"ray{self._mine.ray}-py{self._mine.python}"
-        if last is not None and last.gcs_dir and (last.head_ip, last.gcs_port) == (here.head_ip, here.gcs_port):
-            if f"-{versions}-" in Path(last.gcs_dir).name and self._reuse_failures < _MAX_REUSES:
-                return last.gcs_dir
-            why = f"does not start on {last.gcs_dir}" if self._reuse_failures else f"{versions} is new here"
+        """The last head's store if it is good for this one, else the name of an empty one."""
+        store = gcs_store.choose(self._settings.gcs_root, here, last, self._mine, may_reuse=self._may_reuse_store)
+        if store.why_not_the_last:
+            why = f"does not start on {last.gcs_dir}" if last and self._reuse_failures else store.why_not_the_last
             self._journal.say("warning", f"Ray {why}: it begins with an empty one, and running attempts are lost")
-        self._reuse_failures = 0
-        return str(root / f"e{1 + (last.epoch if last else 0)}-{versions}-{secrets.token_hex(3)}")
+        if not store.is_the_last:
+            self._reuse_failures = 0
+        return store.path
+
+    @property
+    def _may_reuse_store(self) -> bool:
+        return self._reuse_failures < _MAX_REUSES
 
     def _supervise(self, claim: HeadClaim) -> None:
         """Run Ray and the application until Ray ends or we are asked to stop. Raises Superseded."""
@@ -426,26 +370,13 @@ def _forget_address(temp_dir: Path, address: str) -> None:
             note.unlink()
 
 
-def _delete_old(root: Path, kept: str) -> None:
-    """The stores of heads before this one."""
-    with contextlib.suppress(OSError):
-        for old in root.iterdir():
-            if (
-                str(old) != kept
-                and re.fullmatch(r"e\d+-.*[0-9a-f]{6}", old.name)
-                and old.is_dir()
-                and not old.is_symlink()
-            ):
-                shutil.rmtree(old, ignore_errors=True)
-
-
 def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
     """The exit code: 0 when asked to stop, 2 for a setting that is wrong."""
     return cli.run("head", lambda: _main(sys.argv[1:] if argv is None else argv, environ))
 
 
 def _main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
-    settings = _settings(argv, environ)
+    settings = head_settings.read(argv, environ)
     mine = cli.versions()
     with cli.alone("head launcher", settings.run_dir, settings.name, settings.node_name):
         stop = Stop()
@@ -453,110 +384,6 @@ def _main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         journal = Journal("head", settings.run_dir / f"{settings.name}.json")
         journal.say("start", f"{settings.name} at {settings.node_ip}, Ray {mine.ray}, Python {mine.python}")
         return Launcher(settings, mine, journal, environ, stop).run()
-
-
-def _settings(argv: Sequence[str], environ: Mapping[str, str]) -> HeadSettings:
-    """Raises BadSetting."""
-    parser = cli.Parser(
-        description="Run the head of the cluster, or wait as a standby for the one that runs.",
-        epilog="What follows `--` goes to `ray start` as it is.",
-    )
-    cli.add_common(parser, environ)
-    cli.add(parser, environ, "--gcs-port", "ARGUS_GCS_PORT", "6379", "port of Ray's GCS")
-    cli.add(parser, environ, "--dashboard-host", "ARGUS_DASHBOARD_HOST", "0.0.0.0", "where the dashboard listens")  # noqa: S104
-    cli.add(parser, environ, "--dashboard-port", "ARGUS_DASHBOARD_PORT", "8265", "port of Ray's dashboard")
-    cli.add(parser, environ, "--gcs-storage", "ARGUS_GCS_STORAGE", "rocksdb", "rocksdb (durable) or memory")
-    cli.add(parser, environ, "--serve-config", "ARGUS_SERVE_CONFIG", _DEFAULT_CONFIG, "what to deploy")
-    cli.add(
-        parser, environ, "--api-url", head_json.API_URL_VARIABLE, None, "the API's URL for head.json; made if not given"
-    )
-    cli.add(
-        parser,
-        environ,
-        "--http-proxy",
-        "ARGUS_HTTP_PROXY",
-        haproxy.HAPROXY,
-        "what stands before the API: haproxy, or ray (Serve's own, in Python)",
-    )
-    cli.add(
-        parser,
-        environ,
-        "--proxy-ports",
-        "ARGUS_PROXY_PORTS",
-        haproxy.DEFAULT_PORTS,
-        "ports behind HAProxy, of this head alone",
-    )
-    cli.add(
-        parser,
-        environ,
-        "--ttl",
-        head_json.TTL_VARIABLE,
-        f"{head_json.DEFAULT_TTL_S:g}",
-        "seconds that head.json is good for",
-    )
-    arguments, rest = cli.parse(parser, argv)
-    cli.check_common(arguments)
-    if arguments.gcs_storage not in ("rocksdb", "memory"):
-        raise BadSetting(f"--gcs-storage must be rocksdb or memory, not {arguments.gcs_storage!r}")
-    if arguments.http_proxy not in (haproxy.HAPROXY, haproxy.RAY):
-        raise BadSetting(f"--http-proxy must be haproxy or ray, not {arguments.http_proxy!r}")
-    try:
-        proxy_ports = haproxy.parse_ports(arguments.proxy_ports)
-    except ValueError:
-        rule = f"FIRST-LAST, {haproxy.LEAST_PORTS} or more ports from 1024 to 65535"
-        raise BadSetting(f"--proxy-ports must be {rule}, not {arguments.proxy_ports!r}") from None
-    node_ip = arguments.node_ip or _address_of_this_machine()
-    config = Path(arguments.serve_config).absolute()
-    http_host, http_port = _http_address(config)
-    return HeadSettings(
-        shared_root=arguments.shared_root,
-        cluster=arguments.cluster,
-        node_name=arguments.node_name,
-        node_ip=node_ip,
-        run_dir=Path(arguments.run_dir).absolute(),
-        token=cli.ray_token(arguments.shared_root, arguments.cluster, environ),
-        gcs_port=cli.whole("--gcs-port", arguments.gcs_port, least=1, most=65535),
-        dashboard_host=arguments.dashboard_host,
-        dashboard_port=cli.whole("--dashboard-port", arguments.dashboard_port, least=1, most=65535),
-        is_durable=arguments.gcs_storage == "rocksdb",
-        serve_config=config,
-        api_url=arguments.api_url or _url(node_ip, http_port),
-        http_host=http_host,
-        http_port=http_port,
-        http_proxy=arguments.http_proxy,
-        proxy_ports=proxy_ports,
-        ttl_s=cli.number("--ttl", arguments.ttl, least=1, most=3600),
-        temp_dir=arguments.temp_dir,
-        ray_options=(*cli.ray_options(arguments), *rest),
-    )
-
-
-#: Of the checkout that this module lies in.
-_DEFAULT_CONFIG = str(Path(__file__).resolve().parents[2] / "serve_config.yaml")
-
-
-def _http_address(config: Path) -> tuple[str, int]:
-    """Serve's HTTP host and port; this module has no YAML reader. Raises BadSetting."""
-    try:
-        text = atomic.read_small(config).decode() + "\n"
-    except (OSError, ValueError) as error:
-        raise BadSetting(f"--serve-config {config} cannot be read: {error}") from None
-    block = re.search(r"^http_options:[^\n]*\n((?:[ #][^\n]*\n|\n)*)", text, re.MULTILINE)
-    port = re.search(r"^\s+port:\s*(\d+)", block[1] if block else "", re.MULTILINE)
-    host = re.search(r"^\s+host:\s*[\"']?([0-9A-Za-z.:-]+)", block[1] if block else "", re.MULTILINE)
-    return host[1] if host else "0.0.0.0", int(port[1]) if port else 8000  # noqa: S104
-
-
-def _url(host: str, port: int) -> str:
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def _address_of_this_machine() -> str:
-    """The address of the default route. Raises BadSetting if there is none."""
-    try:
-        return cli.own_address("203.0.113.1", 9)  # of a block that is nobody's (RFC 5737); nothing is sent
-    except OSError as error:
-        raise BadSetting(f"--node-ip must be given: this machine has no default route ({error.strerror})") from None
 
 
 if __name__ == "__main__":

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from argus_ray.discovery import head_json
-from argus_ray.node import cli, head, watchdog
+from argus_ray.node import cli, head, head_settings, watchdog
 from argus_ray.node.cli import BadSetting
+from argus_ray.node.head_settings import HeadSettings
 from argus_ray.node.processes import with_variable
 
 #: An empty environment: what the tests' own machine says must not matter.
@@ -23,8 +24,8 @@ def worker(*argv: str, **environ: str) -> watchdog.WatchdogSettings:
     return watchdog._settings(argv, environ)
 
 
-def launcher(*argv: str, **environ: str) -> head.HeadSettings:
-    return head._settings(["--node-ip=10.0.0.1", *argv], environ)
+def launcher(*argv: str, **environ: str) -> HeadSettings:
+    return head_settings.read(["--node-ip=10.0.0.1", *argv], environ)
 
 
 def test_the_defaults_of_a_worker() -> None:
