@@ -37,7 +37,7 @@ async def who_am_i(request: Request) -> Response:
 
 @router.get("/api/v2/queue", tags=["tasks"], dependencies=[NoQuery])
 async def own_queue(caller: TheCaller) -> QueueOut:
-    """Own tasks that wait, in line order, and own tasks that run."""
+    """Own tasks that wait, in the order of the queue, and own tasks that run."""
     return await _queue(caller, everyone=False)
 
 

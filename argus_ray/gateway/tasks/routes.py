@@ -167,7 +167,7 @@ async def list_tasks(caller: TheCaller, gateway: TheGateway, query: TasksParams)
     page: TaskPage = await caller.do(action)
     progress = await gateway.progress_of([task for task in page.tasks if task.state.is_active])
     return TasksOut(
-        # A place in the line costs a count for each task; the queue and the task itself tell it.
+        # A place in the queue costs a count for each task; the queue and the task itself tell it.
         tasks=[TaskSummary.of(task, None, progress.get(task.task_id)) for task in page.tasks],
         next_cursor=None if page.next_cursor is None else encode_cursor("t", page.next_cursor),
     )
@@ -204,7 +204,7 @@ async def get_spec(caller: TheCaller, task_id: TaskId) -> Response:
 
 @router.get("/{task_id}/explain", dependencies=[NoQuery])
 async def explain_task(caller: TheCaller, gateway: TheGateway, task_id: TaskId) -> ExplanationOut:
-    """Why it waits: the place in the line, who is ahead, what is missing, when it is looked at again."""
+    """Why it waits: the place in the queue, who is ahead, what is missing, when it is looked at again."""
     found = await caller.do(ExplainTask(task_id))
     shortfall = None
     if found.task.state.is_waiting:
