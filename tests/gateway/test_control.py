@@ -62,6 +62,24 @@ def test_requests_queue_up_behind_a_batch_and_go_together_in_order() -> None:
     asyncio.run(scenario())
 
 
+def test_a_busy_plane_collects_and_an_idle_one_does_not_wait() -> None:
+    async def scenario() -> None:
+        gate = Gate()
+        gate.open.set()
+        control = BatchingControlPlane(gate, linger_s=3600.0)
+        for name in "abc":
+            assert await control.call(WHO, named(name)) == name.upper()
+        assert gate.batches == [["a"], ["b"], ["c"]], "one at a time: nobody else is there to wait for"
+        assert await asyncio.gather(ask(control, "d"), ask(control, "e")) == ["D", "E"]
+        late = [ask(control, name) for name in "fg"]
+        await turns()
+        assert gate.batches[3:] == [["d", "e"]]
+        for task in late:
+            task.cancel()
+
+    asyncio.run(scenario())
+
+
 def test_a_failed_item_spoils_no_other() -> None:
     async def scenario() -> None:
         gate = Gate()
