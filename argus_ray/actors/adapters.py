@@ -145,6 +145,6 @@ class InputsOfTasks:
 
 
 def prepare(task: Task, site: command.Site, submission_id: str, job_root: str, resume_from: str | None) -> Prepared:
-    spec = taskspec.parse(task.spec_yaml, shared_root=site.shared_root, limit=taskspec.MAX_STORED_BYTES)
+    spec = taskspec.parse_stored(task.spec_yaml, shared_root=site.shared_root)
     launch = command.launch(spec, site, submission_id=submission_id, job_root=job_root, resume_from=resume_from)
     return Prepared(launch.command, tuple(sorted(launch.env.items())))

@@ -105,7 +105,7 @@ class Explanation:
     own_ahead: tuple[str, ...]
     #: Tasks of others before this one, as a count.
     others_ahead: int
-    #: GPUs held or claimed by tasks that are active, own and others'.
+    #: Own and others'.
     active_tasks: int
 
 

@@ -110,6 +110,11 @@ def _value(event: Any, events: Iterator[yaml.Event]) -> str | int | None:
         if len(text) > _MAX_DIGITS:
             raise _BadValue(f"must be a whole number of at most {_MAX_DIGITS} digits")
         return int(text)
+    if len(text) > _LONGEST_PLAIN:
+        # No date, truth value or null is so long, and the resolver's patterns take their time on long numbers.
+        if _LONG_NUMBER.match(text):
+            raise _BadValue(_NUMBER_RULE)
+        return text
     for tag, pattern in Resolver.yaml_implicit_resolvers.get(text[:1], ()):
         if pattern.match(text):
             if tag == _NULL:
@@ -137,6 +142,10 @@ def _skip(events: Iterator[yaml.Event]) -> None:
 
 #: What YAML 1.2 or a person takes for a number, and YAML 1.1 for text.
 _NUMBERLIKE = re.compile(r"[-+]?(?:0[xob][0-9A-Fa-f]+|[0-9][0-9_,]*(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?)\Z")
+
+
+_LONGEST_PLAIN = 64
+_LONG_NUMBER = re.compile(r"[-+.0-9][-+.,:_0-9A-Fa-fxob]*\Z")
 
 
 def _check_plain(event: Any) -> None:

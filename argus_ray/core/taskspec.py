@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
+import yaml
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -99,6 +100,20 @@ def parse(text: str | bytes, *, shared_root: str, limit: int = MAX_SPEC_BYTES) -
     if bad:
         raise InvalidSpec("the TaskSpec is not valid", _rules(bad))
     return spec
+
+
+def parse_stored(text: str, *, shared_root: str) -> TaskSpec:
+    """The TaskSpec that the database holds. One of a version before this one may be longer, and hold a number that is
+    not decimal: what was accepted then is still read as it was then. Raises InvalidSpec."""
+    try:
+        return parse(text, shared_root=shared_root, limit=MAX_STORED_BYTES)
+    except InvalidSpec:
+        try:
+            values = yaml.load(text, Loader=yaml.CSafeLoader)
+            return TaskSpec.model_validate(values, context={"shared_root": shared_root})
+        except (yaml.YAMLError, ValidationError, ValueError):
+            pass
+        raise
 
 
 def _rules(bad: Mapping[str, str]) -> list[FieldError]:

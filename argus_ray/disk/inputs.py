@@ -79,7 +79,7 @@ def inspect(spec: TaskSpec, shared_root: str) -> Findings:
     for name, value, check in checks:
         try:
             # First: what lies outside is not looked at.
-            if value.startswith("/") and (rule := paths.leads_out(value, shared_root, os.path.realpath)):
+            if value.startswith("/") and (rule := paths.leads_out(value, shared_root, _resolve)):
                 raise _Wrong(rule)
             check()
         except _Wrong as wrong:
@@ -93,6 +93,15 @@ def inspect(spec: TaskSpec, shared_root: str) -> Findings:
                 words = os.strerror(error.errno) if error.errno else type(error).__name__
                 warnings.append(FieldError(name, f"could not be looked at: {words}"))
     return Findings(tuple(errors), tuple(warnings))
+
+
+def _resolve(path: str) -> str:
+    """Without links, as far as it exists. Raises OSError where the disk does not say: that is no link that leads
+    out."""
+    try:
+        return os.path.realpath(path, strict=True)
+    except FileNotFoundError:
+        return os.path.realpath(path)
 
 
 class _Finding(Exception):

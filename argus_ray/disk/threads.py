@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 log = logging.getLogger(__name__)
+#: Pools of threads that may hang before no new one is made: a disk that is away for hours must not cost ever more.
+_MAX_LOST = 8
 _T = TypeVar("_T")
 
 
@@ -21,10 +23,14 @@ class BoundedThreads:
         self._size = size
         self._pool = ThreadPoolExecutor(size, thread_name_prefix=name)
         self._stuck = 0
+        #: Threads of abandoned pools that still hang.
+        self._lost = 0
         self._slots = asyncio.Semaphore(size)
 
     async def run(self, call: Callable[[], _T], timeout_s: float) -> _T:
         """The call's result. Raises what it raises, and TimeoutError after the bound, which begins with the call."""
+        if self._lost >= _MAX_LOST * self._size:
+            raise asyncio.TimeoutError(f"{self._lost} calls of {self._name} hang")
         async with self._slots:
             pool = self._pool
             future = asyncio.get_running_loop().run_in_executor(pool, call)
@@ -45,9 +51,12 @@ class BoundedThreads:
                 done.exception()
             if pool is self._pool:
                 self._stuck -= 1
+            else:
+                self._lost -= 1
 
         future.add_done_callback(freed)
         if self._stuck >= self._size:
             log.warning("all %d threads for %s are stuck; starting new ones", self._size, self._name)
             self._pool.shutdown(wait=False)
+            self._lost += self._stuck
             self._pool, self._stuck = ThreadPoolExecutor(self._size, thread_name_prefix=self._name), 0

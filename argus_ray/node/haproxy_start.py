@@ -86,7 +86,10 @@ def fit(config: str, error_file: Path) -> str:
         f"    http-response return status 503 errorfile {error_file} if {{ status 404 408 500 502 503 504 }}"
         " !{ res.hdr(content-type) -m beg application/problem+json }\n"
         # A replica that dies with a request: another one may answer, where doing it twice is the same as once.
-        "    http-request disable-l7-retry if !METH_GET !{ req.hdr(idempotency-key) -m found }\n"
+        "    acl has_key req.hdr(idempotency-key) -m found\n"
+        "    acl takes_key path_beg /api/v2/tasks\n"
+        "    http-request disable-l7-retry if !METH_GET !has_key\n"
+        "    http-request disable-l7-retry if !METH_GET !takes_key\n"
     )
     config = config.replace(bind[0], f"{bind[0].rstrip()} tcp-ut {_UNACKNOWLEDGED_S}s\n{rules}")
     # Serve's Python proxy, for when no replica is there: it waits, or answers with 404 and 500 of its own.

@@ -52,7 +52,7 @@ def _user_of(unit: UnitOfWork, digest: str) -> Principal:
     if bearer.user_state is not UserState.ACTIVE:
         raise UserDisabled
     if info.last_used_at is None or unit.now - info.last_used_at >= LAST_USED_STEP_S:
-        unit.used.add(info.token_id)
+        unit.used[info.token_id] = unit.now
     return Principal(Role.USER, info.user_id)
 
 

@@ -73,8 +73,8 @@ class Service:
         store."""
         self._store = store
         self._ports = Ports(settings, clock, entropy)
-        #: Tokens that were used, and when that was written last.
-        self._used: set[str] = set()
+        #: Tokens that were used and when, and when that was written last.
+        self._used: dict[str, float] = {}
         self._use_written_at = float("-inf")
         with store.transaction() as db:
             accounts.ensure_internal_user(self._unit(db))
@@ -207,9 +207,9 @@ class Service:
         now = self._ports.clock()
         if not self._used or (not at_once and 0 <= now - self._use_written_at < _LAST_USE_EVERY_S):
             return
-        used, self._used, self._use_written_at = self._used, set(), now
+        used, self._used, self._use_written_at = self._used, {}, now
         try:
             with self._store.transaction() as db:
-                tokens.touch(db, sorted(used), now)
+                tokens.touch(db, used)
         except ArgusError as error:
             _log.warning("the last use of %d tokens was not written: %s", len(used), error)

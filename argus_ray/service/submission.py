@@ -103,16 +103,12 @@ def _original_and_replay(unit: UnitOfWork, principal: Principal, action: Resubmi
 def _roots_to_resume_from(unit: UnitOfWork, old: Task) -> tuple[str, ...]:
     """Those of the tasks that it was to resume from too: it may have ended before it saved anything itself. Without
     those that leave for the trash."""
-    earlier = {root: _task_of(root) for root in old.resume_roots or ()}
+    earlier = {root: ids.task_of(root) for root in old.resume_roots or ()}
     found = tasks.by_ids(unit.db, sorted(set(earlier.values())))
     roots = [root for root, name in earlier.items() if name in found and found[name].files_at is FilesAt.JOB_ROOT]
     if old.files_at is FilesAt.JOB_ROOT:
         roots += [attempt.job_root for attempt in old.attempts]
     return tuple(roots[-_MAX_RESUME_ROOTS:])
-
-
-def _task_of(job_root: str) -> str:
-    return ids.split_submission_id(job_root.rsplit("/", 1)[-1])[0]
 
 
 def _first_of_key(unit: UnitOfWork, user_id: str, key: str | None) -> Task | None:

@@ -28,7 +28,7 @@ class UnitOfWork:
     db: sqlite3.Connection
     now: float
     ports: Ports
-    #: Tokens whose last use should be written down, after this transaction and never by it.
-    used: set[str] = field(default_factory=set)
+    #: Tokens whose last use should be written down, after this transaction and never by it, with its time.
+    used: dict[str, float] = field(default_factory=dict)
     #: What each digest has been found to be in this transaction, until an account changes.
     known: dict[str, Principal | ArgusError] = field(default_factory=dict)

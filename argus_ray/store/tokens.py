@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from argus_ray.core.model import TokenInfo, UserState
@@ -59,8 +59,10 @@ def revoke(db: sqlite3.Connection, token_id: str, now: float) -> None:
     db.execute("UPDATE tokens SET revoked_at = ? WHERE token_id = ? AND revoked_at IS NULL", (now, token_id))
 
 
-def touch(db: sqlite3.Connection, token_ids: Iterable[str], now: float) -> None:
-    db.executemany("UPDATE tokens SET last_used_at = ? WHERE token_id = ?", ((now, token_id) for token_id in token_ids))
+def touch(db: sqlite3.Connection, used_at: Mapping[str, float]) -> None:
+    """`used_at`: token id -> Unix seconds."""
+    values = [(at, token_id) for token_id, at in sorted(used_at.items())]
+    db.executemany("UPDATE tokens SET last_used_at = ? WHERE token_id = ?", values)
 
 
 def _info(row: sqlite3.Row) -> TokenInfo:

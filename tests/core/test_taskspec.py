@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from argus_ray.core.errors import BodyTooLarge, InvalidSpec
-from argus_ray.core.taskspec import MAX_SPEC_BYTES, TaskSpec, parse
+from argus_ray.core.taskspec import MAX_SPEC_BYTES, TaskSpec, parse, parse_stored
 from tests.support.builders import spec_yaml
 
 ROOT = "/private"
@@ -212,6 +212,17 @@ def test_a_value_that_is_left_out_is_no_value(value: str) -> None:
     assert set(rules(spec_yaml(ROOT, nnodes=None) + f"nnodes: {value}\n")) == {"nnodes"}
 
 
+def test_what_an_earlier_version_accepted_can_still_be_read() -> None:
+    old = spec_yaml(ROOT, nnodes=None, n_gpus_per_node=None) + "nnodes: 0x2\nn_gpus_per_node: 010\n" + "#" * 20_000
+    with pytest.raises(BodyTooLarge):
+        read(old)
+    stored = parse_stored(old, shared_root=ROOT)
+    assert (stored.nnodes, stored.n_gpus_per_node) == (2, 8)
+    for broken in (spec_yaml(ROOT, nnodes=0), "a: [", "- a\n", spec_yaml(ROOT, train_file="/etc/passwd")):
+        with pytest.raises(InvalidSpec):
+            parse_stored(broken, shared_root=ROOT)
+
+
 def test_json_is_yaml() -> None:
     fields = yaml.safe_load(spec_yaml(ROOT))
     assert read(json.dumps(fields)) == read(json.dumps(fields, indent=2)) == read(spec_yaml(ROOT))
@@ -243,6 +254,7 @@ def bombs() -> dict[str, str]:
         "sexagesimal in a field": "nnodes: " + "1:" * (limit // 2 - 10) + "1",
         "digits": "nnodes: " + "9" * (limit - 20),
         "underscores": "nnodes: 1" + "_" * (limit - 20),
+        "digits and a letter": "a: " + "9" * (limit - 20) + "e",
         "a fraction": "nnodes: " + "9" * (limit - 20) + ".5",
         "an exponent": "nnodes: 1e" + "9" * (limit - 20),
         "spaces": "a:" + " " * (limit - 20) + "b",
@@ -270,7 +282,7 @@ def test_no_body_costs_much_or_is_answered_by_a_bug(text: str) -> None:
     start = time.process_time()
     with pytest.raises(InvalidSpec) as caught:
         read(text)
-    assert time.process_time() - start < 0.1
+    assert time.process_time() - start < 0.05
     assert caught.value.fields
 
 

@@ -57,6 +57,18 @@ def test_a_stranger_has_no_files_looked_at(counted: tuple[Api, Counting], monkey
     assert set(control.crossings) <= {WhoAmI.__name__, "FindSubmission"}
 
 
+@pytest.mark.parametrize(
+    ("body", "headers"), [(b"x" * 9_000, YAML), (b"\xff", YAML), (b"a: 1", {"Content-Type": "image/png"})]
+)
+def test_a_stranger_hears_of_the_token_before_the_body(
+    counted: tuple[Api, Counting], body: bytes, headers: Headers
+) -> None:
+    api, _ = counted
+    stranger = bearer_header("argus_u_" + "0" * 64)
+    assert api.client.post("/api/v2/tasks", content=body, headers={**stranger, **headers}).status_code == 401
+    assert api.client.post("/api/v2/tasks", content=body, headers={**api.user("a"), **headers}).status_code != 401
+
+
 def test_a_revoked_token_is_refused_though_it_was_known(counted: tuple[Api, Counting]) -> None:
     api, _ = counted
     alice = api.user("alice")

@@ -70,7 +70,7 @@ def test_a_busy_plane_collects_and_an_idle_one_does_not_wait() -> None:
         for name in "abc":
             assert await control.call(WHO, named(name)) == name.upper()
         assert gate.batches == [["a"], ["b"], ["c"]], "one at a time: nobody else is there to wait for"
-        assert await asyncio.gather(ask(control, "d"), ask(control, "e")) == ["D", "E"]
+        assert list(await asyncio.gather(ask(control, "d"), ask(control, "e"))) == ["D", "E"]
         late = [ask(control, name) for name in "fg"]
         await turns()
         assert gate.batches[3:] == [["d", "e"]]

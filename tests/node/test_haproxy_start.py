@@ -197,9 +197,9 @@ def test_a_request_that_a_replica_died_with_is_repeated_where_that_is_safe(
     def times() -> int:
         return sum(len(each.requests) for each in replicas)
 
-    def post(*headers: str) -> str:
+    def post(*headers: str, path: str = "/api/v2/tasks") -> str:
         """Headers and body in one packet: of a request that is still on its way HAProxy repeats nothing."""
-        head = ("POST /api/v2/tasks HTTP/1.1", "Host: argus", "Connection: close", "Content-Length: 1", *headers)
+        head = (f"POST {path} HTTP/1.1", "Host: argus", "Connection: close", "Content-Length: 1", *headers)
         with socket.create_connection(("127.0.0.1", proxy.port), 20) as peer:
             peer.settimeout(20)
             peer.sendall("\r\n".join([*head, "", "x"]).encode())
@@ -207,8 +207,10 @@ def test_a_request_that_a_replica_died_with_is_repeated_where_that_is_safe(
 
     assert post().startswith("HTTP/1.1 503")
     assert times() == 1
+    assert post("Idempotency-Key: k", path="/api/v2/users/u/tokens").startswith("HTTP/1.1 503")
+    assert times() == 2, "nobody there takes a key: twice would be two tokens"
     assert post("Idempotency-Key: k").startswith("HTTP/1.1 503")
-    assert times() > 2
+    assert times() > 3
     before = times()
     assert is_unavailable(httpx.get(f"{proxy.url}/api/v2/me", trust_env=False))
     assert times() > before + 1

@@ -49,7 +49,7 @@ _SPECIAL = (
     # verl 0.9.1, single_controller/ray/base.py, _check_resource_available; and payload/argus_sft_launcher.py.
     _rule(
         INSUFFICIENT_RESOURCES,
-        "Nothing to do: the task is back in the line and starts when its GPUs are free.",
+        "Nothing to do: the task is back in the queue and starts when its GPUs are free.",
         r"Total available GPUs \S+ is less than total desired GPUs \S+",
         r"(?<=argus-sft: )insufficient resources: .*",
     ),

@@ -24,7 +24,7 @@ from argus_ray.core.actions import (
     TaskView,
 )
 from argus_ray.core.admission import shortfall_per_node
-from argus_ray.core.errors import ArgusError, FieldError, InvalidRequest, Unavailable
+from argus_ray.core.errors import ArgusError, BodyTooLarge, FieldError, InvalidRequest, InvalidSpec, Unavailable
 from argus_ray.core.taskspec import MAX_SPEC_BYTES
 from argus_ray.core.verl.command import gang_of
 from argus_ray.gateway.caller import SECURITY, Caller, TheCaller, TheGateway, caller_of
@@ -98,12 +98,16 @@ async def submit_task(request: Request) -> Response:
     gateway = caller.gateway
     refuse_query(request)
     key = _idempotency_key(request)
-    text = await read_spec(request)
+    try:
+        text = await read_spec(request)
+    except ArgusError:
+        await caller.recognize()  # a stranger hears of the token first
+        raise
     try:
         spec = taskspec.parse(text, shared_root=gateway.settings.shared_root)
         await caller.recognize()  # nobody without a token has files looked at
         warnings = await gateway.inputs.warnings_of(spec)
-    except ArgusError:
+    except (InvalidSpec, BodyTooLarge):
         # The key decides before the body does, and the token before both.
         replay = await caller.do(FindSubmission(text, key))
         if replay is None:
@@ -129,7 +133,7 @@ async def resubmit_task(
     action = ResubmitTask(task_id, wish.resume, _idempotency_key(request))
     text = await caller.do(ReadResubmission(action))
     if text is not None:  # else the key has made a task already, whatever the inputs look like by now
-        spec = taskspec.parse(text, shared_root=gateway.settings.shared_root, limit=taskspec.MAX_STORED_BYTES)
+        spec = taskspec.parse_stored(text, shared_root=gateway.settings.shared_root)
         action = replace(action, warnings=await gateway.inputs.warnings_of(spec))
     submitted = await caller.do(action)
     _answer_headers(response, gateway, submitted)
