@@ -56,6 +56,7 @@ class Launcher:
         self._watch = _Watch(settings)
         self._fence: BoundedCall[None] = BoundedCall(10.0)
         self._why = ""
+        self._proxy_folder = haproxy.folder_of(settings.run_dir, settings.name)
         self._has_served = False
         self._said_state = ""
         self._failures = 0
@@ -129,6 +130,8 @@ class Launcher:
         try:
             _make_token(self._settings.token)
             while not self._stop:
+                # Before the epoch: where the folder cannot be made, no epoch is spent on each try.
+                self._proxy_folder = haproxy.make_folder(self._settings.run_dir, self._settings.name)
                 claim = self._take()
                 self._supervise(claim)
                 if not self._stop:
@@ -312,8 +315,8 @@ class Launcher:
         }
         if claim.gcs_dir:
             found |= {"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": claim.gcs_dir}
-        folder = haproxy.make_folder(settings.run_dir, settings.name)
-        return found | haproxy.environment(settings.http_proxy, folder, settings.proxy_ports, self._environ)
+        proxy = haproxy.environment(settings.http_proxy, self._proxy_folder, settings.proxy_ports, self._environ)
+        return found | proxy
 
     def _report(self, state: str, reason: str, claim: HeadClaim | None = None) -> None:
         self._journal.status(

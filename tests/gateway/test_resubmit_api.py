@@ -79,6 +79,24 @@ def test_an_admin_does_it_in_the_owners_name(api: Api) -> None:
     assert api.get(f"/api/v2/tasks/{new}", alice)["user_id"] == "alice"
 
 
+def test_a_link_that_leads_out_by_now_is_refused_and_a_key_that_was_used_is_answered(api: Api) -> None:
+    alice = api.user("alice")
+    old = ended(api, alice)
+    key = {**alice, "Idempotency-Key": "k"}
+    first = resubmit(api, old, key)
+    assert first.status_code == 201
+    datasets = Path(api.world.shared_root) / "common" / "datasets"
+    elsewhere = datasets.parents[1] / "elsewhere"
+    datasets.rename(elsewhere)
+    datasets.symlink_to(elsewhere)
+    api.a_moment_later()
+    refused = resubmit(api, old, alice)
+    assert (refused.status_code, refused.json()["code"]) == (400, "invalid_spec")
+    assert all("symbolic link" in error["rule"] for error in refused.json()["errors"])
+    again = resubmit(api, old, key)
+    assert (again.status_code, again.json()["task_id"]) == (200, first.json()["task_id"])
+
+
 def test_the_inputs_are_looked_at_again(api: Api) -> None:
     alice = api.user("alice")
     old = ended(api, alice)
