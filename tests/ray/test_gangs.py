@@ -42,7 +42,7 @@ def test_a_gang_of_two_nodes_holds_both_and_nothing_else_starts(cluster: Cluster
         view = user.wait_state(small, "PENDING_RESOURCES")
         assert "needs 1 node with 1 GPU" in view["reason"] and view["position"] == 1
         # What changes with each free GPU is told when somebody asks, and stored nowhere.
-        assert "none has now" in user.get(f"/api/v2/tasks/{small}/explain")["reason"]
+        assert "none has now" in user.get(f"/api/v2/tasks/{small}/explain")["summary"]
     finally:
         gate.touch()  # else it would hold the pool against every other test
     assert user.wait_final(big)["state"] == "SUCCEEDED"
