@@ -52,9 +52,14 @@ def split_submission_id(value: str) -> tuple[str, int]:
     return match["task"], int(match["number"])
 
 
+def submission_of(job_root: str) -> str:
+    """The submission id whose name a job root bears."""
+    return job_root.rsplit("/", 1)[-1]
+
+
 def task_of(job_root: str) -> str:
     """The task whose attempt this job root belongs to: its name is the submission id. ValueError for another path."""
-    return split_submission_id(job_root.rsplit("/", 1)[-1])[0]
+    return split_submission_id(submission_of(job_root))[0]
 
 
 def make_token(entropy: bytes) -> str:

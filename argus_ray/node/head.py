@@ -166,17 +166,14 @@ class Launcher:
 
     def _gcs_dir(self, here: HeadClaim, last: HeadClaim | None) -> str:
         """The last head's store if it is good for this one, else the name of an empty one."""
-        store = gcs_store.choose(self._settings.gcs_root, here, last, self._mine, may_reuse=self._may_reuse_store)
+        may_reuse = self._reuse_failures < _MAX_REUSES
+        store = gcs_store.choose(self._settings.gcs_root, here, last, self._mine, may_reuse=may_reuse)
         if store.why_not_the_last:
             why = f"does not start on {last.gcs_dir}" if last and self._reuse_failures else store.why_not_the_last
             self._journal.say("warning", f"Ray {why}: it begins with an empty one, and running attempts are lost")
         if not store.is_the_last:
             self._reuse_failures = 0
         return store.path
-
-    @property
-    def _may_reuse_store(self) -> bool:
-        return self._reuse_failures < _MAX_REUSES
 
     def _supervise(self, claim: HeadClaim) -> None:
         """Run Ray and the application until Ray ends or we are asked to stop. Raises Superseded."""

@@ -117,8 +117,7 @@ def _resume_note(task: Task, number: int, checkpoint: Checkpoint | None) -> str:
     own = {attempt.job_root: attempt.label for attempt in task.attempts}
     label = ids.attempt_label(number)
     if checkpoint is not None:
-        # The job root of another task's attempt bears its submission id as its name.
-        source = own.get(checkpoint.job_root) or checkpoint.job_root.rsplit("/", 1)[-1]
+        source = own.get(checkpoint.job_root) or ids.submission_of(checkpoint.job_root)
         return f"{label} resumes from step {checkpoint.step} of {source}"
     if task.resume_roots is None:
         return f"{label} starts from the beginning: {' and '.join(own.values())} left no complete checkpoint"
