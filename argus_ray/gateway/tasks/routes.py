@@ -24,7 +24,15 @@ from argus_ray.core.actions import (
     TaskView,
 )
 from argus_ray.core.admission import shortfall_per_node
-from argus_ray.core.errors import ArgusError, BodyTooLarge, FieldError, InvalidRequest, InvalidSpec, Unavailable
+from argus_ray.core.errors import (
+    ArgusError,
+    BodyTooLarge,
+    FieldError,
+    InvalidRequest,
+    InvalidSpec,
+    Unauthenticated,
+    Unavailable,
+)
 from argus_ray.core.taskspec import MAX_SPEC_BYTES
 from argus_ray.core.verl.command import gang_of
 from argus_ray.gateway.caller import SECURITY, Caller, TheCaller, TheGateway, caller_of
@@ -100,6 +108,8 @@ async def submit_task(request: Request) -> Response:
     key = _idempotency_key(request)
     try:
         text = await read_spec(request)
+    except Unauthenticated:
+        raise
     except ArgusError:
         await caller.recognize()  # a stranger hears of the token first
         raise
