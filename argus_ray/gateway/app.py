@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ from argus_ray.gateway.control import ControlPlane, Wake
 from argus_ray.gateway.http import problems
 from argus_ray.gateway.http.access import Edge
 from argus_ray.gateway.http.auth import Authenticator, Tokens
+from argus_ray.gateway.http.express import Express
 from argus_ray.gateway.http.schemas import Problem
 from argus_ray.gateway.logs import routes as logs
 from argus_ray.gateway.logs.flow import FlowLimits
@@ -60,7 +62,7 @@ def create_app(
     ready_fresh_s: float = 1.0,
     sets_request_id: bool = True,
     head_id: str = "",
-) -> FastAPI:
+) -> Express:
     """The application. It belongs to one event loop, and keeps nothing that a restart would lose for good.
 
     `ready_fresh_s`: how long an answer of /readyz may be told again, in seconds.
@@ -70,6 +72,7 @@ def create_app(
     files = ThreadPoolExecutor(_FILE_THREADS, thread_name_prefix="argus-files")
     curve_threads = ThreadPoolExecutor(_CURVE_THREADS, thread_name_prefix="argus-curves")
 
+    edge = functools.partial(Edge, internal_error=problems.internal_error, clock=clock, sets_request_id=sets_request_id)
     preflight = BoundedThreads("argus-preflight", _PREFLIGHT_THREADS)
 
     @contextlib.asynccontextmanager
@@ -82,9 +85,7 @@ def create_app(
         title="Argus",
         version=argus_ray.__version__,
         description="Training tasks on a Ray cluster. Errors are RFC 9457 problems with a stable `code`.",
-        middleware=[
-            Middleware(Edge, internal_error=problems.internal_error, clock=clock, sets_request_id=sets_request_id)
-        ],
+        middleware=[Middleware(edge)],
         lifespan=lifespan,
         redoc_url=None,
         swagger_ui_oauth2_redirect_url=None,
@@ -114,8 +115,9 @@ def create_app(
     for router in routers:
         app.include_router(router)
     _describe(app)
-    problems.install(app, [*app.routes, *(route for router in routers for route in router.routes)])
-    return app
+    routes = [*app.routes, *(route for router in routers for route in router.routes)]
+    problems.install(app, routes)
+    return Express(app, routes, edge=edge, on_error=problems.response)
 
 
 def _describe(app: FastAPI) -> None:

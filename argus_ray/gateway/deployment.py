@@ -8,7 +8,6 @@ import sys
 import time
 from typing import Any
 
-from fastapi import FastAPI
 from ray import serve
 
 from argus_ray import config
@@ -19,6 +18,7 @@ from argus_ray.gateway.actors import ActorHandles
 from argus_ray.gateway.app import create_app
 from argus_ray.gateway.control import BatchingControlPlane
 from argus_ray.gateway.http.auth import Tokens
+from argus_ray.gateway.http.express import Express
 
 
 def build(args: dict[str, Any]) -> serve.Application:
@@ -46,7 +46,7 @@ class Gateway:
         self._settings = Settings.model_validate(settings)
         self._actors = ActorHandles(self._settings, version)
 
-    def __serve_build_asgi_app__(self) -> FastAPI:
+    def __serve_build_asgi_app__(self) -> Express:
         actors = self._actors
         return create_app(
             control=BatchingControlPlane(actors.send),

@@ -42,6 +42,9 @@ _UNACKNOWLEDGED_S = 40
 #: Seconds for a client to send the headers of a request. Without it HAProxy waits for `timeout client`.
 _HEADERS_S = 30
 
+#: Serve's header of a call that does not want to hear that its client has left (ray 2.60, serve/_private/constants.py).
+_NOT_TOLD = "x-request-disconnect-disabled"
+
 
 class UnknownTemplate(Exception):
     """Serve's configuration is not the one that this file knows."""
@@ -86,6 +89,10 @@ def fit(config: str, error_file: Path) -> str:
         f"    http-response return status 503 errorfile {error_file} if {{ status 404 408 500 502 503 504 }}"
         " !{ res.hdr(content-type) -m beg application/problem+json }\n"
         # A replica that dies with a request: another one may answer, where doing it twice is the same as once.
+        # Serve tells a call that its client has left by two tasks more for each call, which cost as much as the call.
+        # Only a stream lasts long enough to be told.
+        f"    http-request del-header {_NOT_TOLD}\n"
+        f"    http-request set-header {_NOT_TOLD} ?1 if !{{ path_end /stream }}\n"
         "    acl has_key req.hdr(idempotency-key) -m found\n"
         "    acl takes_key path_beg /api/v2/tasks\n"
         "    http-request disable-l7-retry if !METH_GET !has_key\n"

@@ -39,7 +39,7 @@ def test_queue_isolated(api: Api) -> None:
 def _operations(api: Api) -> list[tuple[str, str, dict[str, Any]]]:
     return [
         (method.upper(), path, operation)
-        for path, operations in api.app.openapi()["paths"].items()
+        for path, operations in api.app.fastapi.openapi()["paths"].items()
         for method, operation in operations.items()
     ]
 

@@ -209,7 +209,7 @@ async def streaming(
 ) -> AsyncIterator[tuple[Stream, Admit, str, Headers]]:
     """A stream behind a server whose `send` never waits."""
     app = api.make_app(flow=limits)
-    app.state.gateway = replace(app.state.gateway, send_queues=queues)
+    app.fastapi.state.gateway = replace(app.fastapi.state.gateway, send_queues=queues)
     alice, change, path = await running(api)
     write(change, 0, lines)
     scope = {"client": ("10.0.0.9", 40_000), "server": ("10.0.0.2", 8000)}

@@ -79,7 +79,7 @@ def test_a_client_that_does_not_read_stops_the_reading_of_its_log(
     limits = replace(UNPACED, unseen=1 << 40, stall_s=2.0)
     app = api.make_app(flow=limits)
     if not is_seen:
-        app.state.gateway = replace(app.state.gateway, send_queues=Unseen())
+        app.fastapi.state.gateway = replace(app.fastapi.state.gateway, send_queues=Unseen())
     with served(app) as port, contextlib.ExitStack() as clients:
         stream = f"/api/v2/tasks/{task_id}/logs/stream"
         for _ in range(8):

@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI
-
 from argus_ray.core.errors import Unavailable
 from argus_ray.core.lifecycle import Admit, Advance, Change, End
 from argus_ray.core.model import Attempt, NodeView, Task
@@ -18,6 +16,7 @@ from argus_ray.core.states import AttemptState, Outcome
 from argus_ray.gateway.app import create_app
 from argus_ray.gateway.control import LocalControlPlane
 from argus_ray.gateway.http.auth import Tokens
+from argus_ray.gateway.http.express import Express
 from argus_ray.gateway.logs.stream import StreamLimit, StreamTiming
 from argus_ray.gateway.tasks.inputs import GOOD_FOR_S
 from tests.support.builders import FakeClock, World, make_inputs, make_service
@@ -57,7 +56,7 @@ class Api:
         self.app = self.make_app()
         self.client = TestClient(self.app)
 
-    def make_app(self, **changes: Any) -> FastAPI:
+    def make_app(self, **changes: Any) -> Express:
         parts: dict[str, Any] = {
             "control": LocalControlPlane(self.world.service),
             "settings": self.world.settings,

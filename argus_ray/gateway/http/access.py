@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -29,19 +28,20 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
 #: nginx's number for a client that left; only ever logged.
 _CLIENT_GONE = 499
 
-_HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
+_HEADERS = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
     # Answers hold one user's data or a fresh token: no cache may keep them.
-    "Cache-Control": "no-store",
-}
-_API_CSP = "default-src 'none'; frame-ancestors 'none'"
+    (b"cache-control", b"no-store"),
+]
+_CSP = b"content-security-policy"
+_API_CSP = b"default-src 'none'; frame-ancestors 'none'"
 #: The docs page takes Swagger UI from a CDN and starts it by an inline script.
 _DOCS_CSP = (
-    "default-src 'none'; script-src https://cdn.jsdelivr.net 'unsafe-inline'; "
-    "style-src https://cdn.jsdelivr.net 'unsafe-inline'; img-src https://fastapi.tiangolo.com data:; "
-    "connect-src 'self'; frame-ancestors 'none'"
+    b"default-src 'none'; script-src https://cdn.jsdelivr.net 'unsafe-inline'; "
+    b"style-src https://cdn.jsdelivr.net 'unsafe-inline'; img-src https://fastapi.tiangolo.com data:; "
+    b"connect-src 'self'; frame-ancestors 'none'"
 )
 
 
@@ -95,9 +95,9 @@ class Edge:
             nonlocal status, response_started
             if message["type"] == "http.response.start":
                 status, response_started = message["status"], True
-                headers = MutableHeaders(raw=message.setdefault("headers", []))
+                headers = message["headers"] = list(message.get("headers", ()))
                 if self._sets_request_id:
-                    headers["X-Request-Id"] = facts.request_id
+                    headers.append((b"x-request-id", facts.request_id.encode()))
                 _add_headers(headers)
             await send(message)
 
@@ -117,15 +117,19 @@ class Edge:
 
 def _request_id(scope: Scope) -> str:
     """The id that a proxy in front of us gave (Serve's does), if it is harmless; else a new one."""
-    given = Headers(scope=scope).get("x-request-id", "")
-    return given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and _REQUEST_ID.fullmatch(given := value.decode("latin-1")):
+            return str(given)
+    return secrets.token_hex(8)
 
 
-def _add_headers(headers: MutableHeaders) -> None:
-    for name, value in _HEADERS.items():
-        headers.setdefault(name, value)
-    is_page = headers.get("content-type", "").startswith("text/html")
-    headers.setdefault("Content-Security-Policy", _DOCS_CSP if is_page else _API_CSP)
+def _add_headers(headers: list[tuple[bytes, bytes]]) -> None:
+    """Those that the answer does not have already. Names are in lower case, as ASGI has them."""
+    present = dict(headers)
+    headers += [header for header in _HEADERS if header[0] not in present]
+    if _CSP not in present:
+        is_page = present.get(b"content-type", b"").startswith(b"text/html")
+        headers.append((_CSP, _DOCS_CSP if is_page else _API_CSP))
 
 
 def _write_access_line(at: float, scope: Scope, facts: Facts, status: int, seconds: float) -> None:
