@@ -8,7 +8,7 @@ cost of a body is linear in its length.
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
 import yaml
@@ -22,6 +22,8 @@ _WHOLE = re.compile(r"0|-?[1-9][0-9]*")
 _MAX_DIGITS = 18
 #: A TaskSpec has 13 fields. The rest of a longer document is not read.
 _MAX_KEYS = 64
+#: Of a plain document; libyaml takes less time for more.
+_MAX_LINES = 256
 #: Of the events in one value that is a list or a mapping: enough to find the end of a small one.
 _MAX_SKIPPED = 256
 _MAX_BRACKETS = 200
@@ -49,6 +51,8 @@ def read(raw: bytes, known: Container[str]) -> tuple[dict[str, str | int | None]
         text = raw.decode("utf-8")
     except UnicodeDecodeError:
         raise _not_flat("must be UTF-8") from None
+    if (plain := _plain_lines(text)) is not None:
+        return _values(plain, known)
     if raw.count(b"[") + raw.count(b"{") > _MAX_BRACKETS:
         # libyaml's time for open brackets grows with their square: 1,000 would take 3 ms.
         raise _not_flat("holds far more brackets than a TaskSpec can have")
@@ -59,6 +63,37 @@ def read(raw: bytes, known: Container[str]) -> tuple[dict[str, str | int | None]
         where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
         what = getattr(error, "problem", None) or getattr(error, "reason", None) or "it cannot be read"
         raise _not_flat(f"is not valid YAML: {what}{where}") from None
+
+
+#: A document of nothing but `name: word` lines and comments, as most are. Reading libyaml's events of it takes longer,
+#: and says the same (tests/core/test_flat_yaml.py).
+_PLAIN_LINE = re.compile(r"([A-Za-z_][A-Za-z0-9_]{0,127}): +(-?[A-Za-z0-9_/][A-Za-z0-9_/.-]*) *(?: #[ -~]*)?|#[ -~]*|")
+
+
+def _plain_lines(text: str) -> dict[str, str] | None:
+    """The words by name; None for a document that needs a parser of YAML, or that is to be refused."""
+    found: dict[str, str] = {}
+    lines = text.split("\n", _MAX_LINES)
+    if len(lines) > _MAX_LINES:
+        return None
+    for line in lines:
+        match = _PLAIN_LINE.fullmatch(line)
+        if match is None or (name := match[1]) in found:
+            return None
+        if name is not None:
+            found[name] = match[2]
+    return found if 0 < len(found) <= _MAX_KEYS else None
+
+
+def _values(plain: Mapping[str, str], known: Container[str]) -> tuple[dict[str, str | int | None], dict[str, str]]:
+    values: dict[str, str | int | None] = {}
+    bad: dict[str, str] = {}
+    for name, text in plain.items():
+        try:
+            values[name] = _plain(text)
+        except _BadValue as error:
+            bad[name] = str(error) if name in known else "is not a known field"
+    return values, bad
 
 
 def _mapping(events: Iterator[yaml.Event], known: Container[str]) -> tuple[dict[str, str | int | None], dict[str, str]]:
@@ -106,6 +141,11 @@ def _value(event: Any, events: Iterator[yaml.Event]) -> str | int | None:
     text: str = event.value
     if event.style:  # quoted, or a block: text, whatever it looks like
         return text
+    return _plain(text)
+
+
+def _plain(text: str) -> str | int | None:
+    """What a plain word says."""
     if _WHOLE.fullmatch(text):
         if len(text) > _MAX_DIGITS:
             raise _BadValue(f"must be a whole number of at most {_MAX_DIGITS} digits")
