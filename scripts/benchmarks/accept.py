@@ -19,7 +19,9 @@ from benchmarks import cluster, peer, report, rounds, wrk
 from benchmarks.cluster import Cluster
 from benchmarks.report import Report
 
-_RAY_CONNECTIONS = 16
+#: Ray is measured with both, and its better rate counts.
+_RAY_CONNECTIONS = (16, 64)
+_CONNECTIONS = 64
 
 
 def main(argv: list[str]) -> int:
@@ -102,22 +104,24 @@ def _beside_ray(found: Report, argus: Cluster, options: argparse.Namespace) -> N
     jobs = wrk.Load(f"{argus.machine.dashboard}/api/jobs/", "POST", token, None, body, "application/json")
 
     def accept() -> wrk.Counted:
-        counted = argus.run(submissions, connections=_RAY_CONNECTIONS, seconds=options.seconds)
+        counted = argus.run(submissions, connections=_CONNECTIONS, seconds=options.seconds)
         argus.cancel_all()
         return counted
 
     argus.run(jobs, connections=1, seconds=1)  # the first one starts an agent
 
-    def ray() -> wrk.Counted:
-        counted = argus.run(jobs, connections=_RAY_CONNECTIONS, seconds=1)
+    def ray(connections: int) -> wrk.Counted:
+        counted = argus.run(jobs, connections=connections, seconds=1)
         time.sleep(cluster.JOB_START_S + 10)
         return counted
 
-    sides = {"Argus POST /api/v2/tasks": accept, "Ray POST /api/jobs/": ray}
+    mine, theirs = "Argus POST /api/v2/tasks beside Ray's", "Ray POST /api/jobs/"
+    sides = {mine: accept} | {f"{theirs} {each}": partial(ray, each) for each in _RAY_CONNECTIONS}
     runs = rounds.alternate(options.ray_rounds, sides)
-    mine = _add(found, "Argus POST /api/v2/tasks", _RAY_CONNECTIONS, runs["Argus POST /api/v2/tasks"])
-    theirs = _add(found, "Ray POST /api/jobs/", _RAY_CONNECTIONS, runs["Ray POST /api/jobs/"], wanted=200)
-    found.ratio(f"({_RAY_CONNECTIONS} conn.) accept / Ray POST /api/jobs/", mine, theirs, ">= 10")
+    accepted = _add(found, mine, _CONNECTIONS, runs[mine], wanted=201)
+    rates = [_add(found, theirs, each, runs[f"{theirs} {each}"], wanted=200) for each in _RAY_CONNECTIONS]
+    best = [max(of_round) for of_round in zip(*rates, strict=True)]
+    found.ratio(f"({_CONNECTIONS} conn.) accept / {theirs}, the better one", accepted, best, ">= 10")
 
 
 def _add(
