@@ -23,7 +23,7 @@ def main(argv: list[str]) -> int:
     argus = cluster.running()
     with (
         report.recorded("gaps", options) as found,
-        gaps.Clients(argus.url, argus.admin, options.clients) as clients,
+        gaps.Clients(argus.url, argus.admin, options.clients, pause_s=0) as clients,
     ):
         begun = time.monotonic()
         processes.wait_until(lambda: clients.is_calm(begun), 60)

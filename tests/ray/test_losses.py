@@ -68,7 +68,7 @@ def test_kill_the_scheduler_and_the_state_actor_twenty_times_each(cluster: Clust
             name = rng.choice([name for name, left in kills.items() if left])
             if _kill(ray_view, name):
                 kills[name] -= 1
-            finished.wait(rng.uniform(0.0, 1.5))
+            finished.wait(rng.uniform(0.0, 0.5))
 
     killer = threading.Thread(target=kill_at_random)
     killer.start()

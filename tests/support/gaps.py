@@ -45,8 +45,10 @@ class Gap:
 class Clients:
     """Threads that call the service and repeat what fails. `with Clients(url, token, 4) as clients`."""
 
-    def __init__(self, url: str, token: str, count: int) -> None:
-        self._url, self._token = url, token
+    def __init__(self, url: str, token: str, count: int, *, pause_s: float = _PAUSE_S) -> None:
+        """`pause_s`: from an answer to the next call. Without one they take all that the service and the machine can
+        give."""
+        self._url, self._token, self._pause_s = url, token, pause_s
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._tries: list[tuple[float, str]] = []
@@ -85,6 +87,7 @@ class Clients:
         with httpx.Client(base_url=self._url, headers=headers, timeout=30, trust_env=False) as http:
             while not self._stop.is_set():
                 self._call(http)
+                self._stop.wait(self._pause_s)
 
     def _call(self, http: httpx.Client) -> None:
         first = time.monotonic()
