@@ -1,7 +1,8 @@
 """What the scheduler may change about a task.
 
 The scheduler sends `Change` values to the state actor, which applies each one only if the task and the attempt are
-still where the scheduler saw them (a guarded update): a change that came too late is dropped, not forced.
+still where the scheduler saw them (a guarded update): a change that came too late is dropped, not forced. Their text
+is clean (core/text.py): what the disk or Ray said cannot keep a change from being stored.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 
 from argus_ray.core.reasons import Reason
 from argus_ray.core.states import Outcome
+from argus_ray.core.text import CleanText
 from argus_ray.core.verl.failures import Failure
 
 
@@ -29,7 +31,7 @@ class Hold:
 
 
 @dataclass(frozen=True)
-class Admit:
+class Admit(CleanText):
     """The gang may start: moves a waiting task to SUBMITTING and creates its attempt `number`, before Ray is called."""
 
     task_id: str
@@ -43,7 +45,7 @@ class Admit:
 
 
 @dataclass(frozen=True)
-class Advance:
+class Advance(CleanText):
     """Ray was seen to hold the attempt: SUBMITTED, or RUNNING when `running`. Facts that are None stay as they were.
     On an attempt that is STOPPING only the facts are stored."""
 
@@ -56,7 +58,7 @@ class Advance:
 
 
 @dataclass(frozen=True)
-class End:
+class End(CleanText):
     """The attempt is over. The task moves as `attempts.after_end` says. An attempt that was STOPPING ends as CANCELED,
     and its task stays CANCELED."""
 
@@ -69,7 +71,7 @@ class End:
 
 
 @dataclass(frozen=True)
-class Reject:
+class Reject(CleanText):
     """The task cannot run as it is (an input is gone): a waiting task is FAILED without another attempt."""
 
     task_id: str
@@ -77,7 +79,7 @@ class Reject:
 
 
 @dataclass(frozen=True)
-class Note:
+class Note(CleanText):
     """Something worth telling the task's user, without a move."""
 
     task_id: str
@@ -86,7 +88,7 @@ class Note:
 
 
 @dataclass(frozen=True)
-class Stall:
+class Stall(CleanText):
     """The attempt runs and has made no step since then; without a time: it makes steps again. Its state stays. With
     `stop_reason` it is to be stopped, and that is why its task will be FAILED."""
 
@@ -97,7 +99,7 @@ class Stall:
 
 
 @dataclass(frozen=True)
-class FilesMeasured:
+class FilesMeasured(CleanText):
     """Housekeeping has looked at this task's files. `sizes`: submission ids with bytes, where known."""
 
     task_id: str
@@ -107,7 +109,7 @@ class FilesMeasured:
 
 
 @dataclass(frozen=True)
-class Trashed:
+class Trashed(CleanText):
     """The job roots of the task are in the trash."""
 
     task_id: str
@@ -116,7 +118,7 @@ class Trashed:
 
 
 @dataclass(frozen=True)
-class Deleted:
+class Deleted(CleanText):
     """The job roots of the task are deleted from the trash."""
 
     task_id: str

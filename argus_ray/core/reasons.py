@@ -7,10 +7,13 @@ nodes, and those that tell a moment (`MOMENTARY`), which are for an event's text
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from enum import Enum
 
 from typing_extensions import assert_never
+
+from argus_ray.core.text import clean
 
 #: Of one fact in words, in characters.
 _MAX_TEXT = 1000
@@ -76,7 +79,7 @@ def because(code: Code, **facts: Fact) -> Reason:
 
 
 def _clean(fact: Fact) -> Fact:
-    return fact[:_MAX_TEXT].encode("utf-8", "replace").decode() if isinstance(fact, str) else fact
+    return clean(fact[:_MAX_TEXT]) if isinstance(fact, str) else fact
 
 
 def is_news(old: Reason | str | None, new: Reason | str | None) -> bool:
@@ -88,7 +91,13 @@ def is_news(old: Reason | str | None, new: Reason | str | None) -> bool:
 
 def words(reason: Reason | str) -> str:
     """For people. Text is what was said outside of Argus, and stays as it is."""
-    return reason if isinstance(reason, str) else _words(reason)
+    if isinstance(reason, str):
+        return reason
+    try:
+        return _words(reason)
+    except (KeyError, ValueError, TypeError):
+        # Of another version of Argus, with other facts: it is shown as it is, and stops no list.
+        return f"{reason.code.value} {json.dumps(dict(reason.facts))}"
 
 
 def _words(reason: Reason) -> str:

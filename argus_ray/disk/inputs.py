@@ -22,6 +22,7 @@ from pathlib import Path
 from argus_ray.core import paths
 from argus_ray.core.errors import FieldError
 from argus_ray.core.taskspec import TaskSpec
+from argus_ray.core.text import clean
 from argus_ray.core.verl import files, parquet
 from argus_ray.disk import beneath
 from argus_ray.disk.atomic import NotAFile
@@ -107,7 +108,8 @@ def _resolve(path: str) -> str:
 class _Finding(Exception):
     def __init__(self, rule: str) -> None:
         super().__init__(rule)
-        self.rule = rule
+        # It may quote what a user's file says, or the name of a file.
+        self.rule = clean(rule)
 
 
 class _Wrong(_Finding):

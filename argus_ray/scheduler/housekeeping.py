@@ -75,7 +75,7 @@ class Housekeeper:
     async def _do(self, task: Task, do: Callable[[], Change]) -> None:
         try:
             change = await self.in_thread(do)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             if isinstance(error, TimeoutError):
                 raise
             # One folder that cannot be handled must not stop the others, nor come first the next time.

@@ -50,6 +50,9 @@ class Submitter:
     async def _submit(self, task: Task, attempt: Attempt, session: str) -> Change | None:
         name = attempt.submission_id
         try:
+            if not attempt.command:
+                # The row is odd. Refused as if by Ray, since a new attempt brings a command of its own.
+                raise SubmissionRefused("the stored command of the attempt cannot be read")
             await self.jobs.submit(task, attempt)
         except Exception as error:
             return await self._failed(attempt, error)

@@ -27,6 +27,7 @@ from argus_ray.core.lifecycle import (
 from argus_ray.core.model import Attempt, Task
 from argus_ray.core.reasons import Code, because, is_news, words
 from argus_ray.core.states import AttemptState, Cause, Outcome, TaskState, check_move
+from argus_ray.core.text import clean
 from argus_ray.service import upkeep
 from argus_ray.service.unit_of_work import UnitOfWork
 from argus_ray.store import attempts, events, tasks
@@ -38,6 +39,8 @@ _OUTCOME_WORDS = {
     Outcome.INSUFFICIENT_RESOURCES: "verl found too few resources",
     Outcome.CANCELED: "it was canceled",
 }
+#: Of an error that is told as an event.
+_MAX_ERROR_CHARS = 1000
 
 
 class Stale(Exception):
@@ -101,6 +104,15 @@ def apply(unit: UnitOfWork, task: Task, change: Change) -> bool:
             return True
         case _:
             assert_never(change)
+
+
+def tell_impossible(unit: UnitOfWork, task: Task, change: Change, error: Exception) -> None:
+    """The task's user and the operator see what keeps it where it is; once, since the scheduler tries again and
+    again."""
+    what = f"{type(change).__name__} was seen and cannot be stored: {type(error).__name__}: {error}"
+    message = clean(what.removesuffix(": ")[:_MAX_ERROR_CHARS])
+    if not events.has_note(unit.db, task.task_id, message):
+        events.add_remark(unit.db, task.task_id, unit.now, "note", message)
 
 
 def _hold(unit: UnitOfWork, task: Task, change: Hold) -> bool:

@@ -128,8 +128,9 @@ class Service:
             return task_rows.find(db, task_id)
 
     def apply(self, changes: Sequence[Change]) -> list[bool]:
-        """All changes, in order, in one transaction. False: it came too late and was dropped, or it was an
-        error of the caller's, which is logged; either way it has changed nothing and spoils no other.
+        """All changes, in order, in one transaction. False: it came too late and was dropped, or it cannot be
+        stored, which is logged and told as an event of the task; either way it has changed nothing and spoils no
+        other.
 
         Raises StaleWriter and Unavailable: then nothing was changed.
         """
@@ -195,8 +196,9 @@ class Service:
             return False
         except sqlite3.OperationalError:
             raise
-        except Exception:
+        except Exception as error:
             _log.exception("%s of %s is impossible", type(change).__name__, task.task_id)
+            changes.tell_impossible(unit, task, change, error)
             return False
         finally:
             # The next change of this task, if there is one, must see what this one has done.

@@ -23,7 +23,7 @@ _NEVER_S = 1000 * 365 * DAY_S
 def chores(unit: UnitOfWork) -> Chores:
     """What housekeeping may do now. Marks the tasks whose files leave."""
     policy, now = unit.ports.settings.retention.policy(), unit.now
-    spared = {ids.task_of(root) for root in disk.roots_in_use(unit.db)}
+    spared = set(filter(None, map(_task_of, disk.roots_in_use(unit.db))))
     if policy.trash_after_days:
         disk.claim_for_trash(unit.db, now - policy.trash_after_days * DAY_S, spared, _MAX_REMOVALS)
     look = disk.to_look_at(unit.db, now, _MAX_LOOKS)
@@ -67,6 +67,14 @@ def _moved(unit: UnitOfWork, task: Task, old: FilesAt, new: FilesAt, message: st
     if message is not None:
         events.add_remark(unit.db, task.task_id, unit.now, "note", message)
     return True
+
+
+def _task_of(job_root: object) -> str | None:
+    """None for what is no job root: it is nobody's, and stops the work on no other."""
+    try:
+        return ids.task_of(str(job_root))
+    except ValueError:
+        return None
 
 
 def _is_over(task: Task) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from argus_ray.core.lifecycle import Advance, End, Stall
 from argus_ray.core.model import Attempt
 from argus_ray.core.states import AttemptState, Outcome
-from argus_ray.core.verl.failures import Failure
+from argus_ray.store import columns
 
 
 def add(db: sqlite3.Connection, attempt: Attempt) -> None:
@@ -104,6 +104,8 @@ def end(db: sqlite3.Connection, old: AttemptState, facts: End, outcome: Outcome,
 
 
 def _attempt(row: sqlite3.Row) -> Attempt:
+    # Without its environment a command is another one: it is not shown as what ran, and above all not run.
+    command, env = columns.texts(row["command"]), columns.pairs(row["env"])
     return Attempt(
         submission_id=row["submission_id"],
         task_id=row["task_id"],
@@ -120,9 +122,9 @@ def _attempt(row: sqlite3.Row) -> Attempt:
         outcome=None if row["outcome"] is None else Outcome(row["outcome"]),
         exit_code=row["exit_code"],
         reason=row["reason"],
-        failure=None if row["failure"] is None else Failure(**json.loads(row["failure"])),
-        command=tuple(json.loads(row["command"])),
-        env=tuple((name, value) for name, value in json.loads(row["env"])),
+        failure=None if row["failure"] is None else columns.failure(row["failure"]),
+        command=command if env is not None else (),
+        env=env or (),
         stalled_since=row["stalled_since"],
         stalled_why=row["stalled_why"],
         stop_reason=row["stop_reason"],

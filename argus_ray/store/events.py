@@ -7,6 +7,8 @@ import sqlite3
 from argus_ray.core.model import Event
 from argus_ray.core.states import Cause, TaskState
 
+_STATES = frozenset(state.value for state in TaskState)
+
 
 def add_move(
     db: sqlite3.Connection,
@@ -36,6 +38,12 @@ def add_remark(
     )
 
 
+def has_note(db: sqlite3.Connection, task_id: str, message: str) -> bool:
+    """Whether the task was told this already."""
+    query = "SELECT 1 FROM events WHERE task_id = ? AND kind = 'note' AND message = ? LIMIT 1"
+    return db.execute(query, (task_id, message)).fetchone() is not None
+
+
 def of_task(db: sqlite3.Connection, task_id: str, after: int, limit: int) -> tuple[Event, ...]:
     """Oldest first, at most `limit`, with an id above `after`."""
     rows = db.execute(
@@ -51,9 +59,14 @@ def _event(row: sqlite3.Row) -> Event:
         task_id=row["task_id"],
         at=row["at"],
         kind=row["kind"],
-        old_state=None if row["old_state"] is None else TaskState(row["old_state"]),
-        new_state=None if row["new_state"] is None else TaskState(row["new_state"]),
+        old_state=_state(row["old_state"]),
+        new_state=_state(row["new_state"]),
         cause=row["cause"],
         message=row["message"],
         submission_id=row["submission_id"],
     )
+
+
+def _state(stored: str | None) -> TaskState | None:
+    """None also for a state of another version of Argus, which must not hide the other events."""
+    return TaskState(stored) if stored in _STATES else None

@@ -12,7 +12,7 @@ from argus_ray.core.errors import FieldError
 from argus_ray.core.model import FilesAt, Gang, Task
 from argus_ray.core.reasons import Code, Reason, because
 from argus_ray.core.states import Cause, TaskState
-from argus_ray.store import attempts, events
+from argus_ray.store import attempts, columns, events
 
 
 def add(
@@ -127,10 +127,13 @@ def read_reason(stored: str | None, code: str | None) -> Reason | str | None:
     if code is None or stored is None:
         return stored
     try:
-        return because(Code(code), **json.loads(stored))
-    except ValueError:
-        # Of another version of Argus: one odd row must not hide all the others.
-        return f"{code} {stored}"
+        facts = json.loads(stored)
+        if all(isinstance(fact, (int, float, str)) for fact in facts.values()):
+            return because(Code(code), **facts)
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        pass
+    # Of another version of Argus: one odd row must not hide all the others.
+    return f"{code} {stored}"
 
 
 def with_attempts(db: sqlite3.Connection, rows: list[sqlite3.Row]) -> tuple[Task, ...]:
@@ -155,11 +158,11 @@ def with_attempts(db: sqlite3.Connection, rows: list[sqlite3.Row]) -> tuple[Task
             started_at=row["started_at"],
             ended_at=row["ended_at"],
             losses=row["losses"],
-            warnings=tuple(FieldError(**warning) for warning in json.loads(row["warnings"])),
+            warnings=columns.warnings(row["warnings"]),
             attempts=tried.get(row["task_id"], ()),
             resubmitted_from=row["resubmitted_from"],
             files_at=FilesAt(row["files_at"]),
-            resume_roots=None if row["resume_roots"] is None else tuple(json.loads(row["resume_roots"])),
+            resume_roots=None if row["resume_roots"] is None else columns.texts(row["resume_roots"]),
         )
         for row in rows
     )

@@ -161,6 +161,9 @@ def test_a_download_that_is_not_complete_is_an_error(root: Path) -> None:
     for shard in shards:
         (folder / shard).touch()
     assert look(root, model_id=str(folder)) == Findings()
+    index.write_text(json.dumps({"weight_map": {"layer": "half-\ud800\0.safetensors"}}))
+    (folder / "model.safetensors").unlink(missing_ok=True)
+    assert rules(look(root, model_id=str(folder)).errors)["model_id"].endswith("half-??.safetensors")
     index.write_text("[]")
     assert "index" in rules(look(root, model_id=str(folder)).warnings)["model_id"]
 

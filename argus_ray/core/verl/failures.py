@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from argus_ray.core.text import CleanText
+
 #: Characters of the quoted line.
 MAX_LINE_CHARS = 500
 
@@ -23,7 +25,7 @@ UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
-class Failure:
+class Failure(CleanText):
     code: str
     #: As it stands in the log, without control characters; empty if there is none.
     line: str
@@ -237,7 +239,7 @@ _TRACEBACK = re.compile(r"Traceback \(most recent call last\)")
 _LINE_END = re.compile(r"[\r\n]+")
 #: Colours and cursor moves; then everything that is no text. A tab is a space.
 _ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[@-_]")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]+")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]+")
 #: Who printed a line: torch's rank, our launcher's node, Ray's actor.
 _PREFIX = r"^(?:\[\w+\]: ?|\[node \d+\] |\([^()]* pid=[^()]*\) )*"
 #: Of a traceback: they quote the program, which names errors that did not happen.
