@@ -34,21 +34,28 @@ FORBIDDEN = {
     ),
     "disk": (
         *("argus_ray.config", "argus_ray.scheduler.tick", "argus_ray.store.store", "argus_ray.discovery.epoch"),
-        *("ray", "fastapi", "sqlite3"),
+        *("ray", "fastapi", "sqlite3", "filelock"),
     ),
     "config": ("argus_ray.disk.atomic", "argus_ray.store.store", "argus_ray.gateway.app", "ray", "fastapi"),
-    "store": ("argus_ray.service.service", "argus_ray.scheduler.tick", "argus_ray.cluster.jobs", "ray", "fastapi"),
+    "store": (
+        *("argus_ray.service.service", "argus_ray.scheduler.tick", "argus_ray.cluster.jobs"),
+        *("ray", "fastapi", "filelock"),
+    ),
     "service": ("argus_ray.actors.state", "argus_ray.gateway.app", "argus_ray.node.head", "ray", "fastapi"),
     "scheduler": ("argus_ray.cluster.jobs", "argus_ray.store.store", "argus_ray.service.service", "ray", "sqlite3"),
     "cluster": ("argus_ray.store.store", "argus_ray.scheduler.tick", "argus_ray.service.service", "fastapi", "sqlite3"),
     "discovery": (
         *("argus_ray.config", "argus_ray.core.ids", "argus_ray.disk.beneath", "argus_ray.node.head"),
-        *("ray", "pydantic", "yaml"),
+        *("ray", "pydantic", "yaml", "filelock"),
     ),
-    "actors": ("argus_ray.gateway.app", "argus_ray.node.head", "argus_ray.local.cluster", "fastapi", "sqlite3"),
+    "actors": (
+        *("argus_ray.gateway.app", "argus_ray.node.head", "argus_ray.local.cluster"),
+        *("fastapi", "sqlite3", "filelock"),
+    ),
     "node": (
         *("argus_ray.core.ids", "argus_ray.disk.beneath", "argus_ray.service.service", "argus_ray.actors.state"),
-        *("argus_ray.local.cluster", "argus_ray.payload.argus_runner", "ray", "pydantic", "yaml", "fastapi"),
+        *("argus_ray.local.cluster", "argus_ray.payload.argus_runner"),
+        *("ray", "pydantic", "yaml", "fastapi", "filelock"),
     ),
     "local": (
         *("argus_ray.core.ids", "argus_ray.config", "argus_ray.disk.logs", "argus_ray.gateway.app"),
@@ -59,7 +66,7 @@ FORBIDDEN = {
 }
 #: Those that may be known; what is wrong with the rule, rather than with the import, would show here.
 ALLOWED = {
-    "node": ("argus_ray.disk.atomic", "argus_ray.disk.bounded", "argus_ray.discovery.epoch"),
+    "node": ("argus_ray.disk.atomic", "argus_ray.disk.bounded", "argus_ray.disk.lock", "argus_ray.discovery.epoch"),
     "local": ("argus_ray.disk.atomic", "argus_ray.discovery.head_json", "argus_ray.node.processes"),
     "disk": ("argus_ray.core.ids",),
     "gateway": ("argus_ray.actors.state", "argus_ray.disk.logs", "fastapi"),
@@ -133,6 +140,7 @@ def test_a_room_without_a_place_is_refused(copy: Path) -> None:
         "argus_ray.node",
         "argus_ray.disk.atomic",
         "argus_ray.disk.bounded",
+        "argus_ray.disk.lock",
         "argus_ray.local.client",
         "argus_ray.local.cluster",
         "argus_ray.local.folder",

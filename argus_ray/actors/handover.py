@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from filelock import FileLock
 from ray.exceptions import RayActorError
 
 from argus_ray import config
@@ -23,6 +22,7 @@ from argus_ray.actors.scheduler import SchedulerActor
 from argus_ray.actors.state import StateActor
 from argus_ray.config import Settings
 from argus_ray.core import paths
+from argus_ray.disk.lock import KernelLock
 
 log = logging.getLogger(__name__)
 
@@ -46,13 +46,13 @@ def ensure(settings: Settings, *, replace: bool) -> Actors:
     """The three actors, running. A deployment replaces those of another version; a replica, which may be one of an old
     deployment that is just going, only makes what is missing.
 
-    Raises OSError if the shared root cannot be written, and TimeoutError (also filelock's Timeout) if the actors do
-    not come up.
+    Raises OSError if the shared root cannot be written or has no locks, and TimeoutError if the actors do not come up
+    or another hand-over does not end.
     """
     version = config.fingerprint(settings)
     lock_path = Path(paths.database_path(settings.shared_root, settings.cluster_name)).parent / "handover.lock"
     lock_path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(lock_path, timeout=_LOCK_WAIT_S):
+    with KernelLock(lock_path).held(_LOCK_WAIT_S):
         # The scheduler first: it must not act on a state actor that is being replaced.
         goodbyes = ((detached.SCHEDULER, _stop), (detached.STATE, _close_state), (detached.PUBLISHER, _stop))
         for name, goodbye in goodbyes:

@@ -13,7 +13,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import ray
-from filelock import FileLock, Timeout
 from ray._private import services
 
 from argus_ray.cluster import view
@@ -23,6 +22,7 @@ from argus_ray.discovery.epoch import EpochUnknown, HeadClaim, Superseded
 from argus_ray.discovery.head_json import HeadRecord
 from argus_ray.disk import atomic
 from argus_ray.disk.bounded import BoundedCall
+from argus_ray.disk.lock import KernelLock, LockBusy
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class HeadPublisher:
         self._folder = head_json.folder(self._settings.shared_root, self._settings.cluster_name)
         self._path = head_json.head_file(self._settings.shared_root, self._settings.cluster_name)
         self._epoch = int(os.environ.get(epoch.VARIABLE) or 0)
-        self._lock: FileLock | None = None
+        self._lock: KernelLock | None = None
         self._status = "it has not written head.json yet"
         self._written_at: float | None = None
         self._stopping = threading.Event()
@@ -70,7 +70,7 @@ class HeadPublisher:
         self._stopping.set()
         self._thread.join(timeout_s)
         if self._lock is not None:
-            self._lock.release(force=True)  # taken again by each try that got no epoch
+            self._lock.release()
         return not self._thread.is_alive()
 
     def _run(self) -> None:
@@ -105,10 +105,10 @@ class HeadPublisher:
         if self._epoch:
             return
         self._folder.mkdir(parents=True, exist_ok=True)
-        lock = self._lock or FileLock(self._folder / "head.lock", mode=0o600, thread_local=False)
+        lock = self._lock or KernelLock(self._folder / "head.lock")
         try:
-            lock.acquire(timeout=0)
-        except Timeout:
+            lock.acquire(timeout_s=0)
+        except LockBusy:
             raise Superseded("another head holds the lock, and this one was not started by its launcher") from None
         self._lock = lock
         self._epoch = epoch.take(

@@ -13,9 +13,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from argus_ray.disk import atomic
+from argus_ray.disk.lock import KernelLock, LockBusy
 
 #: The environment variable by which the launcher tells its Ray processes, and so the actors, their epoch.
 VARIABLE = "ARGUS_EPOCH"
@@ -90,11 +89,11 @@ def check(folder: Path, mine: int) -> None:
 def writing(folder: Path) -> Iterator[None]:
     """While it lasts nobody else raises the epoch or writes head.json. Raises TimeoutError and OSError."""
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / "head.json.lock", timeout=_LOCK_TIMEOUT_S, mode=0o600)
+    lock = KernelLock(folder / "head.json.lock")
     try:
-        lock.acquire()
-    except Timeout:
-        raise TimeoutError(f"{lock.lock_file} is held by another process for more than {_LOCK_TIMEOUT_S:g} s") from None
+        lock.acquire(_LOCK_TIMEOUT_S)
+    except LockBusy:
+        raise TimeoutError(f"{lock.path} is held by another process for more than {_LOCK_TIMEOUT_S:g} s") from None
     try:
         yield
     finally:

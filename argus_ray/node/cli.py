@@ -18,8 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn
 
-from filelock import FileLock, Timeout
-
+from argus_ray.disk.lock import KernelLock, LockBusy, NoLocks
 from argus_ray.node.decision import Versions
 
 #: Exit codes: 0 ended on request, 1 something of ours is broken, 2 a setting is wrong.
@@ -117,13 +116,17 @@ def make_run_dir(path: Path) -> None:
 def alone(what: str, run_dir: Path, name: str, node_name: str) -> Iterator[None]:
     """While it lasts no second one of this node's name runs on this machine. Makes the run dir; raises BadSetting."""
     make_run_dir(run_dir)
-    lock = FileLock(run_dir / f"{name}.lock", mode=0o600)
+    lock = KernelLock(run_dir / f"{name}.lock")
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
+        lock.acquire(timeout_s=0)
+    except LockBusy:
         raise BadSetting(f"another {what} runs as --node-name {node_name} on this machine") from None
-    with lock:
+    except NoLocks as error:
+        raise BadSetting(f"--run-dir {run_dir} cannot be used: {error.strerror}") from None
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def number(flag: str, value: Any, *, least: float, most: float = float("inf")) -> float:

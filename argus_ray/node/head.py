@@ -17,12 +17,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from argus_ray.discovery import epoch, head_json
 from argus_ray.discovery.epoch import EpochUnknown, HeadClaim, Superseded
 from argus_ray.disk import atomic
 from argus_ray.disk.bounded import BoundedCall
+from argus_ray.disk.lock import KernelLock, LockBusy
 from argus_ray.node import cli, gcs_store, haproxy, head_settings, ports
 from argus_ray.node.cli import Stop
 from argus_ray.node.decision import Verb, Versions, WatchdogDecision, backoff_s, may_take_over
@@ -87,7 +86,7 @@ class Launcher:
     def _lock(self) -> Iterator[bool]:
         """Held for as long as this is the head; False when asked to stop before."""
         self._settings.folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self._settings.folder / "head.lock", mode=0o600)
+        lock = KernelLock(self._settings.folder / "head.lock")
         is_held = False
         try:
             while not self._stop and not is_held:
@@ -95,8 +94,8 @@ class Launcher:
                 # Only then: a launcher that is started again at its address within the ttl finds its lock free.
                 state = "standby"
                 if self._may_begin():
-                    with contextlib.suppress(Timeout):
-                        lock.acquire(timeout=0)
+                    with contextlib.suppress(LockBusy):
+                        lock.acquire(timeout_s=0)
                         is_held = True
                 if is_held and (taken := self._taken()):
                     # A machine that cannot be the head leaves it to another one.

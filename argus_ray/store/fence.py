@@ -16,16 +16,15 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from argus_ray.core.errors import StaleWriter, Unavailable
 from argus_ray.disk import atomic
+from argus_ray.disk.lock import KernelLock, LockBusy
 
 
 class Fence:
     """The claim of one writer on one database. Made by `Fence.take` only."""
 
-    def __init__(self, lock: FileLock, note: Path, text: bytes, guard: Callable[[], None] | None) -> None:
+    def __init__(self, lock: KernelLock, note: Path, text: bytes, guard: Callable[[], None] | None) -> None:
         self._lock = lock
         self._guard = guard
         self._note = note
@@ -45,11 +44,10 @@ class Fence:
         if guard is not None:
             guard()  # else an old head could take the database from a new one
         note = Path(f"{database}.owner")
-        # Not thread-local: the thread that closes the store need not be the one that opened it.
-        lock = FileLock(f"{database}.lock", mode=0o600, thread_local=False)
+        lock = KernelLock(f"{database}.lock")
         try:
-            lock.acquire(timeout=timeout_s, poll_interval=min(0.05, max(timeout_s / 4, 0.001)))
-        except Timeout:
+            lock.acquire(timeout_s, poll_s=min(0.05, max(timeout_s / 4, 0.001)))
+        except LockBusy:
             raise Unavailable(f"the database {database} is in use by {_holder(note)}") from None
         claim = {
             "writer_id": writer_id,

@@ -25,6 +25,7 @@ from argus_ray.discovery.head_json import HeadRecord, Reader
 from argus_ray.disk import atomic
 from argus_ray.node.processes import wait_until
 from argus_ray.store import Store, users
+from tests.support.noflock import lacking_flock
 
 TTL_S = 0.3
 RECORD = HeadRecord("argus", "10.0.0.1", 6379, 8265, "http://10.0.0.1:8000", 0, "s1", "2.60.0", "3.11.7", 0.0, 0.0)
@@ -333,3 +334,15 @@ def test_a_fenced_actor_answers_and_then_ends(world: World, monkeypatch: pytest.
         actor.queue_changes("", 0)
     eventually(lambda: ended == [1], "it ends its process")
     actor.close()
+
+
+@pytest.mark.parametrize("by_hand", [True, False])
+def test_without_flock_no_head_is_published_and_it_says_why(
+    world: World, monkeypatch: pytest.MonkeyPatch, by_hand: bool
+) -> None:
+    of_epoch = None if by_hand else world.claim()
+    with lacking_flock(monkeypatch):
+        publisher = world.publisher(of_epoch)
+        status = says(publisher, "lacks flock")
+        assert status["epoch"] == (of_epoch or 0) and not world.path.exists()
+    says(publisher, "ok")

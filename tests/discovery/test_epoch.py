@@ -12,6 +12,8 @@ import pytest
 
 from argus_ray.discovery import epoch
 from argus_ray.discovery.epoch import EpochUnknown, HeadClaim, Superseded
+from argus_ray.disk.lock import NoLocks
+from tests.support.noflock import lacking_flock
 
 CLAIM = HeadClaim(0, "host-a", "10.0.0.1", 6379)
 GOOD: dict[str, object] = {"epoch": 3, "host": "host-a", "head_ip": "10.0.0.1", "gcs_port": 6379, "gcs_dir": ""}
@@ -160,3 +162,11 @@ def test_the_short_lock_is_free_again_after_an_error_inside(tmp_path: Path) -> N
         raise ZeroDivisionError
     assert epoch.take(tmp_path, CLAIM).epoch == 1
     assert not list(tmp_path.glob(".*"))
+
+
+def test_without_flock_no_epoch_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with lacking_flock(monkeypatch):
+        for _ in range(2):
+            with pytest.raises(NoLocks, match="lacks flock"):
+                epoch.take(tmp_path, CLAIM)
+        assert epoch.current(tmp_path) is None

@@ -20,7 +20,8 @@ from filelock import FileLock, Timeout
 from argus_ray.discovery import epoch
 from argus_ray.discovery.head_json import Reader, ReadOutcome
 from argus_ray.disk import atomic
-from tests.support.fakeray import Machine, Program
+from tests.support.fakeray import ROOT, Machine, Program
+from tests.support.noflock import site_without_flock
 
 
 @pytest.fixture
@@ -336,6 +337,24 @@ def test_a_shared_filesystem_that_is_not_there_yet_is_waited_for(machine: Machin
     program.says("wait: FileExistsError")
     machine.discovery.unlink()
     program.is_in_state("serving")
+
+
+def test_without_flock_on_the_shared_filesystem_there_is_no_head_and_it_says_why(
+    machine: Machine, tmp_path: Path
+) -> None:
+    site = site_without_flock(tmp_path / "site", machine.shared)
+    program = machine.head(PYTHONPATH=f"{site}{os.pathsep}{ROOT}")
+    program.says("lacks flock")
+    assert program.is_in_state("waiting")
+    assert machine.starts() == [] and epoch.current(machine.discovery) is None
+
+
+def test_without_flock_on_its_own_disk_a_program_does_not_start(machine: Machine, tmp_path: Path) -> None:
+    site = site_without_flock(tmp_path / "site", machine.run_dir)
+    for start in (machine.head, machine.watchdog):
+        program = start(PYTHONPATH=f"{site}{os.pathsep}{ROOT}")
+        program.says("lacks flock")
+        assert program.child.wait(20) == 2
 
 
 def test_its_ray_ends_at_once_and_is_not_asked(machine: Machine) -> None:

@@ -13,6 +13,7 @@ from argus_ray.core.errors import StaleWriter, Unavailable
 from argus_ray.core.model import User, UserState
 from argus_ray.store import Store, users
 from argus_ray.store.fence import Fence
+from tests.support.noflock import lacking_flock
 
 
 def add(store: Store, name: str) -> None:
@@ -130,3 +131,11 @@ def test_a_holder_that_left_no_readable_note(tmp_path: Path) -> None:
         Store.open(tmp_path / "argus.db", lock_timeout_s=0.05)
     note.write_bytes(claim)
     store.close()
+
+
+def test_without_flock_no_database_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with lacking_flock(monkeypatch):
+        path = tmp_path / "argus.db"
+        with pytest.raises(Unavailable, match="lacks flock"):
+            Store.open(path, lock_timeout_s=0.1)
+        assert not path.exists() and not Path(f"{path}.owner").exists()
