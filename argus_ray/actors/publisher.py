@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import ray
 from ray._private import services
 
+from argus_ray.actors import leaving
 from argus_ray.cluster import view
 from argus_ray.config import Settings
 from argus_ray.discovery import epoch, head_json
@@ -37,10 +38,11 @@ class HeadPublisher:
     epoch itself, and so never writes beside a launcher.
     """
 
-    def __init__(self, settings: dict[str, Any], fingerprint: str) -> None:
+    def __init__(self, settings: dict[str, Any], fingerprint: str, end: leaving.End = leaving.end_process) -> None:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         self._settings = Settings.model_validate(settings)
         self._fingerprint = fingerprint
+        self._end = end
         self._ttl_s = float(os.environ.get(head_json.TTL_VARIABLE) or head_json.DEFAULT_TTL_S)
         self._folder = head_json.folder(self._settings.shared_root, self._settings.cluster_name)
         self._path = head_json.head_file(self._settings.shared_root, self._settings.cluster_name)
@@ -66,8 +68,10 @@ class HeadPublisher:
         return {"status": words, "age_s": age_s, "epoch": self._epoch}
 
     def stop(self, timeout_s: float) -> bool:
-        """Write no more; True if no write is under way after this time."""
+        """Write no more; True if no write is under way after this time. Whoever asks kills this actor next; if nobody
+        does, it ends itself within a minute, and writes again when Ray has started it anew."""
         self._stopping.set()
+        leaving.end_unless_killed("the publisher", self._end)
         self._thread.join(timeout_s)
         if self._lock is not None:
             self._lock.release()

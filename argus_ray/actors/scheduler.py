@@ -10,6 +10,7 @@ import threading
 import time
 from typing import Any
 
+from argus_ray.actors import leaving
 from argus_ray.actors.adapters import ClusterLook, FilesOfAttempts, InputsOfTasks, JobsOfRay, StateHandle, prepare
 from argus_ray.cluster.jobs import RayJobs
 from argus_ray.config import Settings
@@ -37,10 +38,11 @@ _MAX_BACKOFF_S = 15.0
 class SchedulerActor:
     """Its methods answer at once; the work is done by the thread."""
 
-    def __init__(self, settings: dict[str, Any], fingerprint: str) -> None:
+    def __init__(self, settings: dict[str, Any], fingerprint: str, end: leaving.End = leaving.end_process) -> None:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         self._settings = Settings.model_validate(settings)
         self._fingerprint = fingerprint
+        self._end = end
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pace: Pace | None = None
         self._stopping = False
@@ -65,8 +67,10 @@ class SchedulerActor:
             self._loop.call_soon_threadsafe(self._pace.wake)
 
     def stop(self, timeout_s: float) -> bool:
-        """End the loop after the present tick; True if it has ended within the time."""
+        """End the loop after the present tick; True if it has ended within the time. Whoever asks kills this actor
+        next; if nobody does, it ends itself within a minute, and ticks again when Ray has started it anew."""
         self._stopping = True
+        leaving.end_unless_killed("the scheduler", self._end)
         self.wake()
         self._thread.join(timeout_s)
         return not self._thread.is_alive()

@@ -57,7 +57,7 @@ class World:
             self._monkeypatch.delenv(epoch.VARIABLE, raising=False)
         else:
             self._monkeypatch.setenv(epoch.VARIABLE, str(of_epoch))
-        made = HeadPublisher(self.settings.model_dump(mode="json"), "f")
+        made = HeadPublisher(self.settings.model_dump(mode="json"), "f", end=lambda: None)
         self._started.append(made)
         return made
 
