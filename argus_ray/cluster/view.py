@@ -12,7 +12,7 @@ from typing import Any
 
 import ray
 
-from argus_ray.core.model import ClusterView, NodeView
+from argus_ray.core.model import ClusterView, NodeView, Share
 from argus_ray.core.verl.command import WORKER_RESOURCE
 
 #: Ray marks the head with this resource (ray/_private/resource_spec.py, HEAD_NODE_RESOURCE_NAME).
@@ -28,12 +28,12 @@ def look() -> ClusterView:
     groups = _created_groups()
     held_gpus: defaultdict[str, float] = defaultdict(float)
     held_cpus: defaultdict[str, float] = defaultdict(float)
-    gpus_of_job: defaultdict[str, float] = defaultdict(float)
+    held: defaultdict[str, defaultdict[str, Share]] = defaultdict(lambda: defaultdict(Share))
     for job, node, resources in groups:
-        gpus = resources.get("GPU", 0.0)
-        held_gpus[node] += gpus
-        held_cpus[node] += resources.get("CPU", 0.0)
-        gpus_of_job[job] += gpus
+        share = Share(resources.get("GPU", 0.0), resources.get("CPU", 0.0))
+        held_gpus[node] += share.gpus
+        held_cpus[node] += share.cpus
+        held[job][node] += share
     free_of = ray._private.state.available_resources_per_node()
     nodes = []
     for entry in ray.nodes():
@@ -59,7 +59,7 @@ def look() -> ClusterView:
     return ClusterView(
         session=session_name(),
         nodes=tuple(sorted(nodes, key=lambda node: node.node_id)),
-        gpus_of_job=dict(gpus_of_job),
+        held={job: dict(nodes) for job, nodes in held.items()},
     )
 
 

@@ -25,7 +25,7 @@ def wait_for_gang(user: Api, task: str, gpus: int, ray_view: Any) -> dict[str, A
 
     def holds(view: dict[str, Any]) -> bool:
         job = view["attempts"][-1]["ray_job_id"] if view["attempts"] else None
-        held = view_of_ray(ray_view).gpus_of_job.get(job or "", 0)
+        held = view_of_ray(ray_view).gpus_of_job(job)
         assert held <= gpus
         return held == gpus
 

@@ -57,7 +57,6 @@ class GangOut(BaseModel):
     nnodes: int
     gpus_per_node: int
     cpus_per_node: float
-    extra_cpus: float
     gpus: int
     cpus: float
 
@@ -67,7 +66,6 @@ class GangOut(BaseModel):
             nnodes=gang.nnodes,
             gpus_per_node=gang.gpus_per_node,
             cpus_per_node=gang.cpus_per_node,
-            extra_cpus=gang.extra_cpus,
             gpus=gang.gpus,
             cpus=gang.cpus,
         )
@@ -122,6 +120,7 @@ class AttemptOut(BaseModel):
     reason: str | None
     failure: FailureOut | None = Field(description="null unless the attempt's program failed")
     job_root: str
+    nodes: list[str] = Field(description="Ray's ids of the nodes that it was assigned, the driver's first")
     #: The driver's node and Ray's own id of the driver, for the Ray dashboard.
     node_id: str | None
     node_ip: str | None
@@ -145,6 +144,7 @@ class AttemptOut(BaseModel):
             reason=attempt.reason,
             failure=FailureOut.of(attempt.failure),
             job_root=attempt.job_root,
+            nodes=list(attempt.nodes),
             node_id=attempt.node_id,
             node_ip=attempt.node_ip,
             ray_job_id=attempt.ray_job_id,
