@@ -10,7 +10,7 @@ import heapq
 import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from argus_ray.core.lifecycle import Hold
@@ -72,10 +72,18 @@ class Decision:
     now: float
     #: When the next reservation begins or grows, if nothing else happens; None: not within sight.
     reserves_at: float | None
-    #: What is left for younger tasks: without what was admitted and what is reserved.
-    left: tuple[NodeView, ...]
-    #: The nodes that are withheld from them.
-    reserved: tuple[NodeView, ...]
+    #: After it.
+    pool: _Pool = field(compare=False)
+
+    @property
+    def left(self) -> tuple[NodeView, ...]:
+        """What is left for younger tasks: without what was admitted and what is reserved."""
+        return self.pool.left()
+
+    @property
+    def reserved(self) -> tuple[NodeView, ...]:
+        """The nodes that are withheld from them."""
+        return self.pool.reserved()
 
     @property
     def held(self) -> list[Held]:
@@ -85,12 +93,26 @@ class Decision:
         """What is new of those that wait on: in their state, reason, own time or clock. `started`: those of the
         admitted that do start."""
         youngest = max((task.seq for task in started), default=-1)
+        now, runs, pending = self.now, Clock.RUNS, TaskState.PENDING_RESOURCES
+        #: Pairs of reasons that are equal, by identity: tens of thousands of tasks share a few.
+        equal: dict[tuple[int, int], bool] = {}
         for task, verdict in zip(self.waits, self.verdicts, strict=True):
-            since = task.overtaken_since
-            if since is None and verdict.clock is Clock.RUNS and task.seq < youngest:
-                since = self.now
-            if (hold := _hold(task, verdict, since, self.now)) is not None:
-                yield hold
+            before = since = task.overtaken_since
+            if since is None and task.seq < youngest and verdict.clock is runs:
+                since = now
+            not_before = task.not_before
+            if not_before is not None and not_before <= now:
+                not_before = None
+            if task.state is pending and since == before and not_before == task.not_before:
+                new, old = verdict.reason, task.reason
+                if new is None or new is old:
+                    continue
+                pair = id(new), id(old)
+                if pair not in equal:
+                    equal[pair] = new == old
+                if equal[pair]:
+                    continue
+            yield Hold(task.task_id, verdict.reason, not_before, since, verdict.seen)
 
     def due(self) -> float | None:
         """When the next task's own time comes; until then nothing follows from the same facts."""
@@ -115,9 +137,12 @@ def decide(
     verdicts: list[Verdict] = []
     bound = policy.max_overtake_s
     reserves_at = math.inf
-    #: By the identity of the gang, which many tasks share: to hash one takes longer than all else here. What did not
-    #: fit once does not fit later in the same pass.
-    known: dict[int, Verdict] = {}
+    #: What did not fit once does not fit later in the same pass. By the identity of the gang, too, which many tasks
+    #: share: to hash one takes longer than all else here.
+    known: dict[Gang, Verdict] = {}
+    by_identity: dict[int, Verdict] = {}
+    troubles: dict[int, bool] = {}
+    runs = Clock.RUNS
     for task in sorted(queue, key=_seq):
         not_before = task.not_before
         if not_before is not None and not_before > now:
@@ -127,31 +152,40 @@ def decide(
             verdicts.append(_TROUBLED if _has_own_trouble(task) else _EARLY)
             continue
         gang = task.gang
-        verdict = known.get(id(gang))
+        verdict = by_identity.get(id(gang))
         if verdict is None:
-            chosen = pool.take(gang)
-            if chosen is not None:
-                admitted.append(task)
-                nodes_of[task.task_id] = chosen
-                continue
-            verdict = known[id(gang)] = pool.verdict(gang)
-        if verdict.clock is Clock.RUNS:
+            verdict = known.get(gang)
+            if verdict is None:
+                chosen = pool.take(gang)
+                if chosen is not None:
+                    admitted.append(task)
+                    nodes_of[task.task_id] = chosen
+                    continue
+                verdict = known[gang] = pool.verdict(gang)
+            by_identity[id(gang)] = verdict
+        if verdict.clock is runs:
             since = task.overtaken_since
-            if since is None:
-                reserves_at = min(reserves_at, now + bound)
-            elif now - since < bound:
-                reserves_at = min(reserves_at, since + bound)
+            if since is None or now - since < bound:
+                at = (now if since is None else since) + bound
+                if at < reserves_at:
+                    reserves_at = at
             else:
                 # Each further period reserves as many nodes again: one that never comes wholly free, because somebody
                 # runs on it for a month, must not be waited for alone.
                 times = 1 + int((now - since - bound) // bound) if bound > 0 else pool.size
                 if pool.reserve(gang, gang.nnodes * times):
                     known.clear()
+                    by_identity.clear()
                 if bound > 0:
                     reserves_at = min(reserves_at, since + bound * (times + 1))
-            if task.reason is not None and _has_own_trouble(task):
-                # Whether its own trouble is over is not known before it may start and is looked at.
-                verdict = replace(verdict, reason=None)
+            reason = task.reason
+            if reason is not None:
+                is_own = troubles.get(id(reason))
+                if is_own is None:
+                    is_own = troubles[id(reason)] = reason.code in _OWN_TROUBLES
+                if is_own:
+                    # Whether its own trouble is over is not known before it may start and is looked at.
+                    verdict = replace(verdict, reason=None)
         waits.append(task)
         verdicts.append(verdict)
     return Decision(
@@ -161,8 +195,7 @@ def decide(
         verdicts=verdicts,
         now=now,
         reserves_at=None if reserves_at == math.inf else reserves_at,
-        left=pool.left(),
-        reserved=(*reserved, *pool.reserved()),
+        pool=pool,
     )
 
 
@@ -175,22 +208,16 @@ def _seq(task: SlimTask) -> int:
     return task.seq
 
 
+_OWN_TROUBLES = frozenset({Code.BAD_INPUTS, Code.CHECKPOINT_UNKNOWN, Code.NO_COMMAND})
+
+
 def _has_own_trouble(task: SlimTask) -> bool:
-    return task.reason is not None and task.reason.code in (Code.BAD_INPUTS, Code.CHECKPOINT_UNKNOWN, Code.NO_COMMAND)
+    return task.reason is not None and task.reason.code in _OWN_TROUBLES
 
 
 def without_trouble(task: SlimTask) -> SlimTask:
     """It was looked at, and is sound."""
     return replace(task, reason=None) if _has_own_trouble(task) else task
-
-
-def _hold(task: SlimTask, verdict: Verdict, overtaken_since: float | None, now: float) -> Hold | None:
-    reason = verdict.reason or task.reason
-    not_before = task.not_before if task.is_early(now) else None
-    as_before = (task.state, task.reason, task.not_before, task.overtaken_since)
-    if as_before == (TaskState.PENDING_RESOURCES, reason, not_before, overtaken_since):
-        return None
-    return Hold(task.task_id, verdict.reason, not_before, overtaken_since, verdict.seen)
 
 
 @dataclass(frozen=True)
@@ -239,6 +266,7 @@ class _Pool:
         self._at_rank = order
         for i in order:
             self._by_class.setdefault(_class_of(self._nodes[i]), []).append(self._rank[i])
+        self._reserved_before = tuple(reserved)
         self._withheld: Counter[_Class] = Counter(_class_of(node) for node in workers(reserved))
         self._reserved_here: list[tuple[_Class, int]] = []
         self._totals = Counter((each[2], each[3]) for each in self._by_class for _ in self._by_class[each])
@@ -329,7 +357,7 @@ class _Pool:
         return tuple(self._now(each, rank) for each, ranks in sorted(self._by_class.items()) for rank in sorted(ranks))
 
     def reserved(self) -> tuple[NodeView, ...]:
-        return tuple(self._now(each, rank) for each, rank in self._reserved_here)
+        return (*self._reserved_before, *(self._now(each, rank) for each, rank in self._reserved_here))
 
     def _now(self, each: _Class, rank: int) -> NodeView:
         i = self._at_rank[rank]

@@ -7,42 +7,47 @@ check: what runs there beside Argus is taken, too, and a node that has left is n
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from argus_ray.core.model import ClusterView, Gang, NodeView, Share, SlimTask
 
 
 def free_nodes(view: ClusterView, live: Iterable[SlimTask]) -> tuple[NodeView, ...]:
     """The nodes of the view, with what is free of each. `live`: every task that has an attempt which is not over."""
-    assigned: defaultdict[str, Share] = defaultdict(Share)
-    #: What Ray shows of exactly that.
-    seen: defaultdict[str, Share] = defaultdict(Share)
+    # What is assigned and not shown by Ray yet, by node. Plain numbers: thousands of tasks are alive.
+    gpus: defaultdict[str, float] = defaultdict(float)
+    cpus: defaultdict[str, float] = defaultdict(float)
     drivers: defaultdict[str, int] = defaultdict(int)
     anywhere: list[Gang] = []
     for task in live:
-        attempt = task.live
+        attempt, gang = task.live, task.gang
         if attempt is None:
             continue
-        held = view.held.get(attempt.ray_job_id or "", {})
+        held = view.held.get(attempt.ray_job_id or "", _NOTHING)
         if not attempt.nodes:
             # One of a version that left the choice to Ray: what Ray does not show of it yet may come to any node.
-            if len(held) < task.gang.nnodes:
-                anywhere.append(task.gang)
+            if len(held) < gang.nnodes:
+                anywhere.append(gang)
             continue
-        share = Share(task.gang.gpus_per_node, task.gang.cpus_per_node)
         drivers[attempt.nodes[0]] += 1
         for node_id in attempt.nodes:
-            assigned[node_id] += share
-            seen[node_id] += held.get(node_id, Share()).at_most(share)
+            shown = held.get(node_id)
+            if shown is None:
+                gpus[node_id] += gang.gpus_per_node
+                cpus[node_id] += gang.cpus_per_node
+            else:
+                gpus[node_id] += max(0.0, gang.gpus_per_node - shown.gpus)
+                cpus[node_id] += max(0.0, gang.cpus_per_node - shown.cpus)
+    gpus_anywhere = sum(gang.gpus_per_node for gang in anywhere)
+    cpus_anywhere = sum(gang.cpus_per_node for gang in anywhere)
     return tuple(
-        _free(node, assigned[node.node_id], seen[node.node_id], drivers[node.node_id], anywhere) for node in view.nodes
+        node.with_free(
+            max(0.0, node.gpus_free - gpus[node.node_id] - gpus_anywhere),
+            max(0.0, node.cpus_free - cpus[node.node_id] - cpus_anywhere),
+            max(0.0, min(node.worker_slots_free, node.worker_slots_total - drivers[node.node_id])),
+        )
+        for node in view.nodes
     )
 
 
-def _free(node: NodeView, assigned: Share, seen: Share, drivers: int, anywhere: Iterable[Gang]) -> NodeView:
-    gpus = node.gpus_free - (assigned.gpus - seen.gpus)
-    cpus = node.cpus_free - (assigned.cpus - seen.cpus)
-    for gang in anywhere:
-        gpus, cpus = gpus - gang.gpus_per_node, cpus - gang.cpus_per_node
-    slots = min(node.worker_slots_free, node.worker_slots_total - drivers)
-    return node.with_free(max(0.0, gpus), max(0.0, cpus), max(0.0, slots))
+_NOTHING: Mapping[str, Share] = {}

@@ -244,9 +244,6 @@ class Share:
     def __add__(self, other: Share) -> Share:
         return Share(self.gpus + other.gpus, self.cpus + other.cpus)
 
-    def at_most(self, other: Share) -> Share:
-        return Share(min(self.gpus, other.gpus), min(self.cpus, other.cpus))
-
 
 @dataclass(frozen=True)
 class ClusterView:

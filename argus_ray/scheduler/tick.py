@@ -14,6 +14,7 @@ from enum import Enum
 from itertools import islice
 
 from argus_ray.core import admission, ledger
+from argus_ray.core.admission import Decision
 from argus_ray.core.lifecycle import Admit, Change, End, Hold, Reject
 from argus_ray.core.model import Attempt, ClusterView, NodeView, SlimTask, Task
 from argus_ray.core.stall import StallPolicy
@@ -54,9 +55,8 @@ class _Decided:
     due: float | None
     #: What is still to be written down, in parts.
     holds: deque[Iterator[Hold]]
-    #: What is left for tasks that come, and what is withheld from them.
-    left: tuple[NodeView, ...]
-    reserved: tuple[NodeView, ...]
+    #: Its newest part: it knows what is left for tasks that come.
+    decision: Decision
 
     def some_holds(self) -> list[Hold]:
         found: list[Hold] = []
@@ -184,11 +184,12 @@ class Dispatcher:
             if not self._came:
                 return _Pass(old)
             # A task that is younger than all others changes nothing for them, unless it starts.
-            decision = admission.decide(self._came, old.left, now, self.policy, reserved=old.reserved)
+            left, reserved = old.decision.left, old.decision.reserved
+            decision = admission.decide(self._came, left, now, self.policy, reserved=reserved)
             if not decision.admitted:
                 due = _first(old.due, decision.due(), decision.reserves_at)
                 holds = deque([*old.holds, decision.holds([])])
-                return _Pass(replace(old, due=due, holds=holds, left=decision.left, reserved=decision.reserved))
+                return _Pass(replace(old, due=due, holds=holds, decision=decision))
         return await self._admit(free, now)
 
     async def _admit(self, free: tuple[NodeView, ...], now: float, *, before: int | None = None) -> _Pass:
@@ -218,7 +219,7 @@ class Dispatcher:
         for change in found.stuck:
             if isinstance(change, Hold):
                 due = _first(due, change.not_before)
-        decided = _Decided(free, now, due, deque([decision.holds(started)]), decision.left, decision.reserved)
+        decided = _Decided(free, now, due, deque([decision.holds(started)]), decision)
         if not left and not room_left and before is None:
             found.decided = decided
         else:

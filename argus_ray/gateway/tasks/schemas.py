@@ -281,6 +281,7 @@ class ExplanationOut(BaseModel):
     reason_code: Code | None
     next_retry_at: Time | None
     gang: GangOut
+    nodes: list[str] = Field(description="Ray's ids of the nodes that its live attempt was assigned")
     shortfall: list[NodeShortfallOut] | None = Field(
         description="What each worker lacks now for its share of the gang, the nearest first; null when the task does "
         "not wait or the nodes are not known"
@@ -301,6 +302,7 @@ class ExplanationOut(BaseModel):
             reason_code=_code(task),
             next_retry_at=time_or_none(task.next_retry_at),
             gang=GangOut.of(task.gang),
+            nodes=list(task.live_attempt.nodes) if task.live_attempt else [],
             shortfall=None if shortfall is None else [NodeShortfallOut.of(node) for node in shortfall],
         )
 
