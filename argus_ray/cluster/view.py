@@ -21,7 +21,9 @@ HEAD_RESOURCE = "node:__internal_head__"
 
 
 def look() -> ClusterView:
-    """Read it all now. Blocks for some milliseconds, or as long as the GCS is away: call it in a thread with a bound."""
+    """Read it all now. Blocks for some milliseconds, or while the GCS is away: call it in a thread with a bound."""
+    # What groups hold comes first: of one that is made in between the GPUs then count as somebody else's, too, and are
+    # not given away.
     held: defaultdict[str, dict[str, Share]] = defaultdict(dict)
     for node_id, total in ray._private.state.total_resources_per_node().items():
         for job, share in _held_by_groups(total).items():
