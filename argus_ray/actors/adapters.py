@@ -87,7 +87,15 @@ class JobsOfRay:
         entrypoint = command.entrypoint(self.site, attempt.job_root, attempt.command)
         metadata = {"argus_user": task.user_id, "argus_task": task.task_id, "argus_workload": task.workload}
         try:
-            await self.ray_jobs.submit(JobRequest(attempt.submission_id, entrypoint, dict(attempt.env), metadata))
+            await self.ray_jobs.submit(
+                JobRequest(
+                    attempt.submission_id,
+                    entrypoint,
+                    {**dict(attempt.env), **command.assignment(attempt.nodes)},
+                    metadata,
+                    node_id=attempt.nodes[0] if attempt.nodes else None,
+                )
+            )
         except RayRefused as error:
             raise SubmissionRefused(str(error)) from error
 

@@ -30,6 +30,9 @@ log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
+#: Ray gives each node this label, with its id.
+NODE_LABEL = "ray.io/node-id"
+
 #: No task is called so: a task's name has a time in it.
 _NOBODYS_JOB = "argus-nobody"
 
@@ -64,6 +67,8 @@ class JobRequest:
     entrypoint: str
     env: dict[str, str]
     metadata: dict[str, str]
+    #: Where the driver runs, by Ray's node id; None: Ray chooses.
+    node_id: str | None = None
 
 
 class RayJobs:
@@ -99,6 +104,7 @@ class RayJobs:
                     entrypoint_num_cpus=0,
                     entrypoint_num_gpus=0,
                     entrypoint_resources={WORKER_RESOURCE: 1},
+                    entrypoint_label_selector=None if request.node_id is None else {NODE_LABEL: request.node_id},
                 )
             except RuntimeError as error:
                 if "already exists" not in str(error):

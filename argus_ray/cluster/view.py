@@ -1,18 +1,19 @@
-"""Ray's view of the pool: its nodes, what is free on each, and which job holds which placement group.
+"""Ray's view of the pool: its nodes, what is free on each, and what placement groups of which job hold there.
 
-It reads the GCS directly. Ray 2.60 has no public call for the free resources per node (verl uses the same private
-one) nor for the creator of a placement group without the dashboard's process in between, so these two are private;
-the version of Ray is pinned for them.
+It reads the GCS directly. Ray 2.60 has no public call for the resources per node (verl uses the same private ones), so
+these are private; the version of Ray is pinned for them. The table of placement groups is not read: it keeps each group
+that was ever made, and a look at it would cost more from day to day.
 """
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
-from typing import Any
+from collections.abc import Mapping
 
 import ray
 
-from argus_ray.core.model import ClusterView, NodeView
+from argus_ray.core.model import ClusterView, NodeView, Share
 from argus_ray.core.verl.command import WORKER_RESOURCE
 
 #: Ray marks the head with this resource (ray/_private/resource_spec.py, HEAD_NODE_RESOURCE_NAME).
@@ -20,20 +21,13 @@ HEAD_RESOURCE = "node:__internal_head__"
 
 
 def look() -> ClusterView:
-    """Read it all now. Blocks for some milliseconds, or as long as the GCS is away: call it in a thread with a bound.
-
-    The free resources are the lesser of what the raylets report and what the placement groups leave: the report
-    trails a placement group's creation by up to a heartbeat.
-    """
-    groups = _created_groups()
-    held_gpus: defaultdict[str, float] = defaultdict(float)
-    held_cpus: defaultdict[str, float] = defaultdict(float)
-    gpus_of_job: defaultdict[str, float] = defaultdict(float)
-    for job, node, resources in groups:
-        gpus = resources.get("GPU", 0.0)
-        held_gpus[node] += gpus
-        held_cpus[node] += resources.get("CPU", 0.0)
-        gpus_of_job[job] += gpus
+    """Read it all now. Blocks for some milliseconds, or while the GCS is away: call it in a thread with a bound."""
+    # What groups hold comes first: of one that is made in between the GPUs then count as somebody else's, too, and are
+    # not given away.
+    held: defaultdict[str, dict[str, Share]] = defaultdict(dict)
+    for node_id, total in ray._private.state.total_resources_per_node().items():
+        for job, share in _held_by_groups(total).items():
+            held[job][node_id] = share
     free_of = ray._private.state.available_resources_per_node()
     nodes = []
     for entry in ray.nodes():
@@ -50,8 +44,8 @@ def look() -> ClusterView:
                 is_head=HEAD_RESOURCE in total,
                 gpus_total=total.get("GPU", 0.0),
                 cpus_total=total.get("CPU", 0.0),
-                gpus_free=max(0.0, min(free.get("GPU", 0.0), total.get("GPU", 0.0) - held_gpus[node_id])),
-                cpus_free=max(0.0, min(free.get("CPU", 0.0), total.get("CPU", 0.0) - held_cpus[node_id])),
+                gpus_free=free.get("GPU", 0.0),
+                cpus_free=free.get("CPU", 0.0),
                 worker_slots_free=free.get(WORKER_RESOURCE, 0.0),
                 worker_slots_total=total.get(WORKER_RESOURCE, 0.0),
             )
@@ -59,7 +53,7 @@ def look() -> ClusterView:
     return ClusterView(
         session=session_name(),
         nodes=tuple(sorted(nodes, key=lambda node: node.node_id)),
-        gpus_of_job=dict(gpus_of_job),
+        held=dict(held),
     )
 
 
@@ -68,17 +62,16 @@ def session_name() -> str:
     return str(ray._private.worker.global_worker.node.session_name)
 
 
-def _created_groups() -> list[tuple[str, str, dict[str, float]]]:
-    """(creator's job id, node id, resources) of each bundle of each placement group that holds its resources."""
-    from ray._private import state
-    from ray.core.generated import gcs_pb2
+#: What all bundles of one group hold of a node, which the node has as a resource of its own. The group's id ends with
+#: that of the job that has made it (ray 2.60, src/ray/common/id.h and bundle_spec.h).
+_OF_GROUP = re.compile(r"(GPU|CPU)_group_[0-9a-f]{28}([0-9a-f]{8})")
 
-    accessor: Any = state.state._connect_and_get_accessor()
-    held = []
-    for raw in accessor.get_placement_group_table():
-        group = gcs_pb2.PlacementGroupTableData.FromString(raw)
-        if group.state != gcs_pb2.PlacementGroupTableData.CREATED:
-            continue
-        for bundle in group.bundles:
-            held.append((group.creator_job_id.hex(), bundle.node_id.hex(), dict(bundle.unit_resources)))
-    return held
+
+def _held_by_groups(total: Mapping[str, float]) -> dict[str, Share]:
+    """By job id (hex), from the names of a node's resources."""
+    found: defaultdict[str, Share] = defaultdict(Share)
+    for name, amount in total.items():
+        if match := _OF_GROUP.fullmatch(name):
+            kind, job = match.groups()
+            found[job] += Share(gpus=amount) if kind == "GPU" else Share(cpus=amount)
+    return dict(found)

@@ -1,16 +1,16 @@
-"""Which waiting tasks may start now, and for each other one why not. A pure function of what is known.
+"""Which waiting tasks may start now, on which nodes, and for each other one why not. A pure function of what is known.
 
-Free resources are what Ray reports, minus what was admitted and has not shown up in Ray's view yet. Ray, not Argus,
-picks the nodes of a gang, so a part of a gang that is still unseen may land on any node where it fits: a task is
-admitted only if it fits wherever those parts land. (With it, a gang never waits inside verl, which waits for ever.)
+Argus chooses the nodes of a gang, and what it is given holds each part of it there. So what is free is known exactly
+(ledger.py), and a gang that is admitted never waits inside verl, which would wait for ever.
 """
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from argus_ray.core.lifecycle import Hold
@@ -23,37 +23,29 @@ _RESOLUTION = 1e-4
 
 
 @dataclass(frozen=True)
-class Claim:
-    """The gang of a live attempt. `unseen_nodes`: on how many nodes it does not hold its share in Ray's view yet."""
-
-    gang: Gang
-    unseen_nodes: int
-
-
-@dataclass(frozen=True)
 class AdmissionPolicy:
     """Seconds."""
 
-    #: How long a waiting task may be overtaken, from the first time, before nothing younger starts before it.
+    #: How long a waiting task may be overtaken, from the first time, before nodes are reserved for it.
     max_overtake_s: float
     #: Until a task whose own trouble keeps it from starting is looked at again.
     retry_interval_s: float
 
 
 class Clock(Enum):
-    """What the overtaking clock of a held task does."""
+    """What the overtaking clock of a held task does. It never goes back."""
 
     #: It starts when something younger starts, and runs on.
     RUNS = "runs"
-    #: The task itself is not ready, so that nobody overtakes it; what has passed, has passed.
+    #: Nobody overtakes the task: it is not ready itself, or could not run on the empty pool. What has passed, has
+    #: passed.
     STANDS = "stands"
-    #: The task could not run on the empty pool: no wait would help it.
-    STOPS = "stops"
 
 
 @dataclass(frozen=True)
-class Held:
-    task: SlimTask
+class Verdict:
+    """Why a task is held; many tasks share one."""
+
     #: What is stored; None: as it was.
     reason: Reason | None
     clock: Clock
@@ -62,102 +54,170 @@ class Held:
 
 
 @dataclass(frozen=True)
+class Held:
+    task: SlimTask
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
 class Decision:
     #: In the order of the queue.
     admitted: tuple[SlimTask, ...]
-    held: tuple[Held, ...]
+    #: Node ids of each of these, by task id: the driver's node first.
+    nodes_of: dict[str, tuple[str, ...]]
+    #: All others, in the order of the queue.
+    waits: Sequence[SlimTask]
+    #: One for each of these.
+    verdicts: Sequence[Verdict]
     now: float
-    #: From when on nothing younger than some held task starts; None: not within sight. In the past: so it is.
-    barred_at: float | None
+    #: When the next reservation begins or grows, if nothing else happens; None: not within sight.
+    reserves_at: float | None
+    #: After it.
+    pool: _Pool = field(compare=False)
+
+    @property
+    def left(self) -> tuple[NodeView, ...]:
+        """What is left for younger tasks: without what was admitted and what is reserved."""
+        return self.pool.left()
+
+    @property
+    def reserved(self) -> tuple[NodeView, ...]:
+        """The nodes that are withheld from them."""
+        return self.pool.reserved()
+
+    @property
+    def held(self) -> list[Held]:
+        return [Held(task, verdict) for task, verdict in zip(self.waits, self.verdicts, strict=True)]
 
     def holds(self, started: Collection[SlimTask]) -> Iterator[Hold]:
         """What is new of those that wait on: in their state, reason, own time or clock. `started`: those of the
         admitted that do start."""
         youngest = max((task.seq for task in started), default=-1)
-        for held in self.held:
-            since = None if held.clock is Clock.STOPS else held.task.overtaken_since
-            if since is None and held.clock is Clock.RUNS and held.task.seq < youngest:
-                since = self.now
-            if (hold := _hold(held, since, self.now)) is not None:
-                yield hold
+        now, runs, pending = self.now, Clock.RUNS, TaskState.PENDING_RESOURCES
+        #: Pairs of reasons that are equal, by identity: tens of thousands of tasks share a few.
+        equal: dict[tuple[int, int], bool] = {}
+        for task, verdict in zip(self.waits, self.verdicts, strict=True):
+            before = since = task.overtaken_since
+            if since is None and task.seq < youngest and verdict.clock is runs:
+                since = now
+            not_before = task.not_before
+            if not_before is not None and not_before <= now:
+                not_before = None
+            if task.state is pending and since == before and not_before == task.not_before:
+                new, old = verdict.reason, task.reason
+                if new is None or new is old:
+                    continue
+                pair = id(new), id(old)
+                if pair not in equal:
+                    equal[pair] = new == old
+                if equal[pair]:
+                    continue
+            yield Hold(task.task_id, verdict.reason, not_before, since, verdict.seen)
 
     def due(self) -> float | None:
         """When the next task's own time comes; until then nothing follows from the same facts."""
-        times = (held.task.not_before for held in self.held)
-        return min((at for at in times if at is not None and at > self.now), default=None)
+        times = (task.not_before for task in self.waits if task.not_before is not None)
+        return min((at for at in times if at > self.now), default=None)
 
 
 def decide(
     queue: Iterable[SlimTask],
     nodes: Sequence[NodeView],
-    claims: Iterable[Claim],
     now: float,
     policy: AdmissionPolicy,
     *,
-    barred: bool = False,
+    reserved: Sequence[NodeView] = (),
 ) -> Decision:
-    """One pass over tasks that wait, oldest first. `claims`: of every live attempt. `barred`: a task that is older than
-    all of these lets nothing start before it."""
-    pool = _Pool(nodes, claims)
+    """One pass over tasks that wait, oldest first. `nodes`: with what is free of each for a new gang. `reserved`: nodes
+    that are withheld for tasks which are older than all of these."""
+    pool = _Pool(nodes, reserved)
     admitted: list[SlimTask] = []
-    held: list[Held] = []
-    barred_at: list[float] = [now] if barred else []
-    for task in sorted(queue, key=lambda t: t.seq):
-        if task.is_early(now):
+    nodes_of: dict[str, tuple[str, ...]] = {}
+    waits: list[SlimTask] = []
+    verdicts: list[Verdict] = []
+    bound = policy.max_overtake_s
+    reserves_at = math.inf
+    #: What did not fit once does not fit later in the same pass. By the identity of the gang, too, which many tasks
+    #: share: to hash one takes longer than all else here.
+    known: dict[Gang, Verdict] = {}
+    by_identity: dict[int, Verdict] = {}
+    troubles: dict[int, bool] = {}
+    runs = Clock.RUNS
+    for task in sorted(queue, key=_seq):
+        not_before = task.not_before
+        if not_before is not None and not_before > now:
             # Something is wrong with this one, and some time shall pass before the next try. Nothing is held back for
             # it meanwhile.
-            held.append(Held(task, None, Clock.STANDS if _has_own_trouble(task) else Clock.RUNS))
+            waits.append(task)
+            verdicts.append(_TROUBLED if _has_own_trouble(task) else _EARLY)
             continue
-        shortfall = pool.shortfall(task.gang)
-        if barred and (shortfall is None or shortfall.possible):
-            held.append(Held(task, None if _has_own_trouble(task) else _BEHIND_OLDER, Clock.RUNS))
-            continue
-        if shortfall is None:
-            pool.take(task.gang)
-            admitted.append(task)
-            continue
-        # Whether its own trouble is over is not known before it may start and is looked at: so that stays the reason.
-        reason = None if shortfall.possible and _has_own_trouble(task) else shortfall.reason
-        held.append(Held(task, reason, Clock.RUNS if shortfall.possible else Clock.STOPS, shortfall.seen))
-        # No wait would make an impossible one fit, so holding the others back for it would help nobody.
-        if shortfall.possible:
-            since = now if task.overtaken_since is None else task.overtaken_since
-            barred_at.append(since + policy.max_overtake_s)
-            barred = task.overtaken_since is not None and now - since >= policy.max_overtake_s
-    return Decision(tuple(admitted), tuple(held), now, min(barred_at, default=None))
+        gang = task.gang
+        verdict = by_identity.get(id(gang))
+        if verdict is None:
+            verdict = known.get(gang)
+            if verdict is None:
+                chosen = pool.take(gang)
+                if chosen is not None:
+                    admitted.append(task)
+                    nodes_of[task.task_id] = chosen
+                    continue
+                verdict = known[gang] = pool.verdict(gang)
+            by_identity[id(gang)] = verdict
+        if verdict.clock is runs:
+            since = task.overtaken_since
+            if since is None or now - since < bound:
+                at = (now if since is None else since) + bound
+                if at < reserves_at:
+                    reserves_at = at
+            else:
+                # Each further period reserves as many nodes again: one that never comes wholly free, because somebody
+                # runs on it for a month, must not be waited for alone.
+                times = 1 + int((now - since - bound) // bound) if bound > 0 else pool.size
+                if pool.reserve(gang, gang.nnodes * times):
+                    known.clear()
+                    by_identity.clear()
+                if bound > 0:
+                    reserves_at = min(reserves_at, since + bound * (times + 1))
+            reason = task.reason
+            if reason is not None:
+                is_own = troubles.get(id(reason))
+                if is_own is None:
+                    is_own = troubles[id(reason)] = reason.code in _OWN_TROUBLES
+                if is_own:
+                    # Whether its own trouble is over is not known before it may start and is looked at.
+                    verdict = replace(verdict, reason=None)
+        waits.append(task)
+        verdicts.append(verdict)
+    return Decision(
+        admitted=tuple(admitted),
+        nodes_of=nodes_of,
+        waits=waits,
+        verdicts=verdicts,
+        now=now,
+        reserves_at=None if reserves_at == math.inf else reserves_at,
+        pool=pool,
+    )
 
 
 _BEHIND_OLDER = because(Code.BEHIND_OLDER)
+_TROUBLED = Verdict(None, Clock.STANDS)
+_EARLY = Verdict(None, Clock.RUNS)
+
+
+def _seq(task: SlimTask) -> int:
+    return task.seq
+
+
+_OWN_TROUBLES = frozenset({Code.BAD_INPUTS, Code.CHECKPOINT_UNKNOWN, Code.NO_COMMAND})
 
 
 def _has_own_trouble(task: SlimTask) -> bool:
-    return task.reason is not None and task.reason.code in (Code.BAD_INPUTS, Code.CHECKPOINT_UNKNOWN, Code.NO_COMMAND)
+    return task.reason is not None and task.reason.code in _OWN_TROUBLES
 
 
 def without_trouble(task: SlimTask) -> SlimTask:
     """It was looked at, and is sound."""
     return replace(task, reason=None) if _has_own_trouble(task) else task
-
-
-def _hold(held: Held, overtaken_since: float | None, now: float) -> Hold | None:
-    task, reason = held.task, held.reason or held.task.reason
-    not_before = task.not_before if task.is_early(now) else None
-    as_before = (task.state, task.reason, task.not_before, task.overtaken_since)
-    if as_before == (TaskState.PENDING_RESOURCES, reason, not_before, overtaken_since):
-        return None
-    return Hold(task.task_id, held.reason, not_before, overtaken_since, held.seen)
-
-
-@dataclass(frozen=True)
-class Shortfall:
-    """Why a gang does not fit."""
-
-    #: It would, if the pool were empty.
-    possible: bool
-    #: The same for as long as the pool has these nodes.
-    reason: Reason
-    #: Now.
-    seen: Reason
 
 
 @dataclass(frozen=True)
@@ -179,130 +239,142 @@ def shortfall_per_node(gang: Gang, nodes: Sequence[NodeView]) -> tuple[NodeShort
             max(0.0, gang.gpus_per_node - node.gpus_free),
             max(0.0, gang.cpus_per_node - node.cpus_free),
         )
-        for node in _workers(nodes)
+        for node in workers(nodes)
     ]
     return tuple(sorted(found, key=lambda each: (each.gpus_missing, each.cpus_missing)))
 
 
-def _workers(nodes: Iterable[NodeView]) -> list[NodeView]:
+def workers(nodes: Iterable[NodeView]) -> list[NodeView]:
+    """Those that take gangs."""
     return [node for node in nodes if not node.is_head and node.worker_slots_total >= 1]
 
 
+#: GPUs and CPUs that are free, and those that the node has. The nodes of one class are as good as one another.
+_Class = tuple[float, float, float, float]
+
+
 class _Pool:
-    """The workers, and the parts of gangs that may still land on any of them."""
+    """The workers by class. Cost grows with the number of classes, and not with that of nodes."""
 
-    def __init__(self, nodes: Sequence[NodeView], claims: Iterable[Claim]) -> None:
-        self._workers = _workers(nodes)
-        self._empty = [replace(n, gpus_free=n.gpus_total, cpus_free=n.cpus_total) for n in self._workers]
-        self._cpus_unclaimed = sum(node.cpus_total for node in self._workers)
-        #: Each driver takes one unit of `worker_node` for its whole life.
-        self._slots_free = sum(node.worker_slots_free for node in self._workers)
-        #: Gangs that Ray's view does not show in full yet.
-        self._unseen: Counter[Claim] = Counter()
-        self._answers: dict[Gang, Shortfall | None] = {}
-        for claim in claims:
-            self._claim(claim)
+    def __init__(self, nodes: Sequence[NodeView], reserved: Sequence[NodeView]) -> None:
+        self._nodes = workers(nodes)
+        self._slots = [node.worker_slots_free for node in self._nodes]
+        #: Of each class its nodes, as places in `_nodes`: a heap, so that the choice does not depend on history.
+        self._by_class: dict[_Class, list[int]] = {}
+        order = sorted(range(len(self._nodes)), key=lambda i: self._nodes[i].node_id)
+        self._rank = {i: rank for rank, i in enumerate(order)}
+        self._at_rank = order
+        for i in order:
+            self._by_class.setdefault(_class_of(self._nodes[i]), []).append(self._rank[i])
+        self._reserved_before = tuple(reserved)
+        self._withheld: Counter[_Class] = Counter(_class_of(node) for node in workers(reserved))
+        self._reserved_here: list[tuple[_Class, int]] = []
+        self._totals = Counter((each[2], each[3]) for each in self._by_class for _ in self._by_class[each])
+        self._totals.update((each[2], each[3]) for each in self._withheld.elements())
 
-    def take(self, gang: Gang) -> None:
-        self._claim(Claim(gang, gang.nnodes))
-        self._answers.clear()
+    @property
+    def size(self) -> int:
+        return len(self._nodes)
 
-    def _claim(self, claim: Claim) -> None:
-        if self._workers and self._why_never(claim.gang) is None:
-            # Else its nodes have left, and what it holds is not among these.
-            self._cpus_unclaimed -= claim.gang.cpus
-        if claim.unseen_nodes:
-            self._slots_free -= 1
-            self._unseen[claim] += 1
+    def take(self, gang: Gang) -> tuple[str, ...] | None:
+        """The nodes of the gang, which are its own from here on; None: it does not fit. Those that it fills best, so
+        that whole nodes stay whole; the driver's node comes first."""
+        fitting = sorted(each for each, ranks in self._by_class.items() if ranks and _fits(gang, each))
+        if sum(len(self._by_class[each]) for each in fitting) < gang.nnodes:
+            return None
+        chosen: list[tuple[_Class, int]] = []
+        for each in fitting:
+            ranks = self._by_class[each]
+            while ranks and len(chosen) < gang.nnodes:
+                chosen.append((each, heapq.heappop(ranks)))
+        driver = next((k for k, (_, rank) in enumerate(chosen) if self._slots[self._at_rank[rank]] >= 1), None)
+        if driver is None and (other := self._with_slot(fitting)) is not None:
+            # Every driver takes one unit of `worker_node` for its whole life.
+            self._put_back(chosen.pop())
+            driver = len(chosen)
+            chosen.append(other)
+        if driver is None:
+            for one in chosen:
+                self._put_back(one)
+            return None
+        chosen.insert(0, chosen.pop(driver))
+        self._slots[self._at_rank[chosen[0][1]]] -= 1
+        for (gpus, cpus, *totals), rank in chosen:
+            left = (gpus - gang.gpus_per_node, cpus - gang.cpus_per_node, *totals)
+            heapq.heappush(self._by_class.setdefault(left, []), rank)  # type: ignore[arg-type]
+        return tuple(self._nodes[self._at_rank[rank]].node_id for _, rank in chosen)
 
-    def shortfall(self, gang: Gang) -> Shortfall | None:
-        """None if the gang may start. Memorised by shape: a long queue holds few shapes."""
-        if gang not in self._answers:
-            self._answers[gang] = self._judge(gang)
-        return self._answers[gang]
-
-    def _judge(self, gang: Gang) -> Shortfall | None:
-        never = because(Code.NO_WORKER) if not self._workers else self._why_never(gang)
-        if never is not None:
-            return Shortfall(False, never, never)
-        seen = self._why_not_now(gang)
-        return None if seen is None else Shortfall(True, because(Code.POOL_BUSY, **_share(gang)), seen)
-
-    def _why_not_now(self, gang: Gang) -> Reason | None:
-        fitting = sum(_has(node, gang) for node in self._workers)
-        if fitting < gang.nnodes:
-            return because(Code.NODES_BUSY, **_share(gang), now=fitting)
-        if self._cpus_unclaimed + _RESOLUTION < gang.cpus:
-            return because(Code.CPUS_CLAIMED, cpus=gang.cpus, now=max(self._cpus_unclaimed, 0.0))
-        if self._slots_free < 1:
-            return because(Code.DRIVERS_FULL)
-        if not self._all_fit_wherever_they_land(gang):
-            return because(Code.JUST_STARTED, **_share(gang))
+    def _with_slot(self, fitting: Iterable[_Class]) -> tuple[_Class, int] | None:
+        for each in fitting:
+            ranks = self._by_class[each]
+            rank = min((rank for rank in ranks if self._slots[self._at_rank[rank]] >= 1), default=None)
+            if rank is not None:
+                ranks.remove(rank)
+                heapq.heapify(ranks)
+                return each, rank
         return None
+
+    def _put_back(self, one: tuple[_Class, int]) -> None:
+        heapq.heappush(self._by_class[one[0]], one[1])
+
+    def reserve(self, gang: Gang, count: int) -> bool:
+        """Withhold so many nodes that the gang could use, those first that are nearest to it. False: there is none."""
+        could = [each for each, ranks in self._by_class.items() if ranks and _could_fit(gang, each)]
+        before = len(self._reserved_here)
+        for each in sorted(could, reverse=True):
+            ranks = self._by_class[each]
+            while ranks and len(self._reserved_here) - before < count:
+                self._reserved_here.append((each, heapq.heappop(ranks)))
+                self._withheld[each] += 1
+        return len(self._reserved_here) > before
+
+    def verdict(self, gang: Gang) -> Verdict:
+        """Why it does not fit now."""
+        never = self._why_never(gang)
+        if never is not None:
+            return Verdict(never, Clock.STANDS, never)
+        fitting = sum(len(ranks) for each, ranks in self._by_class.items() if _fits(gang, each))
+        if fitting >= gang.nnodes:
+            return Verdict(because(Code.POOL_BUSY, **_share(gang)), Clock.RUNS, because(Code.DRIVERS_FULL))
+        withheld = sum(count for each, count in self._withheld.items() if _fits(gang, each))
+        if fitting + withheld >= gang.nnodes:
+            return Verdict(_BEHIND_OLDER, Clock.RUNS)
+        seen = because(Code.NODES_BUSY, **_share(gang), now=fitting + withheld)
+        return Verdict(because(Code.POOL_BUSY, **_share(gang)), Clock.RUNS, seen)
 
     def _why_never(self, gang: Gang) -> Reason | None:
-        largest = max(node.gpus_total for node in self._workers)
-        if largest < gang.gpus_per_node:
+        if not self._totals:
+            return because(Code.NO_WORKER)
+        largest = max(gpus for gpus, _ in self._totals)
+        if largest + _RESOLUTION < gang.gpus_per_node:
             return because(Code.NODE_TOO_SMALL, gpus=gang.gpus_per_node, largest=largest)
-        able = sum(_has(node, gang) for node in self._empty)
+        able = sum(count for total, count in self._totals.items() if _fits(gang, total))
         if able < gang.nnodes:
             return because(Code.POOL_TOO_SMALL, **_share(gang), able=able)
-        total = sum(node.cpus_total for node in self._workers)
-        if total + _RESOLUTION < gang.cpus:
-            return because(Code.TOO_FEW_CPUS, cpus=gang.cpus, total=total)
         return None
 
-    def _all_fit_wherever_they_land(self, gang: Gang) -> bool:
-        """Whether the gang, and each gang that is still unseen, finds its nodes in every order and place in which
-        Ray may put them. The newcomer counts against the others too: it may be the faster one."""
-        newcomer = Claim(gang, gang.nnodes)
-        unseen = self._unseen + Counter([newcomer])
-        for claim in unseen:
-            if claim != newcomer and self._why_never(claim.gang) is not None:
-                continue  # its nodes have left; holding everybody back would not bring them back
-            others = unseen - Counter([claim])
-            fitting = [node for node in self._workers if _has(node, claim.gang)]
-            if len(fitting) - _max_blocked_nodes(fitting, claim.gang, others) < claim.unseen_nodes:
-                return False
-        return True
+    def left(self) -> tuple[NodeView, ...]:
+        return tuple(self._now(each, rank) for each, ranks in sorted(self._by_class.items()) for rank in sorted(ranks))
+
+    def reserved(self) -> tuple[NodeView, ...]:
+        return (*self._reserved_before, *(self._now(each, rank) for each, rank in self._reserved_here))
+
+    def _now(self, each: _Class, rank: int) -> NodeView:
+        i = self._at_rank[rank]
+        return replace(self._nodes[i], gpus_free=each[0], cpus_free=each[1], worker_slots_free=self._slots[i])
 
 
-def _max_blocked_nodes(fitting: Sequence[NodeView], gang: Gang, others: Counter[Claim]) -> int:
-    """An upper bound of how many of these nodes the parts of the others can make unfit for the gang.
-
-    A node is blocked when the parts on it reach its spare GPUs or spare CPUs. A part lands on one node and does
-    there at most its largest share of either, and never more than one whole node's damage.
-    """
-
-    def share(gpus: float, cpus: float) -> float:
-        return max(
-            (
-                min(
-                    1.0,
-                    max(
-                        gpus / (node.gpus_free - gang.gpus_per_node + 1),
-                        cpus / (node.cpus_free - gang.cpus_per_node + _RESOLUTION),
-                    ),
-                )
-                for node in fitting
-                # A part can only land where it would fit if the node were empty.
-                if node.gpus_total + _RESOLUTION >= gpus and node.cpus_total + _RESOLUTION >= cpus
-            ),
-            default=0.0,
-        )
-
-    damage = 0.0
-    if fitting:
-        for claim, count in others.items():
-            damage += count * claim.unseen_nodes * share(claim.gang.gpus_per_node, claim.gang.cpus_per_node)
-            # verl starts its small actors before it claims its GPUs, so these are seen when those are.
-            damage += count * math.ceil(claim.gang.extra_cpus) * share(0.0, 1.0)
-    return math.floor(damage + 1e-9)
+def _class_of(node: NodeView) -> _Class:
+    return node.gpus_free, node.cpus_free, node.gpus_total, node.cpus_total
 
 
-def _has(node: NodeView, gang: Gang) -> bool:
-    enough_gpus = node.gpus_free + _RESOLUTION >= gang.gpus_per_node
-    return enough_gpus and node.cpus_free + _RESOLUTION >= gang.cpus_per_node
+def _fits(gang: Gang, free: Sequence[float]) -> bool:
+    """`free`: GPUs and CPUs first."""
+    return free[0] + _RESOLUTION >= gang.gpus_per_node and free[1] + _RESOLUTION >= gang.cpus_per_node
+
+
+def _could_fit(gang: Gang, each: _Class) -> bool:
+    return _fits(gang, each[2:])
 
 
 def _share(gang: Gang) -> dict[str, Fact]:

@@ -42,6 +42,8 @@ class Admit(CleanText):
     env: tuple[tuple[str, str], ...]
     #: Worth telling the task's user, if it is admitted.
     note: str | None = None
+    #: Ray ids of the nodes that it is assigned, the driver's first.
+    nodes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

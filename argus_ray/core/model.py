@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from argus_ray.core import ids
@@ -59,13 +60,12 @@ class IssuedToken:
 
 @dataclass(frozen=True)
 class Gang:
-    """What a task holds while it runs: on each of `nnodes` different nodes `gpus_per_node` GPUs and
-    `cpus_per_node` CPUs, and `extra_cpus` CPUs more anywhere on the workers (verl's small actors)."""
+    """What a task holds while it runs: on each of `nnodes` different nodes `gpus_per_node` GPUs and `cpus_per_node`
+    CPUs."""
 
     nnodes: int
     gpus_per_node: int
     cpus_per_node: float
-    extra_cpus: float = 0.0
 
     @property
     def gpus(self) -> int:
@@ -73,7 +73,7 @@ class Gang:
 
     @property
     def cpus(self) -> float:
-        return self.nnodes * self.cpus_per_node + self.extra_cpus
+        return self.nnodes * self.cpus_per_node
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,8 @@ class SlimAttempt:
     stalled_why: str | None = None
     #: Why Argus is stopping it, for another reason than a cancel.
     stop_reason: str | None = None
+    #: Ray ids of the nodes that it was assigned, the driver's first. Empty: one of a version that left it to Ray.
+    nodes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -226,6 +228,22 @@ class NodeView:
     worker_slots_total: float
     hostname: str = ""
 
+    def with_free(self, gpus: float, cpus: float, worker_slots: float) -> NodeView:
+        if (gpus, cpus, worker_slots) == (self.gpus_free, self.cpus_free, self.worker_slots_free):
+            return self
+        return replace(self, gpus_free=gpus, cpus_free=cpus, worker_slots_free=worker_slots)
+
+
+@dataclass(frozen=True)
+class Share:
+    """Of one node."""
+
+    gpus: float = 0.0
+    cpus: float = 0.0
+
+    def __add__(self, other: Share) -> Share:
+        return Share(self.gpus + other.gpus, self.cpus + other.cpus)
+
 
 @dataclass(frozen=True)
 class ClusterView:
@@ -234,5 +252,8 @@ class ClusterView:
     #: Ray's session name.
     session: str
     nodes: tuple[NodeView, ...]
-    #: Ray's driver job id (hex) -> GPUs that placement groups of that job hold.
-    gpus_of_job: dict[str, float] = field(default_factory=dict)
+    #: Ray's driver job id (hex) -> node id -> what placement groups of that job hold there.
+    held: Mapping[str, Mapping[str, Share]] = field(default_factory=dict)
+
+    def gpus_of_job(self, ray_job_id: str | None) -> float:
+        return sum(share.gpus for share in self.held.get(ray_job_id or "", {}).values())

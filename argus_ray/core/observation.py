@@ -6,6 +6,7 @@ Three sources: Ray's job record, asked by id; the runner's own files in the job 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum
 
@@ -102,14 +103,19 @@ _REASON_LINES = 40
 _REASON_CHARS = 4000
 
 
-def next_step(attempt: SlimAttempt, job: JobSeen, files: FilesSeen, session: str) -> Verdict:
-    """What to do about a live attempt. `session` is Ray's present one."""
+def next_step(
+    attempt: SlimAttempt, job: JobSeen, files: FilesSeen, session: str, left: Collection[str] = ()
+) -> Verdict:
+    """What to do about a live attempt. `session` is Ray's present one. `left`: those of its nodes that Ray does not
+    have any more."""
     if attempt.state is AttemptState.STOPPING:
         return _judge_canceled(attempt, job)
     if job.status is JobStatus.UNKNOWN:
         return Wait()
     if attempt.stop_reason is not None:
         return _judge_stopped_by_argus(attempt, attempt.stop_reason, job, files)
+    if left and (verdict := _judge_without_nodes(attempt, job, files, left)) is not None:
+        return verdict
     if job.status is JobStatus.ABSENT:
         return _judge_absent(attempt, files, session)
     if job.status in (JobStatus.PENDING, JobStatus.RUNNING):
@@ -146,6 +152,20 @@ def _judge_stopped_by_argus(attempt: SlimAttempt, why: str, job: JobSeen, files:
     if job.status is JobStatus.SUCCEEDED or (files.exit is not None and code == 0):
         return End(attempt.submission_id, Outcome.SUCCEEDED, "", exit_code=0)
     return End(attempt.submission_id, Outcome.APPLICATION, why, code, failures.stalled())
+
+
+def _judge_without_nodes(attempt: SlimAttempt, job: JobSeen, files: FilesSeen, left: Collection[str]) -> Verdict | None:
+    """What follows from the loss of nodes alone; None: nothing, what is seen of the job tells."""
+    why = f"the node {', '.join(sorted(left))} of its gang has left the pool"
+    if job.status is JobStatus.ABSENT:
+        never_began = attempt.state is AttemptState.SUBMITTING and not files.started and files.exit is None
+        return _lost(attempt, f"{why} before it began") if never_began else None
+    if job.status in (JobStatus.PENDING, JobStatus.RUNNING):
+        # The driver may wait for ever for the part that is gone. When its own node is gone Ray says so.
+        return None if job.status is JobStatus.RUNNING and attempt.nodes[0] in left else Stop()
+    ended_well = job.status is JobStatus.SUCCEEDED or (files.exit is not None and files.exit.exit_code == 0)
+    # However it ends then, by our word or by an error of its own.
+    return None if ended_well else _lost(attempt, why, job.exit_code)
 
 
 def _judge_absent(attempt: SlimAttempt, files: FilesSeen, session: str) -> Verdict:

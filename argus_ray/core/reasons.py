@@ -30,11 +30,11 @@ class Code(str, Enum):
     NODE_TOO_SMALL = "node_too_small"
     #: `nodes`, `gpus`, `cpus`, `able`: too few nodes are large enough, even when the pool is empty.
     POOL_TOO_SMALL = "pool_too_small"
-    #: `cpus`, `total`: the pool has too few CPUs, even when it is empty.
+    #: `cpus`, `total`: the pool has too few CPUs, even when it is empty. Not given any more; older rows may hold it.
     TOO_FEW_CPUS = "too_few_cpus"
     #: `nodes`, `gpus`, `cpus`: it would fit into the pool, and others hold what it needs.
     POOL_BUSY = "pool_busy"
-    #: Nothing younger than an older task starts before that one.
+    #: The nodes that it would need are reserved for an older task.
     BEHIND_OLDER = "behind_older"
     #: Its own time has not come, and nobody has said why.
     NOT_YET = "not_yet"
@@ -47,16 +47,12 @@ class Code(str, Enum):
 
     #: `nodes`, `gpus`, `cpus`, `now`: too few nodes have its share free at this moment.
     NODES_BUSY = "nodes_busy"
-    #: `cpus`, `now`: too few CPUs of the pool are unclaimed at this moment.
-    CPUS_CLAIMED = "cpus_claimed"
     #: Every worker has all the drivers that it takes.
     DRIVERS_FULL = "drivers_full"
-    #: `nodes`, `gpus`, `cpus`: what is free may be taken by gangs that were admitted and are not seen yet.
-    JUST_STARTED = "just_started"
 
 
 #: Never stored as the reason of a task.
-MOMENTARY = frozenset({Code.NODES_BUSY, Code.CPUS_CLAIMED, Code.DRIVERS_FULL, Code.JUST_STARTED})
+MOMENTARY = frozenset({Code.NODES_BUSY, Code.DRIVERS_FULL})
 #: It waits for its turn or for room, as tasks do: going from one to the other is no news to its user.
 _ORDINARY = frozenset({Code.POOL_BUSY, Code.BEHIND_OLDER})
 
@@ -114,7 +110,7 @@ def _words(reason: Reason) -> str:
         case Code.POOL_BUSY:
             return f"needs {_free(reason)}"
         case Code.BEHIND_OLDER:
-            return "an older task has been overtaken for as long as is allowed; nothing younger starts before it"
+            return "an older task has been overtaken for as long as is allowed; the nodes are reserved for it"
         case Code.NOT_YET:
             return "waits before the next try"
         case Code.BAD_INPUTS:
@@ -126,12 +122,8 @@ def _words(reason: Reason) -> str:
             return f"its command cannot be made any more: {reason['error']}"
         case Code.NODES_BUSY:
             return f"needs {_free(reason)}; {have_now(reason['now'])}"
-        case Code.CPUS_CLAIMED:
-            return f"{_all_cpus(reason)}; {reason['now']:g} are not claimed now"
         case Code.DRIVERS_FULL:
             return "every worker has its full number of drivers"
-        case Code.JUST_STARTED:
-            return f"needs {_free(reason)}; waits for tasks that have just started to take theirs"
         case _:
             assert_never(reason.code)
 

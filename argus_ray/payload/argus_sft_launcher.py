@@ -220,7 +220,12 @@ class Gang:
 
         options = self._options
         bundle = {"GPU": options.gpus_per_node, "CPU": options.cpus_per_node}
-        group = placement_group([bundle] * options.nnodes, strategy="STRICT_SPREAD", name=options.name)
+        # Where Argus has chosen the nodes (ARGUS_NODES), else wherever Ray finds room.
+        nodes = [node for node in os.environ.get("ARGUS_NODES", "").split(",") if node]
+        selectors = [{"ray.io/node-id": node} for node in nodes] or None
+        group = placement_group(
+            [bundle] * options.nnodes, strategy="STRICT_SPREAD", name=options.name, bundle_label_selector=selectors
+        )
         begin = time.monotonic()
         report_at = begin + PLACEMENT_REPORT_S
         wanted = f"{options.nnodes} node(s) with {bundle['GPU']} GPUs and {bundle['CPU']} CPUs each"

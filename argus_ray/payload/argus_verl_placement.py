@@ -1,4 +1,9 @@
-"""Where verl's small actors go in a cluster that others use too. Loaded through VERL_USE_EXTERNAL_MODULES.
+"""Where verl's GPUs and its small actors are, in a cluster that others use too. Loaded through
+VERL_USE_EXTERNAL_MODULES.
+
+Argus has assigned the nodes (ARGUS_NODES, in order). verl makes one placement group a node, by
+ray.util.placement_group's function (verl 0.9, single_controller/ray/base.py); each is told its node here. A verl that
+makes them otherwise, or more of them, is refused with a clear word: it would take GPUs that are another gang's.
 
 verl's agent loop and reward workers need a free CPU for a moment when they start, and TransferQueue's
 controller and storage hold one each, the storage on the first nodes of the cluster, whether or not these
@@ -12,7 +17,12 @@ from __future__ import annotations
 
 import atexit
 import functools
+import importlib
+import inspect
+import os
+import sys
 import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import argus_own_raylet  # type: ignore[import-not-found]  # a neighbour on the workers' PYTHONPATH
@@ -25,6 +35,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, Place
 DRAIN_S = 2.0
 #: Explicitly one CPU each in TransferQueue (controller.py, storage/simple_storage.py).
 _TRANSFER_QUEUE = ("TransferQueueController", "SimpleStorageUnit")
+#: Ray gives each node this label, with its id.
+_NODE_LABEL = "ray.io/node-id"
+_VERLS_GROUPS = "verl.single_controller.ray.base"
 _DEMANDS = ("num_cpus", "num_gpus", "resources", "memory")
 
 
@@ -58,7 +71,35 @@ def relaxed(class_name: str, options: dict[str, Any]) -> dict[str, Any]:
     return {**options, "num_cpus": 0, "scheduling_strategy": strategy}
 
 
+def assigned(nodes: Sequence[str], make: Callable[..., Any]) -> Callable[..., Any]:
+    """`make` (ray.util.placement_group.placement_group), with one of these nodes for each group of verl's, in their
+    order. What others ask for stays as it is."""
+    left = list(nodes)
+
+    @functools.wraps(make)
+    def placement_group(*args: Any, **kwargs: Any) -> Any:
+        if sys._getframe(1).f_globals.get("__name__") != _VERLS_GROUPS:
+            return make(*args, **kwargs)
+        asked = inspect.signature(make).bind(*args, **kwargs)
+        bundles, strategy = asked.arguments["bundles"], asked.arguments.get("strategy")
+        if strategy != "STRICT_PACK" or not left or asked.arguments.get("bundle_label_selector"):
+            raise RuntimeError(
+                f"argus: verl asks for a placement group ({strategy}, {len(bundles)} bundles, {len(left)} of "
+                f"{len(nodes)} nodes left) that is none of one whole node: this verl is not the one that Argus knows"
+            )
+        asked.arguments["bundle_label_selector"] = [{_NODE_LABEL: left.pop(0)}] * len(bundles)
+        return make(*asked.args, **asked.kwargs)
+
+    return placement_group
+
+
 def _install() -> None:
+    nodes = [node for node in os.environ.get("ARGUS_NODES", "").split(",") if node]
+    if nodes:
+        # The module: `ray.util` has the function under the same name.
+        groups = importlib.import_module("ray.util.placement_group")
+        groups.placement_group = assigned(nodes, groups.placement_group)  # type: ignore[attr-defined]
+
     create = ActorClass._remote
 
     @functools.wraps(create)

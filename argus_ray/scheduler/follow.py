@@ -75,7 +75,7 @@ class Follower:
         files = FilesSeen()
         if job.status in (JobStatus.ABSENT, JobStatus.FAILED):
             files = await self.files.look(attempt.job_root)
-        verdict = observation.next_step(attempt, job, files, view.session)
+        verdict = observation.next_step(attempt, job, files, view.session, _nodes_that_left(attempt, view))
         match verdict:
             case Wait():
                 pass
@@ -110,6 +110,12 @@ async def try_to_forbid(files: Files, attempt: SlimAttempt) -> bool:
         log.warning("no cancel marker for %s: %s: %s", attempt.submission_id, type(error).__name__, error)
         return False
     return True
+
+
+def _nodes_that_left(attempt: SlimAttempt, view: ClusterView) -> set[str]:
+    if attempt.session not in (None, view.session):
+        return set()  # another session has other nodes, and what is left of this one is told by its jobs
+    return set(attempt.nodes) - {node.node_id for node in view.nodes}
 
 
 def _is_news(attempt: SlimAttempt, advance: Advance) -> bool:

@@ -37,7 +37,7 @@ class StallWatch:
         grown = await asyncio.gather(*(self._grown(attempt, now) for _, attempt in pairs))
         found = []
         for (task, attempt), growth in zip(pairs, grown, strict=True):
-            held = view.gpus_of_job.get(attempt.ray_job_id or "", 0.0)
+            held = view.gpus_of_job(attempt.ray_job_id)
             if growth is not None:
                 found.append(stall.check_stall(attempt, task.gang, growth, held, now, self.policy))
         return [change for change in found if change is not None]

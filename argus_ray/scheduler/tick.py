@@ -9,15 +9,16 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from itertools import islice
 
-from argus_ray.core import admission
-from argus_ray.core.lifecycle import Admit, Change, Hold, Reject
-from argus_ray.core.model import Attempt, ClusterView, SlimTask, Task
+from argus_ray.core import admission, ledger
+from argus_ray.core.admission import Decision
+from argus_ray.core.lifecycle import Admit, Change, End, Hold, Reject
+from argus_ray.core.model import Attempt, ClusterView, NodeView, SlimTask, Task
 from argus_ray.core.stall import StallPolicy
-from argus_ray.core.states import AttemptState
+from argus_ray.core.states import AttemptState, Outcome
 from argus_ray.scheduler.admit import Examined, Examiner
 from argus_ray.scheduler.follow import Followed, Follower
 from argus_ray.scheduler.ports import Cluster, Files, Inputs, Jobs, Prepare, State
@@ -48,13 +49,14 @@ class Next(Enum):
 class _Decided:
     """What the last pass over the queue came to. While its facts are the same, nothing new would follow."""
 
-    facts: object
+    free: tuple[NodeView, ...]
     at: float
-    #: When some task's own time comes, and when an older task begins to bar those that come.
+    #: When some task's own time comes, or nodes are to be reserved.
     due: float | None
-    barred_at: float | None
     #: What is still to be written down, in parts.
     holds: deque[Iterator[Hold]]
+    #: Its newest part: it knows what is left for tasks that come.
+    decision: Decision
 
     def some_holds(self) -> list[Hold]:
         found: list[Hold] = []
@@ -64,13 +66,9 @@ class _Decided:
                 self.holds.popleft()
         return found
 
-    def stands(self, facts: object, now: float) -> bool:
+    def stands(self, free: tuple[NodeView, ...], now: float) -> bool:
         # A clock that was set back moves every time that was waited for.
-        return self.facts == facts and self.at <= now and (self.due is None or now < self.due)
-
-    def may_come_later(self, now: float) -> bool:
-        """Whether those that have come since can be decided over without the older ones."""
-        return self.barred_at is None or now < self.barred_at or self.barred_at <= self.at
+        return self.free == free and self.at <= now and (self.due is None or now < self.due)
 
 
 @dataclass
@@ -119,6 +117,8 @@ class Dispatcher:
         self._decided: _Decided | None = None
         #: Tasks at the end of the queue that nothing was decided about yet.
         self._came: list[SlimTask] = []
+        #: Attempts whose end was found by the last tick and could not be stored: nobody waits for these.
+        self._unstored: set[str] = set()
         #: Found after the last `apply`, and stored with the next one.
         self._carried: list[Change] = []
 
@@ -140,9 +140,13 @@ class Dispatcher:
         followed = await self.follower.follow(live, view)
         stalls = await self.stalls.watch(live, view)
 
+        # An attempt that was just found to have ended keeps its nodes until the next tick, which comes at once: this
+        # view may be older than its end.
         # 3. Decide, 4. look at what the chosen start from, 5. decide at most once more.
         now = self.clock()
-        passed = await self._pass(view, live, now)
+        free = ledger.free_nodes(view, live)
+        returning = _first_to_return([end for end in followed.ended if end.submission_id not in self._unstored], live)
+        passed = await self._pass(free, now) if returning is None else await self._admit(free, now, before=returning)
 
         # 6. Store it all at once. Ends come before the admissions, which have not used the room of these.
         carried, self._carried = self._carried, []
@@ -155,6 +159,7 @@ class Dispatcher:
             raise
         self._decided, self._came = passed.decided, []
         ended = [end for end in followed.ended if applied[id(end)]]
+        self._unstored = {end.submission_id for end in followed.ended if not applied[id(end)]}
         for end in ended:
             log.info("%s ended: %s %s", end.submission_id, end.outcome.value, end.reason[:200])
 
@@ -173,27 +178,24 @@ class Dispatcher:
             return Next.IN_A_MOMENT
         return Next.SOON if live or self.queue.waiting else Next.LATER
 
-    async def _pass(self, view: ClusterView, live: Sequence[SlimTask], now: float) -> _Pass:
-        # An attempt that was just found to have ended keeps its claim until the next tick, which comes at once: this
-        # view may be older than its end. So its room is not given away, least of all to somebody younger than its task.
-        claims = [claim for task in live if (claim := claim_of(task, view))]
-        facts = (view.nodes, claims)
+    async def _pass(self, free: tuple[NodeView, ...], now: float) -> _Pass:
         old = self._decided
-        if old is not None and old.stands(facts, now):
+        if old is not None and old.stands(free, now):
             if not self._came:
                 return _Pass(old)
-            if old.may_come_later(now):
-                # A task that is younger than all others changes nothing for them, unless it starts.
-                barred = old.barred_at is not None and old.barred_at <= old.at
-                decision = admission.decide(self._came, view.nodes, claims, now, self.policy, barred=barred)
-                if not decision.admitted:
-                    due, barred_at = _first(old.due, decision.due()), _first(old.barred_at, decision.barred_at)
-                    return _Pass(_Decided(facts, old.at, due, barred_at, deque([*old.holds, decision.holds([])])))
-        return await self._admit(view, claims, now, facts)
+            # A task that is younger than all others changes nothing for them, unless it starts.
+            left, reserved = old.decision.left, old.decision.reserved
+            decision = admission.decide(self._came, left, now, self.policy, reserved=reserved)
+            if not decision.admitted:
+                due = _first(old.due, decision.due(), decision.reserves_at)
+                holds = deque([*old.holds, decision.holds([])])
+                return _Pass(replace(old, due=due, holds=holds, decision=decision))
+        return await self._admit(free, now)
 
-    async def _admit(self, view: ClusterView, claims: Sequence[admission.Claim], now: float, facts: object) -> _Pass:
-        rows = list(self.queue.waiting.values())
-        decision = admission.decide(rows, view.nodes, claims, now, self.policy)
+    async def _admit(self, free: tuple[NodeView, ...], now: float, *, before: int | None = None) -> _Pass:
+        """`before`: only those with an older place in the queue; the next tick decides over the others."""
+        rows = [task for task in self.queue.waiting.values() if before is None or task.seq < before]
+        decision = admission.decide(rows, free, now, self.policy)
 
         found = _Pass(None)
         examined = await self._examine(decision.admitted[:MAX_LOOKS], found)
@@ -201,22 +203,24 @@ class Dispatcher:
         if examined.stuck:
             # Those take no room from the others. Who is chosen now and is stuck, too, leaves its room to the next tick.
             rows = [_as_examined(task, examined) for task in rows if task.task_id not in examined.stuck]
-            decision = admission.decide(rows, view.nodes, claims, now, self.policy)
+            decision = admission.decide(rows, free, now, self.policy)
             fresh = [task for task in decision.admitted if task.task_id not in examined.admits]
             more = await self._examine(fresh[: MAX_LOOKS - len(examined.admits) - len(examined.stuck)], found)
             room_left = bool(more.stuck)
             examined = Examined(examined.admits | more.admits, examined.stuck | more.stuck)
 
         started = [task for task in decision.admitted if task.task_id in examined.admits]
-        found.admits = [examined.admits[task.task_id] for task in started]
+        found.admits = [
+            replace(examined.admits[task.task_id], nodes=decision.nodes_of[task.task_id]) for task in started
+        ]
         found.stuck = list(examined.stuck.values())
         left = {task.task_id for task in decision.admitted} - examined.admits.keys() - examined.stuck.keys()
-        due = decision.due()
+        due = _first(decision.due(), decision.reserves_at)
         for change in found.stuck:
             if isinstance(change, Hold):
                 due = _first(due, change.not_before)
-        decided = _Decided(facts, now, due, decision.barred_at, deque([decision.holds(started)]))
-        if not left and not room_left:
+        decided = _Decided(free, now, due, deque([decision.holds(started)]), decision)
+        if not left and not room_left and before is None:
             found.decided = decided
         else:
             # The next tick decides anew; what is known of those that wait on is worth writing down all the same.
@@ -254,6 +258,12 @@ class Dispatcher:
         self.stalls.keep_only(names)
 
 
+def _first_to_return(ended: Sequence[End], live: Sequence[SlimTask]) -> int | None:
+    """The oldest place in the queue to which a task comes back that is not there yet: nobody younger takes its turn."""
+    lost = {end.submission_id for end in ended if end.outcome is Outcome.INFRASTRUCTURE}
+    return min((task.seq for task in live if task.live and task.live.submission_id in lost), default=None)
+
+
 def _first(*times: float | None) -> float | None:
     return min((at for at in times if at is not None), default=None)
 
@@ -263,14 +273,6 @@ def _as_examined(task: SlimTask, examined: Examined) -> SlimTask:
     if task.task_id not in examined.admits or task.reason is None:
         return task
     return admission.without_trouble(task)
-
-
-def claim_of(task: SlimTask, view: ClusterView) -> admission.Claim | None:
-    """What the live attempt of this task holds, and how much of it Ray's view does not show yet."""
-    if task.live is None:
-        return None
-    seen = view.gpus_of_job.get(task.live.ray_job_id or "", 0.0)
-    return admission.Claim(task.gang, max(0, task.gang.nnodes - int(seen // task.gang.gpus_per_node)))
 
 
 def _new_attempt(admit: Admit, now: float) -> Attempt:
@@ -283,4 +285,5 @@ def _new_attempt(admit: Admit, now: float) -> Attempt:
         job_root=admit.job_root,
         command=admit.command,
         env=admit.env,
+        nodes=admit.nodes,
     )

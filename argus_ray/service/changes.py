@@ -158,6 +158,7 @@ def _admit(unit: UnitOfWork, task: Task, change: Admit) -> bool:
         job_root=change.job_root,
         command=change.command,
         env=change.env,
+        nodes=change.nodes,
     )
     attempts.add(unit.db, attempt)
     new = replace(_out_of_queue(task), state=TaskState.SUBMITTING, reason=None, updated_at=unit.now)

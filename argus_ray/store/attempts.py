@@ -16,8 +16,8 @@ from argus_ray.store import columns
 
 def add(db: sqlite3.Connection, attempt: Attempt) -> None:
     db.execute(
-        "INSERT INTO attempts (submission_id, task_id, number, state, created_at, job_root, command, env)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO attempts (submission_id, task_id, number, state, created_at, job_root, command, env, nodes)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             attempt.submission_id,
             attempt.task_id,
@@ -27,6 +27,7 @@ def add(db: sqlite3.Connection, attempt: Attempt) -> None:
             attempt.job_root,
             json.dumps(attempt.command),
             json.dumps(attempt.env),
+            json.dumps(attempt.nodes),
         ),
     )
 
@@ -128,5 +129,6 @@ def _attempt(row: sqlite3.Row) -> Attempt:
         stalled_since=row["stalled_since"],
         stalled_why=row["stalled_why"],
         stop_reason=row["stop_reason"],
+        nodes=tuple(json.loads(row["nodes"])),
         disk_bytes=row["disk_bytes"],
     )

@@ -7,6 +7,7 @@ begins again: its numbers say so by its name. Each function but `follow` works i
 
 from __future__ import annotations
 
+import json
 import sqlite3
 
 from argus_ray.core.model import Gang, QueueChanges, SlimAttempt, SlimTask
@@ -37,11 +38,11 @@ _FOLLOW = (
 )
 
 _ROWS = """
-    SELECT tasks.seq, tasks.task_id, user_id, tasks.state, nnodes, gpus_per_node, cpus_per_node, extra_cpus,
+    SELECT tasks.seq, tasks.task_id, user_id, tasks.state, nnodes, gpus_per_node, cpus_per_node,
            reason_code, CASE WHEN reason_code IS NOT NULL THEN tasks.reason END AS reason, not_before, overtaken_since,
            live.submission_id, live.number, live.state AS live_state, live.created_at, live.job_root, live.session,
            live.ray_job_id, live.node_id, live.node_ip, live.started_at, live.stalled_since, live.stalled_why,
-           live.stop_reason
+           live.stop_reason, live.nodes
     FROM ({wanted}) AS wanted CROSS JOIN tasks USING (seq)
     LEFT JOIN attempts AS live ON live.task_id = tasks.task_id AND live.state <> 'ENDED'
     ORDER BY tasks.seq
@@ -102,7 +103,7 @@ def _read(cursor: sqlite3.Cursor) -> tuple[tuple[SlimTask, ...], tuple[int, ...]
         if live is None and not state.is_waiting:
             gone.append(row["seq"])
             continue
-        gang = Gang(row["nnodes"], row["gpus_per_node"], row["cpus_per_node"], row["extra_cpus"])
+        gang = Gang(row["nnodes"], row["gpus_per_node"], row["cpus_per_node"])
         reason = read_reason(row["reason"], row["reason_code"])
         rows.append(
             SlimTask(
@@ -136,4 +137,5 @@ def _live(row: sqlite3.Row) -> SlimAttempt:
         stalled_since=row["stalled_since"],
         stalled_why=row["stalled_why"],
         stop_reason=row["stop_reason"],
+        nodes=tuple(json.loads(row["nodes"])),
     )

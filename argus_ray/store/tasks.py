@@ -35,7 +35,7 @@ def add(
     cursor = db.execute(
         "INSERT INTO tasks (task_id, user_id, workload, state, nnodes, gpus_per_node, cpus_per_node,"
         " extra_cpus, spec_yaml, idempotency_key, created_at, updated_at, resubmitted_from, resume_roots, warnings)"
-        " VALUES (?, ?, ?, 'QUEUED', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (task_id) DO NOTHING",
+        " VALUES (?, ?, ?, 'QUEUED', ?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (task_id) DO NOTHING",
         (
             task_id,
             user_id,
@@ -43,7 +43,6 @@ def add(
             gang.nnodes,
             gang.gpus_per_node,
             gang.cpus_per_node,
-            gang.extra_cpus,
             spec_yaml,
             idempotency_key,
             now,
@@ -148,7 +147,7 @@ def with_attempts(db: sqlite3.Connection, rows: list[sqlite3.Row]) -> tuple[Task
             seq=row["seq"],
             workload=row["workload"],
             state=TaskState(row["state"]),
-            gang=Gang(row["nnodes"], row["gpus_per_node"], row["cpus_per_node"], row["extra_cpus"]),
+            gang=Gang(row["nnodes"], row["gpus_per_node"], row["cpus_per_node"]),
             spec_yaml=row["spec_yaml"],
             created_at=row["created_at"],
             updated_at=row["updated_at"],

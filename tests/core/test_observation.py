@@ -253,3 +253,46 @@ def test_a_cancel_outweighs_a_stop() -> None:
     stopped = replace(attempt(STOPPING), stop_reason="no new step for 600 s")
     verdict = next_step(stopped, JobSeen(JobStatus.STOPPED), FilesSeen(), "s1")
     assert outcome(verdict) is Outcome.CANCELED
+
+
+def of_gang(state: AttemptState = RUNNING, session: str | None = "s1") -> Attempt:
+    return replace(attempt(state, session), nodes=("driver", "other"))
+
+
+def test_an_attempt_whose_node_has_left_before_it_began_is_lost_at_once() -> None:
+    """Ray would hold its job for a node that never comes."""
+    verdict = next_step(of_gang(SUBMITTING, None), JobSeen(JobStatus.ABSENT), FilesSeen(), "s1", {"other"})
+    assert outcome(verdict) is Outcome.INFRASTRUCTURE and "other" in verdict.reason  # type: ignore[union-attr]
+    begun = next_step(of_gang(SUBMITTING, None), JobSeen(JobStatus.ABSENT), FilesSeen(started=True), "s1", {"other"})
+    assert outcome(begun) is Outcome.INFRASTRUCTURE
+
+
+def test_a_run_that_has_lost_a_node_is_stopped_and_then_lost() -> None:
+    """Its driver may wait for ever for the part that is gone."""
+    for status in (JobStatus.PENDING, JobStatus.RUNNING):
+        assert next_step(of_gang(), JobSeen(status), FilesSeen(), "s1", {"other"}) == Stop()
+    stopped = JobSeen(JobStatus.STOPPED, exit_code=143)
+    assert outcome(next_step(of_gang(), stopped, FilesSeen(), "s1", {"other"})) is Outcome.INFRASTRUCTURE
+    assert outcome(next_step(of_gang(), stopped, FilesSeen(), "s1")) is Outcome.CANCELED, "by an operator, in Ray"
+    by_signal = failed(FailureKind.DRIVER, 143)
+    assert outcome(next_step(of_gang(), by_signal, FilesSeen(True), "s1", {"other"})) is Outcome.INFRASTRUCTURE
+    assert outcome(next_step(of_gang(), by_signal, FilesSeen(True), "s1")) is Outcome.APPLICATION
+
+
+def test_when_the_drivers_own_node_is_gone_ray_says_so() -> None:
+    running = JobSeen(JobStatus.RUNNING)
+    assert isinstance(next_step(of_gang(), running, FilesSeen(), "s1", {"driver"}), Advance)
+    assert next_step(of_gang(), JobSeen(JobStatus.PENDING), FilesSeen(), "s1", {"driver"}) == Stop()
+
+
+def test_a_good_end_is_one_whatever_has_left() -> None:
+    succeeded = JobSeen(JobStatus.SUCCEEDED)
+    assert outcome(next_step(of_gang(), succeeded, FilesSeen(), "s1", {"other"})) is Outcome.SUCCEEDED
+    seen = failed(FailureKind.DRIVER, 0)
+    files = FilesSeen(True, ExitRecord(0))
+    assert outcome(next_step(of_gang(), seen, files, "s1", {"driver", "other"})) is Outcome.SUCCEEDED
+
+
+@pytest.mark.parametrize("left", [(), ("other",), ("driver", "other")])
+def test_nothing_follows_while_ray_does_not_answer(left: tuple[str, ...]) -> None:
+    assert next_step(of_gang(), JobSeen(JobStatus.UNKNOWN), FilesSeen(), "s1", left) == Wait()

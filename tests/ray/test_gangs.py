@@ -8,25 +8,21 @@ from typing import Any
 
 import pytest
 
-from argus_ray.core.model import ClusterView
 from argus_ray.node import processes
-from tests.support.raycluster import Api, Cluster
-
-
-def view_of_ray(ray_view: Any) -> ClusterView:
-    from argus_ray.cluster.view import look
-
-    assert ray_view.is_initialized()
-    return look()
+from tests.support.raycluster import Api, Cluster, view_of_ray
 
 
 def wait_for_gang(user: Api, task: str, gpus: int, ray_view: Any) -> dict[str, Any]:
-    """Until the task holds so many GPUs in Ray's view; fails if it ever holds more."""
+    """Until the task holds so many GPUs in Ray's view; fails if it ever holds more, or any but on its own nodes."""
 
     def holds(view: dict[str, Any]) -> bool:
-        job = view["attempts"][-1]["ray_job_id"] if view["attempts"] else None
-        held = view_of_ray(ray_view).gpus_of_job.get(job or "", 0)
+        if not view["attempts"]:
+            return False
+        attempt = view["attempts"][-1]
+        cluster_view = view_of_ray(ray_view)
+        held = cluster_view.gpus_of_job(attempt["ray_job_id"])
         assert held <= gpus
+        assert cluster_view.held.get(attempt["ray_job_id"], {}).keys() <= set(attempt["nodes"])
         return held == gpus
 
     return user.wait(task, holds, f"holding {gpus} GPUs")
@@ -129,3 +125,42 @@ def test_two_rl_tasks_have_a_transfer_queue_each(cluster: Cluster, ray_view: Any
         assert view["state"] == "SUCCEEDED"
         log = Path(cluster.job_root(view) / "logs" / "driver.log").read_text()
         assert f"stand-in transfer queue of {task}--a01" in log
+
+
+def test_a_burst_of_one_gpu_tasks_fills_each_node_and_no_gpu_twice(cluster: Cluster, ray_view: Any) -> None:
+    """Eight tasks of one GPU on eight GPUs: all run at once, each on the node that it was assigned."""
+    user = cluster.user()
+    gate = user.gate()
+    tasks = [user.submit({"wait_for_file": str(gate)}, n_gpus_per_node=1) for _ in range(8)]
+    try:
+        for task in tasks:
+            wait_for_gang(user, task, 1, ray_view)
+        assert all(node.gpus_free == 0 for node in view_of_ray(ray_view).nodes)
+        places = [user.task(task)["attempts"][0]["nodes"] for task in tasks]
+        workers = [node.node_id for node in view_of_ray(ray_view).nodes if not node.is_head]
+        assert sorted(places) == sorted([[node] for node in workers] * 4)
+        explained = user.get(f"/api/v2/tasks/{tasks[0]}/explain")
+        assert explained["nodes"] == places[0]
+    finally:
+        gate.touch()
+    assert [user.wait_final(task)["state"] for task in tasks] == ["SUCCEEDED"] * 8
+
+
+def test_what_somebody_runs_in_ray_beside_argus_is_seen_as_taken(cluster: Cluster, ray_view: Any) -> None:
+    """And given away when it is free again."""
+    from ray.util.placement_group import placement_group, remove_placement_group
+
+    group = placement_group([{"GPU": 3}], strategy="STRICT_PACK")
+    assert group.wait(60)
+    user = cluster.user()
+    gate = user.gate()
+    try:
+        wide = user.submit({"wait_for_file": str(gate)}, nnodes=2, n_gpus_per_node=4)
+        view = user.wait_state(wide, "PENDING_RESOURCES")
+        assert "needs 2 nodes with 4 GPUs" in view["reason"]
+        small = user.submit({"wait_for_file": str(gate)}, n_gpus_per_node=4)
+        wait_for_gang(user, small, 4, ray_view)
+    finally:
+        remove_placement_group(group)
+        gate.touch()
+    assert [user.wait_final(task)["state"] for task in (small, wide)] == ["SUCCEEDED"] * 2

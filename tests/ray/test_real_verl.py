@@ -14,7 +14,7 @@ from argus_ray.core import taskspec
 from argus_ray.core.verl import command as verl
 from argus_ray.disk.checkpoints import newest_complete
 from argus_ray.node import processes
-from tests.support.raycluster import FINAL, ROOT, Api, Cluster
+from tests.support.raycluster import FINAL, ROOT, Api, Cluster, view_of_ray
 from tests.support.realverl import curves, differences, make_inputs, metric, needs_verl, wait_long
 
 pytestmark = [pytest.mark.verl, pytest.mark.timeout(1500), needs_verl]
@@ -98,17 +98,24 @@ def test_four_tasks_of_two_users_at_once_train_as_each_does_alone(
     callers = (ada, bob, ada, bob)
     tasks = [caller.submit_example(f"cpu-{workload}") for caller, workload in zip(callers, workloads, strict=True)]
     owners: dict[str, set[str]] = {}
+    #: Where Ray's placement groups of each job were seen.
+    places: dict[str, set[str]] = {}
 
     def all_ended() -> bool:
         for actor in list_actors(cluster.machine.dashboard, detail=True, limit=10_000, timeout=60):
             if actor.class_name == "TransferQueueController" and actor.ray_namespace:
                 owners.setdefault(actor.ray_namespace, set()).add(actor.job_id)
+        for job, held in view_of_ray(ray_view).held.items():
+            places.setdefault(job, set()).update(held)
         return all(caller.task(task)["state"] in FINAL for caller, task in zip(callers, tasks, strict=True))
 
     assert processes.wait_until(all_ended, 900, 2.0)
     views = [wait_long(caller, task) for caller, task in zip(callers, tasks, strict=True)]
     begins, ends = [view["started_at"] for view in views], [view["ended_at"] for view in views]
     assert max(begins) < min(ends), "all four ran at the same time"
+    for view in views:
+        (attempt,) = view["attempts"]
+        assert places[attempt["ray_job_id"]] == set(attempt["nodes"]), "each gang is where it was assigned to"
     # Each queue was made by the task of its name, and no queue is shared or nameless.
     rl = [view for view in views if view["workload"] != "sft"]
     assert {name: jobs for name, jobs in owners.items() if any(view["task_id"] in name for view in views)} == {

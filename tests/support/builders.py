@@ -54,7 +54,7 @@ def counted_entropy(seed: str = "") -> Callable[[int], bytes]:
 
 
 def gang_of(spec: TaskSpec) -> Gang:
-    return Gang(spec.nnodes, spec.n_gpus_per_node, cpus_per_node=float(spec.n_gpus_per_node), extra_cpus=1.0)
+    return Gang(spec.nnodes, spec.n_gpus_per_node, cpus_per_node=float(spec.n_gpus_per_node))
 
 
 def spec_yaml(shared_root: str | Path, **overrides: Any) -> str:

@@ -14,6 +14,7 @@ import httpx
 import pytest
 import yaml
 
+from argus_ray.core.model import ClusterView
 from argus_ray.local.cluster import OneMachine
 from argus_ray.node import processes
 
@@ -25,6 +26,14 @@ PATIENCE_S = 180.0
 FINAL = ("SUCCEEDED", "FAILED", "CANCELED")
 #: Where each run of the tests has a folder `argus-t-<its process id>`. Short: Ray's Unix sockets lie below it.
 FOLDERS = Path("/tmp")
+
+
+def view_of_ray(ray_view: Any) -> ClusterView:
+    """As Argus sees it, by a process that is attached to the cluster."""
+    from argus_ray.cluster.view import look
+
+    assert ray_view.is_initialized()
+    return look()
 
 
 def mark_of(folder: Path) -> str:
@@ -143,7 +152,12 @@ class Api:
         return view
 
     def wait_final(self, task_id: str, timeout_s: float = PATIENCE_S) -> dict[str, Any]:
-        return self.wait(task_id, lambda v: v["state"] in FINAL, "final", timeout_s)
+        """Its drivers ran where they were assigned to."""
+        view = self.wait(task_id, lambda v: v["state"] in FINAL, "final", timeout_s)
+        for attempt in view["attempts"]:
+            assert len(set(attempt["nodes"])) == view["gang"]["nnodes"], attempt
+            assert attempt["node_id"] in (None, attempt["nodes"][0]), attempt
+        return view
 
     def gate(self) -> Path:
         """A file that a stand-in can be told to wait for; create it to let it go on."""

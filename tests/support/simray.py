@@ -16,7 +16,7 @@ from typing import Any
 
 from argus_ray.core.admission import AdmissionPolicy
 from argus_ray.core.lifecycle import Change
-from argus_ray.core.model import Attempt, ClusterView, Gang, NodeView, QueueChanges, SlimAttempt, SlimTask, Task
+from argus_ray.core.model import Attempt, ClusterView, Gang, NodeView, QueueChanges, Share, SlimAttempt, SlimTask, Task
 from argus_ray.core.observation import ExitRecord, FailureKind, FilesSeen, JobSeen, JobStatus
 from argus_ray.core.reasons import Reason
 from argus_ray.core.stall import MetricsSeen
@@ -131,8 +131,11 @@ class SimRay:
             NodeView(name, name, False, gpus, 64, gpus - held[name], 64 - held[name], 100, 100)
             for name, gpus in sorted(self.nodes.items())
         ]
-        gpus_of_job = {f"job-of-{key}": float(sum(job.held.values())) for key, job in self.jobs.items()}
-        return ClusterView(self.session, tuple(nodes), gpus_of_job)
+        shares = {
+            f"job-of-{key}": {name: Share(float(gpus), float(gpus)) for name, gpus in job.held.items()}
+            for key, job in self.jobs.items()
+        }
+        return ClusterView(self.session, tuple(nodes), shares)
 
     # --- what happens inside Ray ----------------------------------------------------------------------------------
 
@@ -186,16 +189,15 @@ class SimRay:
         held: Counter[str] = Counter()
         for other in self.jobs.values():
             held.update(other.held)
-        fitting = [name for name, gpus in self.nodes.items() if gpus - held[name] >= gang.gpus_per_node]
-        if len(fitting) < gang.nnodes:
-            if all(self.nodes.get(name, 0) for name in job.held) and not self._lost_since(job):
-                self.violations.append(f"{job.task.task_id} was admitted and finds no room")
-            return
-        job.held = dict.fromkeys(self.rng.sample(sorted(fitting), gang.nnodes), gang.gpus_per_node)
-
-    def _lost_since(self, job: Job) -> bool:
-        """A node that was lost after the admission excuses a gang without room."""
-        return self.nodes != self.full_nodes
+        nodes = job.task.attempts[-1].nodes
+        if len(set(nodes)) != gang.nnodes:
+            self.violations.append(f"{job.task.task_id} has {len(set(nodes))} nodes for a gang of {gang.nnodes}")
+        lost = [name for name in nodes if name not in self.nodes]
+        full = [name for name in nodes if name not in lost and self.nodes[name] - held[name] < gang.gpus_per_node]
+        if full:
+            self.violations.append(f"{job.task.task_id} was assigned {full}, which have no room")
+        if not lost and not full:
+            job.held = dict.fromkeys(nodes, gang.gpus_per_node)
 
     def _fail(self, key: str) -> None:
         job = self.jobs[key]

@@ -100,6 +100,12 @@ def launch(spec: TaskSpec, site: Site, *, submission_id: str, job_root: str, res
     )
 
 
+def assignment(nodes: Sequence[str]) -> dict[str, str]:
+    """The variable that tells the payload on which nodes, by Ray's ids, each part of the gang goes. Not of the command
+    that a user repeats by hand: the nodes are those of one attempt."""
+    return {"ARGUS_NODES": ",".join(nodes)} if nodes else {}
+
+
 def given_steps(command: Sequence[str]) -> int | None:
     """The total of steps that this command gives verl; None if verl is to work it out from the epochs."""
     values = [word.removeprefix(_TOTAL_STEPS) for word in command if word.startswith(_TOTAL_STEPS)]

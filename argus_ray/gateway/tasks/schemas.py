@@ -57,7 +57,6 @@ class GangOut(BaseModel):
     nnodes: int
     gpus_per_node: int
     cpus_per_node: float
-    extra_cpus: float
     gpus: int
     cpus: float
 
@@ -67,7 +66,6 @@ class GangOut(BaseModel):
             nnodes=gang.nnodes,
             gpus_per_node=gang.gpus_per_node,
             cpus_per_node=gang.cpus_per_node,
-            extra_cpus=gang.extra_cpus,
             gpus=gang.gpus,
             cpus=gang.cpus,
         )
@@ -122,6 +120,7 @@ class AttemptOut(BaseModel):
     reason: str | None
     failure: FailureOut | None = Field(description="null unless the attempt's program failed")
     job_root: str
+    nodes: list[str] = Field(description="Ray's ids of the nodes that it was assigned, the driver's first")
     #: The driver's node and Ray's own id of the driver, for the Ray dashboard.
     node_id: str | None
     node_ip: str | None
@@ -145,6 +144,7 @@ class AttemptOut(BaseModel):
             reason=attempt.reason,
             failure=FailureOut.of(attempt.failure),
             job_root=attempt.job_root,
+            nodes=list(attempt.nodes),
             node_id=attempt.node_id,
             node_ip=attempt.node_ip,
             ray_job_id=attempt.ray_job_id,
@@ -281,6 +281,7 @@ class ExplanationOut(BaseModel):
     reason_code: Code | None
     next_retry_at: Time | None
     gang: GangOut
+    nodes: list[str] = Field(description="Ray's ids of the nodes that its live attempt was assigned")
     shortfall: list[NodeShortfallOut] | None = Field(
         description="What each worker lacks now for its share of the gang, the nearest first; null when the task does "
         "not wait or the nodes are not known"
@@ -301,6 +302,7 @@ class ExplanationOut(BaseModel):
             reason_code=_code(task),
             next_retry_at=time_or_none(task.next_retry_at),
             gang=GangOut.of(task.gang),
+            nodes=list(task.live_attempt.nodes) if task.live_attempt else [],
             shortfall=None if shortfall is None else [NodeShortfallOut.of(node) for node in shortfall],
         )
 

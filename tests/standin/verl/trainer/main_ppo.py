@@ -7,9 +7,9 @@ import sys
 from typing import Any
 
 import ray
-from ray.util.placement_group import placement_group
 
 from verl.plan import KillDriver, Run, insufficient, overrides
+from verl.single_controller.ray.base import make_groups
 
 
 @ray.remote(num_cpus=1)
@@ -46,9 +46,7 @@ class TaskRunner:
         available = 0 if refuse else int(sum(node.get("GPU", 0) for node in per_node.values()))
         if available < nnodes * n_gpus:
             raise insufficient(available, nnodes * n_gpus)
-        bundles = [{"CPU": 3, "GPU": 1}] * n_gpus
-        prefix = f"global_poolverl_group_{'_'.join([str(n_gpus)] * nnodes)}:"
-        self._groups = [placement_group(bundles, strategy="STRICT_PACK", name=f"{prefix}{i}") for i in range(nnodes)]
+        self._groups = make_groups(nnodes, n_gpus)
         for group in self._groups:  # not ready(): that starts a process in each
             while not group.wait(60):
                 print("stand-in: waiting for the gang", flush=True)
