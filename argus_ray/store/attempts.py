@@ -129,6 +129,6 @@ def _attempt(row: sqlite3.Row) -> Attempt:
         stalled_since=row["stalled_since"],
         stalled_why=row["stalled_why"],
         stop_reason=row["stop_reason"],
-        nodes=tuple(json.loads(row["nodes"])),
+        nodes=columns.texts(row["nodes"]),
         disk_bytes=row["disk_bytes"],
     )

@@ -7,12 +7,12 @@ begins again: its numbers say so by its name. Each function but `follow` works i
 
 from __future__ import annotations
 
-import json
 import sqlite3
 
 from argus_ray.core.model import Gang, QueueChanges, SlimAttempt, SlimTask
 from argus_ray.core.reasons import Reason
 from argus_ray.core.states import AttemptState, TaskState
+from argus_ray.store import columns
 from argus_ray.store.queue import WAITING
 from argus_ray.store.tasks import read_reason
 
@@ -137,5 +137,5 @@ def _live(row: sqlite3.Row) -> SlimAttempt:
         stalled_since=row["stalled_since"],
         stalled_why=row["stalled_why"],
         stop_reason=row["stop_reason"],
-        nodes=tuple(json.loads(row["nodes"])),
+        nodes=columns.texts(row["nodes"]),
     )
