@@ -128,10 +128,11 @@ def decide(
 
 
 _BEHIND_OLDER = because(Code.BEHIND_OLDER)
+_OWN_TROUBLE = (Code.BAD_INPUTS, Code.INPUTS_UNKNOWN, Code.CHECKPOINT_UNKNOWN, Code.NO_COMMAND)
 
 
 def _has_own_trouble(task: SlimTask) -> bool:
-    return task.reason is not None and task.reason.code in (Code.BAD_INPUTS, Code.CHECKPOINT_UNKNOWN, Code.NO_COMMAND)
+    return task.reason is not None and task.reason.code in _OWN_TROUBLE
 
 
 def without_trouble(task: SlimTask) -> SlimTask:
