@@ -15,6 +15,7 @@ from argus_ray.cluster.jobs import RayJobs
 from argus_ray.config import Settings
 from argus_ray.core import admission
 from argus_ray.core.verl import command
+from argus_ray.discovery import head_json, sentinel
 from argus_ray.disk import payload
 from argus_ray.disk.inputs import Preflight
 from argus_ray.disk.threads import BoundedThreads
@@ -149,7 +150,13 @@ class SchedulerActor:
     async def _make_dispatcher(self) -> Dispatcher:
         settings, scheduling = self._settings, self._settings.scheduling
         disk, ray_calls = BoundedThreads("disk", 8), BoundedThreads("ray", 4)
-        payload_dir = await disk.run(lambda: payload.publish(settings.shared_root), _PUBLISH_TIMEOUT_S)
+        folder = head_json.folder(settings.shared_root, settings.cluster_name)
+
+        def publish() -> str:
+            sentinel.read(folder)  # on a bare mount point nothing is made
+            return payload.publish(settings.shared_root)
+
+        payload_dir = await disk.run(publish, _PUBLISH_TIMEOUT_S)
         site = command.Site(
             shared_root=settings.shared_root,
             payload_dir=payload_dir,
@@ -163,7 +170,7 @@ class SchedulerActor:
             cluster=ClusterLook(ray_calls, scheduling.ray_timeout_s),
             jobs=JobsOfRay(self._jobs, site),
             files=FilesOfAttempts(disk, scheduling.ray_timeout_s),
-            inputs=InputsOfTasks(inputs, disk, scheduling.ray_timeout_s),
+            inputs=InputsOfTasks(inputs, disk, scheduling.ray_timeout_s, lambda: sentinel.read(folder)),
             prepare=lambda task, *where: prepare(task, site, *where),
             shared_root=settings.shared_root,
             policy=admission.AdmissionPolicy(scheduling.max_overtake_s, scheduling.retry_interval_s),
