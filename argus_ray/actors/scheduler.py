@@ -8,6 +8,7 @@ import os
 import random
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 from argus_ray.actors.adapters import ClusterLook, FilesOfAttempts, InputsOfTasks, JobsOfRay, StateHandle, prepare
@@ -147,19 +148,32 @@ class SchedulerActor:
             self._jobs_checked = now
             self._jobs_reachable = await self._jobs.reachable()
 
+    async def _publish(self, disk: BoundedThreads, folder: Path) -> str:
+        """The payload's folder. On a bare mount point nothing is made: the root is waited for."""
+
+        def publish() -> str:
+            sentinel.read(folder)
+            return payload.publish(self._settings.shared_root)
+
+        while True:
+            try:
+                return await disk.run(publish, _PUBLISH_TIMEOUT_S)
+            except sentinel.RootUnknown as error:
+                if self._stopping:
+                    raise
+                if self._last_error != str(error):
+                    log.warning("%s", error)
+                self._last_error = str(error)
+            await asyncio.sleep(self._settings.scheduling.tick_s)
+
     async def _make_dispatcher(self) -> Dispatcher:
         settings, scheduling = self._settings, self._settings.scheduling
         disk, ray_calls = BoundedThreads("disk", 8), BoundedThreads("ray", 4)
         folder = head_json.folder(settings.shared_root, settings.cluster_name)
 
-        def publish() -> str:
-            sentinel.read(folder)  # on a bare mount point nothing is made
-            return payload.publish(settings.shared_root)
-
-        payload_dir = await disk.run(publish, _PUBLISH_TIMEOUT_S)
         site = command.Site(
             shared_root=settings.shared_root,
-            payload_dir=payload_dir,
+            payload_dir=await self._publish(disk, folder),
             worker_python=settings.worker_python,
             stop_grace_s=scheduling.stop_grace_s,
         )

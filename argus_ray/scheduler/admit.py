@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 #: Of what is wrong with a task's inputs, in characters.
 _MAX_WORDS = 800
+#: That are remembered of one another's inputs.
+_MAX_LOOKS = 1000
 _SO_ARE_MOST = " (so it is for most tasks that were looked at with it, so none of them fails yet)"
 _HUNG = "the shared filesystem does not answer"
 
@@ -66,7 +68,8 @@ class Examiner:
         So many that fail at once are no accident of theirs: a filesystem below the root of the inputs is away, or is
         just being filled. Then none of them fails."""
         findings = list(zip(tasks, await asyncio.gather(*map(self.inputs.check, tasks)), strict=True))
-        are_most = self._are_most([(task.task_id, bool(seen.errors)) for task, seen in findings])
+        known = [(task.task_id, bool(seen.errors)) for task, seen in findings if not seen.unknown]
+        are_most = self._are_most(known)
         for task, seen in findings:
             what = "; ".join(f"{error.field} {error.rule}" for error in seen.errors)[:_MAX_WORDS]
             if seen.unknown:
@@ -82,8 +85,11 @@ class Examiner:
         late: where room for one task is free, each of a hundred is looked at alone."""
         now = self.clock()
         kept_s = 2 * self.policy.retry_interval_s  # the look before this one, of each that was held
-        self._looks |= {name: (now, is_bad) for name, is_bad in looks}
-        self._looks = {name: look for name, look in self._looks.items() if 0 <= now - look[0] < kept_s}
+        for name, is_bad in looks:
+            self._looks.pop(name, None)  # the newest ones stand last
+            self._looks[name] = (now, is_bad)
+        young = [item for item in self._looks.items() if 0 <= now - item[1][0] < kept_s]
+        self._looks = dict(young[-_MAX_LOOKS:])
         return any(
             sum(bad) > 1 and 2 * sum(bad) > len(bad)
             for bad in ([is_bad for _, is_bad in looks], [is_bad for _, is_bad in self._looks.values()])

@@ -184,3 +184,16 @@ def test_nobody_fails_where_each_of_many_is_looked_at_alone(world: World) -> Non
     dispatcher = make_dispatcher(world, ray, random.Random(0))
     pass_time(dispatcher, world, 5 * RETRY_S)
     assert {world.task(task.task_id).state for task in tasks} == {TaskState.PENDING_RESOURCES}
+
+
+def test_looks_that_came_to_nothing_are_no_proof_that_most_are_sound(world: World) -> None:
+    ada = world.user("ada")
+    bad = [world.submit(ada, n_gpus_per_node=1) for _ in range(2)]
+    unknown = [world.submit(ada, n_gpus_per_node=1) for _ in range(5)]
+    ray = SimRay(random.Random(0), {"n1": 64})
+    ray.findings = {task.task_id: GONE for task in bad}
+    ray.findings |= {task.task_id: Findings(unknown="the root of inputs is away") for task in unknown}
+    dispatcher = make_dispatcher(world, ray, random.Random(0))
+    pass_time(dispatcher, world, 2 * RETRY_S)
+    assert codes(world) == {Code.BAD_INPUTS, Code.INPUTS_UNKNOWN}
+    assert {world.task(task.task_id).state for task in bad} == {TaskState.PENDING_RESOURCES}
