@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -132,6 +132,8 @@ class InputsOfTasks:
     preflight: Preflight
     threads: BoundedThreads
     timeout_s: float
+    #: Raises OSError unless the shared root proves to be the cluster's.
+    prove_root: Callable[[], object] = lambda: None
 
     async def check(self, task: Task) -> Findings:
         try:
@@ -145,8 +147,16 @@ class InputsOfTasks:
     async def find_checkpoint(self, task: Task) -> checkpoints.Checkpoint | None:
         job_roots = [*(task.resume_roots or ()), *(attempt.job_root for attempt in task.attempts)]
 
-        def find() -> checkpoints.Checkpoint | None:
+        def look() -> checkpoints.Checkpoint | None:
             return checkpoints.newest_complete(job_roots, task.workload, task.gang.gpus)
+
+        def find() -> checkpoints.Checkpoint | None:
+            if (found := look()) is None:
+                # "None is there" would throw the training away, so it must be seen while the root is there.
+                self.prove_root()
+                if (found := look()) is None:
+                    self.prove_root()
+            return found
 
         # The outer bound: many tasks are looked at together, and a thread for each may take its time to get.
         return await asyncio.wait_for(self.threads.run(find, self.timeout_s), self.timeout_s)

@@ -7,7 +7,9 @@ and the store admits one writer, so replacing them is: end the scheduler, close 
 from __future__ import annotations
 
 import logging
+import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,8 @@ from argus_ray.actors.scheduler import SchedulerActor
 from argus_ray.actors.state import StateActor
 from argus_ray.config import Settings
 from argus_ray.core import paths
+from argus_ray.discovery import epoch, head_json, sentinel
+from argus_ray.discovery.sentinel import RootUnknown
 from argus_ray.disk.lock import KernelLock
 
 log = logging.getLogger(__name__)
@@ -46,10 +50,11 @@ def ensure(settings: Settings, *, replace: bool) -> Actors:
     """The three actors, running. A deployment replaces those of another version; a replica, which may be one of an old
     deployment that is just going, only makes what is missing.
 
-    Raises OSError if the shared root cannot be written or has no locks, and TimeoutError if the actors do not come up
-    or another hand-over does not end.
+    Raises OSError if the shared root cannot be written, has no locks or does not prove to be this cluster's, and
+    TimeoutError if the actors do not come up or another hand-over does not end.
     """
     version = config.fingerprint(settings)
+    check_root(settings, os.environ, is_start=replace)
     lock_path = Path(paths.database_path(settings.shared_root, settings.cluster_name)).parent / "handover.lock"
     lock_path.parent.mkdir(parents=True, exist_ok=True)
     with KernelLock(lock_path).held(_LOCK_WAIT_S):
@@ -68,6 +73,29 @@ def ensure(settings: Settings, *, replace: bool) -> Actors:
         publisher = detached.detached(HeadPublisher, detached.PUBLISHER).remote(*arguments)
         ray.get([scheduler.pid.remote(), publisher.pid.remote()], timeout=_READY_WAIT_S)
     return Actors(state, scheduler, publisher)
+
+
+def check_root(settings: Settings, environ: Mapping[str, str], *, is_start: bool) -> None:
+    """Raises RootUnknown for a shared root that this cluster was never started on.
+
+    A start by hand, without a launcher, is the first start of a new root, if there are inputs in it: those a bare mount
+    point does not have.
+    """
+    folder = head_json.folder(settings.shared_root, settings.cluster_name)
+    is_by_hand = not int(environ.get(epoch.VARIABLE) or 0)
+    try:
+        sentinel.adopt(folder)
+    except RootUnknown:
+        if not (is_start and is_by_hand and not sentinel.path_in(folder).exists() and _has_inputs(settings)):
+            raise
+        sentinel.begin(folder)
+
+
+def _has_inputs(settings: Settings) -> bool:
+    try:
+        return any(Path(paths.common_dir(settings.shared_root)).iterdir())
+    except OSError:
+        return False
 
 
 def _find(name: str) -> Any | None:

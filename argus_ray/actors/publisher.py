@@ -18,7 +18,7 @@ from ray._private import services
 from argus_ray.actors import leaving
 from argus_ray.cluster import view
 from argus_ray.config import Settings
-from argus_ray.discovery import epoch, head_json
+from argus_ray.discovery import epoch, head_json, sentinel
 from argus_ray.discovery.epoch import EpochUnknown, HeadClaim, Superseded
 from argus_ray.discovery.head_json import HeadRecord
 from argus_ray.disk import atomic
@@ -108,7 +108,7 @@ class HeadPublisher:
         """On a head that was started by hand: the lock and an epoch, once. Raises Superseded if a launcher holds it."""
         if self._epoch:
             return
-        self._folder.mkdir(parents=True, exist_ok=True)
+        sentinel.read(self._folder)
         lock = self._lock or KernelLock(self._folder / "head.lock")
         try:
             lock.acquire(timeout_s=0)

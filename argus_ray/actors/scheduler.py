@@ -8,6 +8,7 @@ import os
 import random
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 from argus_ray.actors import leaving
@@ -16,6 +17,7 @@ from argus_ray.cluster.jobs import RayJobs
 from argus_ray.config import Settings
 from argus_ray.core import admission
 from argus_ray.core.verl import command
+from argus_ray.discovery import head_json, sentinel
 from argus_ray.disk import payload
 from argus_ray.disk.inputs import Preflight
 from argus_ray.disk.threads import BoundedThreads
@@ -150,13 +152,32 @@ class SchedulerActor:
             self._jobs_checked = now
             self._jobs_reachable = await self._jobs.reachable()
 
+    async def _publish(self, disk: BoundedThreads, folder: Path) -> str:
+        """The payload's folder. On a bare mount point nothing is made: the root is waited for."""
+
+        def publish() -> str:
+            sentinel.read(folder)
+            return payload.publish(self._settings.shared_root)
+
+        while True:
+            try:
+                return await disk.run(publish, _PUBLISH_TIMEOUT_S)
+            except sentinel.RootUnknown as error:
+                if self._stopping:
+                    raise
+                if self._last_error != str(error):
+                    log.warning("%s", error)
+                self._last_error = str(error)
+            await asyncio.sleep(self._settings.scheduling.tick_s)
+
     async def _make_dispatcher(self) -> Dispatcher:
         settings, scheduling = self._settings, self._settings.scheduling
         disk, ray_calls = BoundedThreads("disk", 8), BoundedThreads("ray", 4)
-        payload_dir = await disk.run(lambda: payload.publish(settings.shared_root), _PUBLISH_TIMEOUT_S)
+        folder = head_json.folder(settings.shared_root, settings.cluster_name)
+
         site = command.Site(
             shared_root=settings.shared_root,
-            payload_dir=payload_dir,
+            payload_dir=await self._publish(disk, folder),
             worker_python=settings.worker_python,
             stop_grace_s=scheduling.stop_grace_s,
         )
@@ -167,7 +188,7 @@ class SchedulerActor:
             cluster=ClusterLook(ray_calls, scheduling.ray_timeout_s),
             jobs=JobsOfRay(self._jobs, site),
             files=FilesOfAttempts(disk, scheduling.ray_timeout_s),
-            inputs=InputsOfTasks(inputs, disk, scheduling.ray_timeout_s),
+            inputs=InputsOfTasks(inputs, disk, scheduling.ray_timeout_s, lambda: sentinel.read(folder)),
             prepare=lambda task, *where: prepare(task, site, *where),
             shared_root=settings.shared_root,
             policy=admission.AdmissionPolicy(scheduling.max_overtake_s, scheduling.retry_interval_s),

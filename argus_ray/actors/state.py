@@ -19,8 +19,9 @@ from argus_ray.core.errors import ArgusError, StaleWriter, Unavailable
 from argus_ray.core.lifecycle import Change
 from argus_ray.core.model import QueueChanges, Task
 from argus_ray.core.retention import Chores
-from argus_ray.discovery import epoch, head_json
+from argus_ray.discovery import epoch, head_json, sentinel
 from argus_ray.discovery.epoch import EpochUnknown, Superseded
+from argus_ray.discovery.sentinel import Sentinel
 from argus_ray.service import Service
 from argus_ray.store import Store
 
@@ -61,6 +62,7 @@ class StateActor:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         self._settings = Settings.model_validate(settings)
         self._fingerprint = fingerprint
+        self._folder = head_json.folder(self._settings.shared_root, self._settings.cluster_name)
         self._service: Service | None = None
 
     def fingerprint(self) -> str:
@@ -114,6 +116,7 @@ class StateActor:
         try:
             return call(self._opened())
         except StaleWriter as error:
+            self._check_root()  # the writer's claim may be gone with its whole filesystem
             # Another writer has taken over. This process holds nothing worth keeping: end it, after the answer is
             # out, and let Ray start it anew behind the other's lock.
             log.error("fenced off: %s", error)
@@ -124,11 +127,22 @@ class StateActor:
         if self._service is None:
             settings = self._settings
             path = Path(paths.database_path(settings.shared_root, settings.cluster_name))
+            may_create = sentinel.DATABASE not in self._check_root().holds
+            guard = head_guard(settings, os.environ)
+            store = Store.open(path, lock_timeout_s=_LOCK_WAIT_S, guard=guard, may_create=may_create)
             try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                store = Store.open(path, lock_timeout_s=_LOCK_WAIT_S, guard=head_guard(settings, os.environ))
+                sentinel.note(self._folder, sentinel.DATABASE)
             except OSError as error:
-                raise Unavailable(f"the database cannot be opened: {error.strerror}") from error
+                store.close()
+                raise Unavailable(f"the shared root cannot be used: {error}") from error
             self._service = Service(store, settings, clock=time.time, entropy=secrets.token_bytes)
             log.info("opened %s", path)
         return self._service
+
+    def _check_root(self) -> Sentinel:
+        """Raises Unavailable unless this is the root that the cluster was started on. A database is made only where
+        somebody has said that it is the first start, never on a bare mount point."""
+        try:
+            return sentinel.adopt(self._folder)
+        except OSError as error:
+            raise Unavailable(f"the shared root cannot be used: {error}") from error

@@ -208,7 +208,7 @@ def _seq(task: SlimTask) -> int:
     return task.seq
 
 
-_OWN_TROUBLES = frozenset({Code.BAD_INPUTS, Code.CHECKPOINT_UNKNOWN, Code.NO_COMMAND})
+_OWN_TROUBLES = frozenset({Code.BAD_INPUTS, Code.INPUTS_UNKNOWN, Code.CHECKPOINT_UNKNOWN, Code.NO_COMMAND})
 
 
 def _has_own_trouble(task: SlimTask) -> bool:

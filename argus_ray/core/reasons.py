@@ -40,6 +40,8 @@ class Code(str, Enum):
     NOT_YET = "not_yet"
     #: `what`: the run could not use its inputs.
     BAD_INPUTS = "bad_inputs"
+    #: `error`: what its inputs are cannot be told now.
+    INPUTS_UNKNOWN = "inputs_unknown"
     #: `error`: whether there is a checkpoint to resume from is not known.
     CHECKPOINT_UNKNOWN = "checkpoint_unknown"
     #: `error`: the command of its attempt cannot be made.
@@ -115,6 +117,8 @@ def _words(reason: Reason) -> str:
             return "waits before the next try"
         case Code.BAD_INPUTS:
             return f"its inputs cannot be used, and it fails unless that changes soon: {reason['what']}"
+        case Code.INPUTS_UNKNOWN:
+            return f"waits until its inputs can be looked at: {reason['error']}"
         case Code.CHECKPOINT_UNKNOWN:
             # To start from zero in doubt would throw away what may be days of training.
             return f"waits to learn whether an earlier attempt has left a checkpoint: {reason['error']}"

@@ -7,12 +7,14 @@ finds a higher epoch and stops.
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from argus_ray.discovery import sentinel
 from argus_ray.disk import atomic
 from argus_ray.disk.lock import KernelLock, LockBusy
 
@@ -46,7 +48,7 @@ def path_in(folder: Path) -> Path:
 
 
 def current(folder: Path) -> HeadClaim | None:
-    """The last claim, or None if there was never one. Raises EpochUnknown."""
+    """The last claim, or None if there was never one on this root. Raises EpochUnknown, also where there was one."""
     path = path_in(folder)
     try:
         raw = json.loads(atomic.read_small(path))
@@ -58,6 +60,8 @@ def current(folder: Path) -> HeadClaim | None:
             gcs_dir=str(raw.get("gcs_dir", "")),
         )
     except FileNotFoundError:
+        if _was_there(folder):
+            raise EpochUnknown(f"{path} is gone, and there was one: restore it") from None
         return None
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise EpochUnknown(f"{path} cannot be used: {error}") from error
@@ -71,24 +75,39 @@ def take(folder: Path, claim: HeadClaim) -> HeadClaim:
 
     The caller holds the head's lock. Raises EpochUnknown, OSError, and TimeoutError when the short lock is not free.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     with writing(folder):
         last = current(folder)
         taken = replace(claim, epoch=1 + (last.epoch if last else 0))
         atomic.write_atomically(path_in(folder), json.dumps(asdict(taken)).encode() + b"\n", mode=0o644)
+        if sentinel.path_in(folder).exists():
+            sentinel.note(folder, sentinel.EPOCH)
     return taken
 
 
+def _was_there(folder: Path) -> bool:
+    try:
+        return sentinel.has_held(folder, sentinel.EPOCH)
+    except sentinel.RootUnknown as error:
+        raise EpochUnknown(str(error)) from error
+
+
 def check(folder: Path, mine: int) -> None:
-    """Raises Superseded if the present epoch is higher, EpochUnknown if nobody can say."""
+    """Raises Superseded if the present epoch is higher, EpochUnknown if nobody can say. A file that is missing says
+    nothing: an epoch was taken, so it was there."""
     last = current(folder)
-    if last is not None and last.epoch > mine:
+    if last is None:
+        raise EpochUnknown(f"{path_in(folder)} is not there: the shared root is not mounted, or the file was lost")
+    if last.epoch > mine:
         raise Superseded(f"epoch {mine} is over: {last.host} ({last.head_ip}) is the head with epoch {last.epoch}")
 
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """While it lasts nobody else raises the epoch or writes head.json. Raises TimeoutError and OSError."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """While it lasts nobody else raises the epoch or writes head.json. Raises TimeoutError and OSError, also where the
+    folder is not there: it would be made on a bare mount point."""
+    if not folder.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "is not there", str(folder))
     lock = KernelLock(folder / "head.json.lock")
     try:
         lock.acquire(_LOCK_TIMEOUT_S)

@@ -1,9 +1,10 @@
 """A look at a task's inputs before it waits for GPUs, and again before it gets them: what would fail the run for
 certain is an error, what may be all right is a warning.
 
-A disk that does not answer, or not to us, says nothing about the run, which is on another machine: never an error. And
-`code_path` may bring a verl that reads other files than ours does: of a file's format only what contradicts its own
-name is an error.
+A disk that does not answer, or not to us, says nothing about the run, which is on another machine: never an error. Nor
+is what is missing while the root of all inputs does not prove itself alive: a filesystem that is not mounted for a
+moment looks like one from which everything was deleted. And `code_path` may bring a verl that reads other files than
+ours does: of a file's format only what contradicts its own name is an error.
 """
 
 from __future__ import annotations
@@ -43,11 +44,13 @@ _NAMED = 3
 class Findings:
     errors: tuple[FieldError, ...] = ()
     warnings: tuple[FieldError, ...] = ()
+    #: Why nothing can be said of the inputs now: then there are no errors. Empty: it was said.
+    unknown: str = ""
 
 
 @dataclass(frozen=True)
 class Preflight:
-    """`inspect` in threads and bounded: it always answers in time, and never raises."""
+    """`inspect_surely` in threads and bounded: it always answers in time, and never raises."""
 
     threads: BoundedThreads
     timeout_s: float
@@ -56,7 +59,7 @@ class Preflight:
     async def look(self, spec: TaskSpec) -> Findings:
         try:
             # The outer bound: a thread may take its time to get when others hang.
-            looking = self.threads.run(lambda: inspect(spec, self.shared_root), self.timeout_s)
+            looking = self.threads.run(lambda: inspect_surely(spec, self.shared_root), self.timeout_s)
             return await asyncio.wait_for(looking, self.timeout_s)
         except (asyncio.TimeoutError, TimeoutError):
             rule = "the inputs were not looked at: the shared filesystem does not answer"
@@ -64,6 +67,32 @@ class Preflight:
             log.exception("the inputs of a task could not be looked at")
             rule = "the inputs were not looked at"
         return Findings(warnings=(FieldError("(document)", rule),))
+
+
+def inspect_surely(spec: TaskSpec, shared_root: str) -> Findings:
+    """`inspect`, whose errors were seen between two proofs that the root of the inputs is alive; else they are
+    unknown. Raises nothing of the disk's."""
+    found = inspect(spec, shared_root)
+    if not found.errors:
+        return found
+    common = paths.common_dir(shared_root)
+    why = _why_not_alive(common)
+    if not why:
+        # The first look may be older than the filesystem's return, and this one may have met its leaving.
+        found = inspect(spec, shared_root)
+        why = _why_not_alive(common) if found.errors else ""
+    return Findings(unknown=why) if why else found
+
+
+def _why_not_alive(common: str) -> str:
+    """Why nothing follows from what is missing below the root of all inputs; empty if it is alive. A bare mount point
+    is an empty folder, so an empty one proves nothing."""
+    try:
+        with os.scandir(common) as entries:
+            return "" if any(True for _ in entries) else f"{common} is empty: is its filesystem mounted?"
+    except OSError as error:
+        words = os.strerror(error.errno) if error.errno else type(error).__name__
+        return f"{common} cannot be read: {words}"
 
 
 def inspect(spec: TaskSpec, shared_root: str) -> Findings:

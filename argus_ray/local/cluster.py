@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from argus_ray.discovery import head_json
+from argus_ray.discovery import head_json, sentinel
 from argus_ray.node import haproxy, ports, processes
 from argus_ray.node.serve_deploy import ApiState, answers, look
 
@@ -77,6 +77,8 @@ class OneMachine:
             setattr(self, name, getattr(self, name) or free_port())
         self.logs.mkdir(parents=True, exist_ok=True)
         self.shared_root.mkdir(parents=True, exist_ok=True)
+        # A folder of ours and no mount point, so the one who begins here may begin anew.
+        sentinel.begin(head_json.folder(str(self.shared_root), _CLUSTER))
         token = self.root / "ray-token"
         if not token.exists():
             token.touch(mode=0o600)

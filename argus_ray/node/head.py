@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from argus_ray.discovery import epoch, head_json
+from argus_ray.discovery import epoch, head_json, sentinel
 from argus_ray.discovery.epoch import EpochUnknown, HeadClaim, Superseded
 from argus_ray.disk import atomic
 from argus_ray.disk.bounded import BoundedCall
@@ -85,7 +85,7 @@ class Launcher:
     @contextlib.contextmanager
     def _lock(self) -> Iterator[bool]:
         """Held for as long as this is the head; False when asked to stop before."""
-        self._settings.folder.mkdir(parents=True, exist_ok=True)
+        sentinel.adopt(self._settings.folder)
         lock = KernelLock(self._settings.folder / "head.lock")
         is_held = False
         try:
@@ -110,7 +110,9 @@ class Launcher:
             lock.release()
 
     def _may_begin(self) -> bool:
-        """Whether no other head seems to live. The lock decides; see `may_take_over`."""
+        """Whether no other head seems to live. The lock decides; see `may_take_over`. Raises RootUnknown: on a bare
+        mount point nobody has ever lived."""
+        sentinel.read(self._settings.folder)
         decision = self._watch.look()
         self._why = decision.reason
         last = epoch.current(self._settings.folder)
@@ -150,6 +152,7 @@ class Launcher:
     def _take(self) -> HeadClaim:
         """A new epoch, with the GCS store of the last one where that is still good for this address."""
         settings = self._settings
+        sentinel.read(settings.folder)
         last = epoch.current(settings.folder)
         here = HeadClaim(0, socket.gethostname(), settings.node_ip, settings.gcs_port)
         if last is not None and last.head_ip != here.head_ip:
@@ -374,8 +377,22 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.envi
     return cli.run("head", lambda: _main(sys.argv[1:] if argv is None else argv, environ))
 
 
+def _init(settings: HeadSettings) -> int:
+    """The explicit first start of a shared root, which starts nothing yet. May be repeated."""
+    try:
+        found = sentinel.begin(settings.folder)
+    except OSError as error:
+        sys.stderr.write(f"argus-head: {settings.shared_root} cannot be made the cluster's root: {error}\n")
+        return cli.BROKEN
+    held = f", which has held {' and '.join(sorted(found.holds))}" if found.holds else ""
+    sys.stdout.write(f"{settings.shared_root} is the root {found.id} of the cluster {settings.cluster}{held}\n")
+    return cli.OK
+
+
 def _main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     settings = head_settings.read(argv, environ)
+    if settings.is_init:
+        return _init(settings)
     mine = cli.versions()
     with cli.alone("head launcher", settings.run_dir, settings.name, settings.node_name):
         stop = Stop()

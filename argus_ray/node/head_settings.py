@@ -39,6 +39,8 @@ class HeadSettings:
     ttl_s: float
     temp_dir: str | None
     ray_options: tuple[str, ...]
+    #: Make the shared root this cluster's, and start nothing.
+    is_init: bool = False
 
     @property
     def name(self) -> str:
@@ -84,6 +86,11 @@ def read(argv: Sequence[str], environ: Mapping[str, str]) -> HeadSettings:
         epilog="What follows `--` goes to `ray start` as it is.",
     )
     cli.add_common(parser, environ)
+    parser.add_argument(
+        "--init",
+        action="store_true",
+        help="once, before the first start on a new shared root: make it this cluster's, and end",
+    )
     cli.add(parser, environ, "--gcs-port", "ARGUS_GCS_PORT", "6379", "port of Ray's GCS")
     cli.add(parser, environ, "--dashboard-host", "ARGUS_DASHBOARD_HOST", "0.0.0.0", "where the dashboard listens")  # noqa: S104
     cli.add(parser, environ, "--dashboard-port", "ARGUS_DASHBOARD_PORT", "8265", "port of Ray's dashboard")
@@ -150,6 +157,7 @@ def read(argv: Sequence[str], environ: Mapping[str, str]) -> HeadSettings:
         ttl_s=cli.number("--ttl", arguments.ttl, least=1, most=3600),
         temp_dir=arguments.temp_dir,
         ray_options=(*cli.ray_options(arguments), *rest),
+        is_init=arguments.init,
     )
 
 

@@ -21,6 +21,11 @@ from argus_ray.scheduler.ports import Inputs, Prepare
 
 log = logging.getLogger(__name__)
 
+#: Of what is wrong with a task's inputs, in characters.
+_MAX_WORDS = 800
+#: That are remembered of one another's inputs.
+_MAX_LOOKS = 1000
+_SO_ARE_MOST = " (so it is for most tasks that were looked at with it, so none of them fails yet)"
 _HUNG = "the shared filesystem does not answer"
 
 
@@ -41,6 +46,8 @@ class Examiner:
     clock: Callable[[], float]
     #: After an error of the disk; after a hang, which holds up everybody, it is the policy's interval. Seconds.
     soon_s: float
+    #: What the last looks at inputs came to: by task id, when, and whether something was wrong.
+    _looks: dict[str, tuple[float, bool]] = field(default_factory=dict)
     #: The filesystem hung on a search for a checkpoint: none is begun before then.
     _search_again_at: float = 0.0
 
@@ -56,16 +63,37 @@ class Examiner:
 
     async def _check_inputs(self, tasks: Sequence[Task], found: Examined) -> None:
         """Those that would fail for certain, since an input was deleted, say, while they waited: held at first, for
-        somebody may just be putting it back, and FAILED if it still is so when the time comes that the hold named."""
-        findings = await asyncio.gather(*map(self.inputs.check, tasks))
-        for task, seen in zip(tasks, findings, strict=True):
-            if not seen.errors:
-                continue
-            what = "; ".join(f"{error.field} {error.rule}" for error in seen.errors)[:1000]
-            if isinstance(task.reason, Reason) and task.reason.code is Code.BAD_INPUTS:
+        somebody may just be putting it back, and FAILED if it still is so when the time comes that the hold named.
+
+        So many that fail at once are no accident of theirs: a filesystem below the root of the inputs is away, or is
+        just being filled. Then none of them fails."""
+        findings = list(zip(tasks, await asyncio.gather(*map(self.inputs.check, tasks)), strict=True))
+        known = [(task.task_id, bool(seen.errors)) for task, seen in findings if not seen.unknown]
+        are_most = self._are_most(known)
+        for task, seen in findings:
+            what = "; ".join(f"{error.field} {error.rule}" for error in seen.errors)[:_MAX_WORDS]
+            if seen.unknown:
+                self._hold(task, because(Code.INPUTS_UNKNOWN, error=seen.unknown), self.policy.retry_interval_s, found)
+            elif seen.errors and _was_bad(task) and not are_most:
                 found.stuck[task.task_id] = Reject(task.task_id, f"its inputs cannot be used: {what}")
-            else:
-                self._hold(task, because(Code.BAD_INPUTS, what=what), self.policy.retry_interval_s, found)
+            elif seen.errors:
+                more = _SO_ARE_MOST if _was_bad(task) else ""
+                self._hold(task, because(Code.BAD_INPUTS, what=what + more), self.policy.retry_interval_s, found)
+
+    def _are_most(self, looks: Sequence[tuple[str, bool]]) -> bool:
+        """Whether something is wrong with more than one and more than half, of these or of all that were looked at of
+        late: where room for one task is free, each of a hundred is looked at alone."""
+        now = self.clock()
+        kept_s = 2 * self.policy.retry_interval_s  # the look before this one, of each that was held
+        for name, is_bad in looks:
+            self._looks.pop(name, None)  # the newest ones stand last
+            self._looks[name] = (now, is_bad)
+        young = [item for item in self._looks.items() if 0 <= now - item[1][0] < kept_s]
+        self._looks = dict(young[-_MAX_LOOKS:])
+        return any(
+            sum(bad) > 1 and 2 * sum(bad) > len(bad)
+            for bad in ([is_bad for _, is_bad in looks], [is_bad for _, is_bad in self._looks.values()])
+        )
 
     async def _find_checkpoints(self, tasks: Sequence[Task], found: Examined) -> Mapping[str, Checkpoint | None]:
         wanted = [task for task in tasks if _may_resume(task)]
@@ -105,6 +133,10 @@ class Examiner:
 
     def _hold(self, task: Task, reason: Reason, pause_s: float, found: Examined) -> None:
         found.stuck[task.task_id] = Hold(task.task_id, reason, self.clock() + pause_s, task.overtaken_since)
+
+
+def _was_bad(task: Task) -> bool:
+    return isinstance(task.reason, Reason) and task.reason.code is Code.BAD_INPUTS
 
 
 def _may_resume(task: Task) -> bool:

@@ -46,24 +46,29 @@ class Store:
         busy_timeout_s: float = 5.0,
         clock: Callable[[], float] = time.time,
         guard: Callable[[], None] | None = None,
+        may_create: bool = True,
     ) -> Store:
         """Take the lock, bring the schema up to date, and become the writer.
 
-        `epoch` None: one more than the stored one. `guard`: see Fence. Raises Unavailable when another writer
-        holds the database for longer than `lock_timeout_s` seconds, StaleWriter for an epoch that is lower than
-        the stored one, and SchemaError for a database that is not ours or newer than this code.
+        `epoch` None: one more than the stored one. `guard`: see Fence. Raises Unavailable when another writer holds the
+        database for longer than `lock_timeout_s` seconds, or when there is none and none may be made; StaleWriter for
+        an epoch that is lower than the stored one, and SchemaError for a database that is not ours or newer than this
+        code.
         """
         if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
             raise ArgusError(f"SQLite {sqlite3.sqlite_version} is too old: 3.37 or newer is needed")
         file = Path(path).absolute()
         writer_id = os.urandom(16).hex()
         with _as_unavailable(file, OSError):
-            file.parent.mkdir(parents=True, exist_ok=True)
+            if may_create:
+                file.parent.mkdir(parents=True, exist_ok=True)
+            else:
+                file.stat()  # before the lock, whose file would be made without it
             fence = Fence.take(file, writer_id, clock(), lock_timeout_s, guard)
         db: sqlite3.Connection | None = None
         try:
             with _as_unavailable(file, OSError):
-                db = _connect(file, busy_timeout_s)
+                db = _connect(file, busy_timeout_s, may_create=may_create)
                 migrations.migrate(db, migrations.known())
                 feed.follow(db)
                 taken = _become_writer(db, epoch, writer_id, clock())
@@ -153,9 +158,9 @@ def _as_unavailable(path: Path, more: type[Exception] = sqlite3.Error) -> Iterat
         raise Unavailable(f"the database {path} cannot be used now: {error}") from error
 
 
-def _connect(file: Path, busy_timeout_s: float) -> sqlite3.Connection:
+def _connect(file: Path, busy_timeout_s: float, *, may_create: bool) -> sqlite3.Connection:
     # Made here and not by SQLite, for the mode: no one else may read it. SQLite gives its WAL the same mode.
-    os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
+    os.close(os.open(file, os.O_RDWR | (os.O_CREAT if may_create else 0), 0o600))
     db = sqlite3.connect(file, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False)
     try:
         db.row_factory = sqlite3.Row

@@ -19,7 +19,7 @@ from argus_ray.actors.state import StateActor, head_guard
 from argus_ray.config import Settings
 from argus_ray.core.errors import StaleWriter, Unavailable
 from argus_ray.core.model import User, UserState
-from argus_ray.discovery import epoch, head_json
+from argus_ray.discovery import epoch, head_json, sentinel
 from argus_ray.discovery.epoch import HeadClaim
 from argus_ray.discovery.head_json import HeadRecord, Reader
 from argus_ray.disk import atomic
@@ -78,6 +78,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     monkeypatch.setattr(HeadPublisher, "_record", lambda _: RECORD)
     made = World(tmp_path / "shared", monkeypatch)
     made.folder.mkdir(parents=True)
+    sentinel.begin(made.folder)
     yield made
     made.close()
 

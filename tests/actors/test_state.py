@@ -13,11 +13,13 @@ from argus_ray.actors.state import StateActor
 from argus_ray.config import Settings
 from argus_ray.core import actions
 from argus_ray.core.errors import Unavailable
+from argus_ray.discovery import head_json, sentinel
 from tests.support.builders import ADMIN
 
 
 @pytest.fixture
 def state(tmp_path: Path) -> Iterator[StateActor]:
+    sentinel.begin(head_json.folder(str(tmp_path), "argus"))
     made = StateActor(Settings(shared_root=str(tmp_path)).model_dump(mode="json"), "present")
     yield made
     made.close()

@@ -76,7 +76,8 @@ def test_processes_that_take_at_once_get_distinct_rising_epochs(tmp_path: Path) 
 
 
 def test_a_lower_epoch_is_superseded_and_an_equal_or_higher_one_is_not(tmp_path: Path) -> None:
-    epoch.check(tmp_path, 1)
+    with pytest.raises(EpochUnknown, match="is not there"):
+        epoch.check(tmp_path, 1)
     for _ in range(3):
         epoch.take(tmp_path, CLAIM)
     epoch.check(tmp_path, 3)

@@ -13,7 +13,10 @@ import pytest
 from argus_ray.actors.adapters import InputsOfTasks
 from argus_ray.core.model import Attempt, Task
 from argus_ray.core.states import AttemptState
+from argus_ray.discovery import head_json, sentinel
+from argus_ray.discovery.sentinel import RootUnknown
 from argus_ray.disk import checkpoints
+from argus_ray.disk.checkpoints import Checkpoint
 from argus_ray.disk.inputs import Preflight
 from argus_ray.disk.threads import BoundedThreads
 from tests.support.builders import make_service
@@ -42,6 +45,28 @@ def test_what_is_looked_for_follows_from_the_task(task: Task, monkeypatch: pytes
     task = replace(task, resume_roots=("/older",))
     asked = asyncio.run(inputs(BoundedThreads("disk", 1), 5.0).find_checkpoint(task))
     assert asked == (["/older", *own], "sft", 4)  # type: ignore[comparison-overlap]
+
+
+def test_that_there_is_none_is_seen_only_while_the_root_is_there(task: Task, tmp_path: Path) -> None:
+    """Else a lost task would start from zero because its root was not mounted for a moment."""
+    folder = head_json.folder(str(tmp_path), "argus")
+
+    def search() -> Checkpoint | None:
+        threads = BoundedThreads("disk", 1)
+        proven = replace(inputs(threads, 5.0), prove_root=lambda: sentinel.read(folder))
+        return asyncio.run(proven.find_checkpoint(task))
+
+    with pytest.raises(RootUnknown):
+        search()
+    sentinel.begin(folder)
+    assert search() is None, "it starts from the beginning"
+
+
+def test_a_root_that_comes_back_during_the_search_is_searched(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved = Checkpoint("/r/checkpoints/global_step_3", 3, "/r")
+    answers = iter([None, saved])
+    monkeypatch.setattr(checkpoints, "newest_complete", lambda *_: next(answers))
+    assert asyncio.run(inputs(BoundedThreads("disk", 1), 5.0).find_checkpoint(task)) == saved
 
 
 def test_twenty_hanging_searches_take_no_longer_than_one(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -244,6 +244,79 @@ def test_a_disk_that_hangs_is_never_an_error(root: Path, monkeypatch: pytest.Mon
         release.set()
 
 
+def look_surely(root: Path, **fields: Any) -> Findings:
+    return inputs.inspect_surely(spec_of(root, **fields), str(root))
+
+
+ROOT_IN_TROUBLE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "absent": (lambda p: None, "No such file"),
+    "a bare mount point": (lambda p: p.mkdir(), "is its filesystem mounted?"),
+    "a file": (lambda p: p.touch(), "Not a directory"),
+    "a link to nowhere": (lambda p: p.symlink_to("nowhere"), "No such file"),
+}
+
+
+@pytest.mark.parametrize("what", ROOT_IN_TROUBLE)
+def test_what_is_missing_below_a_root_without_life_is_unknown(root: Path, what: str) -> None:
+    put, why = ROOT_IN_TROUBLE[what]
+    common = root / "common"
+    common.rename(root / "away")
+    put(common)
+    found = look_surely(root)
+    assert found.errors == () and str(common) in found.unknown and why in found.unknown
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EACCES, errno.ENOTCONN])
+def test_a_root_that_cannot_be_read_proves_nothing(root: Path, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ENOENT of what lies below, as a mount that is just going may say."""
+    scandir = os.scandir
+
+    def fails(path: Any) -> Any:
+        if path == f"{root}/common":
+            raise OSError(number, os.strerror(number))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", fails)
+    found = look_surely(root, train_file=f"{root}/common/gone")
+    assert found.errors == () and os.strerror(number) in found.unknown
+
+
+def test_what_is_missing_below_a_root_that_lives_is_missing(root: Path) -> None:
+    found = look_surely(root, train_file=f"{root}/common/gone")
+    assert rules(found.errors) == {"train_file": "does not exist"} and found.unknown == ""
+
+
+def test_a_root_that_comes_back_between_two_looks_is_an_error_of_nobody(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    common, away = root / "common", root / "away"
+    looks: list[Findings] = []
+
+    def inspect_and_mount(spec: TaskSpec, shared_root: str) -> Findings:
+        looks.append(inspect(spec, shared_root))
+        if away.exists():
+            away.rename(common)
+        return looks[-1]
+
+    common.rename(away)
+    monkeypatch.setattr(inputs, "inspect", inspect_and_mount)
+    assert look_surely(root) == Findings()
+    assert [bool(found.errors) for found in looks] == [True, False]
+
+
+def test_a_root_that_goes_during_the_second_look_is_unknown(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unmount_and_inspect(spec: TaskSpec, shared_root: str) -> Findings:
+        looks.append(spec)
+        if len(looks) == 2:
+            (root / "common").rename(root / "away")
+        return inspect(spec, shared_root)
+
+    looks: list[TaskSpec] = []
+    monkeypatch.setattr(inputs, "inspect", unmount_and_inspect)
+    found = look_surely(root, train_file=f"{root}/common/gone")
+    assert len(looks) == 2 and found.errors == () and found.unknown
+
+
 def test_what_a_link_leads_out_to_is_an_error_and_is_not_looked_at(
     root: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

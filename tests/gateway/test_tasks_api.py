@@ -135,6 +135,39 @@ def test_a_repeated_submission_gets_its_answer_also_when_its_files_are_gone(api:
     assert refused.status_code == 400
 
 
+@pytest.mark.parametrize("leaves_mount_point", [False, True])
+def test_while_the_root_of_inputs_is_away_nothing_is_refused_for_good(api: Api, leaves_mount_point: bool) -> None:
+    alice = api.user("alice")
+    known = api.submit(alice, key="k")
+    old = api.submit(alice)
+    api.end(api.run(old), Outcome.APPLICATION, 1)
+    before = api.get("/api/v2/tasks", alice)
+    common = Path(api.world.shared_root) / "common"
+    away = common.rename(common.with_name("away"))
+    if leaves_mount_point:
+        common.mkdir()
+    api.a_moment_later()
+    post = {"content": api.world.spec(), "headers": {**alice, **YAML}}
+    for answer in (
+        api.client.post("/api/v2/tasks", **post),
+        api.client.post(f"/api/v2/tasks/{old}:resubmit", headers=alice),
+    ):
+        assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+        assert int(answer.headers["retry-after"]) > 0
+        assert str(common) in answer.json()["detail"] and "nothing was submitted" in answer.json()["detail"]
+        assert "errors" not in answer.json()
+    assert api.submit(alice, key="k") == known, "the key decides first"
+    assert api.get("/api/v2/tasks", alice) == before
+    # Who may not submit is told of that.
+    stranger = api.client.post("/api/v2/tasks", **{**post, "headers": {**bearer_header("x"), **YAML}})
+    assert stranger.status_code == 401
+    if leaves_mount_point:
+        common.rmdir()
+    away.rename(common)
+    api.a_moment_later()
+    assert api.client.post("/api/v2/tasks", **post).status_code == 201
+
+
 def test_a_disk_that_does_not_answer_refuses_nobody(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
         raise OSError(errno.EIO, "broken")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from argus_ray.discovery import head_json, sentinel
 from argus_ray.local.cluster import NotStarted, OneMachine
 from argus_ray.node import processes
 from tests.support.raycluster import end_orphans, mark_of
@@ -49,6 +50,13 @@ def test_the_tokens_reach_the_head_and_the_service_only(machine: Plain, monkeypa
     assert "ARGUS_ADMIN_TOKEN" not in machine.given("w")
     assert "ARGUS_ADMIN_TOKEN" not in machine.environment()
     assert machine.given("w")["ARGUS_SHARED_ROOT"] == str(machine.shared_root)
+
+
+def test_its_own_folder_is_a_root_that_it_may_begin_on(machine: Plain) -> None:
+    folder = head_json.folder(str(machine.shared_root), machine.environment()["ARGUS_CLUSTER"])
+    first = sentinel.read(folder)
+    again = Plain(machine.root, machine.mark)
+    assert sentinel.read(folder) == first and again.children == {}
 
 
 def test_haproxy_is_set_for_the_head_and_the_service_and_may_be_switched_back(

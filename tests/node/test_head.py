@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import signal
 import socket
 import stat
@@ -17,9 +18,10 @@ from pathlib import Path
 import pytest
 from filelock import FileLock, Timeout
 
-from argus_ray.discovery import epoch
+from argus_ray.discovery import epoch, sentinel
 from argus_ray.discovery.head_json import Reader, ReadOutcome
 from argus_ray.disk import atomic
+from argus_ray.node import head
 from tests.support.fakeray import ROOT, Machine, Program
 from tests.support.noflock import site_without_flock
 
@@ -331,11 +333,13 @@ def test_an_epoch_that_cannot_be_read_does_not_end_a_head_that_works(machine: Ma
 
 
 def test_a_shared_filesystem_that_is_not_there_yet_is_waited_for(machine: Machine) -> None:
-    machine.discovery.rmdir()
+    aside = machine.discovery.rename(machine.discovery.with_name("aside"))
     machine.discovery.touch()
     program = machine.head()
-    program.says("wait: FileExistsError")
+    program.says("wait: RootUnknown")
+    assert program.is_in_state("waiting")
     machine.discovery.unlink()
+    aside.rename(machine.discovery)
     program.is_in_state("serving")
 
 
@@ -355,6 +359,64 @@ def test_without_flock_on_its_own_disk_a_program_does_not_start(machine: Machine
         program = start(PYTHONPATH=f"{site}{os.pathsep}{ROOT}")
         program.says("lacks flock")
         assert program.child.wait(20) == 2
+
+
+def test_on_a_bare_mount_point_it_waits_makes_nothing_and_says_how_to_begin(machine: Machine) -> None:
+    shutil.rmtree(machine.shared)
+    machine.shared.mkdir()
+    program = machine.head()
+    program.says("wait: RootUnknown")
+    assert "--init" in str(program.is_in_state("waiting"))
+    assert machine.starts() == [] and list(machine.shared.iterdir()) == []
+    machine.init()
+    program.is_in_state("serving")
+    assert present(machine).epoch == 1
+
+
+def test_a_head_whose_root_was_away_begins_where_it_was(machine: Machine) -> None:
+    """Its Ray dies meanwhile: on the bare mount point no epoch 1 is taken, and no empty store is made."""
+    program = serving(machine)
+    before = present(machine)
+    away = machine.shared.rename(machine.shared.with_name("away"))
+    machine.shared.mkdir()
+    program.says("warning: the epoch cannot be checked now")
+    os.kill(machine.raylet(), signal.SIGKILL)
+    program.says("wait: RootUnknown")
+    assert list(machine.shared.iterdir()) == []
+    machine.shared.rmdir()
+    away.rename(machine.shared)
+    program.is_in_state("serving")
+    after = present(machine)
+    assert after == replace(before, epoch=before.epoch + 1)
+
+
+def test_an_epoch_file_that_was_lost_is_waited_for(machine: Machine) -> None:
+    serving(machine).terminate()
+    lost = epoch.path_in(machine.discovery).read_bytes()
+    epoch.path_in(machine.discovery).unlink()
+    program = machine.head()
+    program.says("wait: EpochUnknown")
+    epoch.path_in(machine.discovery).write_bytes(lost)
+    program.is_in_state("serving")
+    assert present(machine).epoch == 2
+
+
+def test_init_makes_the_root_ours_once_and_starts_nothing(
+    machine: Machine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "new"
+    argv = ["--init", f"--shared-root={root}", f"--cluster={machine.cluster}", "--node-ip=127.0.0.1"]
+    assert head.main(argv, {}) == 1
+    assert "is it mounted?" in capsys.readouterr().err and not root.exists()
+    root.mkdir()
+    said = set()
+    for _ in range(2):
+        assert head.main(argv, {}) == 0
+        said.add(capsys.readouterr().out)
+    (line,) = said
+    made = sentinel.read(root / "ray" / "discovery" / machine.cluster)
+    assert made.id in line and str(root) in line
+    assert machine.starts() == []
 
 
 def test_its_ray_ends_at_once_and_is_not_asked(machine: Machine) -> None:
@@ -441,6 +503,7 @@ def test_two_heads_of_one_name_on_one_machine_do_not_end_each_other(machine: Mac
     other = Machine(tmp_path / "other")
     other.cluster = machine.cluster
     other.discovery.mkdir(parents=True)
+    other.init()
     try:
         serving(machine)
         first = machine.raylet()

@@ -192,6 +192,8 @@ def test_signals_arrive_since_it_becomes_the_program(name: str, state: str, tmp_
     folder.mkdir(parents=True)
     status = tmp_path / "run" / f"{name}-argus-here.json"
     flags = [f"--shared-root={tmp_path}", f"--run-dir={tmp_path / 'run'}", "--node-name=here", "--node-ip=127.0.0.1"]
+    begun = _entrypoint("--init", *flags, ARGUS_ROLE="head")
+    assert (begun.returncode, begun.stderr) == (0, "") and f"{tmp_path} is the root" in begun.stdout
     with FileLock(folder / "head.lock"):
         program = subprocess.Popen(
             [ROOT / "scripts" / "entrypoint", *flags],

@@ -260,6 +260,7 @@ class Machine:
         bin_ = self.orders / "bin"
         bin_.mkdir(parents=True)
         self.discovery.mkdir(parents=True)
+        self.init()
         for name in ("ray", "serve"):
             (bin_ / name).write_text(f'#!/bin/sh\nexec {sys.executable} -I -S {__file__} {name} "$@"\n')
             (bin_ / name).chmod(0o755)
@@ -272,6 +273,12 @@ class Machine:
     @property
     def proxy_ports(self) -> str:
         return f"{self.ports['proxy']}-{self.ports['proxy'] + 19}"
+
+    def init(self) -> None:
+        """The explicit first start of the shared root."""
+        from argus_ray.discovery import sentinel
+
+        sentinel.begin(self.discovery)
 
     @property
     def discovery(self) -> Path:

@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 
+from argus_ray.discovery import sentinel
 from tests.support.lab import REPO, Host, Lab, Proc, wait_for
 from tests.support.raycluster import ADMIN_TOKEN, Api
 
@@ -45,6 +46,7 @@ class Pool:
 
     def __post_init__(self) -> None:
         (self.shared / "common" / "plans").mkdir(parents=True)
+        sentinel.begin(self.discovery)
         shutil.copytree(REPO / "tests" / "standin", self.shared / "common" / "standin")
         # As it stands in the repository, but for the budget of losses: fifty faults would use up any task's.
         text = (REPO / "serve_config.yaml").read_text()

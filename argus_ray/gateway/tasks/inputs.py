@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from argus_ray.core.errors import FieldError, InvalidSpec
+from argus_ray.core.errors import FieldError, InvalidSpec, Unavailable
 from argus_ray.core.taskspec import TaskSpec
 from argus_ray.disk.inputs import Findings
 
@@ -42,12 +42,15 @@ class InputChecks:
         self._looks: set[asyncio.Task[None]] = set()
 
     async def warnings_of(self, spec: TaskSpec) -> tuple[FieldError, ...]:
-        """What the inputs leave in doubt. Raises InvalidSpec for what would fail the run for certain."""
+        """What the inputs leave in doubt. Raises InvalidSpec for what would fail the run for certain, and Unavailable
+        while what is missing proves nothing."""
         key = (spec.workload, spec.code_path, spec.model_id, spec.train_file, spec.val_file)
         entry = self._entries.get(key)
         if entry is None or (entry.at is not None and self._monotonic() - entry.at >= GOOD_FOR_S):
             entry = self._begin(key, spec)
         found = entry.found.result() if entry.found.done() else await asyncio.shield(entry.found)
+        if found.unknown:
+            raise Unavailable(f"the inputs cannot be looked at now, and nothing was submitted: {found.unknown}")
         if found.errors:
             raise InvalidSpec("the TaskSpec names inputs that the run could not use", found.errors)
         return found.warnings

@@ -117,7 +117,7 @@ async def submit_task(request: Request) -> Response:
         spec = taskspec.parse(text, shared_root=gateway.settings.shared_root)
         await caller.recognize()  # nobody without a token has files looked at
         warnings = await gateway.inputs.warnings_of(spec)
-    except (InvalidSpec, BodyTooLarge):
+    except (InvalidSpec, BodyTooLarge, Unavailable):
         # The key decides before the body does, and the token before both.
         replay = await caller.do(FindSubmission(text, key))
         if replay is None:
