@@ -20,7 +20,7 @@ import json, sys, threading, time
 from argus_ray.actors import leaving
 from argus_ray.actors.publisher import HeadPublisher
 from argus_ray.actors.scheduler import SchedulerActor
-settings, name, after_s, hangs = json.loads(sys.argv[1])
+settings, name, after_s, hangs, wait_s = json.loads(sys.argv[1])
 leaving.END_AFTER_S = after_s
 cls = {"scheduler": SchedulerActor, "publisher": HeadPublisher}[name]
 if hangs:
@@ -28,7 +28,7 @@ if hangs:
     cls._run = lambda self: time.sleep(600)
     threading.Thread(target=time.sleep, args=(600,)).start()
 actor = cls(settings, "f")
-print("stopped", actor.stop(2.0), flush=True)
+print("stopped", actor.stop(wait_s), flush=True)
 time.sleep(600)
 """
 
@@ -38,7 +38,7 @@ time.sleep(600)
 def test_one_that_nobody_kills_ends_itself_so_that_ray_starts_it_anew(tmp_path: Path, name: str, hangs: bool) -> None:
     settings = Settings(shared_root=str(tmp_path), cluster_name="argus").model_dump(mode="json")
     begun = time.monotonic()
-    command = [sys.executable, "-c", TOLD_TO_STOP, json.dumps([settings, name, 4.0, hangs])]
+    command = [sys.executable, "-c", TOLD_TO_STOP, json.dumps([settings, name, 12.0, hangs, 2.0 if hangs else 10.0])]
     # Without Ray, which a call of its API would start.
     environ = {**os.environ, "RAY_ENABLE_AUTO_CONNECT": "0"}
     with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as actor:
@@ -49,8 +49,8 @@ def test_one_that_nobody_kills_ends_itself_so_that_ray_starts_it_anew(tmp_path: 
     # Not 0: Ray starts an actor again that has failed, and not one that has exited.
     assert actor.returncode == 1, err
     assert out == f"stopped {not hangs}\n"
-    assert f"the {name} was told to stop 4 s ago and still lives" in err
-    assert time.monotonic() - begun >= 4.0
+    assert f"the {name} was told to stop 12 s ago and still lives" in err
+    assert time.monotonic() - begun >= 12.0
 
 
 def test_it_ends_within_a_minute_and_not_before_the_goodbye_is_over() -> None:
