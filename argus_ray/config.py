@@ -64,9 +64,11 @@ class Scheduling(_Strict):
     poll_s: float = Field(default=1.0, gt=0, le=60)
     #: How long a task may be overtaken before nothing younger starts before it.
     max_overtake_s: float = Field(default=600.0, ge=0, le=86_400 * 7)
-    #: The wait after verl's own fit check said no.
+    #: The wait after verl's own fit check said no; it doubles with each refusal in a row.
     retry_interval_s: float = Field(default=60.0, gt=0, le=86_400)
-    max_retry_interval_s: float = Field(default=600.0, gt=0, le=86_400)
+    max_retry_interval_s: float = Field(default=3600.0, gt=0, le=86_400)
+    #: Refusals in a row before a task is FAILED.
+    max_refusals: int = Field(default=20, ge=0, le=1000)
     #: Attempts that may be lost to infrastructure before a task is FAILED.
     max_losses: int = Field(default=5, ge=0, le=1000)
     #: Bound of one call to Ray.
@@ -85,7 +87,12 @@ class Scheduling(_Strict):
         return stall.StallPolicy(self.stall_after_s, self.stop_stalled)
 
     def retry_policy(self) -> RetryPolicy:
-        return RetryPolicy(self.max_losses, self.retry_interval_s, self.max_retry_interval_s)
+        return RetryPolicy(
+            max_losses=self.max_losses,
+            retry_interval_s=self.retry_interval_s,
+            max_retry_interval_s=self.max_retry_interval_s,
+            max_refusals=self.max_refusals,
+        )
 
 
 class Retention(_Strict):

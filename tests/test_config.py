@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from argus_ray import config
 from argus_ray.config import ConfigError, Settings, load
+from argus_ray.core.attempts import RetryPolicy
 
 
 def test_defaults_are_those_of_the_documents() -> None:
@@ -52,9 +53,9 @@ def test_shared_roots_that_are_refused(root: Any) -> None:
 
 
 def test_the_retry_policy_comes_from_the_settings() -> None:
-    settings = load({"scheduling": {"max_losses": 1, "retry_interval_s": 2, "max_retry_interval_s": 3}}, {})
-    policy = settings.scheduling.retry_policy()
-    assert (policy.max_losses, policy.retry_interval_s, policy.max_retry_interval_s) == (1, 2, 3)
+    scheduling = {"max_losses": 1, "retry_interval_s": 2, "max_retry_interval_s": 3, "max_refusals": 4}
+    assert load({"scheduling": scheduling}, {}).scheduling.retry_policy() == RetryPolicy(**scheduling)
+    assert load({}, {}).scheduling.retry_policy() == RetryPolicy(), "the defaults are the same"
 
 
 def test_settings_do_not_change() -> None:

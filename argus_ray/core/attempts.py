@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import takewhile
 
 from argus_ray.core.lifecycle import End
 from argus_ray.core.model import Task
 from argus_ray.core.states import Cause, Outcome, TaskState
+from argus_ray.core.verl.failures import Failure
 
 #: Definite refusals of one submission by Ray before its attempt counts as lost.
 MAX_REFUSALS = 5
 #: The longest wait between two submissions of one attempt; seconds.
 MAX_RESUBMIT_S = 60.0
+_EXHAUSTED_HINT = (
+    "The budget of further attempts is spent: read the log of each attempt, and ask the operator what the pool lacks;"
+    " resubmit with resume to go on from the newest checkpoint."
+)
 #: Waits double up to this many times: the numbers stay small, however long the trouble lasts.
 _MAX_DOUBLINGS = 16
 
@@ -24,7 +30,9 @@ class RetryPolicy:
     max_losses: int = 5
     #: After verl's own fit check said no: the first wait; it doubles up to `max_retry_interval_s`.
     retry_interval_s: float = 60.0
-    max_retry_interval_s: float = 600.0
+    max_retry_interval_s: float = 3600.0
+    #: Attempts in a row that may be refused so before the task is FAILED.
+    max_refusals: int = 20
 
 
 @dataclass(frozen=True)
@@ -37,12 +45,15 @@ class Aftermath:
     losses: int
     #: Unix time.
     not_before: float | None = None
+    #: In a row, with this one.
+    refusals: int = 0
 
 
 def after_end(task: Task, end: End, now: float, policy: RetryPolicy, entropy: float) -> Aftermath:
     """The move of an active task whose attempt has ended. `entropy` in [0, 1) spreads retries (jitter).
 
-    Attempts that were lost or refused go back to the task's old place in the queue; only losses spend the budget.
+    Attempts that were lost or refused go back to the task's old place in the queue, each kind within a budget of its
+    own. An end of another kind between two refusals starts their budget and their wait anew.
     """
     if end.outcome is Outcome.SUCCEEDED:
         return Aftermath(TaskState.SUCCEEDED, Cause.SUCCEEDED, None, task.losses)
@@ -51,16 +62,37 @@ def after_end(task: Task, end: End, now: float, policy: RetryPolicy, entropy: fl
     if end.outcome is Outcome.APPLICATION:
         return Aftermath(TaskState.FAILED, Cause.APPLICATION_FAILURE, end.reason, task.losses)
     if end.outcome is Outcome.INSUFFICIENT_RESOURCES:
-        refusals = sum(a.outcome is Outcome.INSUFFICIENT_RESOURCES for a in task.attempts)
+        refusals = _refusals_before(task)
+        if refusals >= policy.max_refusals:
+            reason = f"verl found too few resources {refusals + 1} times in a row, and the budget is {policy.max_refusals}: {end.reason}"
+            return Aftermath(TaskState.FAILED, Cause.ATTEMPTS_EXHAUSTED, reason, task.losses, refusals=refusals + 1)
         wait = _doubled(policy.retry_interval_s, refusals, policy.max_retry_interval_s) * (1 + 0.2 * entropy)
         return Aftermath(
-            TaskState.PENDING_RESOURCES, Cause.INSUFFICIENT_RESOURCES, end.reason, task.losses, not_before=now + wait
+            TaskState.PENDING_RESOURCES,
+            Cause.INSUFFICIENT_RESOURCES,
+            end.reason,
+            task.losses,
+            not_before=now + wait,
+            refusals=refusals + 1,
         )
     losses = task.losses + 1
     if losses > policy.max_losses:
         reason = f"lost {losses} attempts to infrastructure, and the budget is {policy.max_losses}: {end.reason}"
         return Aftermath(TaskState.FAILED, Cause.ATTEMPTS_EXHAUSTED, reason, losses)
     return Aftermath(TaskState.QUEUED, Cause.INFRASTRUCTURE_LOSS, end.reason, losses)
+
+
+def _refusals_before(task: Task) -> int:
+    """In a row, until the attempt that has just ended."""
+    ended = (attempt for attempt in reversed(task.attempts) if attempt.outcome is not None)
+    return sum(1 for _ in takewhile(lambda attempt: attempt.outcome is Outcome.INSUFFICIENT_RESOURCES, ended))
+
+
+def failure_of(end: End, after: Aftermath) -> Failure | None:
+    """What is kept of the log's words: one that ends its task must not promise another attempt."""
+    if end.failure is None or after.cause is not Cause.ATTEMPTS_EXHAUSTED:
+        return end.failure
+    return replace(end.failure, hint=_EXHAUSTED_HINT)
 
 
 @dataclass(frozen=True)

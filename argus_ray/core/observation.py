@@ -67,6 +67,8 @@ class FilesSeen:
     started: bool = False
     exit: ExitRecord | None = None
     log_tail: str = ""
+    #: verl has written metrics, so it had its GPUs and made steps.
+    has_metrics: bool = False
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,7 @@ def _judge_without_nodes(attempt: SlimAttempt, job: JobSeen, files: FilesSeen, l
 def _judge_absent(attempt: SlimAttempt, files: FilesSeen, session: str) -> Verdict:
     if files.exit is not None:
         # Ray's record is gone, but the program had ended: its own record is the truth.
-        return _by_exit_code(attempt, files.exit.exit_code, files.log_tail)
+        return _by_exit_code(attempt, files.exit.exit_code, files.log_tail, files)
     if attempt.state is AttemptState.SUBMITTING and not files.started:
         return Submit()
     if attempt.session is not None and attempt.session != session:
@@ -190,7 +192,7 @@ def _judge_failed(attempt: SlimAttempt, job: JobSeen, files: FilesSeen) -> Verdi
             if record is None:
                 return _lost(attempt, "it had been started before, in a Ray session that is gone", code)
             code = record.exit_code
-        return _by_exit_code(attempt, code, files.log_tail or job.message)
+        return _by_exit_code(attempt, code, files.log_tail or job.message, files)
     if record is not None and record.exit_code == 0:
         # The supervisor died between the program's good end and its report.
         return End(attempt.submission_id, Outcome.SUCCEEDED, "", exit_code=0)
@@ -208,11 +210,13 @@ def _never_began(attempt: SlimAttempt, job: JobSeen, code: int) -> End:
     )
 
 
-def _by_exit_code(attempt: SlimAttempt, code: int, log: str) -> End:
+def _by_exit_code(attempt: SlimAttempt, code: int, log: str, files: FilesSeen) -> End:
     if code == 0:
         return End(attempt.submission_id, Outcome.SUCCEEDED, "", exit_code=0)
     lines = failures.lines_of(log)
-    if found := failures.special(lines[-_REASON_LINES:]):
+    # verl asks for its GPUs before its first step: after one, these words come from elsewhere.
+    may_be_refused = not (files.has_metrics or failures.has_step(lines))
+    if found := failures.special(lines[-_REASON_LINES:], may_be_refused=may_be_refused):
         who = "verl: " if found.code == failures.INSUFFICIENT_RESOURCES else ""
         return End(attempt.submission_id, _OUTCOMES[found.code], f"{who}{found.line}", code, found)
     found = failures.explain(lines, code)

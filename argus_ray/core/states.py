@@ -82,7 +82,7 @@ class Outcome(str, Enum):
     APPLICATION = "APPLICATION"
     #: The node, the supervisor or the Ray session was lost: a new attempt, within the budget.
     INFRASTRUCTURE = "INFRASTRUCTURE"
-    #: verl's own fit check refused to start: back to the queue, no budget spent.
+    #: verl's own fit check refused to start: back to the queue, within a budget of its own.
     INSUFFICIENT_RESOURCES = "INSUFFICIENT_RESOURCES"
     CANCELED = "CANCELED"
 

@@ -34,6 +34,7 @@ def look(job_root: str) -> FilesSeen:
         started=_read_end(job_root, paths.start_marker(job_root), 1) is not None,
         exit=_exit_record(_read_end(job_root, paths.exit_record(job_root), _MAX_RECORD_BYTES)),
         log_tail=(_read_end(job_root, paths.driver_log(job_root), TAIL_BYTES) or b"").decode("utf-8", "replace"),
+        has_metrics=metrics(job_root).size > 0,
     )
 
 

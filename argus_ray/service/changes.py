@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing_extensions import assert_never
 
 from argus_ray.core import ids, paths
-from argus_ray.core.attempts import Aftermath, after_end
+from argus_ray.core.attempts import Aftermath, RetryPolicy, after_end, failure_of
 from argus_ray.core.lifecycle import (
     Admit,
     Advance,
@@ -229,7 +229,8 @@ def _end(unit: UnitOfWork, task: Task, change: End) -> bool:
     jitter = int.from_bytes(unit.ports.entropy(4), "big") / 2**32
     after = after_end(task, change, unit.now, policy, jitter)
     check_move(task.state, after.state, after.cause)
-    if not attempts.end(unit.db, attempt.state, change, change.outcome, change.reason, unit.now):
+    kept = replace(change, failure=failure_of(change, after))
+    if not attempts.end(unit.db, attempt.state, kept, change.outcome, change.reason, unit.now):
         return False
     new = replace(
         task,
@@ -240,7 +241,7 @@ def _end(unit: UnitOfWork, task: Task, change: End) -> bool:
         ended_at=unit.now if after.state.is_final else None,
         updated_at=unit.now,
     )
-    message = _farewell(name, change, after, policy.max_losses)
+    message = _farewell(name, change, after, policy)
     return _moved(tasks.move(unit.db, task, new, after.cause, message, attempt.submission_id))
 
 
@@ -261,16 +262,20 @@ def _moved(done: bool) -> bool:
     return True
 
 
-def _farewell(name: str, end: End, after: Aftermath, max_losses: int) -> str:
+def _farewell(name: str, end: End, after: Aftermath, policy: RetryPolicy) -> str:
     message = f"{name} has ended: {_OUTCOME_WORDS[end.outcome]}"
     if end.reason:
         message += f": {end.reason}"
     if after.state is TaskState.QUEUED:
-        message += f" (loss {after.losses} of {max_losses}; the task is back at its place in the queue)"
+        message += f" (loss {after.losses} of {policy.max_losses}; the task is back at its place in the queue)"
     elif after.state is TaskState.PENDING_RESOURCES:
-        message += " (the task is back at its place in the queue)"
+        message += (
+            f" (refusal {after.refusals} of {policy.max_refusals} in a row; the task is back at its place in the queue)"
+        )
+    elif after.cause is Cause.ATTEMPTS_EXHAUSTED and end.outcome is Outcome.INSUFFICIENT_RESOURCES:
+        message += f" (refusal {after.refusals} in a row, and {policy.max_refusals} are allowed: the task has failed)"
     elif after.cause is Cause.ATTEMPTS_EXHAUSTED:
-        message += f" (loss {after.losses}, and {max_losses} are allowed: the task has failed)"
+        message += f" (loss {after.losses}, and {policy.max_losses} are allowed: the task has failed)"
     return message
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from argus_ray.core.attempts import (
@@ -11,12 +13,14 @@ from argus_ray.core.attempts import (
     SubmitTrouble,
     after_end,
     after_failed_submit,
+    failure_of,
 )
 from argus_ray.core.lifecycle import End
 from argus_ray.core.model import Attempt, Gang, Task
 from argus_ray.core.states import ACTIVE, AttemptState, Cause, Outcome, TaskState, check_move
+from argus_ray.core.verl.failures import Failure
 
-POLICY = RetryPolicy(max_losses=2, retry_interval_s=60, max_retry_interval_s=600)
+POLICY = RetryPolicy(max_losses=2, retry_interval_s=60, max_retry_interval_s=600, max_refusals=2000)
 NOW = 1000.0
 
 
@@ -63,6 +67,59 @@ def test_refusals_wait_longer_each_time_and_spend_no_budget(refusals: int, wait:
     after = after_end(task(2, refusals), end(Outcome.INSUFFICIENT_RESOURCES), NOW, POLICY, 0)
     assert (after.state, after.losses) == (TaskState.PENDING_RESOURCES, 2)
     assert after.not_before == NOW + wait
+
+
+def tried(*outcomes: Outcome, losses: int = 0) -> Task:
+    """Its last attempt is the one that has just ended."""
+    ended = [
+        Attempt(f"t--a{n:02d}", "t", n, AttemptState.ENDED, 0, "/x", outcome=outcome)
+        for n, outcome in enumerate(outcomes, start=1)
+    ]
+    number = len(ended) + 1
+    live = Attempt(f"t--a{number:02d}", "t", number, AttemptState.RUNNING, 0, "/x")
+    return replace(task(losses), attempts=(*ended, live))
+
+
+REFUSED, LOST = Outcome.INSUFFICIENT_RESOURCES, Outcome.INFRASTRUCTURE
+
+
+def test_refusals_in_a_row_have_a_budget_of_their_own() -> None:
+    policy = replace(POLICY, max_refusals=3)
+    for before in range(3):
+        after = after_end(tried(*[REFUSED] * before), end(REFUSED), NOW, policy, 0)
+        assert (after.state, after.refusals) == (TaskState.PENDING_RESOURCES, before + 1)
+    after = after_end(tried(*[REFUSED] * 3), end(REFUSED, "4 < 8"), NOW, policy, 0)
+    assert (after.state, after.cause, after.losses, after.not_before) == (
+        TaskState.FAILED, Cause.ATTEMPTS_EXHAUSTED, 0, None,
+    )  # fmt: skip
+    assert after.reason == "verl found too few resources 4 times in a row, and the budget is 3: 4 < 8"
+
+
+def test_a_loss_between_starts_the_refusals_and_their_wait_anew() -> None:
+    policy = replace(POLICY, max_refusals=3)
+    after = after_end(tried(REFUSED, REFUSED, REFUSED, LOST, losses=1), end(REFUSED), NOW, policy, 0)
+    assert (after.state, after.refusals, after.not_before) == (TaskState.PENDING_RESOURCES, 1, NOW + 60)
+    after = after_end(tried(REFUSED, LOST, REFUSED, losses=1), end(REFUSED), NOW, policy, 0)
+    assert (after.refusals, after.not_before) == (2, NOW + 120)
+
+
+def test_a_budget_of_no_refusals_fails_at_the_first() -> None:
+    after = after_end(tried(), end(REFUSED), NOW, replace(POLICY, max_refusals=0), 0)
+    assert (after.state, after.cause) == (TaskState.FAILED, Cause.ATTEMPTS_EXHAUSTED)
+
+
+@pytest.mark.parametrize("outcome", [REFUSED, LOST])
+def test_a_hint_promises_no_attempt_that_does_not_come(outcome: Outcome) -> None:
+    why = Failure("node_lost", "it has died", "Nothing to do: a new attempt follows.")
+    last = End("t--a01", outcome, "why", 1, why)
+    policy = RetryPolicy(max_losses=1, max_refusals=1)
+    goes_on = after_end(tried(), last, NOW, policy, 0)
+    assert failure_of(last, goes_on) == why
+    over = after_end(tried(outcome, losses=1), last, NOW, policy, 0)
+    assert over.state is TaskState.FAILED
+    kept = failure_of(last, over)
+    assert kept is not None and (kept.code, kept.line) == (why.code, why.line)
+    assert "Nothing to do" not in kept.hint and kept.hint.endswith(".")
 
 
 def test_jitter_spreads_retries_by_a_fifth() -> None:

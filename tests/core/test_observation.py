@@ -124,6 +124,26 @@ def test_verls_own_fit_check_is_not_a_failure() -> None:
 
 
 @pytest.mark.parametrize(
+    "files",
+    [
+        FilesSeen(True, ExitRecord(1), f"{INSUFFICIENT}\n", has_metrics=True),
+        FilesSeen(True, ExitRecord(1), f"(TaskRunner pid=7) step:1 - actor/loss:0.1\n{INSUFFICIENT}\n"),
+        FilesSeen(True, ExitRecord(1), "step:1 - train/loss:0.1\n" + "x\n" * 100 + INSUFFICIENT),
+    ],
+    ids=["metrics", "a step in the log", "a step further up"],
+)
+@pytest.mark.parametrize("seen", [failed(FailureKind.DRIVER), JobSeen(JobStatus.ABSENT)], ids=["told", "forgotten"])
+def test_after_a_step_verl_asks_for_no_gpus_any_more(files: FilesSeen, seen: JobSeen) -> None:
+    assert outcome(next_step(attempt(RUNNING), seen, files, "s1")) is Outcome.APPLICATION
+
+
+def test_a_node_that_was_lost_after_a_step_is_still_a_loss() -> None:
+    log = f"step:1 - train/loss:0.1\n{INSUFFICIENT}\nray.exceptions.NodeDiedError: the node died\n"
+    files = FilesSeen(True, ExitRecord(1), log, has_metrics=True)
+    assert outcome(next_step(attempt(RUNNING), failed(FailureKind.DRIVER), files, "s1")) is Outcome.INFRASTRUCTURE
+
+
+@pytest.mark.parametrize(
     "line",
     [
         "The actor died because its node has died. Node Id: 4f",

@@ -29,6 +29,14 @@ def test_what_the_runner_wrote(tmp_path: Path) -> None:
     assert seen == FilesSeen(True, ExitRecord(143, 15), "line�\n")
 
 
+def test_whether_verl_has_made_a_step_is_seen_in_its_metrics(tmp_path: Path) -> None:
+    file = Path(paths.metrics_file(str(tmp_path)))
+    file.write_bytes(b"")  # verl opens it before its first step
+    assert not attempt_files.look(str(tmp_path)).has_metrics
+    file.write_text('{"step": 1, "data": {}}\n')
+    assert attempt_files.look(str(tmp_path)).has_metrics
+
+
 def test_the_metrics_file_is_measured(tmp_path: Path) -> None:
     file = Path(paths.metrics_file(str(tmp_path)))
     assert attempt_files.metrics(str(tmp_path)) == attempt_files.metrics(str(tmp_path / "none")) == MetricsSeen()

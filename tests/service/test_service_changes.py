@@ -252,6 +252,23 @@ def test_refusals_wait_longer_each_time(world: World, task: Task) -> None:
         world.clock.advance(300)
 
 
+def test_refusals_have_an_end_and_the_events_count_them(world: World, task: Task) -> None:
+    world.reopen(settings={"scheduling": {"max_refusals": 1}})
+    why = Failure("insufficient_resources", "4 > 2", "Nothing to do: the task is back in the queue.")
+    end = End(admit(world, task), Outcome.INSUFFICIENT_RESOURCES, "4 > 2", 1, why)
+    assert world.service.apply([end]) == [True]
+    assert events(world, task)[-1][1].endswith("(refusal 1 of 1 in a row; the task is back at its place in the queue)")
+    assert world.task(task.task_id).attempts[-1].failure == why
+    end = End(admit(world, task), Outcome.INSUFFICIENT_RESOURCES, "4 > 2", 1, why)
+    assert world.service.apply([end]) == [True]
+    failed = world.task(task.task_id)
+    assert (failed.state, failed.losses, len(failed.attempts), failed.not_before) == (TaskState.FAILED, 0, 2, None)
+    assert "budget is 1" in words(failed.reason or "")
+    assert events(world, task)[-1][1].endswith("(refusal 2 in a row, and 1 are allowed: the task has failed)")
+    failure = failed.attempts[-1].failure
+    assert failure is not None and "Nothing to do" not in failure.hint
+
+
 def test_why_an_attempt_failed_is_kept_with_it(world: World, task: Task) -> None:
     why = Failure("disk_full", "OSError: [Errno 28] No space left on device", "Free space.")
     end = End(admit(world, task), Outcome.APPLICATION, "the reason", 1, why)

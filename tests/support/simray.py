@@ -60,6 +60,7 @@ class SimRay:
     #: What the runners wrote: job root -> files. Outlives Ray.
     started: Counter[str] = field(default_factory=Counter)
     exits: dict[str, ExitRecord] = field(default_factory=dict)
+    logs: dict[str, str] = field(default_factory=dict)
     markers: set[str] = field(default_factory=set)
     #: The step of the newest checkpoint: job root -> step.
     saved: dict[str, int] = field(default_factory=dict)
@@ -107,7 +108,8 @@ class SimRay:
 
     async def files(self, job_root: str) -> FilesSeen:
         self._maybe_fail()
-        return FilesSeen(self.started[job_root] > 0, self.exits.get(job_root))
+        has_metrics = self.metrics.get(job_root, MetricsSeen()).size > 0
+        return FilesSeen(self.started[job_root] > 0, self.exits.get(job_root), self.logs.get(job_root, ""), has_metrics)
 
     async def check_inputs(self, task: Task) -> Findings:
         return self.findings.get(task.task_id, Findings())

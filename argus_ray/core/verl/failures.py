@@ -262,9 +262,16 @@ def stalled() -> Failure:
     )
 
 
-def special(lines: list[str]) -> Failure | None:
-    """An end that is not the program's own fault, if these lines tell of one."""
-    return next(_found(_SPECIAL, lines, whole_line=False), None)
+def special(lines: list[str], *, may_be_refused: bool = True) -> Failure | None:
+    """An end that is not the program's own fault, if these lines tell of one. `may_be_refused`: verl may still have
+    asked for its GPUs."""
+    found = _found(_SPECIAL, lines, whole_line=False)
+    return next((each for each in found if may_be_refused or each.code != INSUFFICIENT_RESOURCES), None)
+
+
+def has_step(lines: list[str]) -> bool:
+    """Whether verl tells of a step."""
+    return any(map(_STEP.search, lines))
 
 
 def explain(lines: list[str], exit_code: int) -> Failure:
