@@ -64,7 +64,8 @@ def after_end(task: Task, end: End, now: float, policy: RetryPolicy, entropy: fl
     if end.outcome is Outcome.INSUFFICIENT_RESOURCES:
         refusals = _refusals_before(task)
         if refusals >= policy.max_refusals:
-            reason = f"verl found too few resources {refusals + 1} times in a row, and the budget is {policy.max_refusals}: {end.reason}"
+            times = f"{refusals + 1} times in a row, and the budget is {policy.max_refusals}"
+            reason = f"verl found too few resources {times}: {end.reason}"
             return Aftermath(TaskState.FAILED, Cause.ATTEMPTS_EXHAUSTED, reason, task.losses, refusals=refusals + 1)
         wait = _doubled(policy.retry_interval_s, refusals, policy.max_retry_interval_s) * (1 + 0.2 * entropy)
         return Aftermath(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -96,8 +97,8 @@ def test_a_program_that_only_says_it_found_too_few_gpus_does_not_run_for_ever(la
     failed = lab.task(task)
     assert (failed.state, failed.losses, len(failed.attempts)) == (TaskState.FAILED, 0, 21)
     assert "too few resources 21 times in a row, and the budget is 20" in str(failed.reason)
-    waits = [later - sooner for sooner, later in zip(starts, starts[1:], strict=False)]
-    assert all(wait >= before - MINUTE for before, wait in zip(waits, waits[1:], strict=False) if before < HOUR)
+    waits = [later - sooner for sooner, later in itertools.pairwise(starts)]
+    assert all(wait >= before - MINUTE for before, wait in itertools.pairwise(waits) if before < HOUR)
     assert waits[0] < 3 * MINUTE and HOUR <= waits[-1] <= 1.2 * HOUR + 2 * MINUTE
     assert failed.ended_at is not None and failed.ended_at - began > 10 * HOUR, "a pool may be in trouble overnight"
 
