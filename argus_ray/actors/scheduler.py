@@ -102,7 +102,12 @@ class SchedulerActor:
         scheduling = self._settings.scheduling
         pace = self._pace = Pace(scheduling.poll_s, scheduling.tick_s)
         self._loop = asyncio.get_running_loop()
-        dispatcher = self._dispatcher = await self._make_dispatcher()
+        try:
+            dispatcher = self._dispatcher = await self._make_dispatcher()
+        except sentinel.RootUnknown:
+            if self._stopping:
+                return  # whoever has told it to stop gets its answer
+            raise
         # Beside the ticks, which must not wait for it; it ends with this loop.
         housekeeping = asyncio.create_task(self._keep_house(), name="argus-housekeeping")
         try:
