@@ -62,7 +62,7 @@ class Scheduling(_Strict):
     tick_s: float = Field(default=5.0, gt=0, le=600)
     #: How often the attempts that are alive are asked about, each by its id.
     poll_s: float = Field(default=1.0, gt=0, le=60)
-    #: How long a task may be overtaken before nothing younger starts before it.
+    #: How long a task may be overtaken before nodes are reserved for it.
     max_overtake_s: float = Field(default=600.0, ge=0, le=86_400 * 7)
     #: The wait after verl's own fit check said no; it doubles with each refusal in a row.
     retry_interval_s: float = Field(default=60.0, gt=0, le=86_400)

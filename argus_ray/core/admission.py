@@ -257,15 +257,12 @@ class _Pool:
     """The workers by class. Cost grows with the number of classes, and not with that of nodes."""
 
     def __init__(self, nodes: Sequence[NodeView], reserved: Sequence[NodeView]) -> None:
-        self._nodes = workers(nodes)
+        self._nodes = sorted(workers(nodes), key=lambda node: node.node_id)
         self._slots = [node.worker_slots_free for node in self._nodes]
         #: Of each class its nodes, as places in `_nodes`: a heap, so that the choice does not depend on history.
         self._by_class: dict[_Class, list[int]] = {}
-        order = sorted(range(len(self._nodes)), key=lambda i: self._nodes[i].node_id)
-        self._rank = {i: rank for rank, i in enumerate(order)}
-        self._at_rank = order
-        for i in order:
-            self._by_class.setdefault(_class_of(self._nodes[i]), []).append(self._rank[i])
+        for place, node in enumerate(self._nodes):
+            self._by_class.setdefault(_class_of(node), []).append(place)
         self._reserved_before = tuple(reserved)
         self._withheld: Counter[_Class] = Counter(_class_of(node) for node in workers(reserved))
         self._reserved_here: list[tuple[_Class, int]] = []
@@ -279,15 +276,15 @@ class _Pool:
     def take(self, gang: Gang) -> tuple[str, ...] | None:
         """The nodes of the gang, which are its own from here on; None: it does not fit. Those that it fills best, so
         that whole nodes stay whole; the driver's node comes first."""
-        fitting = sorted(each for each, ranks in self._by_class.items() if ranks and _fits(gang, each))
+        fitting = sorted(each for each, places in self._by_class.items() if places and _fits(gang, each))
         if sum(len(self._by_class[each]) for each in fitting) < gang.nnodes:
             return None
         chosen: list[tuple[_Class, int]] = []
         for each in fitting:
-            ranks = self._by_class[each]
-            while ranks and len(chosen) < gang.nnodes:
-                chosen.append((each, heapq.heappop(ranks)))
-        driver = next((k for k, (_, rank) in enumerate(chosen) if self._slots[self._at_rank[rank]] >= 1), None)
+            places = self._by_class[each]
+            while places and len(chosen) < gang.nnodes:
+                chosen.append((each, heapq.heappop(places)))
+        driver = next((k for k, (_, place) in enumerate(chosen) if self._slots[place] >= 1), None)
         if driver is None and (other := self._with_slot(fitting)) is not None:
             # Every driver takes one unit of `worker_node` for its whole life.
             self._put_back(chosen.pop())
@@ -298,20 +295,20 @@ class _Pool:
                 self._put_back(one)
             return None
         chosen.insert(0, chosen.pop(driver))
-        self._slots[self._at_rank[chosen[0][1]]] -= 1
-        for (gpus, cpus, *totals), rank in chosen:
+        self._slots[chosen[0][1]] -= 1
+        for (gpus, cpus, *totals), place in chosen:
             left = (gpus - gang.gpus_per_node, cpus - gang.cpus_per_node, *totals)
-            heapq.heappush(self._by_class.setdefault(left, []), rank)  # type: ignore[arg-type]
-        return tuple(self._nodes[self._at_rank[rank]].node_id for _, rank in chosen)
+            heapq.heappush(self._by_class.setdefault(left, []), place)  # type: ignore[arg-type]
+        return tuple(self._nodes[place].node_id for _, place in chosen)
 
     def _with_slot(self, fitting: Iterable[_Class]) -> tuple[_Class, int] | None:
         for each in fitting:
-            ranks = self._by_class[each]
-            rank = min((rank for rank in ranks if self._slots[self._at_rank[rank]] >= 1), default=None)
-            if rank is not None:
-                ranks.remove(rank)
-                heapq.heapify(ranks)
-                return each, rank
+            places = self._by_class[each]
+            place = min((place for place in places if self._slots[place] >= 1), default=None)
+            if place is not None:
+                places.remove(place)
+                heapq.heapify(places)
+                return each, place
         return None
 
     def _put_back(self, one: tuple[_Class, int]) -> None:
@@ -319,12 +316,12 @@ class _Pool:
 
     def reserve(self, gang: Gang, count: int) -> bool:
         """Withhold so many nodes that the gang could use, those first that are nearest to it. False: there is none."""
-        could = [each for each, ranks in self._by_class.items() if ranks and _could_fit(gang, each)]
+        could = [each for each, places in self._by_class.items() if places and _could_fit(gang, each)]
         before = len(self._reserved_here)
         for each in sorted(could, reverse=True):
-            ranks = self._by_class[each]
-            while ranks and len(self._reserved_here) - before < count:
-                self._reserved_here.append((each, heapq.heappop(ranks)))
+            places = self._by_class[each]
+            while places and len(self._reserved_here) - before < count:
+                self._reserved_here.append((each, heapq.heappop(places)))
                 self._withheld[each] += 1
         return len(self._reserved_here) > before
 
@@ -333,7 +330,7 @@ class _Pool:
         never = self._why_never(gang)
         if never is not None:
             return Verdict(never, Clock.STANDS, never)
-        fitting = sum(len(ranks) for each, ranks in self._by_class.items() if _fits(gang, each))
+        fitting = sum(len(places) for each, places in self._by_class.items() if _fits(gang, each))
         if fitting >= gang.nnodes:
             return Verdict(because(Code.POOL_BUSY, **_share(gang)), Clock.RUNS, because(Code.DRIVERS_FULL))
         withheld = sum(count for each, count in self._withheld.items() if _fits(gang, each))
@@ -354,14 +351,15 @@ class _Pool:
         return None
 
     def left(self) -> tuple[NodeView, ...]:
-        return tuple(self._now(each, rank) for each, ranks in sorted(self._by_class.items()) for rank in sorted(ranks))
+        return tuple(
+            self._now(each, place) for each, places in sorted(self._by_class.items()) for place in sorted(places)
+        )
 
     def reserved(self) -> tuple[NodeView, ...]:
-        return (*self._reserved_before, *(self._now(each, rank) for each, rank in self._reserved_here))
+        return (*self._reserved_before, *(self._now(each, place) for each, place in self._reserved_here))
 
-    def _now(self, each: _Class, rank: int) -> NodeView:
-        i = self._at_rank[rank]
-        return replace(self._nodes[i], gpus_free=each[0], cpus_free=each[1], worker_slots_free=self._slots[i])
+    def _now(self, each: _Class, place: int) -> NodeView:
+        return self._nodes[place].with_free(each[0], each[1], self._slots[place])
 
 
 def _class_of(node: NodeView) -> _Class:
