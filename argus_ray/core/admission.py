@@ -54,12 +54,6 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Held:
-    task: SlimTask
-    verdict: Verdict
-
-
-@dataclass(frozen=True)
 class Decision:
     #: In the order of the queue.
     admitted: tuple[SlimTask, ...]
@@ -84,10 +78,6 @@ class Decision:
     def reserved(self) -> tuple[NodeView, ...]:
         """The nodes that are withheld from them."""
         return self.pool.reserved()
-
-    @property
-    def held(self) -> list[Held]:
-        return [Held(task, verdict) for task, verdict in zip(self.waits, self.verdicts, strict=True)]
 
     def holds(self, started: Collection[SlimTask]) -> Iterator[Hold]:
         """What is new of those that wait on: in their state, reason, own time or clock. `started`: those of the

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from argus_ray.core.admission import AdmissionPolicy, Decision, decide
+from argus_ray.core.admission import AdmissionPolicy, Decision, Verdict, decide
 from argus_ray.core.lifecycle import Hold
 from argus_ray.core.model import Gang, NodeView, SlimTask
 from argus_ray.core.reasons import Code, because, words
@@ -44,6 +45,15 @@ def admitted(decision: Decision) -> list[int]:
     return [t.seq for t in decision.admitted]
 
 
+class Held(NamedTuple):
+    task: SlimTask
+    verdict: Verdict
+
+
+def held_by(decision: Decision) -> list[Held]:
+    return [Held(task, verdict) for task, verdict in zip(decision.waits, decision.verdicts, strict=True)]
+
+
 def holds(decision: Decision) -> list[Hold]:
     """When all that were admitted start."""
     return list(decision.holds(decision.admitted))
@@ -51,7 +61,9 @@ def holds(decision: Decision) -> list[Hold]:
 
 def reason_of(decision: Decision, held: SlimTask) -> str:
     """As seen at this moment."""
-    return next(words(each.verdict.seen or each.verdict.reason or "") for each in decision.held if each.task is held)
+    return next(
+        words(each.verdict.seen or each.verdict.reason or "") for each in held_by(decision) if each.task is held
+    )
 
 
 def test_oldest_first_and_all_that_fits() -> None:
@@ -271,7 +283,9 @@ def test_who_comes_last_is_decided_over_alone_as_within_the_whole_queue(
     alone = decide(came, before.left, now, POLICY, reserved=before.reserved)
     whole = run([*older, *came], nodes, now=now)
     assert alone.admitted == whole.admitted and alone.nodes_of == whole.nodes_of
-    told = [[(each.task, each.verdict.reason, each.verdict.clock) for each in found.held] for found in (alone, whole)]
+    told = [
+        [(each.task, each.verdict.reason, each.verdict.clock) for each in held_by(found)] for found in (alone, whole)
+    ]
     assert told[0] == told[1][len(older) :], "but for what is told of this moment"
     assert sorted(map(str, (*alone.left, *alone.reserved))) == sorted(map(str, (*whole.left, *whole.reserved)))
 
@@ -324,9 +338,9 @@ def test_every_admitted_gang_fits_on_its_nodes_and_no_gpu_is_given_twice(
     assert all(min(values) >= -1e-3 for values in free.values())
     after = (*decision.left, *decision.reserved)
     assert {n.node_id: [n.gpus_free, n.cpus_free, n.worker_slots_free] for n in after} == free
-    assert len(decision.admitted) + len(decision.held) == len(queue)
+    assert len(decision.admitted) + len(held_by(decision)) == len(queue)
     # Work conserving: who waits for room finds none in what is left.
-    for held in decision.held:
+    for held in held_by(decision):
         fitting = [n for n in decision.left if n.gpus_free + 1e-4 >= held.task.gang.gpus_per_node]
         with_cpus = [n for n in fitting if n.cpus_free + 1e-4 >= held.task.gang.cpus_per_node]
         has_driver = any(n.worker_slots_free >= 1 for n in with_cpus)

@@ -112,11 +112,17 @@ def test_a_blip_of_the_inputs_fails_nobody(
     sanity_check(world.store)
 
 
-def test_a_task_that_waits_for_the_inputs_root_says_so_and_tells_it_once(world: World) -> None:
+def one_that_waits(world: World) -> tuple[Task, Dispatcher, Path]:
+    """With the scheduler that looks at its inputs, and their root."""
     task = world.submit(world.user("ada"))
     dispatcher = make_dispatcher(world, SimRay(random.Random(0), {"n1": 8}), random.Random(0))
     dispatcher.examiner.inputs = Looks(world)
     common = Path(paths.common_dir(world.shared_root))
+    return task, dispatcher, common
+
+
+def test_a_task_that_waits_for_the_inputs_root_says_so_and_tells_it_once(world: World) -> None:
+    task, dispatcher, common = one_that_waits(world)
     bring_back = leave_a_bare_mount_point(common)
     pass_time(dispatcher, world, 200)
     reason = world.task(task.task_id).reason
@@ -132,10 +138,7 @@ def test_a_task_that_waits_for_the_inputs_root_says_so_and_tells_it_once(world: 
 
 def test_the_time_without_the_root_is_no_look_that_found_a_file_missing(world: World) -> None:
     """Deleted while the root was away: it is held once more, for somebody may just be putting it back."""
-    task = world.submit(world.user("ada"))
-    dispatcher = make_dispatcher(world, SimRay(random.Random(0), {"n1": 8}), random.Random(0))
-    dispatcher.examiner.inputs = Looks(world)
-    common = Path(paths.common_dir(world.shared_root))
+    task, dispatcher, common = one_that_waits(world)
     bring_back = move_away(common)
     pass_time(dispatcher, world, 2 * RETRY_S)
     bring_back()
