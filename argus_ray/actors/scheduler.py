@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import random
@@ -23,7 +24,7 @@ from argus_ray.disk.inputs import Preflight
 from argus_ray.disk.threads import BoundedThreads
 from argus_ray.scheduler.housekeeping import MAX_PASS_S, Housekeeper
 from argus_ray.scheduler.pace import Pace
-from argus_ray.scheduler.tick import Dispatcher
+from argus_ray.scheduler.tick import Dispatcher, Next
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +67,8 @@ class SchedulerActor:
     def wake(self) -> None:
         """Something happened that may let a task start."""
         if self._loop is not None and self._pace is not None:
-            self._loop.call_soon_threadsafe(self._pace.wake)
+            with contextlib.suppress(RuntimeError):  # the loop has ended, of itself or just now
+                self._loop.call_soon_threadsafe(self._pace.wake)
 
     def stop(self, timeout_s: float) -> bool:
         """End the loop after the present tick; True if it has ended within the time. Whoever asks kills this actor
@@ -103,7 +105,7 @@ class SchedulerActor:
         pace = self._pace = Pace(scheduling.poll_s, scheduling.tick_s)
         self._loop = asyncio.get_running_loop()
         try:
-            dispatcher = self._dispatcher = await self._make_dispatcher()
+            dispatcher = self._dispatcher = await self._make_dispatcher(pace)
         except sentinel.RootUnknown:
             if self._stopping:
                 return  # whoever has told it to stop gets its answer
@@ -157,7 +159,7 @@ class SchedulerActor:
             self._jobs_checked = now
             self._jobs_reachable = await self._jobs.reachable()
 
-    async def _publish(self, disk: BoundedThreads, folder: Path) -> str:
+    async def _publish(self, pace: Pace, disk: BoundedThreads, folder: Path) -> str:
         """The payload's folder. On a bare mount point nothing is made: the root is waited for."""
 
         def publish() -> str:
@@ -165,6 +167,7 @@ class SchedulerActor:
             return payload.publish(self._settings.shared_root)
 
         while True:
+            pace.begin()
             try:
                 return await disk.run(publish, _PUBLISH_TIMEOUT_S)
             except sentinel.RootUnknown as error:
@@ -173,16 +176,16 @@ class SchedulerActor:
                 if self._last_error != str(error):
                     log.warning("%s", error)
                 self._last_error = str(error)
-            await asyncio.sleep(self._settings.scheduling.tick_s)
+            await pace.rest(Next.LATER)
 
-    async def _make_dispatcher(self) -> Dispatcher:
+    async def _make_dispatcher(self, pace: Pace) -> Dispatcher:
         settings, scheduling = self._settings, self._settings.scheduling
         disk, ray_calls = BoundedThreads("disk", 8), BoundedThreads("ray", 4)
         folder = head_json.folder(settings.shared_root, settings.cluster_name)
 
         site = command.Site(
             shared_root=settings.shared_root,
-            payload_dir=await self._publish(disk, folder),
+            payload_dir=await self._publish(pace, disk, folder),
             worker_python=settings.worker_python,
             stop_grace_s=scheduling.stop_grace_s,
         )

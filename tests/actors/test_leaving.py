@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from argus_ray.actors import handover, leaving
+from argus_ray.actors.scheduler import SchedulerActor
 from argus_ray.config import Settings
 
 #: Starts the actor, tells it to stop and dies as a caller: nothing is called any more, and the process would go on.
@@ -51,6 +52,14 @@ def test_one_that_nobody_kills_ends_itself_so_that_ray_starts_it_anew(tmp_path: 
     assert out == f"stopped {not hangs}\n"
     assert f"the {name} was told to stop 12 s ago and still lives" in err
     assert time.monotonic() - begun >= 12.0
+
+
+def test_one_whose_loop_has_ended_is_told_to_wake_and_to_stop_again(tmp_path: Path) -> None:
+    settings = Settings(shared_root=str(tmp_path), cluster_name="argus").model_dump(mode="json")
+    actor = SchedulerActor(settings, "f", end=lambda: None)
+    assert actor.stop(20)
+    actor.wake()
+    assert actor.stop(0)
 
 
 def test_it_ends_within_a_minute_and_not_before_the_goodbye_is_over() -> None:

@@ -23,7 +23,8 @@ from argus_ray.node import processes
 PARTS = {
     "gateway replica": r"^ray::(ServeReplica|SERVE_REPLICA)",
     "HAProxy": r"/haproxy\0-db\0",
-    "proxy actor": r"^ray::(HAProxyManager|ProxyActor)",
+    # Not the ProxyActor, which Serve keeps beside it and no request reaches.
+    "proxy actor": r"^ray::HAProxyManager",
     "Serve's controller": r"^ray::ServeController",
 }
 _PAUSE_S = 0.05
@@ -135,8 +136,17 @@ def kill(mark: str, part: str) -> int:
             found.append(pid)
     if not found:
         raise LookupError(f"there is no {part}")
-    os.kill(max(found), signal.SIGKILL)
-    return max(found)
+    newest = max(found, key=_started)
+    os.kill(newest, signal.SIGKILL)
+    return newest
+
+
+def _started(pid: int) -> int:
+    """When, in ticks since the machine's boot; 0 if it has gone. Process ids begin anew after 32,768."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    except OSError:
+        return 0
 
 
 def measure(mark: str, clients: Clients, part: str) -> Gap:
