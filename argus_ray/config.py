@@ -69,8 +69,10 @@ class Scheduling(_Strict):
     max_retry_interval_s: float = Field(default=3600.0, gt=0, le=86_400)
     #: Refusals in a row before a task is FAILED.
     max_refusals: int = Field(default=20, ge=0, le=1000)
-    #: Attempts that may be lost to infrastructure before a task is FAILED.
+    #: Attempts that may be lost to infrastructure, without progress between them, before a task is FAILED.
     max_losses: int = Field(default=5, ge=0, le=1000)
+    #: Progress is a newer checkpoint, or for a task that has none, steps for so long.
+    progress_after_s: float = Field(default=14_400.0, gt=0, le=86_400 * 30)
     #: Bound of one call to Ray.
     ray_timeout_s: float = Field(default=30.0, gt=0, le=600)
     #: Calls to Ray Jobs at a time.
@@ -89,6 +91,7 @@ class Scheduling(_Strict):
     def retry_policy(self) -> RetryPolicy:
         return RetryPolicy(
             max_losses=self.max_losses,
+            progress_after_s=self.progress_after_s,
             retry_interval_s=self.retry_interval_s,
             max_retry_interval_s=self.max_retry_interval_s,
             max_refusals=self.max_refusals,

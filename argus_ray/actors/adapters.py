@@ -13,10 +13,10 @@ import ray
 from argus_ray.actors import detached
 from argus_ray.cluster import view as cluster_view
 from argus_ray.cluster.jobs import JobRequest, RayJobs, RayRefused
-from argus_ray.core import taskspec
+from argus_ray.core import ids, taskspec
 from argus_ray.core.errors import ArgusError
 from argus_ray.core.lifecycle import Change
-from argus_ray.core.model import Attempt, ClusterView, QueueChanges, Task
+from argus_ray.core.model import Attempt, ClusterView, QueueChanges, SlimTask, Task
 from argus_ray.core.observation import FilesSeen, JobSeen
 from argus_ray.core.retention import Chores
 from argus_ray.core.stall import MetricsSeen
@@ -125,6 +125,18 @@ class FilesOfAttempts:
 
     async def forbid_start(self, job_root: str) -> None:
         await self.threads.run(lambda: attempt_files.forbid_start(job_root), self.timeout_s)
+
+    async def saved_step(self, task: SlimTask) -> int | None:
+        if task.live is None:
+            return None
+        roots, workload = [task.live.job_root], ids.workload_of(task.task_id)
+
+        def find() -> checkpoints.Checkpoint | None:
+            return checkpoints.newest_complete(roots, workload, task.gang.gpus)
+
+        # The outer bound: all that were lost with one machine are looked at together, and wait for a thread.
+        found = await asyncio.wait_for(self.threads.run(find, self.timeout_s), self.timeout_s)
+        return None if found is None else found.step
 
 
 @dataclass

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from itertools import takewhile
 
+from argus_ray.core import paths
 from argus_ray.core.lifecycle import End
-from argus_ray.core.model import Task
+from argus_ray.core.model import Attempt, Task
 from argus_ray.core.states import Cause, Outcome, TaskState
 from argus_ray.core.verl.failures import Failure
+from argus_ray.core.verl.files import step_of
 
 #: Definite refusals of one submission by Ray before its attempt counts as lost.
 MAX_REFUSALS = 5
@@ -26,8 +28,10 @@ _MAX_DOUBLINGS = 16
 class RetryPolicy:
     """Budgets of an attempt's end. Seconds, and counts of attempts."""
 
-    #: Attempts that may be lost to infrastructure before the task is FAILED.
+    #: Attempts that may be lost to infrastructure, without progress between them, before the task is FAILED.
     max_losses: int = 5
+    #: Of a task that has no checkpoint: an attempt that has made steps for so long has made progress.
+    progress_after_s: float = 14_400.0
     #: After verl's own fit check said no: the first wait; it doubles up to `max_retry_interval_s`.
     retry_interval_s: float = 60.0
     max_retry_interval_s: float = 3600.0
@@ -47,6 +51,8 @@ class Aftermath:
     not_before: float | None = None
     #: In a row, with this one.
     refusals: int = 0
+    #: Why the budget of losses began anew before this one, in words that follow "it".
+    progress: str | None = None
 
 
 def after_end(task: Task, end: End, now: float, policy: RetryPolicy, entropy: float) -> Aftermath:
@@ -76,11 +82,45 @@ def after_end(task: Task, end: End, now: float, policy: RetryPolicy, entropy: fl
             not_before=now + wait,
             refusals=refusals + 1,
         )
-    losses = task.losses + 1
-    if losses > policy.max_losses:
-        reason = f"lost {losses} attempts to infrastructure, and the budget is {policy.max_losses}: {end.reason}"
-        return Aftermath(TaskState.FAILED, Cause.ATTEMPTS_EXHAUSTED, reason, losses)
-    return Aftermath(TaskState.QUEUED, Cause.INFRASTRUCTURE_LOSS, end.reason, losses)
+    progress = _progress(task, end, policy)
+    losses = 1 if progress is not None else task.losses + 1
+    if end.achieved is None:
+        # A disk that does not answer must not fail a month of training.
+        losses = min(losses, max(task.losses, policy.max_losses))
+    elif losses > policy.max_losses:
+        reason = f"lost {losses} attempts to infrastructure without progress, and the budget is {policy.max_losses}"
+        return Aftermath(
+            TaskState.FAILED, Cause.ATTEMPTS_EXHAUSTED, f"{reason}: {end.reason}", losses, progress=progress
+        )
+    return Aftermath(TaskState.QUEUED, Cause.INFRASTRUCTURE_LOSS, end.reason, losses, progress=progress)
+
+
+def _progress(task: Task, end: End, policy: RetryPolicy) -> str | None:
+    """What the lost attempt has achieved since the loss before it; None: nothing that counts.
+
+    What it has saved is what the task goes on from, so where there are checkpoints nothing else counts.
+    """
+    if end.achieved is None:
+        return None
+    attempt = next((each for each in task.attempts if each.submission_id == end.submission_id), None)
+    before = None if attempt is None else _resumed_step(task, attempt)
+    saved = end.achieved.saved_step
+    if saved is not None and (before is None or saved > before):
+        return f"had saved step {saved}"
+    if saved is None and before is None and end.achieved.stepped_s >= policy.progress_after_s:
+        return f"had made steps for {end.achieved.stepped_s / 3600:.1f} hours"
+    return None
+
+
+def _resumed_step(task: Task, attempt: Attempt) -> int | None:
+    """The step of the checkpoint that its command names."""
+    roots = [*(task.resume_roots or ()), *(each.job_root for each in task.attempts)]
+    folders = {paths.checkpoints_dir(root) for root in roots}
+    for argument in attempt.command:
+        folder, _, name = argument.rpartition("=")[2].rpartition("/")
+        if folder in folders and (step := step_of(name)) is not None:
+            return step
+    return None
 
 
 def _refusals_before(task: Task) -> int:

@@ -34,6 +34,14 @@ def task_id(user_id: str, workload: str, now: float, entropy: bytes) -> str:
     return f"argus-{user_id}-{workload}-{stamp}-{entropy[:2].hex()}"
 
 
+def workload_of(task: str) -> str:
+    """The workload that a task id names. ValueError for what is no task id."""
+    parts = task.rsplit("-", 4)
+    if len(parts) != 5:
+        raise ValueError(f"not a task id: {task!r}")
+    return parts[1]
+
+
 def attempt_label(number: int) -> str:
     """`a01`, `a02`, ...: how people read of attempt `number` of a task, and the end of its submission id."""
     return f"a{number:02d}"

@@ -60,6 +60,16 @@ class Advance(CleanText):
 
 
 @dataclass(frozen=True)
+class Achieved:
+    """What a lost attempt has left behind."""
+
+    #: Of its newest complete checkpoint.
+    saved_step: int | None = None
+    #: Seconds from its start to its last step.
+    stepped_s: float = 0.0
+
+
+@dataclass(frozen=True)
 class End(CleanText):
     """The attempt is over. The task moves as `attempts.after_end` says. An attempt that was STOPPING ends as CANCELED,
     and its task stays CANCELED."""
@@ -70,6 +80,8 @@ class End(CleanText):
     exit_code: int | None = None
     #: What the program's log says of it, if the program failed.
     failure: Failure | None = None
+    #: Asked of the disk for a lost attempt only; None: the disk did not say.
+    achieved: Achieved | None = Achieved()
 
 
 @dataclass(frozen=True)

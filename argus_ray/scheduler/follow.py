@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field, replace
 
 from argus_ray.core import observation
-from argus_ray.core.lifecycle import Advance, Change, End
+from argus_ray.core.lifecycle import Achieved, Advance, Change, End
 from argus_ray.core.model import ClusterView, SlimAttempt, SlimTask
 from argus_ray.core.observation import FilesSeen, JobStatus, Stop, Submit, Wait
 from argus_ray.core.states import AttemptState, Outcome
@@ -37,6 +37,7 @@ class Followed:
 class Follower:
     jobs: Jobs
     files: Files
+    clock: Callable[[], float]
 
     async def follow(self, tasks: Collection[SlimTask], view: ClusterView) -> Followed:
         found = Followed()
@@ -89,10 +90,24 @@ class Follower:
             case End():
                 known_to_ray = job.status is not JobStatus.ABSENT
                 if await may_end(self.files, attempt, verdict, known_to_ray=known_to_ray):
+                    if verdict.outcome is Outcome.INFRASTRUCTURE:
+                        verdict = replace(verdict, achieved=await self._achieved(task, attempt))
                     found.changes.append(verdict)
                     found.ended.append(verdict)
                     if known_to_ray:
                         found.recorded.add(attempt.submission_id)
+
+    async def _achieved(self, task: SlimTask, attempt: SlimAttempt) -> Achieved | None:
+        try:
+            saved = await self.files.saved_step(task)
+            metrics = await self.files.metrics(attempt.job_root)
+        except Exception as error:
+            log.warning("what %s has left: %s: %s", attempt.submission_id, type(error).__name__, error)
+            return None
+        # A program can set the file's time, but not make the attempt older than it is.
+        began = attempt.created_at if attempt.started_at is None else attempt.started_at
+        last_step = min(metrics.modified_at, self.clock()) if metrics.size else began
+        return Achieved(saved, max(0.0, last_step - began))
 
 
 async def may_end(files: Files, attempt: SlimAttempt, end: End, *, known_to_ray: bool) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from argus_ray.core.lifecycle import Change
-from argus_ray.core.model import Attempt, ClusterView, QueueChanges, Task
+from argus_ray.core.model import Attempt, ClusterView, QueueChanges, SlimTask, Task
 from argus_ray.core.observation import FilesSeen, JobSeen
 from argus_ray.core.stall import MetricsSeen
 from argus_ray.disk.checkpoints import Checkpoint
@@ -53,6 +53,9 @@ class Files(Protocol):
     async def look(self, job_root: str) -> FilesSeen: ...
     async def metrics(self, job_root: str) -> MetricsSeen: ...
     async def forbid_start(self, job_root: str) -> None: ...
+
+    #: The step of the newest complete checkpoint that the task's live attempt has left itself.
+    async def saved_step(self, task: SlimTask) -> int | None: ...
 
 
 class Inputs(Protocol):

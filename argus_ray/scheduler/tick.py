@@ -108,7 +108,7 @@ class Dispatcher:
         self.policy = policy
         self.clock = clock
         self.queue = QueueView(state)
-        self.follower = Follower(jobs, files)
+        self.follower = Follower(jobs, files, clock)
         self.submitter = Submitter(jobs, files, clock)
         self.stalls = StallWatch(files, clock, stall_policy)
         self.examiner = Examiner(inputs, prepare, shared_root, policy, clock, soon_s=tick_s)

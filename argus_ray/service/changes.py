@@ -267,7 +267,8 @@ def _farewell(name: str, end: End, after: Aftermath, policy: RetryPolicy) -> str
     if end.reason:
         message += f": {end.reason}"
     if after.state is TaskState.QUEUED:
-        message += f" (loss {after.losses} of {policy.max_losses}; the task is back at its place in the queue)"
+        count = f"loss {after.losses} of {policy.max_losses}{_counted(end, after)}"
+        message += f" ({count}; the task is back at its place in the queue)"
     elif after.state is TaskState.PENDING_RESOURCES:
         message += (
             f" (refusal {after.refusals} of {policy.max_refusals} in a row; the task is back at its place in the queue)"
@@ -275,8 +276,15 @@ def _farewell(name: str, end: End, after: Aftermath, policy: RetryPolicy) -> str
     elif after.cause is Cause.ATTEMPTS_EXHAUSTED and end.outcome is Outcome.INSUFFICIENT_RESOURCES:
         message += f" (refusal {after.refusals} in a row, and {policy.max_refusals} are allowed: the task has failed)"
     elif after.cause is Cause.ATTEMPTS_EXHAUSTED:
-        message += f" (loss {after.losses}, and {policy.max_losses} are allowed: the task has failed)"
+        count = f"loss {after.losses}{_counted(end, after)}"
+        message += f" ({count}, and {policy.max_losses} are allowed: the task has failed)"
     return message
+
+
+def _counted(end: End, after: Aftermath) -> str:
+    if end.achieved is None:
+        return ", and whether it had made progress is not known"
+    return "" if after.progress is None else f", counted anew since it {after.progress}"
 
 
 def _attempt(task: Task, submission_id: str) -> Attempt | None:

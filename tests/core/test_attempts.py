@@ -15,7 +15,7 @@ from argus_ray.core.attempts import (
     after_failed_submit,
     failure_of,
 )
-from argus_ray.core.lifecycle import End
+from argus_ray.core.lifecycle import Achieved, End
 from argus_ray.core.model import Attempt, Gang, Task
 from argus_ray.core.states import ACTIVE, AttemptState, Cause, Outcome, TaskState, check_move
 from argus_ray.core.verl.failures import Failure
@@ -106,6 +106,46 @@ def test_a_loss_between_starts_the_refusals_and_their_wait_anew() -> None:
 def test_a_budget_of_no_refusals_fails_at_the_first() -> None:
     after = after_end(tried(), end(REFUSED), NOW, replace(POLICY, max_refusals=0), 0)
     assert (after.state, after.cause) == (TaskState.FAILED, Cause.ATTEMPTS_EXHAUSTED)
+
+
+def resumed(step: int | None, achieved: Achieved | None, losses: int) -> tuple[Task, End]:
+    """Its second attempt, which resumed from that step of the first one, was lost."""
+    task = tried(LOST, losses=losses)
+    roots = ("/users/u/jobs/t--a01", "/users/u/jobs/t--a02")
+    first, second = (replace(each, job_root=root) for each, root in zip(task.attempts, roots, strict=True))
+    argument = () if step is None else (f"trainer.resume_from_path={roots[0]}/checkpoints/global_step_{step}",)
+    # A model may be somebody's checkpoint, and is none of the task's.
+    second = replace(second, command=("run", "model.path=/private/common/checkpoints/global_step_900", *argument))
+    return replace(task, attempts=(first, second)), End("t--a02", LOST, "why", achieved=achieved)
+
+
+@pytest.mark.parametrize(
+    ("step", "achieved", "losses"),
+    [
+        (None, Achieved(), 3),
+        (None, Achieved(10), 1),
+        (None, Achieved(None, 3599), 3),
+        (None, Achieved(None, 3600), 1),
+        (40, Achieved(), 3),
+        (40, Achieved(41), 1),
+        (40, Achieved(40), 3),  # saved again, as after a step that was repeated
+        (40, Achieved(30, 99_999), 3),
+        (40, Achieved(None, 99_999), 3),  # it never comes to the next checkpoint
+    ],
+)
+def test_progress_starts_the_budget_of_losses_anew(step: int | None, achieved: Achieved, losses: int) -> None:
+    policy = replace(POLICY, progress_after_s=3600)
+    task, last = resumed(step, achieved, losses=2)
+    after = after_end(task, last, NOW, policy, 0)
+    assert (after.losses, after.state) == (losses, TaskState.FAILED if losses > 2 else TaskState.QUEUED)
+    assert (after.progress is None) == (losses != 1)
+
+
+@pytest.mark.parametrize(("before", "losses"), [(0, 1), (1, 2), (2, 2), (3, 3)])
+def test_what_the_disk_does_not_say_fails_nobody(before: int, losses: int) -> None:
+    # Three of two: the settings have changed since.
+    after = after_end(*resumed(40, None, before), NOW, POLICY, 0)
+    assert (after.state, after.losses) == (TaskState.QUEUED, losses)
 
 
 @pytest.mark.parametrize("outcome", [REFUSED, LOST])

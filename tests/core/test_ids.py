@@ -12,6 +12,12 @@ from argus_ray.core.errors import InvalidRequest
 USER_IDS = st.from_regex(r"[a-z0-9](-?[a-z0-9]){0,15}", fullmatch=True)
 
 
+def test_a_task_id_names_its_workload() -> None:
+    assert ids.workload_of("argus-a-sft-ppo-grpo-20260101-000000-abcd") == "grpo"
+    with pytest.raises(ValueError, match="not a task id"):
+        ids.workload_of("argus")
+
+
 @pytest.mark.parametrize("user_id", ["a", "0", "alice", "team-a", "a-b-c", "a" * 32])
 def test_good_user_ids(user_id: str) -> None:
     assert ids.check_user_id(user_id) == user_id

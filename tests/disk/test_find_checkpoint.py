@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from argus_ray.actors.adapters import InputsOfTasks
-from argus_ray.core.model import Attempt, Task
-from argus_ray.core.states import AttemptState
+from argus_ray.actors.adapters import FilesOfAttempts, InputsOfTasks
+from argus_ray.core.model import Attempt, SlimTask, Task
+from argus_ray.core.states import AttemptState, TaskState
 from argus_ray.discovery import head_json, sentinel
 from argus_ray.discovery.sentinel import RootUnknown
 from argus_ray.disk import checkpoints
@@ -67,6 +67,23 @@ def test_a_root_that_comes_back_during_the_search_is_searched(task: Task, monkey
     answers = iter([None, saved])
     monkeypatch.setattr(checkpoints, "newest_complete", lambda *_: next(answers))
     assert asyncio.run(inputs(BoundedThreads("disk", 1), 5.0).find_checkpoint(task)) == saved
+
+
+def test_what_a_lost_attempt_has_saved_is_looked_for_in_its_own_job_root(
+    task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slim = SlimTask(task.task_id, "ada", 1, TaskState.RUNNING, task.gang, live=task.attempts[1])
+    files = FilesOfAttempts(BoundedThreads("disk", 1), 5.0)
+    asked = []
+
+    def newest(*looked_for: object) -> checkpoints.Checkpoint | None:
+        asked.append(looked_for)
+        return checkpoints.Checkpoint("/x", 40, "/j") if len(asked) == 1 else None
+
+    monkeypatch.setattr(checkpoints, "newest_complete", newest)
+    assert asyncio.run(files.saved_step(slim)) == 40
+    assert asked == [([task.attempts[1].job_root], "sft", 4)]
+    assert asyncio.run(files.saved_step(slim)) is None
 
 
 def test_twenty_hanging_searches_take_no_longer_than_one(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:

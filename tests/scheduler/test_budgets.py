@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import random
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -97,8 +97,8 @@ def test_a_program_that_only_says_it_found_too_few_gpus_does_not_run_for_ever(la
     failed = lab.task(task)
     assert (failed.state, failed.losses, len(failed.attempts)) == (TaskState.FAILED, 0, 21)
     assert "too few resources 21 times in a row, and the budget is 20" in str(failed.reason)
-    waits = [later - sooner for sooner, later in itertools.pairwise(starts)]
-    assert all(wait >= before - MINUTE for before, wait in itertools.pairwise(waits) if before < HOUR)
+    waits = [later - sooner for sooner, later in pairwise(starts)]
+    assert all(wait >= before - MINUTE for before, wait in pairwise(waits) if before < HOUR)
     assert waits[0] < 3 * MINUTE and HOUR <= waits[-1] <= 1.2 * HOUR + 2 * MINUTE
     assert failed.ended_at is not None and failed.ended_at - began > 10 * HOUR, "a pool may be in trouble overnight"
 
@@ -131,3 +131,81 @@ def test_a_pool_that_has_room_again_lets_a_refused_task_go_on(lab: Lab) -> None:
     for_a_week(lab, task, refuse_ten_times)
     assert lab.task(task).state is TaskState.SUCCEEDED
     assert [line for line in lab.told(task) if "refusal 10 of 20 in a row" in line]
+
+
+def lose_every_other_day(lab: Lab, task: Task, days: int, save_every_s: float | None) -> None:
+    """The task trains, a step a minute, saves now and then, and each second day it loses its machine."""
+    for day in range(0, days, 2):
+        lab.tick(MINUTE)
+        if lab.task(task).state.is_final:
+            return
+        (name,) = lab.begin()
+        root = lab.ray.job_root(name)
+        for part in range(8):
+            lab.world.clock.advance(6 * HOUR)
+            lab.ray.metrics[root] = MetricsSeen(part + 1, lab.world.clock.now)
+            if save_every_s is not None and (part + 1) * 6 * HOUR >= save_every_s:
+                lab.ray.saved[root] = 1000 * day + part
+            lab.tick()
+        lab.lose(name)
+        lab.tick()
+
+
+@pytest.mark.parametrize("save_every_s", [DAY, None], ids=["saves", "never saves"])
+def test_a_month_that_loses_a_machine_each_second_day_goes_on(lab: Lab, save_every_s: float | None) -> None:
+    task = lab.world.submit(lab.ada)
+    lose_every_other_day(lab, task, 30, save_every_s)
+    alive = lab.task(task)
+    assert (alive.state.is_final, alive.losses, len(alive.attempts)) == (False, 1, 16)
+    why = "had saved step 28007" if save_every_s else "had made steps for 48.0 hours"
+    counted = f"(loss 1 of 5, counted anew since it {why}; the task is back at its place in the queue)"
+    assert [line for line in lab.told(task) if line.endswith(counted)]
+
+
+def test_who_saves_checkpoints_is_judged_by_them_alone(lab: Lab) -> None:
+    """It comes to the next checkpoint in no attempt: it makes steps for days, and always the same ones."""
+    task = lab.world.submit(lab.ada)
+    lose_every_other_day(lab, task, 2, DAY)
+    lose_every_other_day(lab, task, 30, None)
+    failed = lab.task(task)
+    assert (failed.state, failed.losses, len(failed.attempts)) == (TaskState.FAILED, 6, 6)
+    assert "lost 6 attempts to infrastructure without progress, and the budget is 5" in str(failed.reason)
+
+
+def test_a_task_that_kills_its_machine_each_time_fails_and_those_that_train_beside_it_do_not(lab: Lab) -> None:
+    """Each time all that runs is lost with it; the innocent ones save between two such losses."""
+    innocent = [lab.world.submit(lab.ada, n_gpus_per_node=1) for _ in range(2)]
+    poison = lab.world.submit(lab.ada, n_gpus_per_node=1)
+    step = 0
+    for _ in range(12):
+        lab.tick(MINUTE)
+        lab.begin()
+        running = [name for name, job in lab.ray.jobs.items() if job.held]
+        step += 10
+        for name in running:
+            if not name.startswith(poison.task_id):
+                lab.ray.saved[lab.ray.job_root(name)] = step
+        lab.tick(5 * MINUTE)
+        if lab.task(poison).live_attempt is None:
+            break
+        lab.lose(*running)
+        lab.tick()
+    assert (lab.task(poison).state, lab.task(poison).losses) == (TaskState.FAILED, 6)
+    assert [(lab.task(task).state, lab.task(task).losses) for task in innocent] == [(TaskState.RUNNING, 1)] * 2
+
+
+def test_a_loss_of_which_the_disk_says_nothing_fails_nobody(lab: Lab) -> None:
+    task = lab.world.submit(lab.ada)
+    lab.ray.is_silent = True
+    for _ in range(9):
+        lab.tick(MINUTE)
+        lab.lose(*lab.begin())
+        lab.tick()
+    assert (lab.task(task).state.is_final, lab.task(task).losses) == (False, 5)
+    doubtful = "(loss 5 of 5, and whether it had made progress is not known; "
+    assert len([line for line in lab.told(task) if doubtful in line]) == 5
+    lab.ray.is_silent = False
+    lab.tick(MINUTE)
+    lab.lose(*lab.begin())
+    lab.tick()
+    assert (lab.task(task).state, lab.task(task).losses) == (TaskState.FAILED, 6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator
@@ -12,6 +13,9 @@ from argus_ray.core import ids
 from argus_ray.core.states import ACTIVE, FINAL, WAITING, Cause, TaskState, check_move
 from argus_ray.store import Store
 from tests.support.builders import World, make_service
+
+#: In the event of a lost attempt.
+_LOSS = re.compile(r"\(loss (\d+)[ ,]")
 
 
 def checked_service(tmp_path: Path, **options: Any) -> Iterator[World]:
@@ -34,6 +38,7 @@ def sanity_check(store: Store) -> None:
         counts = Counter({(row["state"], row["user_id"]): row["n"] for row in db.execute("SELECT * FROM task_counts")})
     for task in tasks:
         _check_events(task, events[task["task_id"]])
+        _check_losses(task, attempts.get(task["task_id"], []), events[task["task_id"]])
         _check_attempts(task, attempts.get(task["task_id"], []))
     assert set(attempts) <= {task["task_id"] for task in tasks}
     assert +counts == Counter((task["state"], task["user_id"]) for task in tasks)
@@ -75,7 +80,24 @@ def _check_attempts(task: sqlite3.Row, attempts: list[sqlite3.Row]) -> None:
     elif state in FINAL:
         assert live is None
         assert (last == "SUCCEEDED") == (state is TaskState.SUCCEEDED)
-    assert task["losses"] == sum(attempt["outcome"] == "INFRASTRUCTURE" for attempt in attempts)
+
+
+def _check_losses(task: sqlite3.Row, attempts: list[sqlite3.Row], events: list[sqlite3.Row]) -> None:
+    """Each lost attempt is counted once, from the last progress on, and its event tells the count."""
+    lost = {attempt["submission_id"] for attempt in attempts if attempt["outcome"] == "INFRASTRUCTURE"}
+    told = [event for event in events if event["kind"] == "move" and event["submission_id"] in lost]
+    ends = [event for event in told if event["cause"] in ("infrastructure_loss", "attempts_exhausted")]
+    assert sorted(lost) == sorted(event["submission_id"] for event in ends)
+    losses = 0
+    for event in ends:
+        count = _LOSS.search(event["message"])
+        assert count, event["message"]
+        expected = {1} if "counted anew since" in event["message"] else {losses + 1}
+        if "made progress is not known" in event["message"]:
+            expected.add(losses)  # it does not go beyond the budget
+        assert int(count[1]) in expected, (losses, event["message"])
+        losses = int(count[1])
+    assert task["losses"] == losses
 
 
 def _by_task(rows: sqlite3.Cursor) -> dict[str, list[sqlite3.Row]]:

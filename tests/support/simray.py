@@ -64,6 +64,8 @@ class SimRay:
     markers: set[str] = field(default_factory=set)
     #: The step of the newest checkpoint: job root -> step.
     saved: dict[str, int] = field(default_factory=dict)
+    #: The disk does not say what lost attempts have left.
+    is_silent: bool = False
     #: The metrics file: job root -> what is seen of it.
     metrics: dict[str, MetricsSeen] = field(default_factory=dict)
     #: Probability that a call fails before, and after, it had its effect.
@@ -274,6 +276,13 @@ class SimFiles:
 
     async def forbid_start(self, job_root: str) -> None:
         await self.ray.forbid_start(job_root)
+
+    async def saved_step(self, task: SlimTask) -> int | None:
+        self.ray._maybe_fail()
+        if self.ray.is_silent:
+            raise TimeoutError
+        assert task.live is not None
+        return self.ray.saved.get(task.live.job_root)
 
 
 @dataclass
