@@ -71,6 +71,8 @@ class Scheduling(_Strict):
     max_refusals: int = Field(default=20, ge=0, le=1000)
     #: Attempts that may be lost to infrastructure, without progress between them, before a task is FAILED.
     max_losses: int = Field(default=5, ge=0, le=1000)
+    #: Attempts in a row whose program may never begin, because nodes cannot start it, before a task is FAILED.
+    max_failed_starts: int = Field(default=50, ge=0, le=1000)
     #: Progress is a newer checkpoint, or for a task that has none, steps for so long.
     progress_after_s: float = Field(default=14_400.0, gt=0, le=86_400 * 30)
     #: Bound of one call to Ray.
@@ -92,6 +94,7 @@ class Scheduling(_Strict):
         return RetryPolicy(
             max_losses=self.max_losses,
             progress_after_s=self.progress_after_s,
+            max_failed_starts=self.max_failed_starts,
             retry_interval_s=self.retry_interval_s,
             max_retry_interval_s=self.max_retry_interval_s,
             max_refusals=self.max_refusals,

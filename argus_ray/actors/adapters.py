@@ -16,7 +16,7 @@ from argus_ray.cluster.jobs import JobRequest, RayJobs, RayRefused
 from argus_ray.core import ids, taskspec
 from argus_ray.core.errors import ArgusError
 from argus_ray.core.lifecycle import Change
-from argus_ray.core.model import Attempt, ClusterView, QueueChanges, SlimTask, Task
+from argus_ray.core.model import Attempt, ClusterView, NodeView, QueueChanges, SlimTask, Task
 from argus_ray.core.observation import FilesSeen, JobSeen
 from argus_ray.core.retention import Chores
 from argus_ray.core.stall import MetricsSeen
@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 #: Bound of one call to the state actor, which may just be restarting; seconds.
 _STATE_TIMEOUT_S = 60.0
+#: Of a connection to a raylet, in one network; seconds.
+_ANSWER_TIMEOUT_S = 1.0
 #: Of the looks at all metrics files, which are not worth a longer wait.
 _METRICS_TIMEOUT_S = 5.0
 
@@ -76,6 +78,15 @@ class ClusterLook:
         except Exception as error:
             log.warning("Ray did not show the cluster: %s: %s", type(error).__name__, error)
             return None
+
+    async def answers(self, node: NodeView) -> bool:
+        """By a connection to its raylet, which the node's kernel takes while the raylet lives."""
+        try:
+            _, writer = await asyncio.wait_for(asyncio.open_connection(node.ip, node.port), _ANSWER_TIMEOUT_S)
+        except (OSError, asyncio.TimeoutError):
+            return False
+        writer.close()
+        return True
 
 
 @dataclass

@@ -48,6 +48,7 @@ def look() -> ClusterView:
                 cpus_free=free.get("CPU", 0.0),
                 worker_slots_free=free.get(WORKER_RESOURCE, 0.0),
                 worker_slots_total=total.get(WORKER_RESOURCE, 0.0),
+                port=entry["NodeManagerPort"],
             )
         )
     return ClusterView(

@@ -218,19 +218,17 @@ class NodeShortfall:
     cpus_free: float
     gpus_missing: float
     cpus_missing: float
+    #: Why it takes no gang though it may have room.
+    barred: str | None = None
 
 
 def shortfall_per_node(gang: Gang, nodes: Sequence[NodeView]) -> tuple[NodeShortfall, ...]:
     """One entry a worker, the one that lacks least first, without names: other users' business stays theirs."""
-    found = [
-        NodeShortfall(
-            node.gpus_free,
-            node.cpus_free,
-            max(0.0, gang.gpus_per_node - node.gpus_free),
-            max(0.0, gang.cpus_per_node - node.cpus_free),
-        )
-        for node in workers(nodes)
-    ]
+    found = []
+    for node in workers(nodes):
+        gpus, cpus = (node.gpus_free, node.cpus_free) if node.barred is None else (0.0, 0.0)
+        missing = max(0.0, gang.gpus_per_node - gpus), max(0.0, gang.cpus_per_node - cpus)
+        found.append(NodeShortfall(gpus, cpus, *missing, node.barred))
     return tuple(sorted(found, key=lambda each: (each.gpus_missing, each.cpus_missing)))
 
 
@@ -247,7 +245,7 @@ class _Pool:
     """The workers by class. Cost grows with the number of classes, and not with that of nodes."""
 
     def __init__(self, nodes: Sequence[NodeView], reserved: Sequence[NodeView]) -> None:
-        self._nodes = sorted(workers(nodes), key=lambda node: node.node_id)
+        self._nodes = sorted(workers(nodes), key=lambda node: (node.troubles, node.node_id))
         self._slots = [node.worker_slots_free for node in self._nodes]
         #: Of each class its nodes, as places in `_nodes`: a heap, so that the choice does not depend on history.
         self._by_class: dict[_Class, list[int]] = {}

@@ -20,6 +20,9 @@ _EXHAUSTED_HINT = (
     "The budget of further attempts is spent: read the log of each attempt, and ask the operator what the pool lacks;"
     " resubmit with resume to go on from the newest checkpoint."
 )
+#: The first wait after a start that never began, and the longest; seconds.
+START_AGAIN_S = 5.0
+MAX_START_AGAIN_S = 600.0
 #: Waits double up to this many times: the numbers stay small, however long the trouble lasts.
 _MAX_DOUBLINGS = 16
 
@@ -37,6 +40,8 @@ class RetryPolicy:
     max_retry_interval_s: float = 3600.0
     #: Attempts in a row that may be refused so before the task is FAILED.
     max_refusals: int = 20
+    #: Attempts in a row whose program may never begin before the task is FAILED.
+    max_failed_starts: int = 50
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,8 @@ class Aftermath:
     not_before: float | None = None
     #: In a row, with this one.
     refusals: int = 0
+    #: In a row, with this one: attempts whose program never began.
+    failed_starts: int = 0
     #: Why the budget of losses began anew before this one, in words that follow "it".
     progress: str | None = None
 
@@ -59,7 +66,7 @@ def after_end(task: Task, end: End, now: float, policy: RetryPolicy, entropy: fl
     """The move of an active task whose attempt has ended. `entropy` in [0, 1) spreads retries (jitter).
 
     Attempts that were lost or refused go back to the task's old place in the queue, each kind within a budget of its
-    own. An end of another kind between two refusals starts their budget and their wait anew.
+    own. An end of another kind between two refusals, or two failed starts, starts their budget and their wait anew.
     """
     if end.outcome is Outcome.SUCCEEDED:
         return Aftermath(TaskState.SUCCEEDED, Cause.SUCCEEDED, None, task.losses)
@@ -82,6 +89,8 @@ def after_end(task: Task, end: End, now: float, policy: RetryPolicy, entropy: fl
             not_before=now + wait,
             refusals=refusals + 1,
         )
+    if end.never_began:
+        return _after_failed_start(task, end, now, policy, entropy)
     progress = _progress(task, end, policy)
     losses = 1 if progress is not None else task.losses + 1
     if end.achieved is None:
@@ -93,6 +102,27 @@ def after_end(task: Task, end: End, now: float, policy: RetryPolicy, entropy: fl
             TaskState.FAILED, Cause.ATTEMPTS_EXHAUSTED, f"{reason}: {end.reason}", losses, progress=progress
         )
     return Aftermath(TaskState.QUEUED, Cause.INFRASTRUCTURE_LOSS, end.reason, losses, progress=progress)
+
+
+def _after_failed_start(task: Task, end: End, now: float, policy: RetryPolicy, entropy: float) -> Aftermath:
+    """No loss: it waits, and another node may do better."""
+    ended = (attempt for attempt in reversed(task.attempts) if attempt.outcome is not None)
+    before = sum(1 for _ in takewhile(lambda attempt: attempt.never_began, ended))
+    failed = before + 1
+    if failed > policy.max_failed_starts:
+        reason = f"its program never began {failed} times in a row, and the budget is {policy.max_failed_starts}"
+        return Aftermath(
+            TaskState.FAILED, Cause.ATTEMPTS_EXHAUSTED, f"{reason}: {end.reason}", task.losses, failed_starts=failed
+        )
+    wait = _doubled(START_AGAIN_S, before, MAX_START_AGAIN_S) * (1 + 0.2 * entropy)
+    return Aftermath(
+        TaskState.QUEUED,
+        Cause.INFRASTRUCTURE_LOSS,
+        end.reason,
+        task.losses,
+        not_before=now + wait,
+        failed_starts=failed,
+    )
 
 
 def _progress(task: Task, end: End, policy: RetryPolicy) -> str | None:

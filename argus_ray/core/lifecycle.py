@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from argus_ray.core.reasons import Reason
 from argus_ray.core.states import Outcome
 from argus_ray.core.text import CleanText
-from argus_ray.core.verl.failures import Failure
+from argus_ray.core.verl.failures import NOT_STARTED, Failure
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,13 @@ class End(CleanText):
     failure: Failure | None = None
     #: Asked of the disk for a lost attempt only; None: the disk did not say.
     achieved: Achieved | None = Achieved()
+    #: The driver's node could not even start it. Not stored: it is the scheduler's own knowledge of nodes.
+    is_fault_of_node: bool = False
+
+    @property
+    def never_began(self) -> bool:
+        """The program: its task waits a while, and has lost nothing."""
+        return self.failure is not None and self.failure.code == NOT_STARTED
 
 
 @dataclass(frozen=True)

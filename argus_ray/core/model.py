@@ -10,7 +10,7 @@ from argus_ray.core import ids
 from argus_ray.core.errors import FieldError
 from argus_ray.core.reasons import Reason
 from argus_ray.core.states import AttemptState, Outcome, TaskState
-from argus_ray.core.verl.failures import Failure
+from argus_ray.core.verl.failures import NOT_STARTED, Failure
 
 
 class FilesAt(str, Enum):
@@ -115,6 +115,11 @@ class Attempt(SlimAttempt):
     env: tuple[tuple[str, str], ...] = ()
     #: What its job root takes; None: not known.
     disk_bytes: int | None = None
+
+    @property
+    def never_began(self) -> bool:
+        """It has ended, and its program had not begun."""
+        return self.failure is not None and self.failure.code == NOT_STARTED
 
     @property
     def label(self) -> str:
@@ -227,6 +232,12 @@ class NodeView:
     worker_slots_free: float
     worker_slots_total: float
     hostname: str = ""
+    #: At which its raylet listens, at `ip`.
+    port: int = 0
+    #: Why it takes no new gang, though it has room; None: it takes some.
+    barred: str | None = None
+    #: How often something went wrong on it of late: of two that are as good, the other one is chosen.
+    troubles: int = 0
 
     def with_free(self, gpus: float, cpus: float, worker_slots: float) -> NodeView:
         if (gpus, cpus, worker_slots) == (self.gpus_free, self.cpus_free, self.worker_slots_free):

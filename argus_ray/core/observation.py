@@ -161,7 +161,7 @@ def _judge_without_nodes(attempt: SlimAttempt, job: JobSeen, files: FilesSeen, l
     why = f"the node {', '.join(sorted(left))} of its gang has left the pool"
     if job.status is JobStatus.ABSENT:
         never_began = attempt.state is AttemptState.SUBMITTING and not files.started and files.exit is None
-        return _lost(attempt, f"{why} before it began") if never_began else None
+        return _not_begun(attempt, f"{why} before it began") if never_began else None
     if job.status in (JobStatus.PENDING, JobStatus.RUNNING):
         # The driver may wait for ever for the part that is gone. When its own node is gone Ray says so.
         return None if job.status is JobStatus.RUNNING and attempt.nodes[0] in left else Stop()
@@ -197,7 +197,10 @@ def _judge_failed(attempt: SlimAttempt, job: JobSeen, files: FilesSeen) -> Verdi
         # The supervisor died between the program's good end and its report.
         return End(attempt.submission_id, Outcome.SUCCEEDED, "", exit_code=0)
     # A program that dies with its node may well leave exit code 1 behind, so a lost supervisor outweighs it.
-    return _lost(attempt, f"its node or Ray on it was lost: {_first_line(job.message)}")
+    why = f"its node or Ray on it was lost: {_first_line(job.message)}"
+    if not files.started and record is None:
+        return _not_begun(attempt, f"{why}, before it began", is_fault_of_node=True)
+    return _lost(attempt, why)
 
 
 def _never_began(attempt: SlimAttempt, job: JobSeen, code: int) -> End:
@@ -205,9 +208,8 @@ def _never_began(attempt: SlimAttempt, job: JobSeen, code: int) -> End:
     Neither says anything about the program, and another worker may do better."""
     if code == RUNNER_REFUSED_CANCELED:
         return _lost(attempt, "the runner found the attempt canceled", code)
-    return _lost(
-        attempt, f"the worker could not start it (exit code {code}): {_end_of(failures.lines_of(job.message), 3)}", code
-    )
+    why = f"the worker could not start it (exit code {code}): {_end_of(failures.lines_of(job.message), 3)}"
+    return _not_begun(attempt, why, code, is_fault_of_node=True)
 
 
 def _by_exit_code(attempt: SlimAttempt, code: int, log: str, files: FilesSeen) -> End:
@@ -227,6 +229,15 @@ def _by_exit_code(attempt: SlimAttempt, code: int, log: str, files: FilesSeen) -
         "" if found.code == failures.UNKNOWN else f"{found.code}: {found.line}".removesuffix(": ") + f"\n{found.hint}\n"
     )
     return End(attempt.submission_id, Outcome.APPLICATION, why + how, code, found)
+
+
+def _not_begun(attempt: SlimAttempt, why: str, exit_code: int | None = None, *, is_fault_of_node: bool = False) -> End:
+    """No loss: nothing was achieved, and nothing is missing. `is_fault_of_node`: of the driver's, not of one that
+    has left."""
+    failure = failures.not_started(_first_line(why))
+    return End(
+        attempt.submission_id, Outcome.INFRASTRUCTURE, why, exit_code, failure, is_fault_of_node=is_fault_of_node
+    )
 
 
 def _lost(attempt: SlimAttempt, why: str, exit_code: int | None = None) -> End:

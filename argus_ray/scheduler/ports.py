@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from argus_ray.core.lifecycle import Change
-from argus_ray.core.model import Attempt, ClusterView, QueueChanges, SlimTask, Task
+from argus_ray.core.model import Attempt, ClusterView, NodeView, QueueChanges, SlimTask, Task
 from argus_ray.core.observation import FilesSeen, JobSeen
 from argus_ray.core.stall import MetricsSeen
 from argus_ray.disk.checkpoints import Checkpoint
@@ -32,6 +32,9 @@ class Cluster(Protocol):
 
     #: None: Ray did not answer.
     async def look(self) -> ClusterView | None: ...
+
+    #: Whether the node's raylet can be reached now. Never raises; takes a second at most.
+    async def answers(self, node: NodeView) -> bool: ...
 
 
 class Jobs(Protocol):

@@ -6,6 +6,7 @@ matters: after a crash the first tick sees the same rows and the same jobs, so s
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +25,7 @@ from argus_ray.scheduler.follow import Followed, Follower
 from argus_ray.scheduler.ports import Cluster, Files, Inputs, Jobs, Prepare, State
 from argus_ray.scheduler.queue import QueueView
 from argus_ray.scheduler.stalls import StallWatch
+from argus_ray.scheduler.standing import Standing
 from argus_ray.scheduler.submissions import Submitter
 
 log = logging.getLogger(__name__)
@@ -109,6 +111,7 @@ class Dispatcher:
         self.clock = clock
         self.queue = QueueView(state)
         self.follower = Follower(jobs, files, clock)
+        self.standing = Standing(cluster, clock)
         self.submitter = Submitter(jobs, files, clock)
         self.stalls = StallWatch(files, clock, stall_policy)
         self.examiner = Examiner(inputs, prepare, shared_root, policy, clock, soon_s=tick_s)
@@ -137,14 +140,15 @@ class Dispatcher:
             return Next.SOON
 
         # 2. Follow what is alive.
-        followed = await self.follower.follow(live, view)
+        followed, _ = await asyncio.gather(self.follower.follow(live, view), self.standing.ask(view))
         stalls = await self.stalls.watch(live, view)
 
         # An attempt that was just found to have ended keeps its nodes until the next tick, which comes at once: this
         # view may be older than its end.
         # 3. Decide, 4. look at what the chosen start from, 5. decide at most once more.
         now = self.clock()
-        free = ledger.free_nodes(view, live)
+        free = self.standing.judge(ledger.free_nodes(view, live), live)
+        self.view = _told(view, free)
         returning = _first_to_return([end for end in followed.ended if end.submission_id not in self._unstored], live)
         passed = await self._pass(free, now) if returning is None else await self._admit(free, now, before=returning)
 
@@ -159,6 +163,7 @@ class Dispatcher:
             raise
         self._decided, self._came = passed.decided, []
         ended = [end for end in followed.ended if applied[id(end)]]
+        self.standing.learn(live, [change for change in changes if applied[id(change)]])
         self._unstored = {end.submission_id for end in followed.ended if not applied[id(end)]}
         for end in ended:
             log.info("%s ended: %s %s", end.submission_id, end.outcome.value, end.reason[:200])
@@ -260,8 +265,16 @@ class Dispatcher:
 
 def _first_to_return(ended: Sequence[End], live: Sequence[SlimTask]) -> int | None:
     """The oldest place in the queue to which a task comes back that is not there yet: nobody younger takes its turn."""
-    lost = {end.submission_id for end in ended if end.outcome is Outcome.INFRASTRUCTURE}
+    lost = {end.submission_id for end in ended if end.outcome is Outcome.INFRASTRUCTURE and not end.never_began}
     return min((task.seq for task in live if task.live and task.live.submission_id in lost), default=None)
+
+
+def _told(view: ClusterView, free: Sequence[NodeView]) -> ClusterView:
+    """The view with what bars its nodes."""
+    barred = {node.node_id: node.barred for node in free if node.barred is not None}
+    if not barred:
+        return view
+    return replace(view, nodes=tuple(replace(node, barred=barred.get(node.node_id)) for node in view.nodes))
 
 
 def _first(*times: float | None) -> float | None:

@@ -266,7 +266,12 @@ def _farewell(name: str, end: End, after: Aftermath, policy: RetryPolicy) -> str
     message = f"{name} has ended: {_OUTCOME_WORDS[end.outcome]}"
     if end.reason:
         message += f": {end.reason}"
-    if after.state is TaskState.QUEUED:
+    if after.failed_starts:
+        count = f"start {after.failed_starts} in a row that failed, of {policy.max_failed_starts} that may"
+        message += f" ({count}; " + (
+            "the task has failed)" if after.state.is_final else "the task is back at its place in the queue)"
+        )
+    elif after.state is TaskState.QUEUED:
         count = f"loss {after.losses} of {policy.max_losses}{_counted(end, after)}"
         message += f" ({count}; the task is back at its place in the queue)"
     elif after.state is TaskState.PENDING_RESOURCES:

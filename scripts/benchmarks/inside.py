@@ -94,6 +94,9 @@ class Pool:
         nodes = (NodeView(f"n{i}", f"n{i}", False, 8, 64, free, 64, 100, 100) for i, free in enumerate(self.free))
         return ClusterView("session-1", tuple(nodes))
 
+    async def answers(self, node: NodeView) -> bool:
+        return True
+
 
 def scheduler(world: World, pool: Pool) -> tuple[Callable[[], None], Moved]:
     """Ticks until there is nothing more to do at once, and what they move."""

@@ -369,7 +369,9 @@ def test_explain_says_what_each_worker_lacks(api: Api) -> None:
     alice = api.user("alice")
     task_id = api.submit(alice, n_gpus_per_node=6)
     explained = api.get(f"/api/v2/tasks/{task_id}/explain", alice)
-    assert explained["shortfall"] == [{"gpus_free": 4.0, "cpus_free": 16.0, "gpus_missing": 2.0, "cpus_missing": 2.0}]
+    assert explained["shortfall"] == [
+        {"gpus_free": 4.0, "cpus_free": 16.0, "gpus_missing": 2.0, "cpus_missing": 2.0, "barred": None}
+    ]
     assert "worker-1" not in str(explained) and "10.0.0.2" not in str(explained)
     api.nodes = ()
     assert api.get(f"/api/v2/tasks/{task_id}/explain", alice)["shortfall"] is None, "the rest is answered all the same"

@@ -342,6 +342,7 @@ def lost(world: World, ray: SimRay, task: Task, saved: int | None = None) -> Non
     if saved is not None:
         ray.saved[attempt.job_root] = saved
     job = ray.jobs[attempt.submission_id]
+    ray.started[attempt.job_root] = 1
     job.status, job.failure, job.held = JobStatus.FAILED, FailureKind.SUPERVISOR, {}
 
 
@@ -738,11 +739,11 @@ class Actor:
 
 @pytest.mark.parametrize("seed", [int(SEED)] if SEED else range(RUNS))
 def test_random_histories(tmp_path: Path, seed: int) -> None:
-    """Submissions, cancels, crashes, silence, lost nodes and lost sessions in random order; then calm. Every task
-    ends, none runs twice at once, none starts after its cancel, and every gang finds its room. After each tick the
-    scheduler's copy of the queue is what the database holds."""
+    """Submissions, cancels, crashes, silence, lost sessions, nodes that are bad or lost, seen or not, in random order;
+    then calm. Every task ends, none runs twice at once, none starts after its cancel, and every gang finds its room.
+    After each tick the scheduler's copy of the queue is what the database holds."""
     rng = random.Random(seed)
-    scheduling = {"max_losses": 1000, "stall_after_s": 500, "stop_stalled": seed % 2 == 1}
+    scheduling = {"max_losses": 1000, "max_failed_starts": 1000, "stall_after_s": 500, "stop_stalled": seed % 2 == 1}
     world = make_service(tmp_path.resolve(), settings={"scheduling": scheduling})
     users = [world.user("ada"), world.user("bob")]
     ray = sim(seed=seed)
@@ -753,7 +754,8 @@ def test_random_histories(tmp_path: Path, seed: int) -> None:
         world.clock.advance(rng.choice([0.1, 1, 10, 100]))
         _one_thing_happens(rng, world, ray, actor, users, canceled)
         assert ray.violations == [], f"seed {seed}"
-    ray.flakiness, ray.nodes = 0.0, dict(ray.full_nodes)
+    ray.notice()
+    ray.flakiness, ray.nodes, ray.bad, ray.clogged = 0.0, dict(ray.full_nodes), set(), set()
     ray.findings.clear()
     run_to_end(world, ray, actor)
     sanity_check(world.store)
@@ -818,11 +820,15 @@ def _one_thing_happens(
     elif what < 0.57:
         ray.lose_session()
     elif what < 0.59:
-        ray.lose_node()
+        rng.choice([ray.lose_node, ray.lose_node_unseen])()
     elif what < 0.61:
+        ray.notice()
         ray.nodes = dict(ray.full_nodes)
+        ray.bad, ray.clogged = set(), set()
     elif what < 0.65:
         ray.flakiness = rng.choice([0.0, 0.0, 0.2])
+    elif what < 0.655:
+        rng.choice([ray.bad, ray.clogged]).add(rng.choice(sorted(ray.full_nodes)))
     elif what < 0.66:
         world.reopen()
     elif what < 0.69:

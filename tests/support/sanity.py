@@ -84,7 +84,11 @@ def _check_attempts(task: sqlite3.Row, attempts: list[sqlite3.Row]) -> None:
 
 def _check_losses(task: sqlite3.Row, attempts: list[sqlite3.Row], events: list[sqlite3.Row]) -> None:
     """Each lost attempt is counted once, from the last progress on, and its event tells the count."""
-    lost = {attempt["submission_id"] for attempt in attempts if attempt["outcome"] == "INFRASTRUCTURE"}
+    lost = {
+        attempt["submission_id"]
+        for attempt in attempts
+        if attempt["outcome"] == "INFRASTRUCTURE" and '"code": "not_started"' not in (attempt["failure"] or "")
+    }
     told = [event for event in events if event["kind"] == "move" and event["submission_id"] in lost]
     ends = [event for event in told if event["cause"] in ("infrastructure_loss", "attempts_exhausted")]
     assert sorted(lost) == sorted(event["submission_id"] for event in ends)

@@ -64,6 +64,11 @@ class SimRay:
     markers: set[str] = field(default_factory=set)
     #: The step of the newest checkpoint: job root -> step.
     saved: dict[str, int] = field(default_factory=dict)
+    #: Nodes that have died, and that Ray shows all the same until it has noticed.
+    dead: set[str] = field(default_factory=set)
+    #: Nodes that cannot start a program: it ends with 127 at once. And those on which a start hangs until Ray gives up.
+    bad: set[str] = field(default_factory=set)
+    clogged: set[str] = field(default_factory=set)
     #: The disk does not say what lost attempts have left.
     is_silent: bool = False
     #: The metrics file: job root -> what is seen of it.
@@ -93,7 +98,9 @@ class SimRay:
         job = self.jobs.get(submission_id)
         if job is None:
             return JobSeen(JobStatus.ABSENT)
-        return JobSeen(job.status, "", job.failure, job.exit_code, ray_job_id=f"job-of-{submission_id}")
+        # Ray knows it once the driver has attached.
+        ray_job_id = f"job-of-{submission_id}" if self.started[self.job_root(submission_id)] else None
+        return JobSeen(job.status, "", job.failure, job.exit_code, ray_job_id=ray_job_id)
 
     async def stop(self, submission_id: str) -> None:
         self._maybe_fail()
@@ -172,6 +179,24 @@ class SimRay:
                 del key
         return name
 
+    def lose_node_unseen(self) -> str | None:
+        """The same, and for now Ray shows it as alive, with nothing held."""
+        before = dict(self.nodes)
+        name = self.lose_node()
+        self.nodes = before
+        if name is not None:
+            self.dead.add(name)
+        return name
+
+    def notice(self) -> None:
+        """Ray sees which nodes are dead, and fails what was on its way to them."""
+        for name in self.dead:
+            self.nodes.pop(name, None)
+        for job in self.jobs.values():
+            if job.is_alive and job.status is JobStatus.PENDING and self.dead & set(job.task.attempts[-1].nodes[:1]):
+                job.status, job.failure = JobStatus.FAILED, FailureKind.SUPERVISOR
+        self.dead.clear()
+
     def lose_session(self) -> None:
         """The head dies without a durable GCS: Ray forgets everything, and the workers start anew."""
         self.session = f"session-{int(self.session.split('-')[1]) + 1}"
@@ -179,8 +204,18 @@ class SimRay:
 
     def _start(self, key: str) -> None:
         job, root = self.jobs[key], self.job_root(key)
+        nodes = job.task.attempts[-1].nodes
+        if nodes[0] in self.dead:
+            return
+        if nodes[0] in self.clogged:
+            if self.rng.random() < 0.1:
+                job.status, job.failure = JobStatus.FAILED, FailureKind.SUPERVISOR
+            return
         if root in self.markers or self.started[root]:
             self._finish(key, JobStatus.FAILED, 75 if root in self.markers else 76)
+            return
+        if nodes[0] in self.bad:
+            self._finish(key, JobStatus.FAILED, 127)
             return
         self.started[root] += 1
         rivals = [k for k, j in self.jobs.items() if k != key and j.status is JobStatus.RUNNING]
@@ -196,7 +231,7 @@ class SimRay:
         nodes = job.task.attempts[-1].nodes
         if len(set(nodes)) != gang.nnodes:
             self.violations.append(f"{job.task.task_id} has {len(set(nodes))} nodes for a gang of {gang.nnodes}")
-        lost = [name for name in nodes if name not in self.nodes]
+        lost = [name for name in nodes if name not in self.nodes or name in self.dead]
         full = [name for name in nodes if name not in lost and self.nodes[name] - held[name] < gang.gpus_per_node]
         if full:
             self.violations.append(f"{job.task.task_id} was assigned {full}, which have no room")
@@ -293,6 +328,9 @@ class SimCluster:
     async def look(self) -> ClusterView | None:
         self.looks += 1
         return await self.ray.view()
+
+    async def answers(self, node: NodeView) -> bool:
+        return node.node_id in self.ray.nodes and node.node_id not in self.ray.dead
 
 
 @dataclass

@@ -21,6 +21,7 @@ _SCANNED_CHARS = 4000
 INSUFFICIENT_RESOURCES = "insufficient_resources"
 NODE_LOST = "node_lost"
 STALLED = "stalled"
+NOT_STARTED = "not_started"
 UNKNOWN = "unknown"
 
 
@@ -260,6 +261,12 @@ def stalled() -> Failure:
     return Failure(
         STALLED, "", "Look at the end of the log for what it waited for; save_freq bounds what is lost by it."
     )
+
+
+def not_started(line: str) -> Failure:
+    """Of an attempt whose program never began: there is no log of its own."""
+    hint = "Nothing to do: the task is back in the queue. If it happens again and again, show this to the operator."
+    return Failure(NOT_STARTED, line[:MAX_LINE_CHARS], hint)
 
 
 def special(lines: list[str], *, may_be_refused: bool = True) -> Failure | None:

@@ -54,6 +54,7 @@ class NodeOut(BaseModel):
     cpus_free: float
     worker_slots_total: float
     worker_slots_free: float
+    barred: str | None = Field(description="Why it takes no gang now, whatever it has free")
 
     @classmethod
     def of(cls, node: NodeView) -> NodeOut:
@@ -68,6 +69,7 @@ class NodeOut(BaseModel):
             cpus_free=node.cpus_free,
             worker_slots_total=node.worker_slots_total,
             worker_slots_free=node.worker_slots_free,
+            barred=node.barred,
         )
 
 

@@ -258,6 +258,7 @@ class NodeShortfallOut(BaseModel):
     cpus_free: float
     gpus_missing: float
     cpus_missing: float
+    barred: str | None = Field(description="Why this worker takes no gang now, whatever it has free")
 
     @classmethod
     def of(cls, node: NodeShortfall) -> NodeShortfallOut:
@@ -266,6 +267,7 @@ class NodeShortfallOut(BaseModel):
             cpus_free=node.cpus_free,
             gpus_missing=node.gpus_missing,
             cpus_missing=node.cpus_missing,
+            barred=node.barred,
         )
 
 
