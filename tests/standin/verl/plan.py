@@ -30,7 +30,7 @@ class Plan:
     step_s: float = 0.05
     #: exit1: an exception. insufficient: verl's own fit check. oom: out of GPU memory. hang: for ever, deaf
     #: to SIGTERM in nothing but its progress. kill_self: SIGKILL of the training process. kill_driver: of
-    #: the entrypoint's.
+    #: the entrypoint's. kill_raylet: of the raylet above it.
     fail: str | None = None
     fail_at_step: int = 1
     #: Before step `wait_at_step`, with the gang claimed, wait until this file is there.
@@ -106,6 +106,9 @@ class Run:
         if plan.fail == "kill_self":
             sys.stdout.flush()
             os.kill(os.getpid(), signal.SIGKILL)
+        if plan.fail == "kill_raylet":
+            os.kill(_raylet(), signal.SIGKILL)
+            time.sleep(600)  # until its node has ended
         while plan.fail == "hang":
             time.sleep(POLL_S)
 
@@ -129,3 +132,11 @@ class Run:
 def insufficient(available: int, desired: int) -> ValueError:
     """verl's words (single_controller/ray/base.py)."""
     return ValueError(f"Total available GPUs {available} is less than total desired GPUs {desired}")
+
+
+def _raylet() -> int:
+    """The nearest one above this process."""
+    pid = os.getppid()
+    while Path(f"/proc/{pid}/comm").read_text().strip() != "raylet":
+        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return pid
