@@ -87,8 +87,11 @@ class Scheduling(_Strict):
     #: Whether a stalled attempt is stopped and its task FAILED.
     stop_stalled: bool = False
 
+    #: A gang that found no room for so long where it was assigned to goes back to wait; seconds, 0: never.
+    claim_after_s: float = Field(default=600.0, ge=0, le=86_400)
+
     def stall_policy(self) -> stall.StallPolicy:
-        return stall.StallPolicy(self.stall_after_s, self.stop_stalled)
+        return stall.StallPolicy(self.stall_after_s, self.stop_stalled, self.claim_after_s)
 
     def retry_policy(self) -> RetryPolicy:
         return RetryPolicy(

@@ -120,6 +120,15 @@ class Stall(CleanText):
 
 
 @dataclass(frozen=True)
+class Halt(CleanText):
+    """Argus has the attempt stopped, and that is why. Its task moves when it has ended, by this outcome."""
+
+    submission_id: str
+    reason: str
+    outcome: Outcome
+
+
+@dataclass(frozen=True)
 class FilesMeasured(CleanText):
     """Housekeeping has looked at this task's files. `sizes`: submission ids with bytes, where known."""
 
@@ -147,4 +156,4 @@ class Deleted(CleanText):
     message: str | None
 
 
-Change = Hold | Admit | Advance | End | Reject | Note | Stall | FilesMeasured | Trashed | Deleted
+Change = Hold | Admit | Advance | End | Reject | Note | Stall | Halt | FilesMeasured | Trashed | Deleted

@@ -99,6 +99,8 @@ class SlimAttempt:
     stalled_why: str | None = None
     #: Why Argus is stopping it, for another reason than a cancel.
     stop_reason: str | None = None
+    #: As what it ends then, unless it comes to its good end before.
+    stop_outcome: Outcome = Outcome.APPLICATION
     #: Ray ids of the nodes that it was assigned, the driver's first. Empty: one of a version that left it to Ray.
     nodes: tuple[str, ...] = ()
 

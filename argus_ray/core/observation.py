@@ -153,6 +153,8 @@ def _judge_stopped_by_argus(attempt: SlimAttempt, why: str, job: JobSeen, files:
     code = job.exit_code if files.exit is None else files.exit.exit_code
     if job.status is JobStatus.SUCCEEDED or (files.exit is not None and code == 0):
         return End(attempt.submission_id, Outcome.SUCCEEDED, "", exit_code=0)
+    if attempt.stop_outcome is Outcome.INSUFFICIENT_RESOURCES:
+        return End(attempt.submission_id, attempt.stop_outcome, why, code, failures.unplaced(_first_line(why)))
     return End(attempt.submission_id, Outcome.APPLICATION, why, code, failures.stalled())
 
 

@@ -19,6 +19,8 @@ class StallPolicy:
     after_s: float = 0.0
     #: Whether a stalled attempt is stopped, and its task FAILED.
     stop: bool = False
+    #: Seconds after which a gang that was never placed goes back to wait; 0: nobody looks.
+    claim_after_s: float = 0.0
 
 
 @dataclass(frozen=True)

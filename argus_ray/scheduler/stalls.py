@@ -7,8 +7,8 @@ import logging
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
-from argus_ray.core import stall
-from argus_ray.core.lifecycle import Stall
+from argus_ray.core import claims, stall
+from argus_ray.core.lifecycle import Halt, Stall
 from argus_ray.core.model import ClusterView, SlimAttempt, SlimTask
 from argus_ray.core.states import AttemptState
 from argus_ray.scheduler.ports import Files
@@ -27,19 +27,23 @@ class StallWatch:
     _growth: dict[str, stall.Growth] = field(default_factory=dict)
     _again_at: float = 0.0
 
-    async def watch(self, tasks: Collection[SlimTask], view: ClusterView) -> list[Stall]:
+    async def watch(self, tasks: Collection[SlimTask], view: ClusterView) -> list[Stall | Halt]:
         """What is new of those that run. Nothing, if the time for the next look has not come."""
         now = self.clock()
         if now < self._again_at <= now + _MAX_PAUSE_S:
             return []
-        self._again_at = now + min(_MAX_PAUSE_S, self.policy.after_s / 10)
+        bounds = [bound for bound in (self.policy.after_s, self.policy.claim_after_s) if bound > 0]
+        self._again_at = now + min([_MAX_PAUSE_S, *(bound / 10 for bound in bounds)])
         pairs = [(task, task.live) for task in tasks if task.live and task.live.state is AttemptState.RUNNING]
         grown = await asyncio.gather(*(self._grown(attempt, now) for _, attempt in pairs))
-        found = []
+        found: list[Stall | Halt | None] = []
         for (task, attempt), growth in zip(pairs, grown, strict=True):
+            if growth is None:
+                continue
             held = view.gpus_of_job(attempt.ray_job_id)
-            if growth is not None:
-                found.append(stall.check_stall(attempt, task.gang, growth, held, now, self.policy))
+            found.append(stall.check_stall(attempt, task.gang, growth, held, now, self.policy))
+            if not growth.size:
+                found.append(claims.check_claim(attempt, task.gang, view, now, self.policy.claim_after_s))
         return [change for change in found if change is not None]
 
     def keep_only(self, submission_ids: Collection[str]) -> None:
@@ -48,7 +52,7 @@ class StallWatch:
 
     async def _grown(self, attempt: SlimAttempt, now: float) -> stall.Growth | None:
         """None: the disk did not say, and nothing follows."""
-        if self.policy.after_s <= 0:
+        if self.policy.after_s <= 0 and self.policy.claim_after_s <= 0:
             return stall.Growth(0, now)
         name = attempt.submission_id
         try:

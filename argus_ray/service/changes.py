@@ -18,6 +18,7 @@ from argus_ray.core.lifecycle import (
     Deleted,
     End,
     FilesMeasured,
+    Halt,
     Hold,
     Note,
     Reject,
@@ -91,6 +92,8 @@ def apply(unit: UnitOfWork, task: Task, change: Change) -> bool:
             return _end(unit, task, change)
         case Stall():
             return _stall(unit, task, change)
+        case Halt():
+            return _halt(unit, task, change)
         case FilesMeasured():
             return upkeep.files_measured(unit, task, change)
         case Trashed():
@@ -206,6 +209,15 @@ def _stall(unit: UnitOfWork, task: Task, change: Stall) -> bool:
         message += "; it is being stopped" if stopped else ""
     else:
         return True
+    events.add_remark(unit.db, task.task_id, unit.now, "attempt", message, attempt.submission_id)
+    return True
+
+
+def _halt(unit: UnitOfWork, task: Task, change: Halt) -> bool:
+    attempt = _attempt(task, change.submission_id)
+    if attempt is None or not attempts.halt(unit.db, change):
+        return False
+    message = f"attempt {attempt.label} is being stopped: {change.reason}"
     events.add_remark(unit.db, task.task_id, unit.now, "attempt", message, attempt.submission_id)
     return True
 

@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Iterable
 from dataclasses import asdict
 
-from argus_ray.core.lifecycle import Advance, End, Stall
+from argus_ray.core.lifecycle import Advance, End, Halt, Stall
 from argus_ray.core.model import Attempt
 from argus_ray.core.states import AttemptState, Outcome
 from argus_ray.store import columns
@@ -84,6 +84,16 @@ def mark_stalled(db: sqlite3.Connection, facts: Stall) -> bool:
     return cursor.rowcount == 1
 
 
+def halt(db: sqlite3.Connection, facts: Halt) -> bool:
+    """False: it has ended, or is being stopped already."""
+    cursor = db.execute(
+        "UPDATE attempts SET stop_reason = ?, stop_outcome = ?"
+        " WHERE submission_id = ? AND stop_reason IS NULL AND state NOT IN ('STOPPING', 'ENDED')",
+        (facts.reason, facts.outcome.value, facts.submission_id),
+    )
+    return cursor.rowcount == 1
+
+
 def stop(db: sqlite3.Connection, submission_id: str) -> bool:
     """The task was canceled: the live attempt waits for its end."""
     cursor = db.execute(
@@ -129,6 +139,7 @@ def _attempt(row: sqlite3.Row) -> Attempt:
         stalled_since=row["stalled_since"],
         stalled_why=row["stalled_why"],
         stop_reason=row["stop_reason"],
+        stop_outcome=Outcome(row["stop_outcome"]),
         nodes=columns.texts(row["nodes"]),
         disk_bytes=row["disk_bytes"],
     )

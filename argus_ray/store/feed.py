@@ -11,7 +11,7 @@ import sqlite3
 
 from argus_ray.core.model import Gang, QueueChanges, SlimAttempt, SlimTask
 from argus_ray.core.reasons import Reason
-from argus_ray.core.states import AttemptState, TaskState
+from argus_ray.core.states import AttemptState, Outcome, TaskState
 from argus_ray.store import columns
 from argus_ray.store.queue import WAITING
 from argus_ray.store.tasks import read_reason
@@ -42,7 +42,7 @@ _ROWS = """
            reason_code, CASE WHEN reason_code IS NOT NULL THEN tasks.reason END AS reason, not_before, overtaken_since,
            live.submission_id, live.number, live.state AS live_state, live.created_at, live.job_root, live.session,
            live.ray_job_id, live.node_id, live.node_ip, live.started_at, live.stalled_since, live.stalled_why,
-           live.stop_reason, live.nodes
+           live.stop_reason, live.stop_outcome, live.nodes
     FROM ({wanted}) AS wanted CROSS JOIN tasks USING (seq)
     LEFT JOIN attempts AS live ON live.task_id = tasks.task_id AND live.state <> 'ENDED'
     ORDER BY tasks.seq
@@ -137,5 +137,6 @@ def _live(row: sqlite3.Row) -> SlimAttempt:
         stalled_since=row["stalled_since"],
         stalled_why=row["stalled_why"],
         stop_reason=row["stop_reason"],
+        stop_outcome=Outcome(row["stop_outcome"]),
         nodes=columns.texts(row["nodes"]),
     )

@@ -211,3 +211,26 @@ def test_a_run_from_before_the_trouble_proves_nothing(lab: Lab) -> None:
     lab.ray._finish(name, JobStatus.SUCCEEDED, 0)
     lab.tick(2)
     assert "failed" in str(barred(lab, "n1"))
+
+
+def test_a_gang_that_finds_no_room_goes_back_to_its_place_and_keeps_nobody_waiting(lab: Lab) -> None:
+    """Somebody uses Ray beside Argus, from just after the decision."""
+    (task,) = submit(lab, 1, gpus=4, nnodes=2)
+    (other,) = submit(lab, 1, gpus=4)
+    lab.tick()
+    lab.ray.taken["n2"] = 1
+    lab.begin()
+    lab.tick(601)
+    lab.tick(2)
+    (name,) = lab.ray.jobs
+    assert lab.ray.jobs[name].stop_asked
+    lab.ray._finish(name, JobStatus.STOPPED, 143)
+    lab.tick(2)
+    seen = lab.task(task)
+    assert (seen.state, seen.losses) == (TaskState.PENDING_RESOURCES, 0)
+    assert seen.attempts[0].outcome is Outcome.INSUFFICIENT_RESOURCES
+    assert "the node n2 (n2) has 3 GPUs" in str(seen.attempts[0].reason)
+    assert lab.task(other).state is TaskState.SUBMITTED
+    lab.ray.taken.clear()
+    work_until_all_end(lab, [task, other])
+    assert lab.task(task).state is TaskState.SUCCEEDED

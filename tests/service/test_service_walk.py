@@ -16,7 +16,19 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from argus_ray.core import actions, ids, paths
 from argus_ray.core.actions import Action, Credential, Submitted
 from argus_ray.core.errors import ArgusError
-from argus_ray.core.lifecycle import Admit, Advance, Change, Deleted, End, FilesMeasured, Hold, Note, Stall, Trashed
+from argus_ray.core.lifecycle import (
+    Admit,
+    Advance,
+    Change,
+    Deleted,
+    End,
+    FilesMeasured,
+    Halt,
+    Hold,
+    Note,
+    Stall,
+    Trashed,
+)
 from argus_ray.core.reasons import Code, because
 from argus_ray.core.states import Outcome, TaskState
 from argus_ray.scheduler.queue import QueueView
@@ -98,6 +110,12 @@ class Walk(RuleBasedStateMachine):
         if kind == "stall":
             since = data.draw(st.sampled_from([None, 1.0]))
             stop_reason = data.draw(st.sampled_from([None, "stopped"]))
+            if data.draw(st.booleans()):
+                return Halt(
+                    attempt,
+                    "halted",
+                    data.draw(st.sampled_from([Outcome.INSUFFICIENT_RESOURCES, Outcome.INFRASTRUCTURE])),
+                )
             return Stall(attempt, since, None if since is None else "why", stop_reason)
         if kind == "looked":
             sizes = ((attempt, data.draw(st.integers(0, 9))),)

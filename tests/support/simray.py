@@ -69,6 +69,8 @@ class SimRay:
     #: Nodes that cannot start a program: it ends with 127 at once. And those on which a start hangs until Ray gives up.
     bad: set[str] = field(default_factory=set)
     clogged: set[str] = field(default_factory=set)
+    #: GPUs of each node that somebody uses beside Argus.
+    taken: Counter[str] = field(default_factory=Counter)
     #: The disk does not say what lost attempts have left.
     is_silent: bool = False
     #: The metrics file: job root -> what is seen of it.
@@ -139,7 +141,7 @@ class SimRay:
         for job in self.jobs.values():
             held.update(job.held)
         nodes = [
-            NodeView(name, name, False, gpus, 64, gpus - held[name], 64 - held[name], 100, 100)
+            NodeView(name, name, False, gpus, 64, gpus - held[name] - self.taken[name], 64 - held[name], 100, 100)
             for name, gpus in sorted(self.nodes.items())
         ]
         shares = {
@@ -235,7 +237,9 @@ class SimRay:
         full = [name for name in nodes if name not in lost and self.nodes[name] - held[name] < gang.gpus_per_node]
         if full:
             self.violations.append(f"{job.task.task_id} was assigned {full}, which have no room")
-        if not lost and not full:
+        left = {name: self.nodes.get(name, 0) - held[name] - self.taken[name] for name in nodes}
+        refused = [name for name in nodes if left[name] < gang.gpus_per_node]
+        if not lost and not full and not refused:
             job.held = dict.fromkeys(nodes, gang.gpus_per_node)
 
     def _fail(self, key: str) -> None:

@@ -263,6 +263,15 @@ def stalled() -> Failure:
     )
 
 
+def unplaced(line: str) -> Failure:
+    """Of a run that Argus has stopped since its gang found no room where it was assigned to."""
+    return Failure(INSUFFICIENT_RESOURCES, line[:MAX_LINE_CHARS], _hint_of(INSUFFICIENT_RESOURCES))
+
+
+def _hint_of(code: str) -> str:
+    return next(rule.hint for rule in _SPECIAL if rule.code == code)
+
+
 def not_started(line: str) -> Failure:
     """Of an attempt whose program never began: there is no log of its own."""
     hint = "Nothing to do: the task is back in the queue. If it happens again and again, show this to the operator."
