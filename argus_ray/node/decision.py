@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
 from argus_ray.discovery.head_json import HeadRecord, Reading, ReadOutcome
+from argus_ray.node.fitness import Trouble
 
 
 class Verb(str, Enum):
@@ -41,22 +43,41 @@ class Versions:
     python: str
 
 
+#: Seconds of trouble after which an idle machine leaves: a mount that is back sooner costs nothing.
+LEAVE_AFTER_S = 60.0
+
+
 def decide(
-    reading: Reading, joined: Joined | None, raylet_alive: bool, retry_at: float, now: float, mine: Versions
+    reading: Reading,
+    joined: Joined | None,
+    raylet_alive: bool,
+    retry_at: float,
+    now: float,
+    mine: Versions,
+    trouble: Trouble | None = None,
+    is_busy: Callable[[], bool] = lambda: True,
 ) -> WatchdogDecision:
-    """One row of the table in docs/architecture.md. `retry_at` and `now` are seconds of the same monotonic clock."""
+    """One row of the table in docs/architecture.md. `retry_at` and `now` are seconds of the same monotonic clock.
+    `trouble`: why programs cannot start here; `is_busy`: whether some run, all the same."""
     if joined is not None and not raylet_alive:
         return WatchdogDecision(Verb.LEAVE, f"the raylet that joined {joined.address} has died")
     record = reading.record
     if joined is not None:
+        if trouble is not None and trouble.lasts_s >= LEAVE_AFTER_S and not is_busy():
+            return WatchdogDecision(Verb.LEAVE, f"programs cannot start here, and none runs: {trouble.reason}")
         if not reading.is_valid or record is None:
             # A stale or broken file is no reason to kill training.
             return WatchdogDecision(Verb.STAY, f"{reading.outcome.value}, but the raylet lives: {reading.message}")
-        return _compare(record, joined)
+        found = _compare(record, joined)
+        if trouble is not None and found.verb is Verb.STAY:
+            return WatchdogDecision(Verb.STAY, f"programs cannot start here: {trouble.reason}")
+        return found
     if not reading.is_valid or record is None:
         return WatchdogDecision(Verb.WAIT, f"{reading.outcome.value}: {reading.message}")
     if other := _other_version(record, mine):
         return WatchdogDecision(Verb.WAIT, other)
+    if trouble is not None:
+        return WatchdogDecision(Verb.WAIT, f"programs cannot start here: {trouble.reason}")
     if now < retry_at:
         return WatchdogDecision(Verb.WAIT, f"the last try failed; the next one comes in {retry_at - now:.0f} s")
     return WatchdogDecision(Verb.JOIN, f"{record.address}, epoch {record.epoch}")

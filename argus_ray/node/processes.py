@@ -41,6 +41,16 @@ def with_variable(name: str, value: str) -> list[int]:
     return found
 
 
+def commands(pids: Iterable[int]) -> list[str]:
+    """The command lines of those that live, words divided by spaces."""
+    found = []
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            found.append(b" ".join(words).decode(errors="replace").strip())
+    return found
+
+
 def descendants(pid: int) -> list[int]:
     """Ids of the live processes below this one, the nearest first."""
     found = _children(pid)

@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import secrets
+import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -20,9 +21,10 @@ from pathlib import Path
 from argus_ray.discovery import head_json
 from argus_ray.discovery.head_json import HeadRecord, Reading
 from argus_ray.disk.bounded import BoundedCall
-from argus_ray.node import cli
+from argus_ray.node import cli, processes
 from argus_ray.node.cli import BadSetting, Stop
 from argus_ray.node.decision import Joined, Verb, Versions, backoff_s, decide
+from argus_ray.node.fitness import Fitness, is_busy
 from argus_ray.node.journal import Journal
 from argus_ray.node.raychild import RayChild, become_subreaper
 
@@ -77,6 +79,8 @@ class Watchdog:
         self._child = RayChild(settings.mark, settings.run_dir / f"{settings.name}.ray.log")
         self._reader = head_json.Reader(head_json.head_file(settings.shared_root, settings.cluster), settings.cluster)
         self._patience: BoundedCall[Reading] = BoundedCall(_READ_TIMEOUT_S)
+        folder = head_json.folder(settings.shared_root, settings.cluster)
+        self._fitness = Fitness(folder, shutil.which("python3", path=_job_path(environ)) or "python3")
         self._joined: Joined | None = None
         self._since = 0.0
         self._started_at = 0.0
@@ -110,7 +114,8 @@ class Watchdog:
         now = time.monotonic()
         reading = self._read(now)
         alive = self._joined is not None and self._child.is_alive
-        decision = decide(reading, self._joined, alive, self._retry_at, now, self._mine)
+        trouble = self._fitness.look(now)
+        decision = decide(reading, self._joined, alive, self._retry_at, now, self._mine, trouble, self._is_busy)
         if decision.verb is Verb.JOIN and reading.record is not None:
             self._join(reading.record)
             return
@@ -128,6 +133,9 @@ class Watchdog:
             self._joined = replace(self._joined, epoch=max(self._joined.epoch, reading.record.epoch))
         self._journal.say(decision.verb.value, decision.reason)
         self._report("joined" if self._joined else "waiting", decision.reason)
+
+    def _is_busy(self) -> bool:
+        return is_busy(processes.commands(processes.marked(self._settings.mark)))
 
     def _read(self, now: float) -> Reading:
         try:
@@ -202,8 +210,7 @@ class Watchdog:
         kept = {name: value for name, value in self._environ.items() if name not in (*_SECRETS, "RAY_ADDRESS")}
         return {
             **kept,
-            # A job's `python3` is then the one that has Ray.
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', os.defpath)}",
+            "PATH": _job_path(kept),
             "ARGUS_SHARED_ROOT": self._settings.shared_root,
             "ARGUS_CLUSTER": self._settings.cluster,
             "ARGUS_NODE_IP": ip,
@@ -230,6 +237,11 @@ class Watchdog:
             node=self._settings.node_name,
             pid=os.getpid(),
         )
+
+
+def _job_path(environ: Mapping[str, str]) -> str:
+    """A job's `python3` is then the one that has Ray."""
+    return f"{Path(sys.executable).parent}{os.pathsep}{environ.get('PATH', os.defpath)}"
 
 
 def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:

@@ -7,7 +7,17 @@ from dataclasses import replace
 import pytest
 
 from argus_ray.discovery.head_json import HeadRecord, Reading, ReadOutcome
-from argus_ray.node.decision import Joined, Verb, Versions, WatchdogDecision, backoff_s, decide, may_take_over
+from argus_ray.node.decision import (
+    LEAVE_AFTER_S,
+    Joined,
+    Verb,
+    Versions,
+    WatchdogDecision,
+    backoff_s,
+    decide,
+    may_take_over,
+)
+from argus_ray.node.fitness import Trouble
 
 MINE = Versions(ray="2.60.0", python="3.11.7")
 RECORD = HeadRecord("argus", "10.0.0.1", 6379, 8265, "http://10.0.0.1:8000", 7, "s1", "2.60.0", "3.11.7", 100.0, 115.0)
@@ -29,8 +39,10 @@ def look(
     alive: bool = False,
     retry_at: float = 0.0,
     now: float = 50.0,
+    trouble: Trouble | None = None,
+    busy: bool = False,
 ) -> WatchdogDecision:
-    return decide(reading, joined, alive, retry_at, now, MINE)
+    return decide(reading, joined, alive, retry_at, now, MINE, trouble, lambda: busy)
 
 
 def names(found: Reading) -> str:
@@ -55,6 +67,20 @@ def test_joined_and_no_good_file_stays(reading: Reading) -> None:
 @pytest.mark.parametrize("reading", [VALID, *BAD], ids=names)
 def test_a_dead_raylet_leaves_whatever_the_file_says(reading: Reading) -> None:
     assert look(reading, IN, alive=False).verb is Verb.LEAVE
+
+
+@pytest.mark.parametrize("reading", [VALID, *BAD], ids=names)
+def test_where_programs_cannot_start_an_idle_machine_leaves_after_a_while(reading: Reading) -> None:
+    trouble = Trouble("the shared root has gone", LEAVE_AFTER_S)
+    assert look(reading, IN, alive=True, trouble=trouble).verb is Verb.LEAVE
+    assert look(reading, IN, alive=True, trouble=trouble, busy=True).verb is Verb.STAY
+    young = look(reading, IN, alive=True, trouble=replace(trouble, lasts_s=LEAVE_AFTER_S - 1))
+    assert young.verb is Verb.STAY
+
+
+def test_where_programs_cannot_start_none_joins_and_it_says_so() -> None:
+    decision = look(trouble=Trouble("python3 does not start", 0.0))
+    assert decision == WatchdogDecision(Verb.WAIT, "programs cannot start here: python3 does not start")
 
 
 def test_not_joined_and_a_good_file_joins() -> None:
