@@ -38,6 +38,8 @@ _BIN = Path(sys.executable).parent
 _OBJECT_STORE = 200_000_000
 #: For the head alone, behind HAProxy.
 _PROXY_PORTS = 40
+#: Seconds for a port that somebody has to come free.
+_TAKEN_S = 5.0
 #: What `ray start` prints when its node has joined.
 _STARTED = b"Ray runtime started"
 #: What Serve's controller logs when an application cannot be built; `serve run` itself goes on waiting.
@@ -69,6 +71,8 @@ class OneMachine:
     children: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     #: Of the workers that have not been ended: the address and the options of `ray start`.
     _workers: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    #: Since when the launcher says so of a port.
+    _taken_since: float | None = None
     #: In turn, so that a new worker gets the address of one just ended as late as possible.
     _addresses: Iterator[str] = field(default_factory=lambda: itertools.cycle(_WORKERS))
 
@@ -152,17 +156,22 @@ class OneMachine:
         self._spawn_module(name, "watchdog", options, self.environment())
 
     def wait_for_launch(self, workers: Collection[str], timeout_s: float = 300) -> None:
-        """Until the service is ready and these workers have joined. Raises NotStarted, at once where somebody else has
-        a port that the head needs."""
+        """Until the service is ready and these workers have joined. Raises NotStarted, soon where somebody else
+        has a port that the head needs."""
         self._wait("head", lambda: self._serves() and answers(f"{self.url}/readyz"), timeout_s)
         for name in workers:
             status = self._run_dir / f"worker-{_CLUSTER}-{name}.json"
             self._wait(name, functools.partial(_has_joined, status), timeout_s)
 
     def _serves(self) -> bool:
-        """Whether the launcher says that the API answers. Raises NotStarted if a port is taken."""
+        """Whether the launcher says that the API answers. Raises NotStarted if a port is taken, and stays so: who has
+        one for a moment, as a program that looks for a free one, is nobody."""
         status = _read_status(self._run_dir / f"head-{_CLUSTER}-head.json")
-        if status.get("state") == "port_taken":
+        if status.get("state") != "port_taken":
+            self._taken_since = None
+        elif self._taken_since is None:
+            self._taken_since = time.monotonic()
+        elif time.monotonic() - self._taken_since > _TAKEN_S:
             raise NotStarted(f"the head cannot start here: {status['reason']}")
         return status.get("state") == "serving"
 
@@ -183,10 +192,13 @@ class OneMachine:
 
     def start_head(self) -> None:
         """Raises NotStarted if somebody else has a port that it needs."""
-        needed = {_HEAD: self.gcs_port, _HOST: self.dashboard_port}
-        taken = [ports.why_not(host, port) for host, port in [*needed.items(), (_HOST, self.http_port)]]
-        if any(taken):
-            raise NotStarted(f"the head cannot start here: {'; '.join(filter(None, taken))}")
+        needed = [(_HEAD, self.gcs_port), (_HOST, self.dashboard_port), (_HOST, self.http_port)]
+
+        def taken() -> list[str]:
+            return [why for host, port in needed if (why := ports.why_not(host, port))]
+
+        if not processes.wait_until(lambda: not taken(), _TAKEN_S) and (found := taken()):
+            raise NotStarted(f"the head cannot start here: {'; '.join(found)}")
         folder = haproxy.make_folder(self._run_dir, self.mark)
         environ = self.head_environment()
         self._serve_environ = {

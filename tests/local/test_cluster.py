@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from argus_ray.discovery import head_json, sentinel
+from argus_ray.local import cluster
 from argus_ray.local.cluster import NotStarted, OneMachine
 from argus_ray.node import processes
 from tests.support.raycluster import end_orphans, mark_of
@@ -80,7 +82,8 @@ def test_haproxy_is_set_for_the_head_and_the_service_and_may_be_switched_back(
     other.stop(grace_s=0.1)
 
 
-def test_a_port_that_is_taken_is_said_at_once(machine: Plain) -> None:
+def test_a_port_that_is_taken_is_said_soon(machine: Plain, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "_TAKEN_S", 0.3)
     with socket.create_server(("127.0.0.1", machine.http_port)):
         with pytest.raises(NotStarted, match=f"port {machine.http_port} is taken by"):
             machine.start_head()
@@ -93,6 +96,13 @@ def test_a_port_that_is_taken_is_said_at_once(machine: Plain) -> None:
     status.write_text('{"state": "port_taken", "reason": "port 8000 is taken by python3 (process 7)"}')
     with pytest.raises(NotStarted, match=r"cannot start here: port 8000 is taken by python3 \(process 7\)"):
         machine.wait_for_launch(())
+
+
+def test_who_has_a_port_for_a_moment_is_nobody(machine: Plain) -> None:
+    holder = socket.create_server(("127.0.0.1", machine.http_port))
+    threading.Timer(0.5, holder.close).start()
+    machine.start_head()
+    assert "head" in machine.children
 
 
 def test_a_worker_never_gets_the_address_of_a_living_one(machine: Plain) -> None:
