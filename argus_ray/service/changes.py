@@ -275,7 +275,8 @@ def _moved(done: bool) -> bool:
 
 
 def _farewell(name: str, end: End, after: Aftermath, policy: RetryPolicy) -> str:
-    message = f"{name} has ended: {_OUTCOME_WORDS[end.outcome]}"
+    what = "its program never began" if end.never_began else _OUTCOME_WORDS[end.outcome]
+    message = f"{name} has ended: {what}"
     if end.reason:
         message += f": {end.reason}"
     if after.failed_starts:

@@ -80,7 +80,8 @@ def test_a_start_that_never_began_is_no_loss_and_says_so(lab: Lab) -> None:
     (attempt,) = seen.attempts
     assert (attempt.outcome, attempt.exit_code) == (Outcome.INFRASTRUCTURE, 127)
     assert attempt.failure is not None and attempt.failure.code == "not_started"
-    assert "start 1 in a row that failed, of 50 that may" in " ".join(lab.told(task))
+    told = " ".join(lab.told(task))
+    assert "its program never began" in told and "start 1 in a row that failed, of 50 that may" in told
 
 
 def test_the_second_start_of_one_goes_to_the_other_node(lab: Lab) -> None:
