@@ -122,6 +122,9 @@ def test_from_the_job_root_to_nothing(world: World, ada: Credential) -> None:
         False,
     ]
     assert world.task(task.task_id).files_at is FilesAt.TRASH
+    with world.store.transaction() as db:
+        due = db.execute("SELECT look_after FROM tasks").fetchone()[0]
+    assert due == world.clock(), "it is found by this time, not by looking through the trash"
     assert chores(world).trash == chores(world).look == chores(world).delete == ()
     world.clock.advance(4.9 * DAY_S)
     assert chores(world).delete == ()
@@ -311,6 +314,8 @@ def test_each_user_has_a_part_of_an_answer(world: World, ada: Credential) -> Non
     world.clock.advance(10 * DAY_S)
     found = world.service.chores(Chore.TRASH)
     assert last.task_id in ids(found.tasks[:2]) and len(found.tasks) == found.per_user + 1
+    leaving = [task for task in world.all_tasks() if task.files_at is FilesAt.LEAVING]
+    assert len(leaving) == len(found.tasks), "the others may still be resumed from"
 
 
 def test_where_there_are_many_users_an_answer_stays_small(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -365,10 +370,10 @@ def test_a_pass_costs_the_same_with_any_past(tmp_path: Path) -> None:
                 "trashed_at": "CASE WHEN n % 4 < 2 THEN :now END",
                 "resubmitted_from": "task_id", "resume_roots": """json_array('/x')""",
             }  # fmt: skip
+            values = ", ".join(columns.get(name, name) for name in names)
+            many = "(WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < :past) SELECT n FROM c)"
             db.execute(
-                "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < :past)"
-                f" INSERT INTO tasks ({', '.join(names)})"
-                f" SELECT {', '.join(columns.get(name, name) for name in names)} FROM c CROSS JOIN tasks WHERE seq = :seq",
+                f"INSERT INTO tasks ({', '.join(names)}) SELECT {values} FROM {many}, tasks WHERE seq = :seq",  # noqa: S608
                 {"past": past, "now": world.clock(), "seq": seed.seq},
             )
         costs.append({chore: steps(db, partial(world.service.chores, chore)) for chore in Chore})
