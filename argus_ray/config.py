@@ -107,7 +107,8 @@ class Scheduling(_Strict):
 class Retention(_Strict):
     """When old files go. 0: never."""
 
-    #: Between two passes over the disk, which also measure what job roots take. Seconds.
+    #: From one pass over the disk to the next, which also measure what job roots take; sooner while work is left.
+    #: Seconds.
     pass_every_s: float = Field(default=3600.0, ge=1, le=86_400)
 
     #: From the end of a task until its job roots move to `<shared_root>/users/<user>/trash/`.

@@ -18,7 +18,7 @@ from argus_ray.core.errors import ArgusError
 from argus_ray.core.lifecycle import Change
 from argus_ray.core.model import Attempt, ClusterView, NodeView, QueueChanges, SlimTask, Task
 from argus_ray.core.observation import FilesSeen, JobSeen
-from argus_ray.core.retention import Chores
+from argus_ray.core.retention import Chore, Chores
 from argus_ray.core.stall import MetricsSeen
 from argus_ray.core.verl import command
 from argus_ray.disk import attempt_files, checkpoints
@@ -49,8 +49,8 @@ class StateHandle:
     async def tasks(self, task_ids: Sequence[str]) -> Sequence[Task]:
         return await self._call("tasks", list(task_ids))
 
-    async def chores(self) -> Chores:
-        return await self._call("chores")
+    async def chores(self, chore: Chore, begun: float | None = None) -> Chores:
+        return await self._call("chores", chore, begun)
 
     async def apply(self, changes: Sequence[Change]) -> list[bool]:
         return await self._call("apply", list(changes)) if changes else []

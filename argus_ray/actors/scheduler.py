@@ -22,7 +22,7 @@ from argus_ray.discovery import head_json, sentinel
 from argus_ray.disk import payload
 from argus_ray.disk.inputs import Preflight
 from argus_ray.disk.threads import BoundedThreads
-from argus_ray.scheduler.housekeeping import MAX_PASS_S, Housekeeper
+from argus_ray.scheduler.housekeeping import MAX_TASK_S, Housekeeper, pause_s
 from argus_ray.scheduler.pace import Pace
 from argus_ray.scheduler.tick import Dispatcher, Next
 
@@ -118,23 +118,27 @@ class SchedulerActor:
             housekeeping.cancel()
 
     async def _keep_house(self) -> None:
+        settings = self._settings
         threads = BoundedThreads("housekeeping", 1)
+        folder = head_json.folder(settings.shared_root, settings.cluster_name)
         keeper = Housekeeper(
             state=StateHandle(BoundedThreads("housekeeping-ray", 1)),
-            in_thread=lambda call: threads.run(call, 2 * MAX_PASS_S),
-            shared_root=self._settings.shared_root,
-            policy=self._settings.retention.policy(),
+            in_thread=lambda call: threads.run(call, 2 * MAX_TASK_S),
+            prove_root=lambda: sentinel.read(folder),
+            shared_root=settings.shared_root,
+            policy=settings.retention.policy(),
         )
-        pause_s = self._settings.retention.pass_every_s
-        await asyncio.sleep(min(_FIRST_PASS_S, pause_s))
+        every_s = settings.retention.pass_every_s
+        await asyncio.sleep(min(_FIRST_PASS_S, every_s))
         while True:
+            begun, is_left = time.monotonic(), False
             try:
-                await keeper.once()
+                is_left = await keeper.once()
             except Exception as error:
                 log.warning("a pass over the disk ended: %s: %s", type(error).__name__, error)
             finally:
                 keeper.stop()
-            await asyncio.sleep(pause_s)
+            await asyncio.sleep(pause_s(every_s, time.monotonic() - begun, is_left))
 
     async def _tick_on(self, dispatcher: Dispatcher, pace: Pace) -> None:
         failures = 0

@@ -18,7 +18,7 @@ from argus_ray.core.actions import Action, Credential
 from argus_ray.core.errors import ArgusError, StaleWriter, Unavailable
 from argus_ray.core.lifecycle import Change
 from argus_ray.core.model import QueueChanges, Task
-from argus_ray.core.retention import Chores
+from argus_ray.core.retention import Chore, Chores
 from argus_ray.discovery import epoch, head_json, sentinel
 from argus_ray.discovery.epoch import EpochUnknown, Superseded
 from argus_ray.discovery.sentinel import Sentinel
@@ -99,8 +99,8 @@ class StateActor:
     def apply(self, changes: Sequence[Change]) -> list[bool]:
         return self._use(lambda service: service.apply(changes))
 
-    def chores(self) -> Chores:
-        return self._use(lambda service: service.chores())
+    def chores(self, chore: Chore, begun: float | None = None) -> Chores:
+        return self._use(lambda service: service.chores(chore, begun))
 
     def ping(self) -> dict[str, Any]:
         """Raises Unavailable while the database is."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from argus_ray.core.reasons import Reason
+from argus_ray.core.retention import Seen
 from argus_ray.core.states import Outcome
 from argus_ray.core.text import CleanText
 from argus_ray.core.verl.failures import NOT_STARTED, Failure
@@ -136,6 +137,7 @@ class FilesMeasured(CleanText):
     sizes: tuple[tuple[str, int], ...] = ()
     #: Worth telling, such as what was removed.
     message: str | None = None
+    seen: Seen = Seen.PARTLY
 
 
 @dataclass(frozen=True)

@@ -1,53 +1,110 @@
-"""One slow pass over the tasks' files: moves them to the trash, deletes them, takes away old checkpoints, measures the
-rest.
+"""One slow pass over the tasks' files: measures what is alive, moves to the trash, deletes, measures what has ended and
+takes away its old checkpoints.
 
 The state actor decides what may be done, and marks it before anything is touched. Each task's result is stored before
-the next task is begun. Whatever ends a pass, the next one goes on. Plain code without Ray.
+the next task is begun. Whatever ends a pass, the next one goes on. Time alone bounds it: of the pass, of each kind of
+work in it, and of each task; whoever has taken least of it comes next. Plain code without Ray.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections import defaultdict, deque
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
 from argus_ray.core import paths
 from argus_ray.core.lifecycle import Change, Deleted, FilesMeasured, Trashed
 from argus_ray.core.model import Attempt, Task
-from argus_ray.core.retention import Chores, RetentionPolicy
+from argus_ray.core.retention import Chore, Chores, RetentionPolicy, Seen, is_over
 from argus_ray.disk import trash
 from argus_ray.disk.trash import Budget, Exhausted
 
 log = logging.getLogger(__name__)
 
-#: Of one pass: entries of folders, and seconds.
-MAX_ENTRIES = 500_000
+#: Seconds of one pass. A task that was begun may take its own time beyond it.
 MAX_PASS_S = 900.0
+#: Of one task at a time. One whose deletion takes longer goes on after the others.
+MAX_TASK_S = 60.0
+#: Users whose files hang in one pass before it ends: then it is the whole disk.
+_MAX_HUNG = 3
 #: Entries of one job root that are counted; verl leaves some hundreds.
 MAX_COUNTED = 100_000
 #: Seconds of rest after each hundred entries.
 REST_S = 0.002
 
 
+class RootAway(Exception):
+    """The shared root does not prove to be there, so what is missing is not gone."""
+
+
 class State(Protocol):
     """The state actor, as the pass uses it."""
 
-    async def chores(self) -> Chores: ...
+    async def chores(self, chore: Chore, begun: float | None = None) -> Chores: ...
     async def apply(self, changes: Sequence[Change]) -> list[bool]: ...
+
+
+def pause_s(every_s: float, took_s: float, is_left: bool) -> float:
+    """After a pass that took so long: to the next one's time, but at least as long as it took. That is also all if
+    there is more to do."""
+    return took_s if is_left else max(took_s, every_s - took_s)
+
+
+class Turns:
+    """Some tasks in the order in which they are done: next is that of the user for whom least time was spent."""
+
+    def __init__(self, tasks: Iterable[Task]) -> None:
+        self._of: defaultdict[str, deque[Task]] = defaultdict(deque)
+        for task in tasks:
+            self._of[task.user_id].append(task)
+        self._given = {user_id: len(tasks) for user_id, tasks in self._of.items()}
+
+    def next(self, spent: defaultdict[str, float]) -> Task | None:
+        users = [user_id for user_id, tasks in self._of.items() if tasks]
+        return self._of[min(users, key=spent.__getitem__)].popleft() if users else None
+
+    def put_back(self, task: Task) -> None:
+        self._of[task.user_id].append(task)
+
+    def drop(self, user_id: str) -> None:
+        self._of[user_id].clear()
+
+    def may_lack(self, user_id: str, per_user: int) -> bool:
+        """All that was given of this user is done, and it was as many as are given at once."""
+        return not self._of[user_id] and self._given[user_id] >= per_user
+
+
+@dataclass
+class _Pass:
+    end: float
+    #: By the clock of the state actor.
+    begun: float | None = None
+    #: Seconds, by user.
+    spent: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    #: Users whose files did not answer.
+    hung: set[str] = field(default_factory=set)
+    is_left: bool = False
 
 
 @dataclass
 class Housekeeper:
     state: State
-    #: Runs a blocking call in a thread, with a bound. TimeoutError: the disk hangs.
-    in_thread: Callable[[Callable[[], Change]], Awaitable[Change]]
+    #: Runs a blocking call in a thread, with a bound above `task_s`. TimeoutError: the disk hangs.
+    in_thread: Callable[[Callable[[], Change | None]], Awaitable[Change | None]]
+    #: Blocking; raises OSError if the shared root does not prove to be there.
+    prove_root: Callable[[], object]
     shared_root: str
     policy: RetentionPolicy
-    max_entries: int = MAX_ENTRIES
+    pass_s: float = MAX_PASS_S
+    task_s: float = MAX_TASK_S
     rest_s: float = REST_S
+    clock: Callable[[], float] = time.monotonic
     _budget: Budget | None = None
 
     def stop(self) -> None:
@@ -55,35 +112,91 @@ class Housekeeper:
         if self._budget is not None:
             self._budget.stop()
 
-    async def once(self) -> None:
-        chores = await self.state.chores()
-        budget = self._budget = Budget(self.max_entries, time.monotonic() + MAX_PASS_S, self.rest_s)
+    async def once(self) -> bool:
+        """Whether there is more to do than there was time for. Raises TimeoutError, when all is done that could be, if
+        the disk did not answer for somebody, and RootAway."""
+        here = _Pass(self.clock() + self.pass_s)
         try:
-            # What makes room comes first; what only measures has no end.
-            for task in chores.trash:
-                await self._do(task, partial(self._to_trash, task))
-            for task in chores.delete:
-                await self._do(task, partial(self._delete, task, budget))
-            for index, task in enumerate(chores.look):
-                may_prune = task.task_id in chores.prunable
-                await self._do(task, partial(self._look, task, budget, may_prune, first=index == 0))
-        except Exhausted:
-            log.info("a pass over the disk has had its share; the next one goes on")
+            for place, chore in enumerate(Chore):
+                # Each kind has its share, so that none starves the others; what one leaves, those after it have.
+                share = (here.end - self.clock()) / (len(Chore) - place)
+                await self._do_all(here, chore, self.clock() + share)
         finally:
-            budget.stop()  # a thread that hangs must do nothing when it wakes
+            self.stop()  # a thread that hangs must do nothing when it wakes
+        if here.hung:
+            raise asyncio.TimeoutError(f"the files of {', '.join(sorted(here.hung))} did not answer")
+        return here.is_left
 
-    async def _do(self, task: Task, do: Callable[[], Change]) -> None:
+    async def _do_all(self, here: _Pass, chore: Chore, until: float) -> None:
+        done: set[str] = set()
+        while True:
+            chores = await self.state.chores(chore, here.begun)
+            here.begun = chores.begun
+            tasks = [task for task in chores.tasks if task.task_id not in done and task.user_id not in here.hung]
+            if not tasks:
+                return
+            bare = [task for task in tasks if not task.attempts]
+            if bare:
+                await self.state.apply([_of_no_files(chore, task) for task in bare])
+                done.update(task.task_id for task in bare)
+            turns = Turns(task for task in tasks if task.attempts)
+            while (task := turns.next(here.spent)) is not None:
+                if self.clock() >= until:
+                    here.is_left = True
+                    return
+                begun = self.clock()
+                if await self._do(here, chore, task, task.task_id in chores.prunable):
+                    done.add(task.task_id)
+                else:
+                    turns.put_back(task)
+                here.spent[task.user_id] += self.clock() - begun
+                if task.user_id in here.hung:
+                    turns.drop(task.user_id)
+                elif turns.may_lack(task.user_id, chores.per_user):
+                    break
+
+    async def _do(self, here: _Pass, chore: Chore, task: Task, may_prune: bool) -> bool:
+        """False: it is to go on with this task."""
+        budget = self._budget = Budget(sys.maxsize, self.clock() + self.task_s, self.rest_s, self.clock)
+        call = partial(self._proved, partial(self._act, chore, task, budget, may_prune))
         try:
-            change = await self.in_thread(do)
-        except (OSError, ValueError) as error:
-            if isinstance(error, TimeoutError):
-                raise
+            change = await self.in_thread(call)
+        except (OSError, ValueError, asyncio.TimeoutError) as error:
             # One folder that cannot be handled must not stop the others, nor come first the next time.
             log.warning("the files of %s: %s: %s", task.task_id, type(error).__name__, error)
             change = FilesMeasured(task.task_id)
-        await self.state.apply([change])
+            if isinstance(error, asyncio.TimeoutError):
+                here.hung.add(task.user_id)
+        finally:
+            budget.stop()
+        if change is not None:
+            await self.state.apply([change])
+        if len(here.hung) >= _MAX_HUNG:
+            raise asyncio.TimeoutError(f"the disk hangs: the files of {', '.join(sorted(here.hung))} did not answer")
+        return change is not None
 
     # --- in a thread ----------------------------------------------------------------------------------------------
+
+    def _proved(self, act: Callable[[], Change | None]) -> Change | None:
+        """What is missing between two proofs is gone; else its filesystem may just be away."""
+        self._prove()
+        change = act()
+        self._prove()
+        return change
+
+    def _prove(self) -> None:
+        try:
+            self.prove_root()
+        except OSError as error:
+            raise RootAway(str(error)) from error
+
+    def _act(self, chore: Chore, task: Task, budget: Budget, may_prune: bool) -> Change | None:
+        """None: there was not time enough, and it is to go on."""
+        if chore is Chore.TRASH:
+            return self._to_trash(task)
+        if chore is Chore.DELETE:
+            return self._delete(task, budget)
+        return self._look(task, budget, may_prune)
 
     def _to_trash(self, task: Task) -> Change:
         moved = [name for name in self._names(task) if trash.to_trash(self.shared_root, task.user_id, name)]
@@ -96,45 +209,51 @@ class Housekeeper:
             message += f"; deleted after {self.policy.delete_after_days:g} days"
         return Trashed(task.task_id, message=message[:4000])
 
-    def _delete(self, task: Task, budget: Budget) -> Change:
+    def _delete(self, task: Task, budget: Budget) -> Change | None:
         names = self._names(task)
-        for name in names:
-            trash.delete_from_trash(self.shared_root, task.user_id, name, budget)
-        if not names:
-            return Deleted(task.task_id, message=None)
+        try:
+            for name in names:
+                trash.delete_from_trash(self.shared_root, task.user_id, name, budget)
+        except Exhausted:
+            return None
         log.info("deleted: %s", ", ".join(names))
         return Deleted(task.task_id, message=f"deleted from the trash: {', '.join(names)}"[:4000])
 
-    def _look(self, task: Task, budget: Budget, may_prune: bool, first: bool) -> Change:
-        message, sizes = None, []
+    def _look(self, task: Task, budget: Budget, may_prune: bool) -> Change:
+        message, sizes, seen = None, [], Seen.OVER if is_over(task) else Seen.ALIVE
+        if is_over(task) and self.policy.keep_checkpoints:
+            if may_prune:
+                message, is_whole = self._prune(task, budget)
+                seen = Seen.OVER if is_whole else Seen.PARTLY
+            else:
+                seen = Seen.NEEDED
         try:
-            if may_prune and self.policy.keep_checkpoints and task.attempts:
-                message = self._prune(task, budget)
-            for attempt in task.attempts:
+            for attempt in reversed(task.attempts):  # those before the last one change no more
                 size = trash.disk_bytes(self._root(task, attempt), budget, MAX_COUNTED)
                 if size is not None:
                     sizes.append((attempt.submission_id, size))
         except Exhausted:
-            # It will be the first one of the next pass. If that was not enough either, the others get their turn.
-            if not first and message is None:
-                raise
-        return FilesMeasured(task.task_id, tuple(sizes), message)
+            log.info("the files of %s are too many to be measured in %.0f s", task.task_id, self.task_s)
+        return FilesMeasured(task.task_id, tuple(sizes), message, seen)
 
-    def _prune(self, task: Task, budget: Budget) -> str | None:
+    def _prune(self, task: Task, budget: Budget) -> tuple[str | None, bool]:
+        """What to tell, and whether there was time for all of it."""
         roots = [self._root(task, attempt) for attempt in task.attempts]
-        keep = self.policy.keep_checkpoints
+        keep, is_whole = self.policy.keep_checkpoints, True
         labels = {root: attempt.label for root, attempt in zip(roots, task.attempts, strict=True)}
         gone = trash.prune(roots, task.workload, task.gang.gpus, keep, budget)
         try:
             trash.sweep_pruned(roots, budget)
+            budget.take()
         except Exhausted:
+            is_whole = False
             log.info("the rest of the old checkpoints of %s goes later", task.task_id)
         if not gone:
-            return None
+            return None, is_whole
         steps = ", ".join(f"step {each.step} of {labels[each.job_root]}" for each in gone)
         log.info("%s: removed old checkpoints: %s", task.task_id, steps)
         kept = "the newest one is" if keep == 1 else f"the newest {keep} are"
-        return f"removed checkpoints ({kept} kept): {steps}"[:4000]
+        return f"removed checkpoints ({kept} kept): {steps}"[:4000], is_whole
 
     def _names(self, task: Task) -> list[str]:
         for attempt in task.attempts:
@@ -147,3 +266,12 @@ class Housekeeper:
         if attempt.job_root != root:
             raise FileNotFoundError(f"{attempt.job_root} is not below {self.shared_root}")
         return root
+
+
+def _of_no_files(chore: Chore, task: Task) -> Change:
+    """For a task that has never been started."""
+    if chore is Chore.TRASH:
+        return Trashed(task.task_id, message=None)
+    if chore is Chore.DELETE:
+        return Deleted(task.task_id, message=None)
+    return FilesMeasured(task.task_id, seen=Seen.OVER)

@@ -16,7 +16,7 @@ from argus_ray.core.actions import Action, Credential, Principal
 from argus_ray.core.errors import ArgusError, InvalidRequest, Unavailable
 from argus_ray.core.lifecycle import Change
 from argus_ray.core.model import QueueChanges, Task
-from argus_ray.core.retention import Chores
+from argus_ray.core.retention import Chore, Chores
 from argus_ray.service import access, accounts, changes, submission, tasks, upkeep
 from argus_ray.service.changes import TaskCache
 from argus_ray.service.unit_of_work import Ports, UnitOfWork
@@ -139,10 +139,11 @@ class Service:
             seen = TaskCache(db, changes)
             return [self._apply_one(unit, seen, change) for change in changes]
 
-    def chores(self) -> Chores:
-        """What a pass over the disk may do now. What leaves is marked, so that nobody resumes from it any more."""
+    def chores(self, chore: Chore, begun: float | None = None) -> Chores:
+        """What a pass over the disk may do now of this kind. What leaves is marked, so that nobody resumes from it any
+        more. `begun`: of the pass, as its first answer said."""
         with self._store.transaction() as db:
-            return upkeep.chores(self._unit(db))
+            return upkeep.chores(self._unit(db), chore, begun)
 
     def ping(self) -> dict[str, Any]:
         """Raises what a write would raise. `epoch`, and `tasks`: counts by state."""

@@ -6,43 +6,35 @@ from __future__ import annotations
 from argus_ray.core import ids
 from argus_ray.core.lifecycle import Deleted, FilesMeasured, Trashed
 from argus_ray.core.model import FilesAt, Task
-from argus_ray.core.retention import DAY_S, Chores
+from argus_ray.core.retention import DAY_S, Chore, Chores, is_over, look_again_at
 from argus_ray.service.unit_of_work import UnitOfWork
 from argus_ray.store import disk, events
 
-#: Tasks of one pass.
-_MAX_LOOKS = 200
-_MAX_REMOVALS = 100
-#: Seconds until a task is looked at again: one that is alive, and one that has ended.
-_LIVE_AGAIN_S = 3600.0
-_ENDED_AGAIN_S = DAY_S
-#: A task that ended without an attempt has no files, ever.
-_NEVER_S = 1000 * 365 * DAY_S
 
-
-def chores(unit: UnitOfWork) -> Chores:
-    """What housekeeping may do now. Marks the tasks whose files leave."""
+def chores(unit: UnitOfWork, chore: Chore, begun: float | None = None) -> Chores:
+    """What a pass that began then (None: now) may do of this kind. Marks the tasks whose files leave."""
     policy, now = unit.ports.settings.retention.policy(), unit.now
-    spared = set(filter(None, map(_task_of, disk.roots_in_use(unit.db))))
-    if policy.trash_after_days:
-        disk.claim_for_trash(unit.db, now - policy.trash_after_days * DAY_S, spared, _MAX_REMOVALS)
-    look = disk.to_look_at(unit.db, now, _MAX_LOOKS)
-    delete: tuple[Task, ...] = ()
-    if policy.delete_after_days:
-        delete = disk.to_delete(unit.db, now, now - policy.delete_after_days * DAY_S, _MAX_REMOVALS)
-    return Chores(
-        look=look,
-        prunable=frozenset(task.task_id for task in look if _is_over(task) and task.task_id not in spared),
-        trash=disk.leaving(unit.db, now, _MAX_REMOVALS),
-        delete=delete,
-    )
+    begun = now if begun is None else begun
+    at, per_user = begun, disk.per_user(unit.db)
+    spared: set[str] = set()
+    if chore in (Chore.TRASH, Chore.ENDED):
+        spared = set(filter(None, map(_task_of, disk.roots_in_use(unit.db))))
+    if chore is Chore.TRASH and policy.trash_after_days:
+        disk.claim_for_trash(unit.db, now - policy.trash_after_days * DAY_S, spared, per_user)
+    if chore is Chore.ENDED:
+        disk.bring_forward(unit.db, policy.keep_checkpoints, begun)
+    if chore is Chore.DELETE:
+        if not policy.delete_after_days:
+            return Chores(begun, per_user)
+        at = begun - policy.delete_after_days * DAY_S
+    tasks = disk.due(unit.db, chore, at, per_user)
+    prunable = frozenset(task.task_id for task in tasks if is_over(task) and task.task_id not in spared)
+    return Chores(begun, per_user, tasks, prunable if chore is Chore.ENDED else frozenset())
 
 
 def files_measured(unit: UnitOfWork, task: Task, change: FilesMeasured) -> bool:
-    again = _LIVE_AGAIN_S
-    if _is_over(task):
-        again = _ENDED_AGAIN_S if task.attempts else _NEVER_S
-    disk.look_again(unit.db, task.task_id, unit.now + again)
+    policy = unit.ports.settings.retention.policy()
+    disk.look_again(unit.db, task.task_id, look_again_at(task, change.seen, unit.now, policy))
     own = {attempt.submission_id for attempt in task.attempts}
     disk.measured(unit.db, [(name, size) for name, size in change.sizes if name in own])
     if change.message is not None:
@@ -75,7 +67,3 @@ def _task_of(job_root: object) -> str | None:
         return ids.task_of(str(job_root))
     except ValueError:
         return None
-
-
-def _is_over(task: Task) -> bool:
-    return task.state.is_final and task.live_attempt is None

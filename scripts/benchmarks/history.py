@@ -1,5 +1,5 @@
-"""What a long past costs: reads beside a million tasks, in turn with the same beside a thousand, and the start of the
-service on each database. In process: no Ray, no HTTP."""
+"""What a long past costs: reads and housekeeping's questions beside a million tasks, in turn with the same beside a
+thousand, and the start of the service on each database. In process: no Ray, no HTTP."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from argus_ray.core.retention import Chore
 from benchmarks import inside, report, rounds
 from benchmarks.inside import World, actions
 from benchmarks.report import Report
@@ -37,6 +38,7 @@ def main(argv: list[str]) -> int:
         sides = [_Side.grown(few, _FEW), _Side.grown(many, options.rows)]
         found.note(f"the databases were made in {time.monotonic() - begun:.0f} s")
         _reads(found, sides, options.rounds, options.reads)
+        _chores(found, sides, options.rounds)
         _starts(found, sides, min(3, options.rounds))
     return 0
 
@@ -65,6 +67,14 @@ class _Side:
             took.append((time.perf_counter() - begun) * 1e3)
         return rounds.percentile(took, 0.99)
 
+    def chores_ms(self, chore: Chore, count: int) -> float:
+        took = []
+        for _ in range(count):
+            begun = time.perf_counter()
+            self.world.service.chores(chore)
+            took.append((time.perf_counter() - begun) * 1e3)
+        return rounds.percentile(took, 0.5)
+
 
 def _reads(found: Report, sides: list[_Side], count: int, reads: int) -> None:
     few, many = sides
@@ -84,6 +94,21 @@ def _reads(found: Report, sides: list[_Side], count: int, reads: int) -> None:
         for side in sides:
             found.figure(f"{kind}, {side.name}: p99", "ms", runs[side.name])
         found.ratio(f"{kind}: p99 at {many.name} / at {few.name}", runs[many.name], runs[few.name], "<= 1.5")
+
+
+def _chores(found: Report, sides: list[_Side], count: int) -> None:
+    """What housekeeping asks the state actor: all tasks are due, as after a change of the settings; then none is, as in
+    most passes."""
+    few, many = sides
+    for what, due in (("all due", 0.0), ("none due", 1e12)):
+        for side in sides:
+            with side.world.store.transaction() as db:
+                db.execute("UPDATE tasks SET look_after = ?", (due,))
+        for chore in Chore:
+            runs = rounds.alternate(count, {side.name: partial(side.chores_ms, chore, 20) for side in sides})
+            for side in sides:
+                found.figure(f"chores, {chore.value}, {what}, {side.name}: median", "ms", runs[side.name])
+            found.ratio(f"chores, {chore.value}, {what}: {many.name} / {few.name}", runs[many.name], runs[few.name], "")
 
 
 def _failed() -> tuple[Any, ...]:

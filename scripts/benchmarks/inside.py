@@ -26,7 +26,10 @@ __all__ = ["ADMIN", "World", "actions", "bearer"]
 
 #: Few enough that each has a whole page of tasks where there are a thousand.
 USERS = 16
-_LIMITS = {"limits": {"waiting_tasks": 10_000, "waiting_tasks_per_user": 10_000}}
+_SETTINGS = {
+    "limits": {"waiting_tasks": 10_000, "waiting_tasks_per_user": 10_000},
+    "retention": {"trash_after_days": 30, "delete_after_days": 7, "keep_checkpoints": 1},
+}
 
 
 @contextmanager
@@ -44,7 +47,7 @@ def world(folder: Path | None = None) -> Iterator[World]:
 
 def open_world(where: Path) -> World:
     """With the database in this folder, which is made if it is not there."""
-    return make_service(where, settings=_LIMITS)
+    return make_service(where, settings=_SETTINGS)
 
 
 def fill(world: World, who: Credential, count: int, **fields: Any) -> None:

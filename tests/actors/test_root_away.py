@@ -16,6 +16,7 @@ from argus_ray.actors.state import StateActor
 from argus_ray.config import Settings
 from argus_ray.core import actions, paths
 from argus_ray.core.errors import Unavailable
+from argus_ray.core.retention import Chore
 from argus_ray.discovery import epoch, head_json, sentinel
 from argus_ray.discovery.epoch import HeadClaim
 from argus_ray.discovery.sentinel import RootUnknown
@@ -87,7 +88,12 @@ def users(actor: StateActor) -> list[str]:
 
 
 def each_call(actor: StateActor) -> list[Callable[[], object]]:
-    return [actor.ping, actor.chores, lambda: actor.queue_changes("", 0), lambda: actor.tasks(["x"])]
+    return [
+        actor.ping,
+        lambda: actor.chores(Chore.LIVE),
+        lambda: actor.queue_changes("", 0),
+        lambda: actor.tasks(["x"]),
+    ]
 
 
 def refuses_all(actor: StateActor) -> None:

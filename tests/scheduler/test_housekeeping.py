@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,9 @@ import pytest
 from argus_ray.actors import scheduler
 from argus_ray.config import Retention, Settings
 from argus_ray.core import actions
-from argus_ray.core.lifecycle import Advance, Change, End
+from argus_ray.core.lifecycle import Advance, Change, Deleted, End, FilesMeasured, Trashed
 from argus_ray.core.model import Event, FilesAt, Task
-from argus_ray.core.retention import DAY_S, Chores
+from argus_ray.core.retention import DAY_S, Chore, Chores
 from argus_ray.core.states import Outcome
 from argus_ray.disk import trash as tidy
 from argus_ray.disk.threads import BoundedThreads
@@ -25,6 +25,8 @@ from argus_ray.scheduler.housekeeping import Housekeeper
 from tests.disk.test_trash import save, steps_in
 from tests.support.builders import World, make_service
 from tests.support.sanity import sanity_check
+
+InThread = Callable[[Callable[[], Change | None]], Awaitable[Change | None]]
 
 
 class Crash(BaseException):
@@ -36,27 +38,51 @@ class House:
         self.world: World = make_service(root.resolve(), settings={"retention": retention})
         self.ada = self.world.user("ada")
         self.crash_at: int | None = None
-        self.max_entries = 100_000
+        self.users = {"ada": self.ada}
+        #: What becomes of a root that is away.
+        self.prove_root: Callable[[], object] = lambda: None
+        #: Each look at it, which is one for each entry of a folder, is a second.
+        self.seconds = 0.0
+        self.pass_s, self.task_s = 1e6, 1e6
+        #: In the order in which it was done.
+        self.done: list[Change] = []
 
     # The state actor, as the pass sees it.
 
-    async def chores(self) -> Chores:
-        return self.world.service.chores()
+    async def chores(self, chore: Chore, begun: float | None = None) -> Chores:
+        return self.world.service.chores(chore, begun)
 
     async def apply(self, changes: Sequence[Change]) -> list[bool]:
         if self.crash_at is not None:
             self.crash_at -= 1
             if self.crash_at < 0:
                 raise Crash
+        self.done += changes
         return self.world.service.apply(changes)
 
-    async def _here(self, call: Callable[[], Change]) -> Change:
+    async def _here(self, call: Callable[[], Change | None]) -> Change | None:
         return call()
 
-    def tidy_up(self) -> None:
-        retention = self.world.settings.retention.policy()
-        keeper = Housekeeper(self, self._here, self.world.shared_root, retention, self.max_entries, rest_s=0)
-        asyncio.run(keeper.once())
+    def _clock(self) -> float:
+        self.seconds += 1
+        return self.seconds
+
+    def keeper(self, in_thread: InThread | None = None) -> Housekeeper:
+        return Housekeeper(
+            state=self,
+            in_thread=in_thread or self._here,
+            prove_root=lambda: self.prove_root(),
+            shared_root=self.world.shared_root,
+            policy=self.world.settings.retention.policy(),
+            pass_s=self.pass_s,
+            task_s=self.task_s,
+            rest_s=0,
+            clock=self._clock,
+        )
+
+    def tidy_up(self) -> bool:
+        self.done = []
+        return asyncio.run(self.keeper().once())
 
     # What happens to tasks.
 
@@ -71,6 +97,25 @@ class House:
         (root / "logs").mkdir()
         (root / "logs" / "driver.log").write_text("x" * 100_000)
         return self.task(task), root
+
+    def small(self, who: str = "ada", files: int = 1) -> Task:
+        """A task that runs, with so many files in its job root."""
+        self.users[who] = self.users.get(who) or self.world.user(who)
+        task = self.world.submit(self.users[who])
+        admit = self.world.admission(task)
+        assert all(self.world.service.apply([admit, Advance(admit.submission_id, running=True)]))
+        Path(admit.job_root).mkdir(parents=True)
+        for number in range(files):
+            (Path(admit.job_root) / str(number)).touch()
+        return task
+
+    def ended(self, who: str = "ada", files: int = 1) -> Task:
+        task = self.small(who, files)
+        self.end(task)
+        return task
+
+    def is_measured(self, task: Task) -> bool:
+        return self.task(task).attempts[-1].disk_bytes is not None
 
     def end(self, task: Task, outcome: Outcome = Outcome.APPLICATION) -> None:
         name = self.task(task).attempts[-1].submission_id
@@ -253,13 +298,14 @@ def test_a_shared_root_that_has_moved_is_left_alone(house: House) -> None:
 
 def test_a_pass_has_a_budget_and_the_next_goes_on(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     tasks = [house.run()[0] for _ in range(6)]
-    house.max_entries = 60  # each has some 25 entries
+    house.pass_s = 200  # each has some 25 entries, and a kind of work a quarter
     known = []
     for _ in range(4):
         house.tidy_up()
         known.append(sum(house.task(task).attempts[0].disk_bytes is not None for task in tasks))
     assert known == [2, 4, 6, 6]
-    # One that is too large for a whole pass lets the others by.
+    # One that is too large lets the others by.
+    house.task_s = 60
     monkeypatch.setattr(housekeeping, "MAX_COUNTED", 10_000)
     large, root = house.run()
     for number in range(100):
@@ -270,6 +316,146 @@ def test_a_pass_has_a_budget_and_the_next_goes_on(house: House, monkeypatch: pyt
         house.tidy_up()
     assert house.task(large).attempts[0].disk_bytes is None
     assert house.task(after).attempts[0].disk_bytes is not None
+
+
+def test_what_is_alive_is_measured_first_and_each_hour_whatever_has_ended(house: House) -> None:
+    past = [house.ended(files=20) for _ in range(60)]
+    live = house.small()
+    house.pass_s = 100
+    for hour in range(3):
+        assert house.tidy_up(), "there is more to do"
+        assert house.done[0].task_id == live.task_id  # type: ignore[union-attr]
+        assert 0 < sum(map(house.is_measured, past)) < 60, hour
+        house.world.clock.advance(3600)
+
+
+def test_what_ended_in_a_day_is_done_in_a_pass_if_there_is_time(house: House) -> None:
+    tasks = [house.ended() for _ in range(230)]
+    assert not house.tidy_up()
+    assert all(map(house.is_measured, tasks))
+    house.days(10)
+    assert not house.tidy_up()
+    assert {house.task(task).files_at for task in tasks} == {FilesAt.TRASH}
+    house.days(5)
+    assert not house.tidy_up()
+    assert {house.task(task).files_at for task in tasks} == {FilesAt.DELETED}
+    assert not list((house.world.root / "users" / "ada" / "trash").iterdir())
+
+
+@pytest.mark.parametrize("is_alive", [True, False])
+def test_files_without_number_of_one_user_do_not_hold_up_the_others(house: House, is_alive: bool) -> None:
+    make = house.small if is_alive else house.ended
+    many = [make("ada", files=100) for _ in range(25)]
+    few = [make("bob") for _ in range(25)]
+    house.pass_s = 4000 if is_alive else 1000
+    assert house.tidy_up()
+    assert all(map(house.is_measured, few))
+    assert 1 < sum(map(house.is_measured, many)) < 25
+
+
+def test_a_deletion_that_takes_long_goes_on_after_the_others(house: House) -> None:
+    huge, small = house.ended("ada", files=300), house.ended("bob")
+    for days in (10, 5):
+        house.days(days)
+        house.task_s = 100
+        house.tidy_up()
+    deleted = [change.task_id for change in house.done if isinstance(change, Deleted)]
+    assert deleted == [small.task_id, huge.task_id]
+
+
+def test_deleting_does_not_starve_what_only_measures(house: House) -> None:
+    huge = house.ended(files=3000)
+    house.days(10)
+    house.tidy_up()
+    house.days(5)
+    new, house.pass_s, house.task_s = house.ended(), 1000, 100
+    assert house.tidy_up()
+    assert house.is_measured(new) and house.task(huge).files_at is FilesAt.TRASH
+    for _ in range(20):
+        if not house.tidy_up():
+            break
+    assert house.task(huge).files_at is FilesAt.DELETED
+
+
+def test_files_that_hang_cost_their_user_this_pass_and_nobody_else(house: House) -> None:
+    hung = [house.ended("ada") for _ in range(3)]
+    others = [house.ended("bob") for _ in range(3)]
+    house.days(10)
+    tried = []
+
+    async def in_thread(call: Callable[[], Change | None]) -> Change | None:
+        change = call()
+        assert isinstance(change, (Trashed, FilesMeasured))
+        if "-ada-" in change.task_id:
+            tried.append(change.task_id)
+            raise asyncio.TimeoutError
+        return change
+
+    with pytest.raises(asyncio.TimeoutError, match="ada"):
+        asyncio.run(house.keeper(in_thread).once())
+    assert len(tried) == 1
+    assert {house.task(task).files_at for task in others} == {FilesAt.TRASH}
+    assert {house.task(task).files_at for task in hung} == {FilesAt.LEAVING}
+    # The next pass begins with another one.
+    with pytest.raises(asyncio.TimeoutError, match="ada"):
+        asyncio.run(house.keeper(in_thread).once())
+    assert len(set(tried)) == 2
+    house.days(1)
+    house.tidy_up()
+    assert {house.task(task).files_at for task in hung} == {FilesAt.TRASH}
+
+
+def test_a_disk_that_hangs_for_everybody_ends_the_pass(house: House) -> None:
+    for number in range(6):
+        house.ended(f"u{number}")
+    tried: list[None] = []
+
+    async def in_thread(_: Callable[[], Change | None]) -> Change | None:
+        tried.append(None)
+        raise asyncio.TimeoutError
+
+    with pytest.raises(asyncio.TimeoutError, match="the disk hangs"):
+        asyncio.run(house.keeper(in_thread).once())
+    assert len(tried) == 3
+
+
+@pytest.mark.parametrize("proofs", [0, 1])
+def test_what_is_missing_while_the_root_is_away_is_not_gone(house: House, proofs: int) -> None:
+    """A bare mount point has no job roots, and no trash: nothing follows from that."""
+    gone, measured = house.ended(), house.small()
+    house.days(10)
+    house.tidy_up()
+    house.days(5)
+    leaves = house.ended()
+    house.days(0.5)
+    left = [proofs]
+
+    def away() -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError("not mounted")
+
+    house.prove_root = away
+    before = [house.task(task) for task in (gone, leaves, measured)]
+    users = house.world.root / "users"
+    users.rename(house.world.root / "elsewhere")
+    for _ in range(3):
+        left[0] = proofs
+        with pytest.raises(housekeeping.RootAway, match="not mounted"):
+            house.tidy_up()
+    assert [house.task(task) for task in (gone, leaves, measured)] == before
+    (house.world.root / "elsewhere").rename(users)
+    house.prove_root = lambda: None
+    house.tidy_up()
+    assert house.task(gone).files_at is FilesAt.DELETED and house.is_measured(leaves)
+
+
+@pytest.mark.parametrize(
+    ("took_s", "is_left", "pause_s"),
+    [(1, False, 3599), (900, False, 2700), (3000, False, 3000), (900, True, 900), (4, True, 4)],
+)
+def test_the_pause_after_a_pass(took_s: float, is_left: bool, pause_s: float) -> None:
+    assert housekeeping.pause_s(3600, took_s, is_left) == pause_s
 
 
 def test_by_default_a_pass_only_measures(tmp_path: Path) -> None:
@@ -307,8 +493,7 @@ def test_a_disk_that_hangs_ends_the_pass_and_what_hangs_does_nothing_later(
 
     async def one_pass() -> None:
         threads = BoundedThreads("test", 1)
-        retention = house.world.settings.retention.policy()
-        keeper = Housekeeper(house, lambda call: threads.run(call, 0.2), house.world.shared_root, retention)
+        keeper = house.keeper(lambda call: threads.run(call, 0.2))
         with pytest.raises(asyncio.TimeoutError):
             await keeper.once()
         answered.set()
@@ -328,11 +513,11 @@ def test_the_scheduler_makes_a_pass_now_and_then_whatever_comes_of_it(
     class State:
         def __init__(self, _: object) -> None: ...
 
-        async def chores(self) -> Chores:
+        async def chores(self, chore: Chore, begun: float | None = None) -> Chores:
             asked.append("chores")
             if len(asked) == 2:
                 raise RuntimeError("the state actor restarts")
-            return Chores()
+            return Chores(0.0, 1)
 
     monkeypatch.setattr(scheduler, "StateHandle", State)
     monkeypatch.setattr(scheduler, "_FIRST_PASS_S", 0.0)

@@ -30,6 +30,7 @@ from argus_ray.core.lifecycle import (
     Trashed,
 )
 from argus_ray.core.reasons import Code, because
+from argus_ray.core.retention import Chore, Seen, is_over
 from argus_ray.core.states import Outcome, TaskState
 from argus_ray.scheduler.queue import QueueView
 from tests.support.builders import ADMIN, World, make_service, memory_folder
@@ -119,7 +120,9 @@ class Walk(RuleBasedStateMachine):
             return Stall(attempt, since, None if since is None else "why", stop_reason)
         if kind == "looked":
             sizes = ((attempt, data.draw(st.integers(0, 9))),)
-            return FilesMeasured(name, sizes, data.draw(st.sampled_from([None, "gone"])))
+            return FilesMeasured(
+                name, sizes, data.draw(st.sampled_from([None, "gone"])), data.draw(st.sampled_from(Seen))
+            )
         if kind == "removed":
             message = data.draw(st.sampled_from([None, "gone"]))
             return Deleted(name, message) if data.draw(st.booleans()) else Trashed(name, message)
@@ -127,10 +130,13 @@ class Walk(RuleBasedStateMachine):
 
     @rule()
     def keep_house(self) -> None:
-        found = self.world.service.chores()
-        assert all(task.state.is_final for task in (*found.trash, *found.delete))
+        found = {chore: self.world.service.chores(chore).tasks for chore in Chore}
+        leaves = found[Chore.TRASH]
+        assert all(task.state.is_final for task in (*leaves, *found[Chore.DELETE]))
+        assert all(task.live_attempt is not None for task in found[Chore.LIVE])
+        assert all(is_over(task) for task in found[Chore.ENDED])
         needed = {root for task in self.world.waiting() for root in task.resume_roots or ()}
-        assert not needed & {attempt.job_root for task in found.trash for attempt in task.attempts}
+        assert not needed & {attempt.job_root for task in leaves for attempt in task.attempts}
 
     @rule(seconds=st.integers(-10, 1000))
     def time_passes(self, seconds: int) -> None:

@@ -16,6 +16,7 @@ from argus_ray.core.errors import FieldError
 from argus_ray.core.lifecycle import Advance, End, Hold
 from argus_ray.core.model import Task
 from argus_ray.core.reasons import Code, because
+from argus_ray.core.retention import Chore
 from argus_ray.core.states import AttemptState, Outcome, TaskState
 from argus_ray.core.verl.failures import Failure
 from argus_ray.gateway.tasks.schemas import EventOut, ExplanationOut, QueueOut, TaskOut, TaskSummary
@@ -65,7 +66,8 @@ def read_everything(world: World, task: Task) -> str:
     out.append(ExplanationOut.of(ask(ADMIN, actions.ExplainTask(task.task_id)), None).model_dump_json())
     events = ask(ADMIN, actions.TaskEvents(task.task_id))
     out += [EventOut.of(event).model_dump_json() for event in events]
-    world.service.chores()
+    for chore in Chore:
+        world.service.chores(chore)
     everybody = {each.task_id for each in (*world.waiting(), *world.active())}
     assert {row.task_id for row in world.service.queue_changes("", 0).rows} == everybody
     return "\n".join(out)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from argus_ray.core.model import FilesAt, Gang, UserState
+from argus_ray.core.retention import Chore
 from argus_ray.core.states import ACTIVE, FINAL, WAITING, AttemptState, Outcome, TaskState
 from argus_ray.store import Store, disk, feed, migrations, queue, tasks
 
@@ -224,6 +225,18 @@ def test_what_is_asked_often_is_asked_by_index(db: sqlite3.Connection, query: st
 
 def test_pages_and_the_queue_do_not_walk_the_past(db: sqlite3.Connection) -> None:
     values = {"states": "[]", "user_id": "alice", "below": 9, "limit": 9, "before": 9, "spared": "[]"}
-    for query in (queue._PAGE_OF_ALL, queue._PAGE_OF_USER, queue._QUEUE, disk._CLAIM, disk._ROOTS_IN_USE, feed._ALL):
+    values |= {"due": 9, "per_user": 9}
+    asked = (queue._PAGE_OF_ALL, queue._PAGE_OF_USER, queue._QUEUE, disk._CLAIM, disk._ROOTS_IN_USE, feed._ALL)
+    for query in (*asked, *disk._QUERIES.values()):
         plan = [row["detail"] for row in db.execute("EXPLAIN QUERY PLAN " + query, values)]
-        assert not [step for step in plan if step.startswith("SCAN tasks") and "INDEX" not in step], plan
+        assert not [step for step in plan if re.match("SCAN (tasks|due|attempts)", step) and "INDEX" not in step], plan
+
+
+@pytest.mark.parametrize("chore", [Chore.TRASH, Chore.DELETE, Chore.ENDED])
+def test_housekeeping_finds_by_user_and_due_time(db: sqlite3.Connection, chore: Chore) -> None:
+    """So that neither what is not due nor what others have costs anything."""
+    plan = [
+        row["detail"]
+        for row in db.execute("EXPLAIN QUERY PLAN " + disk._QUERIES[chore], {"due": 9, "per_user": 9, "limit": 9})
+    ]
+    assert any("tasks_by_look (user_id=? AND files_at=? AND look_after<?)" in step for step in plan), plan
