@@ -14,22 +14,25 @@ from argus_ray.store import disk, events
 _MAX_LOOKS = 200
 _MAX_REMOVALS = 100
 #: Seconds until a task is looked at again: one that is alive, and one that has ended.
-_LIVE_AGAIN_S = 3600.0
-_ENDED_AGAIN_S = DAY_S
+LIVE_AGAIN_S = 3600.0
+ENDED_AGAIN_S = DAY_S
 #: A task that ended without an attempt has no files, ever.
 _NEVER_S = 1000 * 365 * DAY_S
+#: No next look that is to come lies further ahead.
+AS_GOOD_AS_NEVER_S = _NEVER_S / 2
 
 
-def chores(unit: UnitOfWork) -> Chores:
-    """What housekeeping may do now. Marks the tasks whose files leave."""
+def chores(unit: UnitOfWork, certain: float) -> Chores:
+    """What housekeeping may do now. Marks the tasks whose files leave. `certain`: Unix time without what may be a
+    mistake of the clock, since what has left does not come back."""
     policy, now = unit.ports.settings.retention.policy(), unit.now
     spared = set(filter(None, map(_task_of, disk.roots_in_use(unit.db))))
     if policy.trash_after_days:
-        disk.claim_for_trash(unit.db, now - policy.trash_after_days * DAY_S, spared, _MAX_REMOVALS)
+        disk.claim_for_trash(unit.db, certain - policy.trash_after_days * DAY_S, spared, _MAX_REMOVALS)
     look = disk.to_look_at(unit.db, now, _MAX_LOOKS)
     delete: tuple[Task, ...] = ()
     if policy.delete_after_days:
-        delete = disk.to_delete(unit.db, now, now - policy.delete_after_days * DAY_S, _MAX_REMOVALS)
+        delete = disk.to_delete(unit.db, now, certain - policy.delete_after_days * DAY_S, _MAX_REMOVALS)
     return Chores(
         look=look,
         prunable=frozenset(task.task_id for task in look if _is_over(task) and task.task_id not in spared),
@@ -39,9 +42,9 @@ def chores(unit: UnitOfWork) -> Chores:
 
 
 def files_measured(unit: UnitOfWork, task: Task, change: FilesMeasured) -> bool:
-    again = _LIVE_AGAIN_S
+    again = LIVE_AGAIN_S
     if _is_over(task):
-        again = _ENDED_AGAIN_S if task.attempts else _NEVER_S
+        again = ENDED_AGAIN_S if task.attempts else _NEVER_S
     disk.look_again(unit.db, task.task_id, unit.now + again)
     own = {attempt.submission_id for attempt in task.attempts}
     disk.measured(unit.db, [(name, size) for name, size in change.sizes if name in own])
