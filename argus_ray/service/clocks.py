@@ -17,8 +17,8 @@ from argus_ray.store import clocks
 
 
 def bring_back(unit: UnitOfWork, *, future: float | None = None) -> int:
-    """How many rows were brought back from too far ahead. `future`: from when on what was written shows that the clock was
-    wrong; now, if nobody has seen the step."""
+    """How many rows were brought back from too far ahead. `future`: from when on what was written shows that the
+    clock was wrong; now, if nobody has seen the step."""
     scheduling = unit.ports.settings.scheduling
     return clocks.bring_back(
         unit.db,

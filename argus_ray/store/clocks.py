@@ -57,8 +57,9 @@ def bring_back(
     never: float,
 ) -> int:
     """The clock may have been set back while nobody looked: no time lies further ahead than it can have been meant.
-    `future`: what was written later than that is from a clock that was wrong. `short`: codes of reasons for which a task waits `short_s` at most; all others `long_s`. `live_by`, `ended_by`: the
-    latest next look at the files of a task that is active, and of one that is not; one beyond `never` is none."""
+    `future`: what was written later than that is from a clock that was wrong. `short`: codes of reasons for which a
+    task waits `short_s` at most; all others `long_s`. `live_by`, `ended_by`: the latest next look at the files of a
+    task that is active, and of one that is not; one beyond `never` is none."""
     values = {
         "now": now,
         "future": future,

@@ -259,7 +259,7 @@ def test_a_submission_that_failed_is_tried_again_in_its_time(lab: Clocks, step: 
             raise SubmissionRefused("no")
         await submit(*args)
 
-    lab.ray.submit = fails_at_first  # type: ignore[method-assign]
+    lab.ray.submit = fails_at_first  # type: ignore[method-assign, assignment]
     task = lab.world.submit(lab.ada)
     lab.tick()
     lab.world.clock.jump(step)
