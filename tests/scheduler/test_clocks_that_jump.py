@@ -325,6 +325,18 @@ def test_the_overtaking_clock_goes_on_as_if_nothing_had_happened(lab: Clocks, st
     assert isinstance(reason, Reason) and reason.code is Code.BEHIND_OLDER, "reserved after 600 s"
 
 
+def test_nodes_are_reserved_in_their_time_though_nothing_else_has_happened(lab: Clocks) -> None:
+    """What was decided stands until its time comes, and that is another one now."""
+    an_old_gang(lab)
+    lab.tick(300)
+    lab.world.clock.jump(-90)
+    lab.tick(300)
+    younger = lab.world.submit(lab.ada, n_gpus_per_node=4)
+    lab.tick()
+    reason = lab.task(younger).reason
+    assert isinstance(reason, Reason) and reason.code is Code.BEHIND_OLDER
+
+
 def test_an_overtaking_clock_that_began_in_the_future_runs_from_the_start_of_the_state_actor(lab: Clocks) -> None:
     gang = an_old_gang(lab)
     lab.tick(300)
