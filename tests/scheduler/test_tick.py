@@ -774,8 +774,8 @@ class Actor:
 @pytest.mark.parametrize("seed", [int(SEED)] if SEED else range(RUNS))
 def test_random_histories(tmp_path: Path, seed: int) -> None:
     """Submissions, cancels, crashes, silence, lost sessions, nodes that are bad or lost, seen or not, and a clock that
-    is set, in random order; then calm. Every task ends, none runs twice at once, none starts after its cancel, and every
-    gang finds its room. After each tick the scheduler's copy of the queue is what the database holds."""
+    is set, in random order; then calm. Every task ends, none runs twice at once, none starts after its cancel, and
+    every gang finds its room. After each tick the scheduler's copy of the queue is what the database holds."""
     rng = random.Random(seed)
     scheduling = {"max_losses": 1000, "max_failed_starts": 1000, "stall_after_s": 500, "stop_stalled": seed % 2 == 1}
     world = make_service(tmp_path.resolve(), settings={"scheduling": scheduling})
