@@ -90,6 +90,11 @@ class Scheduling(_Strict):
     #: A gang that found no room for so long where it was assigned to goes back to wait; seconds, 0: never.
     claim_after_s: float = Field(default=600.0, ge=0, le=86_400)
 
+    @property
+    def longest_hold_s(self) -> float:
+        """Of a task with a trouble of its own, until its next look."""
+        return max(self.retry_interval_s, self.tick_s)
+
     def stall_policy(self) -> stall.StallPolicy:
         return stall.StallPolicy(self.stall_after_s, self.stop_stalled, self.claim_after_s)
 

@@ -206,5 +206,6 @@ class SchedulerActor:
             policy=admission.AdmissionPolicy(scheduling.max_overtake_s, scheduling.retry_interval_s),
             stall_policy=scheduling.stall_policy(),
             clock=time.time,
+            monotonic=time.monotonic,
             tick_s=scheduling.tick_s,
         )

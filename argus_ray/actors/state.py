@@ -135,7 +135,9 @@ class StateActor:
             except OSError as error:
                 store.close()
                 raise Unavailable(f"the shared root cannot be used: {error}") from error
-            self._service = Service(store, settings, clock=time.time, entropy=secrets.token_bytes)
+            self._service = Service(
+                store, settings, clock=time.time, monotonic=time.monotonic, entropy=secrets.token_bytes
+            )
             log.info("opened %s", path)
         return self._service
 

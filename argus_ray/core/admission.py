@@ -172,7 +172,7 @@ def decide(
             if reason is not None:
                 is_own = troubles.get(id(reason))
                 if is_own is None:
-                    is_own = troubles[id(reason)] = reason.code in _OWN_TROUBLES
+                    is_own = troubles[id(reason)] = reason.code in OWN_TROUBLES
                 if is_own:
                     # Whether its own trouble is over is not known before it may start and is looked at.
                     verdict = replace(verdict, reason=None)
@@ -198,11 +198,12 @@ def _seq(task: SlimTask) -> int:
     return task.seq
 
 
-_OWN_TROUBLES = frozenset({Code.BAD_INPUTS, Code.INPUTS_UNKNOWN, Code.CHECKPOINT_UNKNOWN, Code.NO_COMMAND})
+#: Of one task, which is looked at again after `retry_interval_s` at the latest.
+OWN_TROUBLES = frozenset({Code.BAD_INPUTS, Code.INPUTS_UNKNOWN, Code.CHECKPOINT_UNKNOWN, Code.NO_COMMAND})
 
 
 def _has_own_trouble(task: SlimTask) -> bool:
-    return task.reason is not None and task.reason.code in _OWN_TROUBLES
+    return task.reason is not None and task.reason.code in OWN_TROUBLES
 
 
 def without_trouble(task: SlimTask) -> SlimTask:

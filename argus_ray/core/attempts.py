@@ -23,6 +23,8 @@ _EXHAUSTED_HINT = (
 #: The first wait after a start that never began, and the longest; seconds.
 START_AGAIN_S = 5.0
 MAX_START_AGAIN_S = 600.0
+#: Part of a wait that is added at most, so that not all come back at once.
+_JITTER = 0.2
 #: Waits double up to this many times: the numbers stay small, however long the trouble lasts.
 _MAX_DOUBLINGS = 16
 
@@ -42,6 +44,12 @@ class RetryPolicy:
     max_refusals: int = 20
     #: Attempts in a row whose program may never begin before the task is FAILED.
     max_failed_starts: int = 50
+
+    @property
+    def longest_wait_s(self) -> float:
+        """No end of an attempt makes its task wait for longer."""
+        longest = max(self.retry_interval_s, self.max_retry_interval_s, MAX_START_AGAIN_S)
+        return longest * (1 + _JITTER)
 
 
 @dataclass(frozen=True)
@@ -80,7 +88,7 @@ def after_end(task: Task, end: End, now: float, policy: RetryPolicy, entropy: fl
             times = f"{refusals + 1} times in a row, and the budget is {policy.max_refusals}"
             reason = f"verl found too few resources {times}: {end.reason}"
             return Aftermath(TaskState.FAILED, Cause.ATTEMPTS_EXHAUSTED, reason, task.losses, refusals=refusals + 1)
-        wait = _doubled(policy.retry_interval_s, refusals, policy.max_retry_interval_s) * (1 + 0.2 * entropy)
+        wait = _doubled(policy.retry_interval_s, refusals, policy.max_retry_interval_s) * (1 + _JITTER * entropy)
         return Aftermath(
             TaskState.PENDING_RESOURCES,
             Cause.INSUFFICIENT_RESOURCES,
@@ -114,7 +122,7 @@ def _after_failed_start(task: Task, end: End, now: float, policy: RetryPolicy, e
         return Aftermath(
             TaskState.FAILED, Cause.ATTEMPTS_EXHAUSTED, f"{reason}: {end.reason}", task.losses, failed_starts=failed
         )
-    wait = _doubled(START_AGAIN_S, before, MAX_START_AGAIN_S) * (1 + 0.2 * entropy)
+    wait = _doubled(START_AGAIN_S, before, MAX_START_AGAIN_S) * (1 + _JITTER * entropy)
     return Aftermath(
         TaskState.QUEUED,
         Cause.INFRASTRUCTURE_LOSS,

@@ -11,12 +11,13 @@ from argus_ray.core.model import ClusterView, Gang, Share, SlimAttempt
 from argus_ray.core.states import AttemptState, Outcome
 
 
-def check_claim(attempt: SlimAttempt, gang: Gang, view: ClusterView, now: float, after_s: float) -> Halt | None:
+def check_claim(attempt: SlimAttempt, gang: Gang, view: ClusterView, ran_s: float, after_s: float) -> Halt | None:
     """What to do about an attempt that has made no step. None also while its nodes have room for it: then it has other
-    things to do before it asks. `after_s`: seconds of running; 0: nobody looks."""
+    things to do before it asks. `ran_s`: for how long the caller itself has seen it run. `after_s`: seconds of that; 0:
+    nobody looks."""
     if after_s <= 0 or attempt.state is not AttemptState.RUNNING or attempt.stop_reason is not None:
         return None
-    if attempt.started_at is None or now - attempt.started_at < after_s:
+    if ran_s < after_s:
         return None
     held = view.held.get(attempt.ray_job_id or "", {})
     nodes = {node.node_id: node for node in view.nodes}
@@ -27,6 +28,6 @@ def check_claim(attempt: SlimAttempt, gang: Gang, view: ClusterView, now: float,
         gpus, cpus = gang.gpus_per_node - share.gpus, gang.cpus_per_node - share.cpus
         if node.gpus_free < gpus or node.cpus_free < cpus:
             where = f"the node {name} ({node.ip}) has {node.gpus_free:g} GPUs and {node.cpus_free:g} CPUs free"
-            why = f"its gang was not placed in {now - attempt.started_at:.0f} s: {where}, and it needs"
+            why = f"its gang was not placed in {ran_s:.0f} s: {where}, and it needs"
             return Halt(attempt.submission_id, f"{why} {gpus:g} and {cpus:g} there", Outcome.INSUFFICIENT_RESOURCES)
     return None

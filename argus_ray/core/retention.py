@@ -13,7 +13,7 @@ from argus_ray.core.model import FilesAt, Task
 _T = TypeVar("_T")
 DAY_S = 86_400.0
 #: Seconds from one look at a task that is alive to the next: an hour, less the time that a pass takes to come to it.
-_LIVE_AGAIN_S = 3000.0
+LIVE_AGAIN_S = 3000.0
 #: A task that ended without an attempt has no files, ever.
 _NEVER_S = 1000 * 365 * DAY_S
 
@@ -72,7 +72,7 @@ def look_again_at(task: Task, seen: Seen, now: float, policy: RetentionPolicy) -
     if task.files_at is FilesAt.TRASH:
         return now + DAY_S - policy.delete_after_days * DAY_S  # it is due so long after this time
     if not is_over(task):
-        return now + _LIVE_AGAIN_S
+        return now + LIVE_AGAIN_S
     if not task.attempts:
         return now + (_NEVER_S if task.files_at is FilesAt.JOB_ROOT else DAY_S)
     if seen is Seen.ALIVE:

@@ -6,11 +6,15 @@ run holds its gang and ends never, so it is told, and if an operator wants it, s
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from argus_ray.core.lifecycle import Stall
 from argus_ray.core.model import Gang, SlimAttempt
 from argus_ray.core.states import AttemptState
+
+#: Two clocks that are told from one another by two readings. Seconds.
+_NOISE_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -48,17 +52,28 @@ def follow(known: Growth | None, seen: MetricsSeen, started_at: float, now: floa
 
 
 def check_stall(
-    attempt: SlimAttempt, gang: Gang, growth: Growth, held_gpus: float, now: float, policy: StallPolicy
+    attempt: SlimAttempt,
+    gang: Gang,
+    growth: Growth,
+    held_gpus: float,
+    now: float,
+    policy: StallPolicy,
+    *,
+    watched_s: float = math.inf,
 ) -> Stall | None:
-    """What to store of this attempt now, if anything is new. `held_gpus`: of its placement groups, in Ray's view."""
+    """What to store of this attempt now, if anything is new. `held_gpus`: of its placement groups, in Ray's view.
+    `watched_s`: for how long the caller itself has seen it run and not grow. Only that may stop it, since whatever else
+    tells a time may be wrong."""
     if attempt.state is not AttemptState.RUNNING or attempt.stop_reason is not None:
         return None
     if policy.after_s <= 0 or now - growth.at < policy.after_s:
         return Stall(attempt.submission_id) if attempt.stalled_since is not None else None
     # A new scheduler knows the last step by the file's time only; that must not make the stall look older.
-    since = max(growth.at, attempt.stalled_since or 0.0)
+    since = attempt.stalled_since
+    if since is None or growth.at > since + _NOISE_S:
+        since = growth.at
     why = _why(gang, growth, held_gpus)
-    stop_reason = f"no new step for {now - since:.0f} s: {why}" if policy.stop else None
+    stop_reason = f"no new step for {now - since:.0f} s: {why}" if policy.stop and watched_s >= policy.after_s else None
     if (since, why, stop_reason) == (attempt.stalled_since, attempt.stalled_why, None):
         return None
     return Stall(attempt.submission_id, since, why, stop_reason)

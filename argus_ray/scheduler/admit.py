@@ -43,13 +43,15 @@ class Examiner:
     prepare: Prepare
     shared_root: str
     policy: AdmissionPolicy
+    #: Unix time, for what is stored; and seconds of a clock that nobody sets, for all else.
     clock: Callable[[], float]
+    monotonic: Callable[[], float]
     #: After an error of the disk; after a hang, which holds up everybody, it is the policy's interval. Seconds.
     soon_s: float
     #: What the last looks at inputs came to: by task id, when, and whether something was wrong.
     _looks: dict[str, tuple[float, bool]] = field(default_factory=dict)
     #: The filesystem hung on a search for a checkpoint: none is begun before then.
-    _search_again_at: float = 0.0
+    _search_again_at: float = float("-inf")
 
     async def examine(self, tasks: Sequence[Task]) -> Examined:
         """All at once: they share the bounds of the looks."""
@@ -83,12 +85,12 @@ class Examiner:
     def _are_most(self, looks: Sequence[tuple[str, bool]]) -> bool:
         """Whether something is wrong with more than one and more than half, of these or of all that were looked at of
         late: where room for one task is free, each of a hundred is looked at alone."""
-        now = self.clock()
+        now = self.monotonic()
         kept_s = 2 * self.policy.retry_interval_s  # the look before this one, of each that was held
         for name, is_bad in looks:
             self._looks.pop(name, None)  # the newest ones stand last
             self._looks[name] = (now, is_bad)
-        young = [item for item in self._looks.items() if 0 <= now - item[1][0] < kept_s]
+        young = [item for item in self._looks.items() if now - item[1][0] < kept_s]
         self._looks = dict(young[-_MAX_LOOKS:])
         return any(
             sum(bad) > 1 and 2 * sum(bad) > len(bad)
@@ -99,18 +101,18 @@ class Examiner:
         wanted = [task for task in tasks if _may_resume(task)]
         if not wanted:
             return {}
-        if self.clock() < self._search_again_at:
+        if self.monotonic() < self._search_again_at:
             results: Sequence[Checkpoint | BaseException | None] = [TimeoutError() for _ in wanted]
         else:
             results = await asyncio.gather(*map(self.inputs.find_checkpoint, wanted), return_exceptions=True)
             if any(_is_hang(result) for result in results):
-                self._search_again_at = self.clock() + self.policy.retry_interval_s
+                self._search_again_at = self.monotonic() + self.policy.retry_interval_s
         checkpoints = {}
         for task, result in zip(wanted, results, strict=True):
             if isinstance(result, BaseException):
                 log.warning("no checkpoint of %s was looked for: %r", task.task_id, result)
                 error = f"TimeoutError: {_HUNG}" if _is_hang(result) else _words(result)
-                pause_s = self._search_again_at - self.clock() if _is_hang(result) else self.soon_s
+                pause_s = self._search_again_at - self.monotonic() if _is_hang(result) else self.soon_s
                 self._hold(task, because(Code.CHECKPOINT_UNKNOWN, error=error), pause_s, found)
             else:
                 checkpoints[task.task_id] = result

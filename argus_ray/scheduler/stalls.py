@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from argus_ray.core import claims, stall
 from argus_ray.core.lifecycle import Halt, Stall
@@ -20,37 +20,62 @@ _MAX_PAUSE_S = 60.0
 
 
 @dataclass
+class _Watch:
+    """What this scheduler has seen of one attempt. Times by the monotonic clock."""
+
+    #: Since when it has seen the attempt run, and its file not grow.
+    quiet_since: float
+    #: It was seen before it ran, so all of its run was seen.
+    is_whole: bool
+    growth: stall.Growth | None = None
+
+
+@dataclass
 class StallWatch:
     files: Files
+    #: Unix time, as in what is stored and told; and seconds of a clock that nobody sets, by which all is measured.
     clock: Callable[[], float]
+    monotonic: Callable[[], float]
     policy: stall.StallPolicy
-    _growth: dict[str, stall.Growth] = field(default_factory=dict)
-    _again_at: float = 0.0
+    _watches: dict[str, _Watch] = field(default_factory=dict)
+    _again_at: float = float("-inf")
 
     async def watch(self, tasks: Collection[SlimTask], view: ClusterView) -> list[Stall | Halt]:
         """What is new of those that run. Nothing, if the time for the next look has not come."""
-        now = self.clock()
-        if now < self._again_at <= now + _MAX_PAUSE_S:
+        now = self.monotonic()
+        pairs = [(task, task.live) for task in tasks if task.live and self._runs(task.live, now)]
+        if now < self._again_at:
             return []
         bounds = [bound for bound in (self.policy.after_s, self.policy.claim_after_s) if bound > 0]
         self._again_at = now + min([_MAX_PAUSE_S, *(bound / 10 for bound in bounds)])
-        pairs = [(task, task.live) for task in tasks if task.live and task.live.state is AttemptState.RUNNING]
-        grown = await asyncio.gather(*(self._grown(attempt, now) for _, attempt in pairs))
+        wall = self.clock()
+        grown = await asyncio.gather(*(self._grown(attempt, now, wall) for _, attempt in pairs))
         found: list[Stall | Halt | None] = []
         for (task, attempt), growth in zip(pairs, grown, strict=True):
             if growth is None:
                 continue
             held = view.gpus_of_job(attempt.ray_job_id)
-            found.append(stall.check_stall(attempt, task.gang, growth, held, now, self.policy))
+            watched_s = now - self._watches[attempt.submission_id].quiet_since
+            told = replace(growth, at=wall - (now - growth.at))
+            found.append(stall.check_stall(attempt, task.gang, told, held, wall, self.policy, watched_s=watched_s))
             if not growth.size:
-                found.append(claims.check_claim(attempt, task.gang, view, now, self.policy.claim_after_s))
+                found.append(claims.check_claim(attempt, task.gang, view, watched_s, self.policy.claim_after_s))
         return [change for change in found if change is not None]
 
     def keep_only(self, submission_ids: Collection[str]) -> None:
         """The attempts that are alive."""
-        self._growth = {name: growth for name, growth in self._growth.items() if name in submission_ids}
+        self._watches = {name: watch for name, watch in self._watches.items() if name in submission_ids}
 
-    async def _grown(self, attempt: SlimAttempt, now: float) -> stall.Growth | None:
+    def _runs(self, attempt: SlimAttempt, now: float) -> bool:
+        """Also notes since when."""
+        runs = attempt.state is AttemptState.RUNNING
+        if not runs:
+            self._watches[attempt.submission_id] = _Watch(now, is_whole=True)
+        elif attempt.submission_id not in self._watches:
+            self._watches[attempt.submission_id] = _Watch(now, is_whole=False)
+        return runs
+
+    async def _grown(self, attempt: SlimAttempt, now: float, wall: float) -> stall.Growth | None:
         """None: the disk did not say, and nothing follows."""
         if self.policy.after_s <= 0 and self.policy.claim_after_s <= 0:
             return stall.Growth(0, now)
@@ -61,6 +86,15 @@ class StallWatch:
             log.warning("the metrics file of %s was not looked at: %s: %s", name, type(error).__name__, error)
             self._again_at = now + _MAX_PAUSE_S
             return None
-        started_at = now if attempt.started_at is None else attempt.started_at
-        growth = self._growth[name] = stall.follow(self._growth.get(name), seen, started_at, now)
-        return growth
+        watch = self._watches[name]
+        known, began = watch.growth, watch.quiet_since
+        if known is None:
+            # A scheduler that has just begun has only stored times and those of files to go by. They may be wrong, so
+            # nothing is stopped for them.
+            if not watch.is_whole and attempt.started_at is not None:
+                began = min(now, now - (wall - attempt.started_at))
+            seen = replace(seen, modified_at=now - (wall - seen.modified_at))
+        elif seen.size > known.size:
+            watch.quiet_since = now
+        watch.growth = stall.follow(known, seen, began, now)
+        return watch.growth

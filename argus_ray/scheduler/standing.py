@@ -37,7 +37,7 @@ class _Record:
 
     #: The tasks of the starts that never began, since the last one that did.
     failed: list[str] = field(default_factory=list)
-    last_failed_at: float = 0.0
+    last_failed_at: float = float("-inf")
     #: It takes no gang before then, and after it one driver at a time until one begins.
     barred_until: float | None = None
     pause_s: float = FIRST_PAUSE_S
@@ -48,19 +48,22 @@ class _Record:
 @dataclass
 class Standing:
     cluster: Cluster
-    clock: Callable[[], float]
+    #: Seconds of a clock that nobody sets; all times here are its own.
+    monotonic: Callable[[], float]
     _records: dict[str, _Record] = field(default_factory=dict)
     #: Nodes of attempts that were lost: whether they are still there is not known before they answer. Ray takes up to a
     #: minute to tell that one is gone. By node, when it was last asked.
     _silent: dict[str, float] = field(default_factory=dict)
+    #: When each live attempt was first seen, which is just after it was made if this scheduler has made it.
+    _seen: dict[str, float] = field(default_factory=dict)
 
     async def ask(self, view: ClusterView) -> None:
         """Those that are in doubt whether they are there. Takes a second where one is not."""
-        now = self.clock()
+        now = self.monotonic()
         known = {node.node_id: node for node in view.nodes}
         self._silent = {name: at for name, at in self._silent.items() if name in known}
         self._records = {name: record for name, record in self._records.items() if name in known}
-        due = [known[name] for name, at in self._silent.items() if not 0 <= now - at < _ASK_EVERY_S]
+        due = [known[name] for name, at in self._silent.items() if now - at >= _ASK_EVERY_S]
         for node, answers in zip(due, await asyncio.gather(*map(self.cluster.answers, due)), strict=True):
             if answers:
                 del self._silent[node.node_id]
@@ -91,13 +94,13 @@ class Standing:
             if change.is_fault_of_node:
                 self._failed(attempt, record)
         elif change.outcome in (Outcome.SUCCEEDED, Outcome.APPLICATION):
-            if attempt.created_at > record.last_failed_at:
+            if self._seen.get(attempt.submission_id, float("-inf")) > record.last_failed_at:
                 _began(record)
             if change.outcome is Outcome.SUCCEEDED:
                 record.losses = 0
 
     def _failed(self, attempt: SlimAttempt, record: _Record) -> None:
-        now = self.clock()
+        now = self.monotonic()
         record.failed = [*record.failed, attempt.task_id][-MAX_FAILED_STARTS * 10 :]
         record.last_failed_at = now
         if len(record.failed) < MAX_FAILED_STARTS or len(set(record.failed)) < 2:
@@ -113,9 +116,11 @@ class Standing:
     def judge(self, free: Sequence[NodeView], live: Iterable[SlimTask]) -> tuple[NodeView, ...]:
         """The same nodes; of one that takes no new gang nothing is free. For starts that fail or hang that is half of
         the workers at most: where they go wrong on more of them, it is not the nodes."""
+        now, seen = self.monotonic(), self._seen
+        names = [task.live.submission_id for task in live if task.live is not None]
+        self._seen = {name: seen.get(name, now) for name in names}
         if not self._records and not self._silent and not any(_is_coming(task) for task in live):
             return tuple(free)
-        now = self.clock()
         coming = Counter(task.live.nodes[0] for task in live if task.live is not None and _is_coming(task))
         slow = {
             task.live.nodes[0]
@@ -123,7 +128,7 @@ class Standing:
             if task.live is not None
             and task.live.state is AttemptState.SUBMITTED
             and _is_coming(task)
-            and now - task.live.created_at > SLOW_START_S
+            and now - self._seen[task.live.submission_id] > SLOW_START_S
         }
         able = workers(free)
         bad = [node.node_id for node in able if node.node_id in slow or self._is_barred(node.node_id, now)]

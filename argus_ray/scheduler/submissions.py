@@ -21,14 +21,15 @@ log = logging.getLogger(__name__)
 class Submitter:
     jobs: Jobs
     files: Files
-    clock: Callable[[], float]
+    #: Seconds of a clock that nobody sets.
+    monotonic: Callable[[], float]
     #: After a failed submission, in seconds; doubles with each one, up to a bound.
     pause_s: float = 0.5
     _troubles: dict[str, SubmitTrouble] = field(default_factory=dict)
 
     def may_try(self, submission_id: str) -> bool:
         trouble = self._troubles.get(submission_id)
-        return trouble is None or self.clock() >= trouble.again_at
+        return trouble is None or self.monotonic() >= trouble.again_at
 
     def keep_only(self, submission_ids: Collection[str]) -> None:
         """The attempts that are alive."""
@@ -63,7 +64,7 @@ class Submitter:
         # Unless Ray refused it, it may have arrived: the next tick asks for this id before it submits again.
         name, refused = attempt.submission_id, isinstance(error, SubmissionRefused)
         before = self._troubles.get(name, SubmitTrouble())
-        trouble = after_failed_submit(before, refused=refused, now=self.clock(), resubmit_s=self.pause_s)
+        trouble = after_failed_submit(before, refused=refused, now=self.monotonic(), resubmit_s=self.pause_s)
         self._troubles[name] = trouble
         log.warning("submitting %s (try %d): %s", name, trouble.tries, error)
         if trouble.is_lost:

@@ -16,6 +16,7 @@ from itertools import islice
 
 from argus_ray.core import admission, ledger
 from argus_ray.core.admission import Decision
+from argus_ray.core.clock_steps import ClockSteps
 from argus_ray.core.lifecycle import Admit, Change, End, Hold, Reject
 from argus_ray.core.model import Attempt, ClusterView, NodeView, SlimTask, Task
 from argus_ray.core.stall import StallPolicy
@@ -102,19 +103,23 @@ class Dispatcher:
         policy: admission.AdmissionPolicy,
         stall_policy: StallPolicy,
         clock: Callable[[], float],
+        monotonic: Callable[[], float],
         tick_s: float,
     ) -> None:
-        """`clock`: seconds since the Unix epoch. `tick_s`: until what the disk did not say is asked again."""
+        """`clock`: seconds since the Unix epoch, as in what is stored. `monotonic`: seconds of a clock that nobody
+        sets, for what is measured here. `tick_s`: until what the disk did not say is asked again."""
         self.state = state
         self.cluster = cluster
         self.policy = policy
         self.clock = clock
+        self.monotonic = monotonic
+        self._steps = ClockSteps.begin(clock(), monotonic())
         self.queue = QueueView(state)
         self.follower = Follower(jobs, files, clock)
-        self.standing = Standing(cluster, clock)
-        self.submitter = Submitter(jobs, files, clock)
-        self.stalls = StallWatch(files, clock, stall_policy)
-        self.examiner = Examiner(inputs, prepare, shared_root, policy, clock, soon_s=tick_s)
+        self.standing = Standing(cluster, monotonic)
+        self.submitter = Submitter(jobs, files, monotonic)
+        self.stalls = StallWatch(files, clock, monotonic, stall_policy)
+        self.examiner = Examiner(inputs, prepare, shared_root, policy, clock, monotonic, soon_s=tick_s)
         #: The last look at the cluster.
         self.view: ClusterView | None = None
         self._decided: _Decided | None = None
@@ -133,6 +138,7 @@ class Dispatcher:
             self._decided, self._came = None, []
         else:
             self._came += came
+        self._mind_the_clock()
         live = list(self.queue.live.values())
         self._forget_all_but(live)
         view = self.view = await self.cluster.look()
@@ -182,6 +188,14 @@ class Dispatcher:
         if len(holds) == MAX_HOLDS:
             return Next.IN_A_MOMENT
         return Next.SOON if live or self.queue.waiting else Next.LATER
+
+    def _mind_the_clock(self) -> None:
+        """Where it was set, the times of the rows have followed before they were read. What was decided has not."""
+        step_s = self._steps.unsettled(self.clock(), self.monotonic())
+        if step_s:
+            log.warning("the clock was set by %+d s", step_s)
+            self._steps.settle(step_s, self.monotonic())
+            self._decided = None
 
     async def _pass(self, free: tuple[NodeView, ...], now: float) -> _Pass:
         old = self._decided

@@ -29,7 +29,7 @@ from argus_ray.core.model import Attempt, Task
 from argus_ray.core.reasons import Code, because, is_news, words
 from argus_ray.core.states import AttemptState, Cause, Outcome, TaskState, check_move
 from argus_ray.core.text import clean
-from argus_ray.service import upkeep
+from argus_ray.service import clocks, upkeep
 from argus_ray.service.unit_of_work import UnitOfWork
 from argus_ray.store import attempts, events, tasks
 
@@ -122,7 +122,8 @@ def _hold(unit: UnitOfWork, task: Task, change: Hold) -> bool:
     if not task.state.is_waiting:
         return False
     reason = change.reason or task.reason or because(Code.NOT_YET)
-    new = (TaskState.PENDING_RESOURCES, reason, change.not_before, change.overtaken_since)
+    not_before, overtaken_since = clocks.bounded(unit, task, change)
+    new = (TaskState.PENDING_RESOURCES, reason, not_before, overtaken_since)
     if (task.state, task.reason, task.not_before, task.overtaken_since) == new:
         return True
     is_move = task.state is TaskState.QUEUED
@@ -131,8 +132,8 @@ def _hold(unit: UnitOfWork, task: Task, change: Hold) -> bool:
         task,
         state=TaskState.PENDING_RESOURCES,
         reason=reason,
-        not_before=change.not_before,
-        overtaken_since=change.overtaken_since,
+        not_before=not_before,
+        overtaken_since=overtaken_since,
         updated_at=unit.now if is_told else task.updated_at,
     )
     if is_move:
@@ -205,7 +206,7 @@ def _stall(unit: UnitOfWork, task: Task, change: Stall) -> bool:
     if change.since is None and attempt.stalled_since is not None:
         message = f"{name} makes steps again"
     elif change.since is not None and (stopped or attempt.stalled_since is None):
-        message = f"{name} has made no new step for {unit.now - change.since:.0f} s: {change.why}"
+        message = f"{name} has made no new step for {max(0.0, unit.now - change.since):.0f} s: {change.why}"
         message += "; it is being stopped" if stopped else ""
     else:
         return True

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from argus_ray.config import Settings
 from argus_ray.core import actions
 from argus_ray.core.actions import Action, Credential, Principal
+from argus_ray.core.clock_steps import ClockSteps
 from argus_ray.core.errors import ArgusError, InvalidRequest, Unavailable
 from argus_ray.core.lifecycle import Change
 from argus_ray.core.model import QueueChanges, Task
 from argus_ray.core.retention import Chore, Chores
-from argus_ray.service import access, accounts, changes, submission, tasks, upkeep
+from argus_ray.service import access, accounts, changes, clocks, submission, tasks, upkeep
 from argus_ray.service.changes import TaskCache
 from argus_ray.service.unit_of_work import Ports, UnitOfWork
 from argus_ray.store import Store, feed, queue, tokens
@@ -67,17 +69,25 @@ class Service:
         settings: Settings,
         *,
         clock: Callable[[], float],
+        monotonic: Callable[[], float],
         entropy: Callable[[int], bytes],
     ) -> None:
-        """`clock`: seconds since the Unix epoch; `entropy(n)`: n bytes fit for secrets. The service closes the
-        store."""
+        """`clock`: seconds since the Unix epoch; `monotonic`: seconds of a clock that nobody sets; `entropy(n)`: n
+        bytes fit for secrets. The service closes the store."""
         self._store = store
         self._ports = Ports(settings, clock, entropy)
         #: Tokens that were used and when, and when that was written last.
         self._used: dict[str, float] = {}
         self._use_written_at = float("-inf")
+        self._monotonic = monotonic
+        self._steps = ClockSteps.begin(clock(), monotonic())
+        self._one_follows = threading.Lock()
         with store.transaction() as db:
-            accounts.ensure_internal_user(self._unit(db))
+            unit = self._unit(db)
+            accounts.ensure_internal_user(unit)
+            moved = clocks.bring_back(unit)
+        if moved:
+            _log.warning("%d stored times lay too far ahead: was the clock set back? They count from now", moved)
 
     # --- for the gateway ---
 
@@ -114,6 +124,7 @@ class Service:
 
     def queue_changes(self, writer: str, version: int) -> QueueChanges:
         """What is new of the tasks that wait or live since that answer; the whole if it was another writer's."""
+        self._follow_clock()
         with self._store.transaction() as db:
             mine = self._store.writer_id
             return feed.since(db, mine, version) if writer == mine else feed.whole(db, mine)
@@ -134,6 +145,7 @@ class Service:
 
         Raises StaleWriter and Unavailable: then nothing was changed.
         """
+        self._follow_clock()
         with self._store.transaction() as db:
             unit = self._unit(db)
             seen = TaskCache(db, changes)
@@ -142,8 +154,10 @@ class Service:
     def chores(self, chore: Chore, begun: float | None = None) -> Chores:
         """What a pass over the disk may do now of this kind. What leaves is marked, so that nobody resumes from it any
         more. `begun`: of the pass, as its first answer said."""
+        self._follow_clock()
+        certain = self._steps.certain(self._ports.clock(), self._monotonic())
         with self._store.transaction() as db:
-            return upkeep.chores(self._unit(db), chore, begun)
+            return upkeep.chores(self._unit(db), chore, certain, begun)
 
     def ping(self) -> dict[str, Any]:
         """Raises what a write would raise. `epoch`, and `tasks`: counts by state."""
@@ -156,6 +170,19 @@ class Service:
         self._store.close()
 
     # --- within ---
+
+    def _follow_clock(self) -> None:
+        """Where the wall clock was set, the times that the scheduler goes by follow it, before it reads or writes any.
+        In a transaction of its own, which is made again at the next call if it fails."""
+        with self._one_follows:
+            monotonic = self._monotonic()
+            step_s = self._steps.unsettled(self._ports.clock(), monotonic)
+            if not step_s:
+                return
+            with self._store.transaction() as db:
+                moved = clocks.follow(self._unit(db), step_s)
+            self._steps.settle(step_s, monotonic)
+        _log.warning("the clock was set by %+d s; %d stored times follow it", step_s, moved)
 
     def _unit(self, db: sqlite3.Connection) -> UnitOfWork:
         return UnitOfWork(db, self._ports.clock(), self._ports)

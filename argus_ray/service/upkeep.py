@@ -11,8 +11,9 @@ from argus_ray.service.unit_of_work import UnitOfWork
 from argus_ray.store import disk, events
 
 
-def chores(unit: UnitOfWork, chore: Chore, begun: float | None = None) -> Chores:
-    """What a pass that began then (None: now) may do of this kind. Marks the tasks whose files leave."""
+def chores(unit: UnitOfWork, chore: Chore, certain: float, begun: float | None = None) -> Chores:
+    """What a pass that began then (None: now) may do of this kind. Marks the tasks whose files leave. `certain`: Unix
+    time without what may be a mistake of the clock, since what has left does not come back."""
     policy, now = unit.ports.settings.retention.policy(), unit.now
     begun = now if begun is None else begun
     at, per_user = begun, disk.per_user(unit.db)
@@ -20,13 +21,13 @@ def chores(unit: UnitOfWork, chore: Chore, begun: float | None = None) -> Chores
     if chore in (Chore.TRASH, Chore.ENDED):
         spared = set(filter(None, map(_task_of, disk.roots_in_use(unit.db))))
     if chore is Chore.TRASH and policy.trash_after_days:
-        disk.claim_for_trash(unit.db, now - policy.trash_after_days * DAY_S, spared, per_user)
+        disk.claim_for_trash(unit.db, certain - policy.trash_after_days * DAY_S, spared, per_user)
     if chore is Chore.ENDED:
         disk.bring_forward(unit.db, policy.keep_checkpoints, begun)
     if chore is Chore.DELETE:
         if not policy.delete_after_days:
             return Chores(begun, per_user)
-        at = begun - policy.delete_after_days * DAY_S
+        at = min(begun, certain) - policy.delete_after_days * DAY_S
     tasks = disk.due(unit.db, chore, at, per_user)
     prunable = frozenset(task.task_id for task in tasks if is_over(task) and task.task_id not in spared)
     return Chores(begun, per_user, tasks, prunable if chore is Chore.ENDED else frozenset())

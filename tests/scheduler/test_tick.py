@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import math
 import os
 import random
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ from argus_ray.core.lifecycle import Change, End
 from argus_ray.core.model import Event, Task
 from argus_ray.core.observation import FailureKind, JobStatus
 from argus_ray.core.reasons import Code, Reason, words
-from argus_ray.core.states import TaskState
+from argus_ray.core.states import AttemptState, TaskState
 from argus_ray.disk.inputs import Findings
 from argus_ray.scheduler.tick import MAX_LOOKS, Next
 from tests.support.builders import World, make_service
@@ -722,6 +723,10 @@ class Actor:
     def __init__(self, world: World, ray: SimRay, rng: random.Random) -> None:
         self.world, self.ray, self.rng = world, ray, rng
         self.dispatcher = make_dispatcher(world, ray, rng)
+        #: How long each task that waits has been overtaken, by its wait.
+        self.ages: dict[tuple[str, int], float] = {}
+        #: Since when attempts have run, by the clock that nobody sets.
+        self.ran_from: dict[str, float] = {}
 
     def tick(self, crashiness: float = 0.0) -> None:
         state = self.dispatcher.state = self.dispatcher.queue.state = SimState(self.world, self.rng, crashiness)
@@ -735,13 +740,42 @@ class Actor:
         # A copy: what the check learns must not be hidden from the next tick.
         mine = self.dispatcher.queue
         check_view(self.world, replace(mine, waiting=dict(mine.waiting), live=dict(mine.live)))
+        self._check_clocks()
+
+    def set_clock(self, seconds: float, *, is_seen: bool) -> None:
+        """`is_seen`: by a state actor that is there; else it is down, and a new one comes up."""
+        self.world.clock.jump(seconds)
+        if is_seen:
+            self.world.service.queue_changes("", 0)
+        else:
+            self.world.reopen()
+            self.ages.clear()  # what was stored by a clock that nobody has seen change is worth no more
+
+    def _check_clocks(self) -> None:
+        """An overtaking clock never goes back, nobody waits for longer than the policy can mean, and no run is stopped
+        before it has had its time, however the wall clock was set."""
+        now, scheduling = self.world.clock.now, self.world.settings.scheduling
+        waiting = {(task.task_id, len(task.attempts)): task for task in self.world.waiting()}
+        ages = {key: now - task.overtaken_since for key, task in waiting.items() if task.overtaken_since is not None}
+        for key, age in self.ages.items():
+            assert key not in waiting or ages.get(key, -math.inf) >= age, f"the overtaking clock of {key} went back"
+        assert all(age >= 0 for age in ages.values())
+        self.ages = ages
+        latest = now + scheduling.retry_policy().longest_wait_s
+        assert all(task.not_before is None or task.not_before <= latest for task in waiting.values())
+        for task in self.world.active():
+            attempt = task.attempts[-1]
+            if attempt.state is AttemptState.RUNNING:
+                began = self.ran_from.setdefault(attempt.submission_id, self.world.clock.since_boot)
+                if (attempt.stop_reason or "").startswith("no new step"):
+                    assert self.world.clock.since_boot - began >= scheduling.stall_after_s
 
 
 @pytest.mark.parametrize("seed", [int(SEED)] if SEED else range(RUNS))
 def test_random_histories(tmp_path: Path, seed: int) -> None:
-    """Submissions, cancels, crashes, silence, lost sessions, nodes that are bad or lost, seen or not, in random order;
-    then calm. Every task ends, none runs twice at once, none starts after its cancel, and every gang finds its room.
-    After each tick the scheduler's copy of the queue is what the database holds."""
+    """Submissions, cancels, crashes, silence, lost sessions, nodes that are bad or lost, seen or not, and a clock that
+    is set, in random order; then calm. Every task ends, none runs twice at once, none starts after its cancel, and
+    every gang finds its room. After each tick the scheduler's copy of the queue is what the database holds."""
     rng = random.Random(seed)
     scheduling = {"max_losses": 1000, "max_failed_starts": 1000, "stall_after_s": 500, "stop_stalled": seed % 2 == 1}
     world = make_service(tmp_path.resolve(), settings={"scheduling": scheduling})
@@ -831,6 +865,8 @@ def _one_thing_happens(
         rng.choice([ray.bad, ray.clogged]).add(rng.choice(sorted(ray.full_nodes)))
     elif what < 0.66:
         world.reopen()
+    elif what < 0.67:
+        actor.set_clock(rng.choice([-86_400, -3600, -90, 5.25, 90, 3600, 86_400]), is_seen=rng.random() < 0.8)
     elif what < 0.69:
         waiting = world.waiting()
         if waiting:

@@ -117,8 +117,8 @@ def test_the_next_look_is_told_from_the_settings(world: World, task: Task) -> No
     assert next_look() == start + 60
     world.clock.advance(2)
     assert next_look() == start + 120
-    world.service.apply([Hold(task.task_id, BUSY, start + 1000)])
-    assert next_look() == start + 1000, "a time of its own"
+    world.service.apply([Hold(task.task_id, BUSY, start + 230)])
+    assert next_look() == start + 230, "a time of its own"
     assert world.task(task.task_id).next_retry_at is None, "which is not stored"
     admit(world, task)
     assert next_look() is None

@@ -377,8 +377,8 @@ def test_a_pass_costs_the_same_with_any_past(tmp_path: Path) -> None:
                 {"past": past, "now": world.clock(), "seq": seed.seq},
             )
         costs.append({chore: steps(db, partial(world.service.chores, chore)) for chore in Chore})
-    few, many = costs
-    assert all(many[chore] <= 1.2 * few[chore] + 5 for chore in Chore), (few, many)
+    before, after = costs
+    assert all(after[chore] <= 1.2 * before[chore] + 5 for chore in Chore), (before, after)
     world.close()
 
 

@@ -30,14 +30,25 @@ INTERNAL = Credential(Role.INTERNAL)
 
 @dataclass
 class FakeClock:
-    """Stands still until told. Seconds since the Unix epoch."""
+    """Stands still until told. `now`: seconds since the Unix epoch."""
 
     now: float = 1_800_000_000.0
+    #: Seconds of the clock that nobody sets.
+    since_boot: float = 40_000.0
 
     def __call__(self) -> float:
         return self.now
 
+    def monotonic(self) -> float:
+        return self.since_boot
+
     def advance(self, seconds: float) -> None:
+        """Time passes."""
+        self.now += seconds
+        self.since_boot += seconds
+
+    def jump(self, seconds: float) -> None:
+        """The wall clock is set, and no time passes."""
         self.now += seconds
 
 
@@ -217,6 +228,7 @@ def make_service(
         store,
         chosen,
         clock=clock,
+        monotonic=clock.monotonic,
         entropy=entropy or counted_entropy(str(store.epoch)),
     )
     return World(tmp_path, service, store, chosen, clock, {"settings": settings, "entropy": entropy})

@@ -360,6 +360,7 @@ def make_dispatcher(world: World, ray: SimRay, rng: random.Random, crashiness: f
         policy=AdmissionPolicy(max_overtake_s=600, retry_interval_s=60),
         stall_policy=world.settings.scheduling.stall_policy(),
         clock=world.clock,
+        monotonic=world.clock.monotonic,
         tick_s=5,
     )
 
