@@ -53,6 +53,16 @@ class Standing:
     #: Nodes of attempts that were lost: whether they are still there is not known before they answer. Ray takes up to a
     #: minute to tell that one is gone. By node, when it was last asked.
     _silent: dict[str, float] = field(default_factory=dict)
+    #: When an operator has said last that a node is good: by node.
+    _forgiven: dict[str, float] = field(default_factory=dict)
+
+    def forgive(self, nodes: Mapping[str, float]) -> None:
+        """An operator has said at these times that these nodes take gangs again, whatever was held against them. That
+        one does not answer is no opinion, so it stays."""
+        for name, at in nodes.items():
+            if self._forgiven.get(name) != at:
+                self._records.pop(name, None)
+        self._forgiven = dict(nodes)
 
     async def ask(self, view: ClusterView) -> None:
         """Those that are in doubt whether they are there. Takes a second where one is not."""
@@ -85,6 +95,8 @@ class Standing:
         if isinstance(change, Advance):
             if change.ray_job_id is not None and attempt.ray_job_id is None:
                 _began(record)
+        elif change.was_drained:
+            pass  # no node has done anything wrong
         elif change.outcome is Outcome.INFRASTRUCTURE:
             self._silent.update((name, float("-inf")) for name in attempt.nodes)
             record.losses += 1
@@ -123,7 +135,7 @@ class Standing:
             if task.live is not None
             and task.live.state is AttemptState.SUBMITTED
             and _is_coming(task)
-            and now - task.live.created_at > SLOW_START_S
+            and now - max(task.live.created_at, self._forgiven.get(task.live.nodes[0], 0.0)) > SLOW_START_S
         }
         able = workers(free)
         bad = [node.node_id for node in able if node.node_id in slow or self._is_barred(node.node_id, now)]
