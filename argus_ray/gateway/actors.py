@@ -89,7 +89,7 @@ class ActorHandles:
             said = await asyncio.wait_for(self._call(detached.STATE, "ping"), _READY_S)
         except Exception as error:
             return {"state": _why(error)}
-        since = said["maintenance_since"]
+        since = said.get("maintenance_since")  # one of an earlier version does not know of it
         return {"state": "ok"} | ({} if since is None else {MAINTENANCE: f"on since {orders.time_words(since)}"})
 
     async def _scheduler_readiness(self) -> tuple[str, str]:

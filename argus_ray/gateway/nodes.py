@@ -179,8 +179,8 @@ async def _order(
     try:
         nodes = await gateway.look_at_nodes()
     except Unavailable:
-        # What an order was about before can be found without the scheduler.
-        if name not in known:
+        # What was named before can be found without the scheduler; whether it is empty cannot be told.
+        if order is not NodeOrder.UNCORDON or name not in known:
             raise
         nodes = ()
     machine = find_machine(name, nodes, known)

@@ -100,7 +100,8 @@ def test_a_machine_that_is_away_stays_cordoned_and_can_be_uncordoned(api: Api) -
     page = api.get("/api/v2/nodes", ADMIN)
     assert [(each["machine"], each["state"]) for each in page["away"]] == [("worker-1", "cordoned")]
     api.nodes = ()  # nor does the scheduler answer
-    assert order(api, "worker-2", "cordon").status_code == 503
+    assert order(api, "worker-2", "uncordon").status_code == 503
+    assert order(api, "worker-1", "drain").status_code == 503, "whether it is empty is not known"
     assert order(api, "worker-1", "uncordon").json()["state"] == "cleared"
     api.nodes = (NODE,)
     assert node(api, "n1")["cordon"] is None and api.get("/api/v2/nodes", ADMIN)["away"] == []
