@@ -6,12 +6,14 @@ in one transaction. An `Action[R]` is answered by an R, or by an ArgusError.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import ClassVar, Generic, TypeVar
 
 from argus_ray.core.errors import FieldError
-from argus_ray.core.model import Attempt, Event, Gang, IssuedToken, Task, TokenInfo, User
+from argus_ray.core.model import Attempt, Event, Gang, IssuedToken, Maintenance, PoolOrders, Task, TokenInfo, User
+from argus_ray.core.orders import Machine, NodeOrder
 from argus_ray.core.states import TaskState
 
 R = TypeVar("R", covariant=True)
@@ -107,6 +109,17 @@ class Explanation:
     others_ahead: int
     #: Own and others'.
     active_tasks: int
+    #: Nothing starts now, by an operator's word.
+    maintenance: Maintenance | None = None
+
+
+@dataclass(frozen=True)
+class OrdersView:
+    """What operators have ordered about the pool."""
+
+    orders: PoolOrders
+    #: While a cordon holds: the tasks with an attempt that is not over, each with the Ray ids of its nodes.
+    running: Mapping[str, tuple[str, ...]]
 
 
 # --- any caller ---------------------------------------------------------------------------------------------------
@@ -190,6 +203,34 @@ class RevokeToken(Action[TokenInfo]):
 @dataclass(frozen=True)
 class RequireAdmin(Action[Principal]):
     """Nothing but the check, for admin pages that are answered from elsewhere (nodes)."""
+
+
+@dataclass(frozen=True)
+class ShowOrders(Action[OrdersView]):
+    """Cordons and maintenance."""
+
+
+@dataclass(frozen=True)
+class OrderNode(Action[OrdersView]):
+    """Cordons, drains or uncordons a machine. Idempotent; the newest order counts."""
+
+    writes = True
+
+    machine: Machine
+    order: NodeOrder
+    reason: str = ""
+    #: Of a drain: seconds from now, until what still runs there is stopped and requeued; None: never.
+    deadline_s: float | None = None
+
+
+@dataclass(frozen=True)
+class SetMaintenance(Action["Maintenance | None"]):
+    """While it is on nothing starts. Idempotent."""
+
+    writes = True
+
+    on: bool
+    reason: str = ""
 
 
 # --- tasks --------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
@@ -246,7 +246,12 @@ class _Pool:
     """The workers by class. Cost grows with the number of classes, and not with that of nodes."""
 
     def __init__(self, nodes: Sequence[NodeView], reserved: Sequence[NodeView]) -> None:
-        self._nodes = sorted(workers(nodes), key=lambda node: (node.troubles, node.node_id))
+        able = workers(nodes)
+        #: No room, and none that will come: told, and nothing more.
+        self._cordoned = tuple(node for node in able if node.is_cordoned)
+        if self._cordoned:
+            able = [node for node in able if not node.is_cordoned]
+        self._nodes = sorted(able, key=lambda node: (node.troubles, node.node_id))
         self._slots = [node.worker_slots_free for node in self._nodes]
         #: Of each class its nodes, as places in `_nodes`: a heap, so that the choice does not depend on history.
         self._by_class: dict[_Class, list[int]] = {}
@@ -329,20 +334,26 @@ class _Pool:
         return Verdict(because(Code.POOL_BUSY, **_share(gang)), Clock.RUNS, seen)
 
     def _why_never(self, gang: Gang) -> Reason | None:
-        if not self._totals:
+        totals = self._totals
+        if self._cordoned:
+            totals = totals + Counter((node.gpus_total, node.cpus_total) for node in self._cordoned)
+        if not totals:
             return because(Code.NO_WORKER)
-        largest = max(gpus for gpus, _ in self._totals)
+        largest = max(gpus for gpus, _ in totals)
         if largest + _RESOLUTION < gang.gpus_per_node:
             return because(Code.NODE_TOO_SMALL, gpus=gang.gpus_per_node, largest=largest)
-        able = sum(count for total, count in self._totals.items() if _fits(gang, total))
+        able = _count(gang, totals)
         if able < gang.nnodes:
             return because(Code.POOL_TOO_SMALL, **_share(gang), able=able)
+        if self._cordoned and (able_now := _count(gang, self._totals)) < gang.nnodes:
+            return because(Code.NODES_CORDONED, **_share(gang), able=able_now, cordoned=able - able_now)
         return None
 
     def left(self) -> tuple[NodeView, ...]:
-        return tuple(
+        left = tuple(
             self._now(each, place) for each, places in sorted(self._by_class.items()) for place in sorted(places)
         )
+        return left + self._cordoned
 
     def reserved(self) -> tuple[NodeView, ...]:
         return (*self._reserved_before, *(self._now(each, place) for each, place in self._reserved_here))
@@ -362,6 +373,11 @@ def _fits(gang: Gang, free: Sequence[float]) -> bool:
 
 def _could_fit(gang: Gang, each: _Class) -> bool:
     return _fits(gang, each[2:])
+
+
+def _count(gang: Gang, totals: Mapping[tuple[float, float], int]) -> int:
+    """Nodes that could take its part when they are empty."""
+    return sum(count for total, count in totals.items() if _fits(gang, total))
 
 
 def _share(gang: Gang) -> dict[str, Fact]:

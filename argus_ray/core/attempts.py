@@ -97,6 +97,9 @@ def after_end(task: Task, end: End, now: float, policy: RetryPolicy, entropy: fl
             not_before=now + wait,
             refusals=refusals + 1,
         )
+    if end.was_drained:
+        # By an order, so it costs the task nothing, not even a wait.
+        return Aftermath(TaskState.QUEUED, Cause.INFRASTRUCTURE_LOSS, end.reason, task.losses)
     if end.never_began:
         return _after_failed_start(task, end, now, policy, entropy)
     progress = _progress(task, end, policy)

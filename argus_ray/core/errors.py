@@ -80,6 +80,18 @@ class UserNotFound(ArgusError):
     code = "user_not_found"
 
 
+class NodeNotFound(ArgusError):
+    """No node of the pool has this hostname, address or Ray node id."""
+
+    code = "node_not_found"
+
+
+class AmbiguousNode(ArgusError):
+    """More than one machine goes by this name."""
+
+    code = "ambiguous_node"
+
+
 class TokenNotFound(ArgusError):
     """No such token."""
 

@@ -13,7 +13,7 @@ from argus_ray.core.reasons import Reason
 from argus_ray.core.retention import Seen
 from argus_ray.core.states import Outcome
 from argus_ray.core.text import CleanText
-from argus_ray.core.verl.failures import NOT_STARTED, Failure
+from argus_ray.core.verl.failures import DRAINED, NOT_STARTED, Failure
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,8 @@ class Admit(CleanText):
     note: str | None = None
     #: Ray ids of the nodes that it is assigned, the driver's first.
     nodes: tuple[str, ...] = ()
+    #: Version of the operators' orders that it follows: it comes too late if there are newer ones. None: of any.
+    orders: int | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,11 @@ class End(CleanText):
     def never_began(self) -> bool:
         """The program: its task waits a while, and has lost nothing."""
         return self.failure is not None and self.failure.code == NOT_STARTED
+
+    @property
+    def was_drained(self) -> bool:
+        """Stopped by an operator's order: its task has lost an attempt and nothing of its budget."""
+        return self.failure is not None and self.failure.code == DRAINED
 
 
 @dataclass(frozen=True)

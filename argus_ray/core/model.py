@@ -202,6 +202,46 @@ class QueueChanges:
     rows: tuple[SlimTask, ...]
     #: Places of those that neither wait nor live any more, or perhaps never did while anybody looked.
     gone: tuple[int, ...] = ()
+    #: What operators have ordered about the pool; None: what it was before.
+    orders: PoolOrders | None = None
+
+
+@dataclass(frozen=True)
+class Cordon:
+    """A machine takes no new gang, by an operator's word. It holds for the machine, whatever node of Ray is there."""
+
+    #: Its hostname, or its address where the hostname is not its own: Ray's node ids change with each rejoin.
+    machine: str
+    by: str
+    since: float
+    reason: str = ""
+    #: It is to become empty.
+    drain: bool = False
+    #: Of a drain: when what still runs there is stopped and goes back to the queue; None: it may run to its end.
+    deadline: float | None = None
+    #: It does not hold any more since then.
+    cleared_at: float | None = None
+
+
+@dataclass(frozen=True)
+class Maintenance:
+    """Submissions are accepted, and nothing starts."""
+
+    by: str
+    since: float
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class PoolOrders:
+    """What operators have ordered about the pool."""
+
+    #: It rises with each order.
+    version: int = 0
+    #: Of each machine that was ever named the newest one, by machine; those that were cleared, too.
+    cordons: tuple[Cordon, ...] = ()
+    #: None: tasks start.
+    maintenance: Maintenance | None = None
 
 
 @dataclass(frozen=True)
@@ -240,6 +280,8 @@ class NodeView:
     barred: str | None = None
     #: How often something went wrong on it of late: of two that are as good, the other one is chosen.
     troubles: int = 0
+    #: `barred` by an operator, so nobody waits for it and nothing is reserved there.
+    is_cordoned: bool = False
 
     def with_free(self, gpus: float, cpus: float, worker_slots: float) -> NodeView:
         if (gpus, cpus, worker_slots) == (self.gpus_free, self.cpus_free, self.worker_slots_free):

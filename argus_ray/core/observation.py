@@ -146,8 +146,8 @@ def _judge_canceled(attempt: SlimAttempt, job: JobSeen) -> Verdict:
 
 
 def _judge_stopped_by_argus(attempt: SlimAttempt, why: str, job: JobSeen, files: FilesSeen) -> Verdict:
-    """Argus has stopped it. However it ends that is the reason, and never a loss that would start it again; only one
-    that comes to its good end before is one."""
+    """Argus has stopped it. However it ends that is the reason, and never a loss that counts; only one that comes to
+    its good end before is one."""
     if job.status in (JobStatus.PENDING, JobStatus.RUNNING):
         return Stop()
     code = job.exit_code if files.exit is None else files.exit.exit_code
@@ -155,6 +155,8 @@ def _judge_stopped_by_argus(attempt: SlimAttempt, why: str, job: JobSeen, files:
         return End(attempt.submission_id, Outcome.SUCCEEDED, "", exit_code=0)
     if attempt.stop_outcome is Outcome.INSUFFICIENT_RESOURCES:
         return End(attempt.submission_id, attempt.stop_outcome, why, code, failures.unplaced(_first_line(why)))
+    if attempt.stop_outcome is Outcome.INFRASTRUCTURE:
+        return End(attempt.submission_id, attempt.stop_outcome, why, code, failures.drained(_first_line(why)))
     return End(attempt.submission_id, Outcome.APPLICATION, why, code, failures.stalled())
 
 

@@ -30,6 +30,9 @@ class Code(str, Enum):
     NODE_TOO_SMALL = "node_too_small"
     #: `nodes`, `gpus`, `cpus`, `able`: too few nodes are large enough, even when the pool is empty.
     POOL_TOO_SMALL = "pool_too_small"
+    #: `nodes`, `gpus`, `cpus`, `able`, `cordoned`: too few nodes are large enough and take gangs, even when the pool is
+    #: empty; with those that operators have cordoned there would be enough.
+    NODES_CORDONED = "nodes_cordoned"
     #: `cpus`, `total`: the pool has too few CPUs, even when it is empty. Not given any more; older rows may hold it.
     TOO_FEW_CPUS = "too_few_cpus"
     #: `nodes`, `gpus`, `cpus`: it would fit into the pool, and others hold what it needs.
@@ -107,6 +110,10 @@ def _words(reason: Reason) -> str:
         case Code.POOL_TOO_SMALL:
             wanted = f"{nodes(reason['nodes'])} with {_share(reason)}"
             return f"needs {wanted}; the pool has {reason['able']}, even when it is empty"
+        case Code.NODES_CORDONED:
+            wanted, count = f"{nodes(reason['nodes'])} with {_share(reason)}", reason["cordoned"]
+            barred = f"{nodes(count)} that could take it {'is' if count == 1 else 'are'} cordoned by an operator"
+            return f"needs {wanted}; {barred}, and the pool has {reason['able']} without"
         case Code.TOO_FEW_CPUS:
             return f"{_all_cpus(reason)}; the pool has {reason['total']:g}"
         case Code.POOL_BUSY:

@@ -12,8 +12,10 @@ import ray
 
 from argus_ray.actors import detached, handover
 from argus_ray.config import Settings
+from argus_ray.core import orders
 from argus_ray.core.errors import Unavailable
 from argus_ray.core.model import NodeView
+from argus_ray.gateway.context import MAINTENANCE
 from argus_ray.gateway.control import Asked
 
 #: Seconds within which a part must answer to count as ready.
@@ -76,18 +78,19 @@ class ActorHandles:
         return nodes
 
     async def readiness(self) -> dict[str, str]:
-        """Each part -> "ok", or why it is not."""
+        """Each part -> "ok", or why it is not; and `maintenance`, while it is on."""
         state, (scheduler, jobs), publisher = await asyncio.gather(
             self._state_readiness(), self._scheduler_readiness(), self._publisher_readiness()
         )
-        return {"state": state, "scheduler": scheduler, "ray_jobs": jobs, "publisher": publisher}
+        return {**state, "scheduler": scheduler, "ray_jobs": jobs, "publisher": publisher}
 
-    async def _state_readiness(self) -> str:
+    async def _state_readiness(self) -> dict[str, str]:
         try:
-            await asyncio.wait_for(self._call(detached.STATE, "ping"), _READY_S)
+            said = await asyncio.wait_for(self._call(detached.STATE, "ping"), _READY_S)
         except Exception as error:
-            return _why(error)
-        return "ok"
+            return {"state": _why(error)}
+        since = said.get("maintenance_since")  # one of an earlier version does not know of it
+        return {"state": "ok"} | ({} if since is None else {MAINTENANCE: f"on since {orders.time_words(since)}"})
 
     async def _scheduler_readiness(self) -> tuple[str, str]:
         try:

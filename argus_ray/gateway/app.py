@@ -17,6 +17,7 @@ import argus_ray
 from argus_ray.config import Settings
 from argus_ray.disk.inputs import Preflight
 from argus_ray.disk.threads import BoundedThreads
+from argus_ray.gateway import nodes as node_routes
 from argus_ray.gateway import pool, users
 from argus_ray.gateway.context import GatewayParts, KnownTokens, Nodes, Readiness, ReadProgress
 from argus_ray.gateway.control import ControlPlane, Wake
@@ -111,7 +112,7 @@ def create_app(
         flow=flow or FlowLimits(),
         head_id=head_id,
     )
-    routers = [module.router for module in (users, tasks, logs, metrics, pool)]
+    routers = [module.router for module in (users, tasks, logs, metrics, pool, node_routes)]
     for router in routers:
         app.include_router(router)
     _describe(app)

@@ -26,6 +26,8 @@ _log = logging.getLogger("argus.gateway")
 
 #: Raises Unavailable while the cluster was not seen yet.
 Nodes = Callable[[], Awaitable[Sequence[NodeView]]]
+#: Of readiness, while it is on: nothing starts, and all is well.
+MAINTENANCE = "maintenance"
 #: Part -> "ok", or why it is not.
 Readiness = Callable[[], Awaitable[Mapping[str, str]]]
 ReadProgress = Callable[[Task], Progress | None]

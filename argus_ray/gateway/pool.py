@@ -1,4 +1,4 @@
-"""The queue, the nodes, the caller, and the health pages."""
+"""The queue, the caller, and the health pages."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from collections.abc import Callable, Mapping
 
 from fastapi import APIRouter, Request, Response
 
-from argus_ray.core.actions import QueueEntry, RequireAdmin, ShowQueue, WhoAmI
+from argus_ray.core.actions import QueueEntry, ShowQueue, WhoAmI
 from argus_ray.core.errors import Unavailable
 from argus_ray.gateway.caller import SECURITY, Caller, TheCaller, TheGateway, caller_of, gateway_of
-from argus_ray.gateway.context import Readiness
+from argus_ray.gateway.context import MAINTENANCE, Readiness
 from argus_ray.gateway.http import problems
 from argus_ray.gateway.http.params import NoQuery, refuse_query
-from argus_ray.gateway.http.schemas import HealthOut, MeOut, NodeOut, NodesOut, ReadyOut, json_response
+from argus_ray.gateway.http.schemas import HealthOut, MeOut, ReadyOut, json_response
 from argus_ray.gateway.tasks.schemas import QueueOut
 
 _log = logging.getLogger("argus.gateway")
@@ -53,13 +53,6 @@ async def _queue(caller: Caller, *, everyone: bool) -> QueueOut:
     return QueueOut.of(entries, await caller.gateway.progress_of(active))
 
 
-@router.get("/api/v2/nodes", tags=["cluster (admin)"], dependencies=[NoQuery])
-async def list_nodes(caller: TheCaller, gateway: TheGateway) -> NodesOut:
-    """The live nodes as Ray reports them."""
-    await caller.do(RequireAdmin())
-    return NodesOut(nodes=[NodeOut.of(node) for node in await gateway.look_at_nodes()])
-
-
 @router.get("/healthz", tags=["health"], response_model=HealthOut)
 async def healthz(request: Request) -> Response:
     """This process answers. It asks nothing of anything else."""
@@ -73,9 +66,9 @@ async def healthz(request: Request) -> Response:
 async def readyz(request: Request, gateway: TheGateway) -> Response:
     """The parts that a submission needs, and what is wrong with each; at most a second old."""
     parts = dict(await gateway.readiness())
-    if all(why == "ok" for why in parts.values()):
+    missing = ", ".join(sorted(part for part, why in parts.items() if why != "ok" and part != MAINTENANCE))
+    if not missing:
         return Response(ReadyOut(status="ready", parts=parts).model_dump_json(), media_type="application/json")
-    missing = ", ".join(sorted(part for part, why in parts.items() if why != "ok"))
     return problems.response(request, Unavailable(f"Not ready: {missing}."), parts=parts)
 
 

@@ -90,7 +90,8 @@ class Follower:
             case End():
                 known_to_ray = job.status is not JobStatus.ABSENT
                 if await may_end(self.files, attempt, verdict, known_to_ray=known_to_ray):
-                    if verdict.outcome is Outcome.INFRASTRUCTURE and not verdict.never_began:
+                    is_loss = not (verdict.never_began or verdict.was_drained)
+                    if verdict.outcome is Outcome.INFRASTRUCTURE and is_loss:
                         verdict = replace(verdict, achieved=await self._achieved(task, attempt))
                     found.changes.append(verdict)
                     found.ended.append(verdict)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from argus_ray.core.model import QueueChanges, SlimTask
+from argus_ray.core.model import PoolOrders, QueueChanges, SlimTask
 from argus_ray.scheduler.ports import State
 
 
@@ -16,6 +16,8 @@ class QueueView:
     #: By place in the queue.
     waiting: dict[int, SlimTask] = field(default_factory=dict)
     live: dict[int, SlimTask] = field(default_factory=dict)
+    #: What operators have ordered.
+    orders: PoolOrders = field(default_factory=PoolOrders)
     _writer: str = ""
     _version: int = 0
     #: The highest place that was ever seen.
@@ -25,7 +27,9 @@ class QueueView:
         """The tasks that have come to the end of the queue; None: more has changed than that. What the scheduler
         itself writes down about a task that waits on or lives on is no change."""
         changes = await self.state.queue_changes(self._writer, self._version)
-        came = None if changes.is_whole else self._came(changes)
+        came = None if changes.is_whole or changes.orders is not None else self._came(changes)
+        if changes.orders is not None:
+            self.orders = changes.orders
         if changes.is_whole:
             self.waiting.clear()
             self.live.clear()

@@ -56,6 +56,19 @@ class Standing:
     _silent: dict[str, float] = field(default_factory=dict)
     #: When each live attempt was first seen, which is just after it was made if this scheduler has made it.
     _seen: dict[str, float] = field(default_factory=dict)
+    #: When an operator has said last that a node is good, by the wall clock; and when that was heard.
+    _forgiven: dict[str, float] = field(default_factory=dict)
+    _forgiven_at: dict[str, float] = field(default_factory=dict)
+
+    def forgive(self, nodes: Mapping[str, float]) -> None:
+        """An operator has said at these times that these nodes take gangs again, whatever was held against them. That
+        one does not answer is no opinion, so it stays."""
+        for name, at in nodes.items():
+            if self._forgiven.get(name) != at:
+                self._records.pop(name, None)
+                self._forgiven_at[name] = self.monotonic()
+        self._forgiven = dict(nodes)
+        self._forgiven_at = {name: at for name, at in self._forgiven_at.items() if name in nodes}
 
     async def ask(self, view: ClusterView) -> None:
         """Those that are in doubt whether they are there. Takes a second where one is not."""
@@ -88,6 +101,8 @@ class Standing:
         if isinstance(change, Advance):
             if change.ray_job_id is not None and attempt.ray_job_id is None:
                 _began(record)
+        elif change.was_drained:
+            pass  # no node has done anything wrong
         elif change.outcome is Outcome.INFRASTRUCTURE:
             self._silent.update((name, float("-inf")) for name in attempt.nodes)
             record.losses += 1
@@ -128,7 +143,8 @@ class Standing:
             if task.live is not None
             and task.live.state is AttemptState.SUBMITTED
             and _is_coming(task)
-            and now - self._seen[task.live.submission_id] > SLOW_START_S
+            and now - max(self._seen[task.live.submission_id], self._forgiven_at.get(task.live.nodes[0], _LONG_AGO))
+            > SLOW_START_S
         }
         able = workers(free)
         bad = [node.node_id for node in able if node.node_id in slow or self._is_barred(node.node_id, now)]
@@ -164,6 +180,7 @@ class Standing:
 
 
 _GOOD = _Record()
+_LONG_AGO = float("-inf")
 _COMING = frozenset({AttemptState.SUBMITTING, AttemptState.SUBMITTED})
 
 

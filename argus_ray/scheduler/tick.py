@@ -22,6 +22,7 @@ from argus_ray.core.model import Attempt, ClusterView, NodeView, SlimTask, Task
 from argus_ray.core.stall import StallPolicy
 from argus_ray.core.states import AttemptState, Outcome
 from argus_ray.scheduler.admit import Examined, Examiner
+from argus_ray.scheduler.cordons import Cordons
 from argus_ray.scheduler.follow import Followed, Follower
 from argus_ray.scheduler.ports import Cluster, Files, Inputs, Jobs, Prepare, State
 from argus_ray.scheduler.queue import QueueView
@@ -117,6 +118,7 @@ class Dispatcher:
         self.queue = QueueView(state)
         self.follower = Follower(jobs, files, clock)
         self.standing = Standing(cluster, monotonic)
+        self.cordons = Cordons()
         self.submitter = Submitter(jobs, files, monotonic)
         self.stalls = StallWatch(files, clock, monotonic, stall_policy)
         self.examiner = Examiner(inputs, prepare, shared_root, policy, clock, monotonic, soon_s=tick_s)
@@ -153,15 +155,24 @@ class Dispatcher:
         # view may be older than its end.
         # 3. Decide, 4. look at what the chosen start from, 5. decide at most once more.
         now = self.clock()
-        free = self.standing.judge(ledger.free_nodes(view, live), live)
+        orders = self.queue.orders
+        cordoned = self.cordons.apply(ledger.free_nodes(view, live), live, orders)
+        self.standing.forgive(cordoned.cleared)
+        free = (*self.standing.judge(cordoned.others, live), *cordoned.nodes)
+        halts = self.cordons.overdue(cordoned, live, now)
         self.view = _told(view, free)
         returning = _first_to_return([end for end in followed.ended if end.submission_id not in self._unstored], live)
-        passed = await self._pass(free, now) if returning is None else await self._admit(free, now, before=returning)
+        if orders.maintenance is not None:
+            passed = _Pass(None)
+        elif returning is None:
+            passed = await self._pass(free, now)
+        else:
+            passed = await self._admit(free, now, before=returning)
 
         # 6. Store it all at once. Ends come before the admissions, which have not used the room of these.
         carried, self._carried = self._carried, []
         holds = passed.decided.some_holds() if passed.decided else []
-        changes: list[Change] = [*carried, *followed.changes, *stalls, *passed.admits, *passed.stuck, *holds]
+        changes: list[Change] = [*carried, *followed.changes, *stalls, *halts, *passed.admits, *passed.stuck, *holds]
         try:
             applied = dict(zip(map(id, changes), await self.state.apply(changes), strict=True))
         except BaseException:
@@ -183,7 +194,8 @@ class Dispatcher:
         self._carried = await self.submitter.submit(wanted, view.session)
         await self.follower.forget(end.submission_id for end in ended if end.submission_id in followed.recorded)
 
-        if ended or self._carried or (self.queue.waiting and self._decided is None):
+        is_undecided = self.queue.waiting and self._decided is None and orders.maintenance is None
+        if ended or self._carried or is_undecided:
             return Next.AT_ONCE
         if len(holds) == MAX_HOLDS:
             return Next.IN_A_MOMENT
@@ -230,7 +242,12 @@ class Dispatcher:
 
         started = [task for task in decision.admitted if task.task_id in examined.admits]
         found.admits = [
-            replace(examined.admits[task.task_id], nodes=decision.nodes_of[task.task_id]) for task in started
+            replace(
+                examined.admits[task.task_id],
+                nodes=decision.nodes_of[task.task_id],
+                orders=self.queue.orders.version,
+            )
+            for task in started
         ]
         found.stuck = list(examined.stuck.values())
         left = {task.task_id for task in decision.admitted} - examined.admits.keys() - examined.stuck.keys()
@@ -285,10 +302,14 @@ def _first_to_return(ended: Sequence[End], live: Sequence[SlimTask]) -> int | No
 
 def _told(view: ClusterView, free: Sequence[NodeView]) -> ClusterView:
     """The view with what bars its nodes."""
-    barred = {node.node_id: node.barred for node in free if node.barred is not None}
+    barred = {node.node_id: node for node in free if node.barred is not None}
     if not barred:
         return view
-    return replace(view, nodes=tuple(replace(node, barred=barred.get(node.node_id)) for node in view.nodes))
+    told = (
+        replace(node, barred=by.barred, is_cordoned=by.is_cordoned) if (by := barred.get(node.node_id)) else node
+        for node in view.nodes
+    )
+    return replace(view, nodes=tuple(told))
 
 
 def _first(*times: float | None) -> float | None:

@@ -31,7 +31,7 @@ from argus_ray.core.states import AttemptState, Cause, Outcome, TaskState, check
 from argus_ray.core.text import clean
 from argus_ray.service import clocks, upkeep
 from argus_ray.service.unit_of_work import UnitOfWork
-from argus_ray.store import attempts, events, tasks
+from argus_ray.store import attempts, events, orders, tasks
 
 _OUTCOME_WORDS = {
     Outcome.SUCCEEDED: "it has succeeded",
@@ -149,6 +149,8 @@ def _hold(unit: UnitOfWork, task: Task, change: Hold) -> bool:
 def _admit(unit: UnitOfWork, task: Task, change: Admit) -> bool:
     if not task.state.is_waiting or change.number != len(task.attempts) + 1:
         return False
+    if change.orders is not None and change.orders != orders.version(unit.db):
+        return False  # its node may just have been cordoned
     root = paths.job_root(unit.ports.settings.shared_root, task.user_id, change.submission_id)
     if change.submission_id != ids.submission_id(task.task_id, change.number) or change.job_root != root:
         raise ValueError(f"the attempt {change.submission_id} in {change.job_root} is not attempt {change.number}")
@@ -232,7 +234,7 @@ def _end(unit: UnitOfWork, task: Task, change: End) -> bool:
         # Cancel is final, also for one that was about to succeed. What happened is told, not lost.
         reason = change.reason
         if change.outcome is not Outcome.CANCELED:
-            reason = f"canceled, but {_OUTCOME_WORDS[change.outcome]} first: {change.reason}".removesuffix(": ")
+            reason = f"canceled, but {_how(change)} first: {change.reason}".removesuffix(": ")
         if not attempts.end(unit.db, attempt.state, change, Outcome.CANCELED, reason, unit.now):
             return False
         message = f"{name} has ended, as its task was canceled: {reason}".removesuffix(": ")
@@ -276,8 +278,7 @@ def _moved(done: bool) -> bool:
 
 
 def _farewell(name: str, end: End, after: Aftermath, policy: RetryPolicy) -> str:
-    what = "its program never began" if end.never_began else _OUTCOME_WORDS[end.outcome]
-    message = f"{name} has ended: {what}"
+    message = f"{name} has ended: {_how(end)}"
     if end.reason:
         message += f": {end.reason}"
     if after.failed_starts:
@@ -285,6 +286,8 @@ def _farewell(name: str, end: End, after: Aftermath, policy: RetryPolicy) -> str
         message += f" ({count}; " + (
             "the task has failed)" if after.state.is_final else "the task is back at its place in the queue)"
         )
+    elif end.was_drained:
+        message += " (no loss of the task's budget; it is back at its place in the queue)"
     elif after.state is TaskState.QUEUED:
         count = f"loss {after.losses} of {policy.max_losses}{_counted(end, after)}"
         message += f" ({count}; the task is back at its place in the queue)"
@@ -298,6 +301,12 @@ def _farewell(name: str, end: End, after: Aftermath, policy: RetryPolicy) -> str
         count = f"loss {after.losses}{_counted(end, after)}"
         message += f" ({count}, and {policy.max_losses} are allowed: the task has failed)"
     return message
+
+
+def _how(end: End) -> str:
+    if end.was_drained:
+        return "it was stopped by an operator's order"
+    return "its program never began" if end.never_began else _OUTCOME_WORDS[end.outcome]
 
 
 def _counted(end: End, after: Aftermath) -> str:

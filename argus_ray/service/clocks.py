@@ -13,7 +13,7 @@ from argus_ray.core.model import Task
 from argus_ray.core.reasons import Reason
 from argus_ray.core.retention import LIVE_AGAIN_S
 from argus_ray.service.unit_of_work import UnitOfWork
-from argus_ray.store import clocks
+from argus_ray.store import clocks, orders
 
 
 def bring_back(unit: UnitOfWork, *, future: float | None = None) -> int:
@@ -33,7 +33,7 @@ def bring_back(unit: UnitOfWork, *, future: float | None = None) -> int:
 
 def follow(unit: UnitOfWork, step_s: int) -> int:
     """The clock was set by so many seconds. How many rows have followed it."""
-    return clocks.move(unit.db, step_s) + bring_back(unit, future=math.inf)
+    return clocks.move(unit.db, step_s) + orders.follow_clock(unit.db, step_s) + bring_back(unit, future=math.inf)
 
 
 def bounded(unit: UnitOfWork, task: Task, change: Hold) -> tuple[float | None, float | None]:

@@ -19,10 +19,11 @@ from argus_ray.core.errors import ArgusError, InvalidRequest, Unavailable
 from argus_ray.core.lifecycle import Change
 from argus_ray.core.model import QueueChanges, Task
 from argus_ray.core.retention import Chore, Chores
-from argus_ray.service import access, accounts, changes, clocks, submission, tasks, upkeep
+from argus_ray.service import access, accounts, changes, clocks, orders, submission, tasks, upkeep
 from argus_ray.service.changes import TaskCache
 from argus_ray.service.unit_of_work import Ports, UnitOfWork
 from argus_ray.store import Store, feed, queue, tokens
+from argus_ray.store import orders as order_rows
 from argus_ray.store import tasks as task_rows
 from argus_ray.store.store import savepoint
 
@@ -59,6 +60,9 @@ _ADMIN_CASES: Mapping[type[Action[Any]], Callable[[UnitOfWork, Principal, Any], 
     actions.IssueToken: lambda unit, admin, action: accounts.issue_token(unit, action),
     actions.ListTokens: lambda unit, admin, action: accounts.list_tokens(unit, action.user_id),
     actions.RevokeToken: lambda unit, admin, action: accounts.revoke_token(unit, action),
+    actions.ShowOrders: lambda unit, admin, action: orders.show(unit),
+    actions.OrderNode: orders.order_node,
+    actions.SetMaintenance: orders.set_maintenance,
 }
 
 
@@ -160,9 +164,11 @@ class Service:
             return upkeep.chores(self._unit(db), chore, certain, begun)
 
     def ping(self) -> dict[str, Any]:
-        """Raises what a write would raise. `epoch`, and `tasks`: counts by state."""
+        """Raises what a write would raise. `epoch`; `tasks`: counts by state; `maintenance_since`: None if it is
+        off."""
         with self._store.transaction() as db:
-            return {"epoch": self._store.epoch, "tasks": queue.count_by_state(db)}
+            since = order_rows.maintenance_since(db)
+            return {"epoch": self._store.epoch, "tasks": queue.count_by_state(db), "maintenance_since": since}
 
     def close(self) -> None:
         """Idempotent."""

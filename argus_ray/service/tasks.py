@@ -26,7 +26,7 @@ from argus_ray.core.model import Attempt, Event, Task
 from argus_ray.core.states import Cause, TaskState, check_move
 from argus_ray.service import access
 from argus_ray.service.unit_of_work import UnitOfWork
-from argus_ray.store import attempts, events, queue, tasks, users
+from argus_ray.store import attempts, events, orders, queue, tasks, users
 
 _MAX_PAGE = 500
 _MAX_EVENTS = 1000
@@ -83,6 +83,7 @@ def explain(unit: UnitOfWork, principal: Principal, action: ExplainTask) -> Expl
         own_ahead=ahead,
         others_ahead=0 if position is None else position - 1 - len(ahead),
         active_tasks=attempts.count_live(unit.db),
+        maintenance=orders.read(unit.db).maintenance,
     )
 
 

@@ -51,6 +51,14 @@ def count_live(db: sqlite3.Connection) -> int:
     return int(db.execute("SELECT count(*) FROM attempts WHERE state <> 'ENDED'").fetchone()[0])
 
 
+def nodes_in_use(db: sqlite3.Connection) -> dict[str, tuple[str, ...]]:
+    """Of each task with an attempt that is not over the Ray ids of its nodes."""
+    rows = db.execute("SELECT task_id, nodes, node_id FROM attempts WHERE state <> 'ENDED' ORDER BY task_id")
+    return {
+        row["task_id"]: columns.texts(row["nodes"]) or ((row["node_id"],) if row["node_id"] else ()) for row in rows
+    }
+
+
 def advance(
     db: sqlite3.Connection, old: AttemptState, new: AttemptState, facts: Advance, started_at: float | None
 ) -> bool:

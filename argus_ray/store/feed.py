@@ -12,7 +12,7 @@ import sqlite3
 from argus_ray.core.model import Gang, QueueChanges, SlimAttempt, SlimTask
 from argus_ray.core.reasons import Reason
 from argus_ray.core.states import AttemptState, Outcome, TaskState
-from argus_ray.store import columns
+from argus_ray.store import columns, orders
 from argus_ray.store.queue import WAITING
 from argus_ray.store.tasks import read_reason
 
@@ -22,6 +22,8 @@ _MAX_NOTED = 20_000
 _REMOVED_AT_ONCE = 1_000
 
 _NOTE = "DELETE FROM changed_tasks WHERE seq = {seq}; INSERT INTO changed_tasks (seq) VALUES ({seq})"
+#: In the place of a task's: what operators have ordered.
+_ORDERS = -1
 _SEQ_OF_TASK = "(SELECT seq FROM tasks WHERE task_id = NEW.task_id)"
 _FOLLOW = (
     # Of each task its newest change; AUTOINCREMENT: a number is never used again, whatever is removed.
@@ -35,6 +37,7 @@ _FOLLOW = (
     f"CREATE TEMP TRIGGER note_new_attempt AFTER INSERT ON main.attempts BEGIN {_NOTE.format(seq=_SEQ_OF_TASK)}; END",
     "CREATE TEMP TRIGGER note_changed_attempt AFTER UPDATE ON main.attempts"
     f" BEGIN {_NOTE.format(seq=_SEQ_OF_TASK)}; END",
+    f"CREATE TEMP TRIGGER note_orders AFTER UPDATE ON main.pool_orders BEGIN {_NOTE.format(seq=_ORDERS)}; END",
 )
 
 _ROWS = """
@@ -62,7 +65,7 @@ def follow(db: sqlite3.Connection) -> None:
 
 def whole(db: sqlite3.Connection, writer: str) -> QueueChanges:
     """All tasks that wait or live."""
-    return QueueChanges(writer, _newest(db), True, _read(db.execute(_ALL))[0])
+    return QueueChanges(writer, _newest(db), True, _read(db.execute(_ALL))[0], orders=orders.read(db))
 
 
 def since(db: sqlite3.Connection, writer: str, version: int) -> QueueChanges:
@@ -77,7 +80,8 @@ def since(db: sqlite3.Connection, writer: str, version: int) -> QueueChanges:
     if version - removed >= _REMOVED_AT_ONCE:
         _remove(db, version)
     rows, gone = _read(db.execute(_CHANGED, (version,)))
-    return QueueChanges(writer, newest, False, rows, gone)
+    told = db.execute("SELECT 1 FROM changed_tasks WHERE seq = ? AND version > ?", (_ORDERS, version)).fetchone()
+    return QueueChanges(writer, newest, False, rows, gone, None if told is None else orders.read(db))
 
 
 def _newest(db: sqlite3.Connection) -> int:

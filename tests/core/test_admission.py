@@ -307,6 +307,21 @@ def test_reasons_name_no_other_task_or_node() -> None:
             assert reason is not None and "argus-" not in words(reason) and "10.0.0" not in words(reason)
 
 
+def test_a_cordoned_node_is_neither_given_nor_reserved_and_is_left_to_be_told() -> None:
+    cordoned = replace(worker("12", free=0), is_cordoned=True)
+    nodes = [worker("11"), cordoned, worker("13", free=2)]
+    old = replace(task(1, rl(2, 4)), overtaken_since=0.0)
+    decision = run([old, task(2, rl(1, 1))], nodes, now=90_000)
+    assert admitted(decision) == []
+    assert sorted(node.node_id for node in decision.reserved) == ["11", "13"]
+    assert decision.left == (cordoned,)
+    wide = replace(task(1, rl(3, 4)), overtaken_since=0.0)
+    decision = run([wide, task(2, rl(1, 1))], nodes, now=90_000)
+    assert (admitted(decision), decision.reserved, decision.reserves_at) == ([2], (), None)
+    (held,) = held_by(decision)
+    assert held.verdict.reason == because(Code.NODES_CORDONED, nodes=3, gpus=4, cpus=12.0, able=2, cordoned=1)
+
+
 gangs = st.builds(rl, st.integers(1, 3), st.sampled_from([1, 2, 4, 8]))
 
 

@@ -269,6 +269,25 @@ def test_what_argus_stops_itself_is_never_a_loss(job: JobSeen, files: FilesSeen,
         assert verdict == expected
 
 
+@pytest.mark.parametrize(
+    ("job", "files"),
+    [
+        (JobSeen(JobStatus.STOPPED, exit_code=143), FilesSeen()),
+        (failed(FailureKind.DRIVER, 143), FilesSeen(True, ExitRecord(143, 15))),
+        (failed(FailureKind.DRIVER, 1), FilesSeen(True, ExitRecord(1), f"{INSUFFICIENT}")),
+        (failed(FailureKind.SUPERVISOR, None), FilesSeen()),
+        (JobSeen(JobStatus.ABSENT), FilesSeen()),
+    ],
+)
+def test_what_a_drain_stops_is_drained_however_it_ends(job: JobSeen, files: FilesSeen) -> None:
+    stopped = replace(attempt(RUNNING), stop_reason="n1 is drained", stop_outcome=Outcome.INFRASTRUCTURE)
+    verdict = next_step(stopped, job, files, "s2", left=["n1"])
+    assert isinstance(verdict, End) and verdict.was_drained and not verdict.is_fault_of_node
+    assert (verdict.outcome, verdict.reason) == (Outcome.INFRASTRUCTURE, "n1 is drained")
+    assert next_step(stopped, JobSeen(JobStatus.RUNNING), FilesSeen(), "s1") == Stop()
+    assert outcome(next_step(stopped, JobSeen(JobStatus.SUCCEEDED), FilesSeen(), "s1")) is Outcome.SUCCEEDED
+
+
 def test_a_cancel_outweighs_a_stop() -> None:
     stopped = replace(attempt(STOPPING), stop_reason="no new step for 600 s")
     verdict = next_step(stopped, JobSeen(JobStatus.STOPPED), FilesSeen(), "s1")

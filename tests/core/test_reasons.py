@@ -10,7 +10,8 @@ from argus_ray.core.reasons import MOMENTARY, Code, Fact, Reason, because, is_ne
 
 SHARE: dict[str, Fact] = {"nodes": 2, "gpus": 4, "cpus": 12.0}
 EVERY_FACT: dict[str, Fact] = {
-    **SHARE, "now": 1, "able": 1, "largest": 4.0, "total": 8.0, "what": "train_file is empty", "error": "OSError: EIO",
+    **SHARE, "now": 1, "able": 1, "cordoned": 2, "largest": 4.0, "total": 8.0,
+    "what": "train_file is empty", "error": "OSError: EIO",
 }  # fmt: skip
 
 
@@ -31,6 +32,10 @@ def test_the_words_that_clients_know() -> None:
         because(
             Code.POOL_TOO_SMALL, **SHARE, able=1
         ): "needs 2 nodes with 4 GPUs and 12 CPUs; the pool has 1, even when it is empty",
+        because(
+            Code.NODES_CORDONED, **SHARE, able=1, cordoned=1
+        ): "needs 2 nodes with 4 GPUs and 12 CPUs; 1 node that could take it is cordoned by an operator, and the pool"
+        " has 1 without",
     }
     assert {reason: words(reason) for reason in told} == told
     assert words("node died") == "node died"

@@ -86,7 +86,7 @@ def test_every_route_hides_alice_from_bob(api: Api) -> None:
     for method, path, _ in _operations(api):
         for task_id in (waiting, running):
             # What the request itself says may come back; nothing else of alice may.
-            real = path.format(task_id=task_id, user_id="alice", token_id="tok-1")
+            real = path.format(task_id=task_id, user_id="alice", token_id="tok-1", node="n1")
             answer = _request(api, method, real, bob)
             heads = "".join(f"{name}: {value}\n" for name, value in answer.headers.items())
             for secret in (waiting, running, "alice", SECRET):

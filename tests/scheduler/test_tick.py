@@ -12,7 +12,7 @@ import math
 import os
 import random
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,12 @@ from argus_ray.core.errors import ArgusError, FieldError
 from argus_ray.core.lifecycle import Change, End
 from argus_ray.core.model import Event, Task
 from argus_ray.core.observation import FailureKind, JobStatus
+from argus_ray.core.orders import Machine, NodeOrder
 from argus_ray.core.reasons import Code, Reason, words
 from argus_ray.core.states import AttemptState, TaskState
 from argus_ray.disk.inputs import Findings
 from argus_ray.scheduler.tick import MAX_LOOKS, Next
-from tests.support.builders import World, make_service
+from tests.support.builders import ADMIN, World, make_service
 from tests.support.sanity import sanity_check
 from tests.support.simray import AGAIN, Crash, NoAnswer, SimRay, SimState, check_view, make_dispatcher, settle
 
@@ -771,6 +772,51 @@ class Actor:
                     assert self.world.clock.since_boot - began >= scheduling.stall_after_s
 
 
+@dataclass
+class Operator:
+    """Cordons, drains, and turns maintenance on. What is alive at that moment may go on; nothing new may come."""
+
+    world: World
+    rng: random.Random
+    machines: list[str]
+    cordoned: dict[str, set[str]] = field(default_factory=dict)
+    in_maintenance: set[str] | None = None
+
+    def speak(self) -> None:
+        if self.rng.random() < 0.3:
+            self._maintain(on=self.in_maintenance is None)
+            return
+        name = self.rng.choice(self.machines)
+        order = self.rng.choice([NodeOrder.CORDON, NodeOrder.DRAIN, NodeOrder.UNCORDON, NodeOrder.UNCORDON])
+        self._order(name, order, self.rng.choice([None, 0.0, 50.0]) if order is NodeOrder.DRAIN else None)
+
+    def take_back(self) -> None:
+        for name in list(self.cordoned):
+            self._order(name, NodeOrder.UNCORDON)
+        if self.in_maintenance is not None:
+            self._maintain(on=False)
+
+    def check(self) -> None:
+        alive = self._alive()
+        for name, before in self.cordoned.items():
+            assert {key for key, nodes in alive.items() if name in nodes} <= before, name
+        assert self.in_maintenance is None or alive.keys() <= self.in_maintenance
+
+    def _order(self, name: str, order: NodeOrder, deadline_s: float | None = None) -> None:
+        self.world.service.handle(ADMIN, actions.OrderNode(Machine(name, (name,)), order, deadline_s=deadline_s))
+        self.cordoned.pop(name, None)
+        if order is not NodeOrder.UNCORDON:
+            self.cordoned[name] = {key for key, nodes in self._alive().items() if name in nodes}
+
+    def _maintain(self, *, on: bool) -> None:
+        self.world.service.handle(ADMIN, actions.SetMaintenance(on))
+        self.in_maintenance = set(self._alive()) if on else None
+
+    def _alive(self) -> dict[str, tuple[str, ...]]:
+        live = [task.live_attempt for task in self.world.active()]
+        return {attempt.submission_id: attempt.nodes for attempt in live if attempt is not None}
+
+
 @pytest.mark.parametrize("seed", [int(SEED)] if SEED else range(RUNS))
 def test_random_histories(tmp_path: Path, seed: int) -> None:
     """Submissions, cancels, crashes, silence, lost sessions, nodes that are bad or lost, seen or not, and a clock that
@@ -784,10 +830,16 @@ def test_random_histories(tmp_path: Path, seed: int) -> None:
     ray.restlessness = 0.3
     actor = Actor(world, ray, rng)
     canceled: dict[str, int] = {}
+    operator = Operator(world, rng, sorted(ray.full_nodes))
     for _ in range(150):
         world.clock.advance(rng.choice([0.1, 1, 10, 100]))
-        _one_thing_happens(rng, world, ray, actor, users, canceled)
+        if rng.random() < 0.02:
+            operator.speak()
+        else:
+            _one_thing_happens(rng, world, ray, actor, users, canceled)
+        operator.check()
         assert ray.violations == [], f"seed {seed}"
+    operator.take_back()
     ray.notice()
     ray.flakiness, ray.nodes, ray.bad, ray.clogged = 0.0, dict(ray.full_nodes), set(), set()
     ray.findings.clear()

@@ -143,6 +143,13 @@ IMPOSSIBLE = {
     " '', 0, NULL, NULL, NULL)",
     "a token that was never valid": "INSERT INTO tokens VALUES ('t', 'alice', hex(zeroblob(32)), '', 5, 5, NULL, NULL)",
     "a token of nobody": "INSERT INTO tokens VALUES ('t', 'bob', hex(zeroblob(32)), '', 0, NULL, NULL, NULL)",
+    "a cordon of nothing": "INSERT INTO cordons VALUES ('', 'admin', 1, '', 0, NULL, NULL)",
+    "a cordon by nobody": "INSERT INTO cordons VALUES ('m', '', 1, '', 0, NULL, NULL)",
+    "a deadline without a drain": "INSERT INTO cordons VALUES ('m', 'admin', 1, '', 0, 5, NULL)",
+    "orders of a second pool": "INSERT INTO pool_orders (id, version) VALUES (2, 0)",
+    "an order without a new version": "UPDATE pool_orders SET maintenance_by = 'admin', maintenance_since = 1",
+    "maintenance by nobody": "UPDATE pool_orders SET version = version + 1, maintenance_since = 1",
+    "the orders removed": "DELETE FROM pool_orders",
     "a second writer": "INSERT INTO writer VALUES (2, 1, hex(zeroblob(16)), 0)",
     "epoch 0": "UPDATE writer SET epoch = 0",
 }

@@ -14,6 +14,8 @@ from argus_ray.core.states import ACTIVE, FINAL, WAITING, Cause, TaskState, chec
 from argus_ray.store import Store
 from tests.support.builders import World, make_service
 
+#: Failures of attempts that were lost and cost their task nothing.
+_NO_LOSS = ('"code": "not_started"', '"code": "drained"')
 #: In the event of a lost attempt.
 _LOSS = re.compile(r"\(loss (\d+)[ ,]")
 
@@ -87,7 +89,7 @@ def _check_losses(task: sqlite3.Row, attempts: list[sqlite3.Row], events: list[s
     lost = {
         attempt["submission_id"]
         for attempt in attempts
-        if attempt["outcome"] == "INFRASTRUCTURE" and '"code": "not_started"' not in (attempt["failure"] or "")
+        if attempt["outcome"] == "INFRASTRUCTURE" and not any(code in (attempt["failure"] or "") for code in _NO_LOSS)
     }
     told = [event for event in events if event["kind"] == "move" and event["submission_id"] in lost]
     ends = [event for event in told if event["cause"] in ("infrastructure_loss", "attempts_exhausted")]

@@ -9,7 +9,8 @@ from pathlib import Path
 from argus_ray.core import actions
 from argus_ray.core.model import Event, Task
 from argus_ray.core.observation import FailureKind, JobStatus
-from tests.support.builders import World, make_service
+from argus_ray.core.orders import Machine, NodeOrder
+from tests.support.builders import ADMIN, World, make_service
 from tests.support.simray import Job, SimRay, make_dispatcher, settle
 
 
@@ -45,6 +46,14 @@ class Lab:
         for name in names:
             job: Job = self.ray.jobs[name]
             job.held, job.status, job.failure = {}, JobStatus.FAILED, FailureKind.SUPERVISOR
+
+    def order(self, order: NodeOrder, *names: str, reason: str = "", deadline_s: float | None = None) -> None:
+        """By the admin, about nodes of the simulation, each a machine of its own."""
+        for name in names:
+            self.world.service.handle(ADMIN, actions.OrderNode(Machine(name, (name,)), order, reason, deadline_s))
+
+    def maintenance(self, on: bool) -> None:
+        self.world.service.handle(ADMIN, actions.SetMaintenance(on, "new switches" if on else ""))
 
     def task(self, task: Task) -> Task:
         return self.world.task(task.task_id)

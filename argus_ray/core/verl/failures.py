@@ -22,6 +22,7 @@ INSUFFICIENT_RESOURCES = "insufficient_resources"
 NODE_LOST = "node_lost"
 STALLED = "stalled"
 NOT_STARTED = "not_started"
+DRAINED = "drained"
 UNKNOWN = "unknown"
 
 
@@ -276,6 +277,12 @@ def not_started(line: str) -> Failure:
     """Of an attempt whose program never began: there is no log of its own."""
     hint = "Nothing to do: the task is back in the queue. If it happens again and again, show this to the operator."
     return Failure(NOT_STARTED, line[:MAX_LINE_CHARS], hint)
+
+
+def drained(line: str) -> Failure:
+    """Of an attempt that Argus has stopped since an operator has its node emptied."""
+    hint = "Nothing to do: the task is back in the queue, and resumes from its newest complete checkpoint."
+    return Failure(DRAINED, line[:MAX_LINE_CHARS], hint)
 
 
 def special(lines: list[str], *, may_be_refused: bool = True) -> Failure | None:

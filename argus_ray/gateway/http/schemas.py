@@ -12,7 +12,7 @@ from fastapi import Response
 from pydantic import BaseModel, Field
 
 from argus_ray.core.actions import Principal, Role
-from argus_ray.core.model import NodeView
+from argus_ray.core.model import Maintenance
 
 Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 
@@ -43,38 +43,17 @@ class MeOut(BaseModel):
         return cls(role=principal.role, user_id=principal.user_id, scopes=scopes)
 
 
-class NodeOut(BaseModel):
-    node_id: str
-    ip: str
-    hostname: str
-    is_head: bool
-    gpus_total: float
-    gpus_free: float
-    cpus_total: float
-    cpus_free: float
-    worker_slots_total: float
-    worker_slots_free: float
-    barred: str | None = Field(description="Why it takes no gang now, whatever it has free")
+class MaintenanceOut(BaseModel):
+    on: bool
+    by: str | None = Field(description="Who has turned it on")
+    since: Time | None
+    reason: str
 
     @classmethod
-    def of(cls, node: NodeView) -> NodeOut:
-        return cls(
-            node_id=node.node_id,
-            ip=node.ip,
-            hostname=node.hostname,
-            is_head=node.is_head,
-            gpus_total=node.gpus_total,
-            gpus_free=node.gpus_free,
-            cpus_total=node.cpus_total,
-            cpus_free=node.cpus_free,
-            worker_slots_total=node.worker_slots_total,
-            worker_slots_free=node.worker_slots_free,
-            barred=node.barred,
-        )
-
-
-class NodesOut(BaseModel):
-    nodes: list[NodeOut]
+    def of(cls, found: Maintenance | None) -> MaintenanceOut:
+        if found is None:
+            return cls(on=False, by=None, since=None, reason="")
+        return cls(on=True, by=found.by, since=rfc3339(found.since), reason=found.reason)
 
 
 class HealthOut(BaseModel):
@@ -83,7 +62,7 @@ class HealthOut(BaseModel):
 
 class ReadyOut(BaseModel):
     status: str
-    parts: dict[str, str] = Field(description="Part -> `ok`, or why it is not")
+    parts: dict[str, str] = Field(description="Part -> `ok`, or why it is not; and `maintenance`, while it is on")
 
 
 class FieldRule(BaseModel):

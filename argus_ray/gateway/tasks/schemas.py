@@ -9,11 +9,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from argus_ray.core.actions import Explanation, QueueEntry, Submitted, TaskView
 from argus_ray.core.admission import NodeShortfall
 from argus_ray.core.model import Attempt, Event, FilesAt, Gang, Task
+from argus_ray.core.orders import maintenance_words
 from argus_ray.core.reasons import Code, Reason, have_now, words
 from argus_ray.core.states import AttemptState, Outcome, TaskState
 from argus_ray.core.verl.failures import Failure
 from argus_ray.core.verl.metrics import Headline
-from argus_ray.gateway.http.schemas import Time, rfc3339, time_or_none
+from argus_ray.gateway.http.schemas import MaintenanceOut, Time, rfc3339, time_or_none
 from argus_ray.gateway.metrics.progress import Progress
 
 
@@ -284,6 +285,7 @@ class ExplanationOut(BaseModel):
     next_retry_at: Time | None
     gang: GangOut
     nodes: list[str] = Field(description="Ray's ids of the nodes that its live attempt was assigned")
+    maintenance: MaintenanceOut = Field(description="While it is on nothing starts")
     shortfall: list[NodeShortfallOut] | None = Field(
         description="What each worker lacks now for its share of the gang, the nearest first; null when the task does "
         "not wait or the nodes are not known"
@@ -305,6 +307,7 @@ class ExplanationOut(BaseModel):
             next_retry_at=time_or_none(task.next_retry_at),
             gang=GangOut.of(task.gang),
             nodes=list(task.live_attempt.nodes) if task.live_attempt else [],
+            maintenance=MaintenanceOut.of(found.maintenance),
             shortfall=None if shortfall is None else [NodeShortfallOut.of(node) for node in shortfall],
         )
 
@@ -324,6 +327,8 @@ def _why(found: Explanation, shortfall: Sequence[NodeShortfall] | None) -> str:
     line = (
         "it is at the head of the queue" if not ahead else f"{ahead} ahead of it, {len(found.own_ahead)} of them yours"
     )
+    if found.maintenance is not None:
+        because = f"; {maintenance_words(found.maintenance)}"
     return f"The task waits for {task.gang.gpus} GPUs; {line}{because}"
 
 
