@@ -72,7 +72,9 @@ def since(db: sqlite3.Connection, writer: str, version: int) -> QueueChanges:
     """What is new after `version`, which the caller has: nobody needs what came before. The whole if it is too much,
     or if that version is none of which all that follows is known."""
     removed = int(db.execute("SELECT up_to FROM changes_removed").fetchone()[0])
-    count = int(db.execute("SELECT count(*) FROM changed_tasks WHERE version > ?", (version,)).fetchone()[0])
+    count, ordered = db.execute(
+        "SELECT count(*), coalesce(sum(seq = ?), 0) FROM changed_tasks WHERE version > ?", (_ORDERS, version)
+    ).fetchone()
     newest = _newest(db)
     if not removed <= version <= newest or count > _MAX_NOTED:
         _remove(db, newest)
@@ -80,8 +82,7 @@ def since(db: sqlite3.Connection, writer: str, version: int) -> QueueChanges:
     if version - removed >= _REMOVED_AT_ONCE:
         _remove(db, version)
     rows, gone = _read(db.execute(_CHANGED, (version,)))
-    told = db.execute("SELECT 1 FROM changed_tasks WHERE seq = ? AND version > ?", (_ORDERS, version)).fetchone()
-    return QueueChanges(writer, newest, False, rows, gone, None if told is None else orders.read(db))
+    return QueueChanges(writer, newest, False, rows, gone, orders.read(db) if ordered else None)
 
 
 def _newest(db: sqlite3.Connection) -> int:

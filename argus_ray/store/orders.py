@@ -12,15 +12,12 @@ _NEXT_VERSION = "UPDATE pool_orders SET version = version + 1"
 
 
 def read(db: sqlite3.Connection) -> PoolOrders:
-    row = db.execute("SELECT * FROM pool_orders").fetchone()
-    since = row["maintenance_since"]
-    return PoolOrders(
-        version=row["version"],
-        cordons=tuple(map(_cordon, db.execute("SELECT * FROM cordons ORDER BY machine"))),
-        maintenance=None
-        if since is None
-        else Maintenance(row["maintenance_by"], float(since), row["maintenance_reason"]),
-    )
+    # At once, since the scheduler's answer should take few statements. The one row of orders is always there.
+    rows = db.execute("SELECT * FROM pool_orders LEFT JOIN cordons ORDER BY machine").fetchall()
+    first = rows[0]
+    since = first["maintenance_since"]
+    on = None if since is None else Maintenance(first["maintenance_by"], float(since), first["maintenance_reason"])
+    return PoolOrders(first["version"], tuple(_cordon(row) for row in rows if row["machine"] is not None), on)
 
 
 def version(db: sqlite3.Connection) -> int:

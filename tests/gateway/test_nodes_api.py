@@ -34,7 +34,7 @@ def node(api: Api, node_id: str) -> Any:
 def test_a_node_is_cordoned_by_any_of_its_names_and_shown_so_at_once(api: Api, name: str) -> None:
     answer = order(api, name, "cordon", {"reason": "a fan"})
     assert answer.status_code == 200
-    cordon = {
+    cordon: dict[str, Any] = {
         "machine": "worker-1",
         "state": "cordoned",
         "by": "admin",

@@ -225,7 +225,8 @@ def test_an_admission_that_was_decided_before_the_order_is_not_made(lab: Lab) ->
     (task,) = submit(lab)
     state = lab.dispatcher.state
     assert isinstance(state, SimState)
-    apply, dropped = state.apply, []
+    apply = state.apply
+    dropped: list[Admit] = []
 
     async def late(changes: Sequence[Change]) -> list[bool]:
         if not dropped:

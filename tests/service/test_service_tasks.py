@@ -504,8 +504,8 @@ def test_an_empty_batch(world: World) -> None:
 
 def test_ping(world: World) -> None:
     alice = world.user("alice")
-    assert world.service.ping() == {"epoch": 1, "tasks": {}}
+    assert world.service.ping() == {"epoch": 1, "tasks": {}, "maintenance_since": None}
     task = world.submit(alice)
     world.submit(alice)
     start(world, task)
-    assert world.service.ping() == {"epoch": 1, "tasks": {"QUEUED": 1, "RUNNING": 1}}
+    assert world.service.ping() == {"epoch": 1, "tasks": {"QUEUED": 1, "RUNNING": 1}, "maintenance_since": None}
