@@ -139,8 +139,9 @@ def _with_next_look(unit: UnitOfWork, task: Task) -> Task:
     if task.not_before is not None and task.not_before > unit.now:
         return replace(task, next_retry_at=task.not_before)
     every_s = unit.ports.settings.scheduling.retry_interval_s
-    intervals = math.floor(max(0.0, unit.now - task.updated_at) / every_s) + 1
-    return replace(task, next_retry_at=task.updated_at + intervals * every_s)
+    told_at = min(task.updated_at, unit.now)  # later than now by a clock that was set back since
+    intervals = math.floor((unit.now - told_at) / every_s) + 1
+    return replace(task, next_retry_at=told_at + intervals * every_s)
 
 
 def _check_range(field: str, value: int, low: int, high: int) -> None:
