@@ -107,6 +107,11 @@ class Explanation:
     others_ahead: int
     #: Own and others'.
     active_tasks: int
+    #: By all attempts of the task's user, and the most that may be; None: any number.
+    gpus_held: int = 0
+    gpus_quota: int | None = None
+    #: GPU-seconds of the task's user, decayed; None: the order is that of the queue.
+    recent_use_s: float | None = None
 
 
 # --- any caller ---------------------------------------------------------------------------------------------------
