@@ -123,6 +123,50 @@ def test_a_quota_that_was_lowered_stops_nothing_and_says_what_waits_for_ever(tmp
     lab.world.close()
 
 
+def test_the_overtaking_clock_stands_for_the_quota_and_runs_on_from_there(tmp_path: Path) -> None:
+    """Else it would hold back the whole pool after a day over the quota."""
+    lab = Shared(tmp_path, {"n1": 8, "n2": 8}, {})
+    runs = lab.world.submit(lab.ada)
+    lab.world.submit(lab.bob, n_gpus_per_node=8)
+    lab.tick()
+    lab.begin()
+    large, his = lab.world.submit(lab.ada, n_gpus_per_node=8), lab.world.submit(lab.bob)
+    lab.tick()
+    assert lab.states(large, his) == "waits has started"
+    began = lab.task(large).overtaken_since
+    assert began == lab.world.clock.now
+    lab.begin()
+    lab.world.clock.advance(300)
+    lab.world.reopen(settings={"limits": {"users": {"ada": {"running_gpus": 8}}}})
+    lab.dispatcher = make_dispatcher(lab.world, lab.ray, random.Random(0))
+    for seconds in (0, *[HOUR] * 24):
+        lab.tick(seconds)
+        assert lab.code(large) is Code.OVER_QUOTA and lab.task(large).overtaken_since == began
+    lab.finish(runs)
+    lab.tick()
+    young = lab.world.submit(lab.bob)
+    lab.tick()
+    assert lab.code(large) is Code.POOL_BUSY and lab.task(large).overtaken_since == lab.world.clock.now - 300
+    assert lab.states(young) == "has started", "nothing is reserved yet"
+    lab.world.close()
+
+
+def test_the_account_of_use_follows_a_clock_that_is_set(tmp_path: Path) -> None:
+    lab = Shared(tmp_path, {"n1": 8}, FAIR)
+    task = lab.world.submit(lab.ada)
+    lab.tick()
+    lab.begin()
+    lab.tick(HOUR)
+    lab.finish(task)
+    lab.tick()
+    (before,) = lab.world.service.gpu_use().values()
+    lab.world.clock.jump(10 * 86_400)
+    lab.tick()
+    (after,) = lab.world.service.gpu_use().values()
+    assert after.gpu_s == before.gpu_s and after.at == before.at + 10 * 86_400
+    lab.world.close()
+
+
 @pytest.mark.parametrize("lab", [FAIR], indirect=True)
 def test_who_has_used_the_least_goes_first(lab: Shared) -> None:
     full = [lab.world.submit(lab.ada, n_gpus_per_node=8) for _ in range(2)]
