@@ -16,8 +16,11 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from argus_ray.core import retention, stall
+from argus_ray.core import ids, retention, stall
+from argus_ray.core.admission import AdmissionPolicy
 from argus_ray.core.attempts import RetryPolicy
+from argus_ray.core.errors import InvalidRequest
+from argus_ray.core.shares import Quotas
 from argus_ray.core.taskspec import field_errors
 
 
@@ -45,14 +48,41 @@ class TokenVariables(_Strict):
     internal: VariableName = "MVP_INTERNAL_TOKEN"
 
 
+def _user_id(value: str) -> str:
+    try:
+        return ids.check_user_id(value)
+    except InvalidRequest as error:
+        raise ValueError(error.fields[0].rule) from error
+
+
+class UserLimits(_Strict):
+    """Of one user, in place of those for all. What is not named is as for all."""
+
+    waiting_tasks: int | None = Field(default=None, ge=1, le=10_000)
+    #: 0: any number.
+    running_gpus: int | None = Field(default=None, ge=0)
+
+
 class Limits(_Strict):
     """Bounds of what is stored and waited for; 429 beyond them."""
 
     #: Of everybody. The upper bound is what has been measured; nothing else depends on it.
     waiting_tasks: int = Field(default=10_000, ge=1, le=10_000)
     waiting_tasks_per_user: int = Field(default=1_000, ge=1, le=10_000)
+    #: GPUs that the attempts of a user hold at a time; 0: any number. The task waits, and nobody is answered 429.
+    running_gpus_per_user: int = Field(default=0, ge=0)
+    users: dict[Annotated[str, AfterValidator(_user_id)], UserLimits] = Field(default_factory=dict)
     tokens_per_user: int = Field(default=100, ge=1, le=10_000)
     log_tail_bytes: int = Field(default=4 * 1024 * 1024, ge=1024, le=64 * 1024 * 1024)
+
+    def waiting_tasks_of(self, user_id: str) -> int:
+        own = self.users.get(user_id)
+        return self.waiting_tasks_per_user if own is None or own.waiting_tasks is None else own.waiting_tasks
+
+    def quotas(self) -> Quotas:
+        """Of running GPUs."""
+        own = {user: each.running_gpus for user, each in self.users.items() if each.running_gpus is not None}
+        return Quotas(self.running_gpus_per_user or None, {user: gpus or None for user, gpus in own.items()})
 
 
 class Scheduling(_Strict):
@@ -86,6 +116,11 @@ class Scheduling(_Strict):
     stall_after_s: float = Field(default=1800.0, ge=0, le=86_400 * 30)
     #: Whether a stalled attempt is stopped and its task FAILED.
     stop_stalled: bool = False
+
+    #: Whether the tasks of who has used the least of late go first, in place of the oldest.
+    fair_share: bool = False
+    #: After so many seconds what was used counts half. Kept up also while fair share is off.
+    fair_share_half_life_s: float = Field(default=86_400.0, ge=60, le=86_400 * 365)
 
     #: A gang that found no room for so long where it was assigned to goes back to wait; seconds, 0: never.
     claim_after_s: float = Field(default=600.0, ge=0, le=86_400)
@@ -136,6 +171,15 @@ class Settings(_Strict):
     limits: Limits = Limits()
     scheduling: Scheduling = Scheduling()
     retention: Retention = Retention()
+
+    def admission_policy(self) -> AdmissionPolicy:
+        scheduling = self.scheduling
+        return AdmissionPolicy(
+            scheduling.max_overtake_s,
+            scheduling.retry_interval_s,
+            self.limits.quotas(),
+            scheduling.fair_share_half_life_s if scheduling.fair_share else None,
+        )
 
     @field_validator("shared_root")
     @classmethod

@@ -72,3 +72,24 @@ def test_the_configuration_that_ships_is_valid() -> None:
     path = Path(config.__file__).parents[1] / "serve_config.yaml"
     (application,) = yaml.safe_load(path.read_text())["applications"]
     load(application.get("args", {}), {})
+
+
+def test_quotas_are_off_unless_somebody_sets_them() -> None:
+    assert not load({}, {}).limits.quotas().are_on and load({}, {}).admission_policy().half_life_s is None
+    users = {"ada": {"running_gpus": 16, "waiting_tasks": 5}, "bob": {"running_gpus": 0}, "eve": {"waiting_tasks": 7}}
+    args = {"limits": {"running_gpus_per_user": 8, "users": users}, "scheduling": {"fair_share": True}}
+    settings = load(args, {})
+    quotas = settings.admission_policy().quotas
+    assert [quotas.limit_of(user) for user in ("ada", "bob", "eve", "zoe")] == [16, None, 8, 8]
+    assert [settings.limits.waiting_tasks_of(user) for user in ("ada", "bob", "eve", "zoe")] == [5, 1000, 7, 1000]
+    assert settings.admission_policy().half_life_s == 86_400
+    assert Settings.model_validate(settings.model_dump()) == settings, "on its way to the actors"
+
+
+def test_limits_of_users_are_checked() -> None:
+    users = {"Ada!": {}, "bob": {"running_gpus": -1, "waiting_tasks": 0, "gpus": 1}}
+    with pytest.raises(ConfigError) as caught:
+        load({"limits": {"users": users}, "scheduling": {"fair_share_half_life_s": 0}}, {})
+    for key in ("users.Ada!", "users.bob.running_gpus", "users.bob.waiting_tasks", "users.bob.gpus", "half_life_s"):
+        assert key in str(caught.value), key
+    assert "1 to 32 of a-z, 0-9 and single hyphens" in str(caught.value)

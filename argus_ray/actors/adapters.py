@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ from argus_ray.core.lifecycle import Change
 from argus_ray.core.model import Attempt, ClusterView, NodeView, QueueChanges, SlimTask, Task
 from argus_ray.core.observation import FilesSeen, JobSeen
 from argus_ray.core.retention import Chore, Chores
+from argus_ray.core.shares import Use
 from argus_ray.core.stall import MetricsSeen
 from argus_ray.core.verl import command
 from argus_ray.disk import attempt_files, checkpoints
@@ -45,6 +46,9 @@ class StateHandle:
 
     async def queue_changes(self, writer: str, version: int) -> QueueChanges:
         return await self._call("queue_changes", writer, version)
+
+    async def gpu_use(self) -> Mapping[str, Use]:
+        return await self._call("gpu_use")
 
     async def tasks(self, task_ids: Sequence[str]) -> Sequence[Task]:
         return await self._call("tasks", list(task_ids))

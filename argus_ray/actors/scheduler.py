@@ -16,7 +16,6 @@ from argus_ray.actors import leaving
 from argus_ray.actors.adapters import ClusterLook, FilesOfAttempts, InputsOfTasks, JobsOfRay, StateHandle, prepare
 from argus_ray.cluster.jobs import RayJobs
 from argus_ray.config import Settings
-from argus_ray.core import admission
 from argus_ray.core.verl import command
 from argus_ray.discovery import head_json, sentinel
 from argus_ray.disk import payload
@@ -203,7 +202,7 @@ class SchedulerActor:
             inputs=InputsOfTasks(inputs, disk, scheduling.ray_timeout_s, lambda: sentinel.read(folder)),
             prepare=lambda task, *where: prepare(task, site, *where),
             shared_root=settings.shared_root,
-            policy=admission.AdmissionPolicy(scheduling.max_overtake_s, scheduling.retry_interval_s),
+            policy=settings.admission_policy(),
             stall_policy=scheduling.stall_policy(),
             clock=time.time,
             monotonic=time.monotonic,

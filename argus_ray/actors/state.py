@@ -19,6 +19,7 @@ from argus_ray.core.errors import ArgusError, StaleWriter, Unavailable
 from argus_ray.core.lifecycle import Change
 from argus_ray.core.model import QueueChanges, Task
 from argus_ray.core.retention import Chore, Chores
+from argus_ray.core.shares import Use
 from argus_ray.discovery import epoch, head_json, sentinel
 from argus_ray.discovery.epoch import EpochUnknown, Superseded
 from argus_ray.discovery.sentinel import Sentinel
@@ -92,6 +93,9 @@ class StateActor:
 
     def queue_changes(self, writer: str, version: int) -> QueueChanges:
         return self._use(lambda service: service.queue_changes(writer, version))
+
+    def gpu_use(self) -> dict[str, Use]:
+        return self._use(lambda service: service.gpu_use())
 
     def tasks(self, task_ids: Sequence[str]) -> tuple[Task, ...]:
         return self._use(lambda service: service.tasks(task_ids))

@@ -111,6 +111,11 @@ class Explanation:
     active_tasks: int
     #: Nothing starts now, by an operator's word.
     maintenance: Maintenance | None = None
+    #: By all attempts of the task's user, and the most that may be; None: any number.
+    gpus_held: int = 0
+    gpus_quota: int | None = None
+    #: GPU-seconds of the task's user, decayed; None: the order is that of the queue.
+    recent_use_s: float | None = None
 
 
 @dataclass(frozen=True)

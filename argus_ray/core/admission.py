@@ -12,10 +12,22 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from itertools import chain, repeat
 
 from argus_ray.core.lifecycle import Hold
 from argus_ray.core.model import Gang, NodeView, SlimTask
 from argus_ray.core.reasons import Code, Fact, Reason, because
+from argus_ray.core.shares import (
+    NO_QUOTAS,
+    NO_SHARES,
+    OF_QUOTAS,
+    Bookings,
+    Quotas,
+    Shares,
+    by_use,
+    overtaken_since,
+    with_clock_stopped,
+)
 from argus_ray.core.states import TaskState
 
 #: Ray counts resources in units of 0.0001.
@@ -30,12 +42,16 @@ class AdmissionPolicy:
     max_overtake_s: float
     #: Until a task whose own trouble keeps it from starting is looked at again.
     retry_interval_s: float
+    #: GPUs that each user may hold at a time.
+    quotas: Quotas = NO_QUOTAS
+    #: Of what users have had, for fair share; None: it is off.
+    half_life_s: float | None = None
 
 
 class Clock(Enum):
     """What the overtaking clock of a held task does. It never goes back."""
 
-    #: It starts when something younger starts, and runs on.
+    #: It starts when something younger starts (with fair share: something whose turn is later), and runs on.
     RUNS = "runs"
     #: Nobody overtakes the task: it is not ready itself, or could not run on the empty pool. What has passed, has
     #: passed.
@@ -55,17 +71,21 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Decision:
-    #: In the order of the queue.
+    #: In the order of the queue, or of fair share.
     admitted: tuple[SlimTask, ...]
     #: Node ids of each of these, by task id: the driver's node first.
     nodes_of: dict[str, tuple[str, ...]]
-    #: All others, in the order of the queue.
+    #: Of each of these, how many of the others came before it, by task id.
+    turn_of: dict[str, int]
+    #: All others, in the same order.
     waits: Sequence[SlimTask]
     #: One for each of these.
     verdicts: Sequence[Verdict]
     now: float
     #: When the next reservation begins or grows, if nothing else happens; None: not within sight.
     reserves_at: float | None
+    #: What is taken of each user's quota after it, by user.
+    taken: Mapping[str, int]
     #: After it.
     pool: _Pool = field(compare=False)
 
@@ -82,13 +102,14 @@ class Decision:
     def holds(self, started: Collection[SlimTask]) -> Iterator[Hold]:
         """What is new of those that wait on: in their state, reason, own time or clock. `started`: those of the
         admitted that do start."""
-        youngest = max((task.seq for task in started), default=-1)
+        last = max((self.turn_of[task.task_id] for task in started), default=0)
         now, runs, pending = self.now, Clock.RUNS, TaskState.PENDING_RESOURCES
         #: Pairs of reasons that are equal, by identity: tens of thousands of tasks share a few.
         equal: dict[tuple[int, int], bool] = {}
-        for task, verdict in zip(self.waits, self.verdicts, strict=True):
+        overtaken = chain(repeat(True, last), repeat(False, len(self.waits) - last))
+        for task, verdict, is_overtaken in zip(self.waits, self.verdicts, overtaken, strict=True):
             before = since = task.overtaken_since
-            if since is None and task.seq < youngest and verdict.clock is runs:
+            if since is None and is_overtaken and verdict.clock is runs:
                 since = now
             not_before = task.not_before
             if not_before is not None and not_before <= now:
@@ -117,12 +138,15 @@ def decide(
     policy: AdmissionPolicy,
     *,
     reserved: Sequence[NodeView] = (),
+    shares: Shares = NO_SHARES,
 ) -> Decision:
-    """One pass over tasks that wait, oldest first. `nodes`: with what is free of each for a new gang. `reserved`: nodes
-    that are withheld for tasks which are older than all of these."""
+    """One pass over tasks that wait, oldest first, or by fair share where `shares` tells use. `nodes`: with what is
+    free of each for a new gang. `reserved`: nodes that are withheld for tasks which are older than all of these."""
     pool = _Pool(nodes, reserved)
+    bookings = Bookings(policy.quotas, shares, pool.is_possible) if policy.quotas.are_on else None
     admitted: list[SlimTask] = []
     nodes_of: dict[str, tuple[str, ...]] = {}
+    turn_of: dict[str, int] = {}
     waits: list[SlimTask] = []
     verdicts: list[Verdict] = []
     bound = policy.max_overtake_s
@@ -131,9 +155,14 @@ def decide(
     #: share: to hash one takes longer than all else here.
     known: dict[Gang, Verdict] = {}
     by_identity: dict[int, Verdict] = {}
-    troubles: dict[int, bool] = {}
+    refused: dict[tuple[str, int], Verdict] = {}
+    of_refusal: dict[int, Verdict] = {}
+    kinds: dict[int, frozenset[Code]] = {}
     runs = Clock.RUNS
-    for task in sorted(queue, key=_seq):
+    line = sorted(queue, key=_seq)
+    if shares.use is not None:
+        line = by_use(line, shares.use, now, bound)
+    for task in line:
         not_before = task.not_before
         if not_before is not None and not_before > now:
             # Something is wrong with this one, and some time shall pass before the next try. Nothing is held back for
@@ -142,6 +171,24 @@ def decide(
             verdicts.append(_TROUBLED if _has_own_trouble(task) else _EARLY)
             continue
         gang = task.gang
+        if bookings is not None:
+            whose = task.user_id, id(gang)
+            verdict = refused.get(whose)
+            if verdict is None and (refusal := bookings.book(task)) is not None:
+                # Its clock stands, and nothing of the pool is held back for it.
+                verdict = of_refusal.get(id(refusal)) or Verdict(refusal.reason, Clock.STANDS, refusal.seen)
+                refused[whose] = of_refusal[id(refusal)] = verdict
+            if verdict is not None:
+                reason = task.reason
+                if reason is not None and id(reason) not in kinds:
+                    kinds[id(reason)] = _kind_of(reason)
+                if reason is not None and kinds[id(reason)] is OWN_TROUBLES:
+                    verdict = _TROUBLED
+                elif task.overtaken_since is not None and verdict.reason is not None:
+                    verdict = replace(verdict, reason=with_clock_stopped(task, verdict.reason, now))
+                waits.append(task)
+                verdicts.append(verdict)
+                continue
         verdict = by_identity.get(id(gang))
         if verdict is None:
             verdict = known.get(gang)
@@ -150,11 +197,25 @@ def decide(
                 if chosen is not None:
                     admitted.append(task)
                     nodes_of[task.task_id] = chosen
+                    turn_of[task.task_id] = len(waits)
                     continue
                 verdict = known[gang] = pool.verdict(gang)
             by_identity[id(gang)] = verdict
         if verdict.clock is runs:
             since = task.overtaken_since
+            reason = task.reason
+            if reason is not None:
+                kind = kinds.get(id(reason))
+                if kind is None:
+                    kind = kinds[id(reason)] = _kind_of(reason)
+                if not kind:
+                    pass
+                elif kind is OWN_TROUBLES:
+                    # Whether its own trouble is over is not known before it may start and is looked at.
+                    verdict = replace(verdict, reason=None)
+                elif since is not None:
+                    since = overtaken_since(task, now, since)
+                    task = replace(task, overtaken_since=since)
             if since is None or now - since < bound:
                 at = (now if since is None else since) + bound
                 if at < reserves_at:
@@ -168,23 +229,17 @@ def decide(
                     by_identity.clear()
                 if bound > 0:
                     reserves_at = min(reserves_at, since + bound * (times + 1))
-            reason = task.reason
-            if reason is not None:
-                is_own = troubles.get(id(reason))
-                if is_own is None:
-                    is_own = troubles[id(reason)] = reason.code in OWN_TROUBLES
-                if is_own:
-                    # Whether its own trouble is over is not known before it may start and is looked at.
-                    verdict = replace(verdict, reason=None)
         waits.append(task)
         verdicts.append(verdict)
     return Decision(
         admitted=tuple(admitted),
         nodes_of=nodes_of,
+        turn_of=turn_of,
         waits=waits,
         verdicts=verdicts,
         now=now,
         reserves_at=None if reserves_at == math.inf else reserves_at,
+        taken={} if bookings is None else bookings.taken,
         pool=pool,
     )
 
@@ -200,6 +255,11 @@ def _seq(task: SlimTask) -> int:
 
 #: Of one task, which is looked at again after `retry_interval_s` at the latest.
 OWN_TROUBLES = frozenset({Code.BAD_INPUTS, Code.INPUTS_UNKNOWN, Code.CHECKPOINT_UNKNOWN, Code.NO_COMMAND})
+
+
+def _kind_of(reason: Reason) -> frozenset[Code]:
+    """Those that the stored reason is one of, if they make a difference."""
+    return next((kind for kind in (OWN_TROUBLES, OF_QUOTAS) if reason.code in kind), frozenset())
 
 
 def _has_own_trouble(task: SlimTask) -> bool:
@@ -332,6 +392,10 @@ class _Pool:
             return Verdict(_BEHIND_OLDER, Clock.RUNS)
         seen = because(Code.NODES_BUSY, **_share(gang), now=fitting + withheld)
         return Verdict(because(Code.POOL_BUSY, **_share(gang)), Clock.RUNS, seen)
+
+    def is_possible(self, gang: Gang) -> bool:
+        """Whether it would fit into the empty pool."""
+        return self._why_never(gang) is None
 
     def _why_never(self, gang: Gang) -> Reason | None:
         totals = self._totals

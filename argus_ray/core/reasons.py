@@ -39,6 +39,11 @@ class Code(str, Enum):
     POOL_BUSY = "pool_busy"
     #: The nodes that it would need are reserved for an older task.
     BEHIND_OLDER = "behind_older"
+    #: `limit`, and `passed`, the seconds of its overtaking clock, which stands: its user may hold so many GPUs at a
+    #: time, and what runs and waits before it takes them.
+    OVER_QUOTA = "over_quota"
+    #: `limit`, `gpus`, and `passed` as above: it needs more GPUs than its user may hold at all.
+    QUOTA_TOO_SMALL = "quota_too_small"
     #: Its own time has not come, and nobody has said why.
     NOT_YET = "not_yet"
     #: `what`: the run could not use its inputs.
@@ -54,10 +59,12 @@ class Code(str, Enum):
     NODES_BUSY = "nodes_busy"
     #: Every worker has all the drivers that it takes.
     DRIVERS_FULL = "drivers_full"
+    #: `limit`, `running`: its user holds so many GPUs at this moment.
+    QUOTA_USED = "quota_used"
 
 
 #: Never stored as the reason of a task.
-MOMENTARY = frozenset({Code.NODES_BUSY, Code.DRIVERS_FULL})
+MOMENTARY = frozenset({Code.NODES_BUSY, Code.DRIVERS_FULL, Code.QUOTA_USED})
 #: It waits for its turn or for room, as tasks do: going from one to the other is no news to its user.
 _ORDINARY = frozenset({Code.POOL_BUSY, Code.BEHIND_OLDER})
 
@@ -120,6 +127,11 @@ def _words(reason: Reason) -> str:
             return f"needs {_free(reason)}"
         case Code.BEHIND_OLDER:
             return "an older task has been overtaken for as long as is allowed; the nodes are reserved for it"
+        case Code.OVER_QUOTA:
+            return f"{_quota(reason)}; what runs and waits before it takes them"
+        case Code.QUOTA_TOO_SMALL:
+            needs = f"it needs {_gpus(reason['gpus'])}"
+            return f"{_quota(reason)}, and {needs}: it waits until an operator raises the quota"
         case Code.NOT_YET:
             return "waits before the next try"
         case Code.BAD_INPUTS:
@@ -135,6 +147,8 @@ def _words(reason: Reason) -> str:
             return f"needs {_free(reason)}; {have_now(reason['now'])}"
         case Code.DRIVERS_FULL:
             return "every worker has its full number of drivers"
+        case Code.QUOTA_USED:
+            return f"{_quota(reason)}, and holds {reason['running']} now; what runs and waits before it takes them"
         case _:
             assert_never(reason.code)
 
@@ -153,8 +167,15 @@ def _free(reason: Reason) -> str:
 
 
 def _share(reason: Reason) -> str:
-    gpus = "1 GPU" if reason["gpus"] == 1 else f"{reason['gpus']} GPUs"
-    return f"{gpus} and {reason['cpus']:g} CPUs"
+    return f"{_gpus(reason['gpus'])} and {reason['cpus']:g} CPUs"
+
+
+def _gpus(count: Fact) -> str:
+    return "1 GPU" if count == 1 else f"{count} GPUs"
+
+
+def _quota(reason: Reason) -> str:
+    return f"its user may hold {_gpus(reason['limit'])} at a time"
 
 
 def _all_cpus(reason: Reason) -> str:

@@ -3,13 +3,14 @@ a simulation."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from argus_ray.core.lifecycle import Change
 from argus_ray.core.model import Attempt, ClusterView, NodeView, QueueChanges, SlimTask, Task
 from argus_ray.core.observation import FilesSeen, JobSeen
+from argus_ray.core.shares import Use
 from argus_ray.core.stall import MetricsSeen
 from argus_ray.disk.checkpoints import Checkpoint
 from argus_ray.disk.inputs import Findings
@@ -19,6 +20,9 @@ class State(Protocol):
     """The state actor."""
 
     async def queue_changes(self, writer: str, version: int) -> QueueChanges: ...
+
+    #: What the ended attempts of each user have used; asked only with fair share.
+    async def gpu_use(self) -> Mapping[str, Use]: ...
 
     #: Those that exist, in any order, with their specs and their attempts' commands.
     async def tasks(self, task_ids: Sequence[str]) -> Sequence[Task]: ...

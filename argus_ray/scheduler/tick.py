@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from itertools import islice
@@ -19,6 +19,7 @@ from argus_ray.core.admission import Decision
 from argus_ray.core.clock_steps import ClockSteps
 from argus_ray.core.lifecycle import Admit, Change, End, Hold, Reject
 from argus_ray.core.model import Attempt, ClusterView, NodeView, SlimTask, Task
+from argus_ray.core.shares import Shares, shares_of
 from argus_ray.core.stall import StallPolicy
 from argus_ray.core.states import AttemptState, Outcome
 from argus_ray.scheduler.admit import Examined, Examiner
@@ -216,7 +217,8 @@ class Dispatcher:
                 return _Pass(old)
             # A task that is younger than all others changes nothing for them, unless it starts.
             left, reserved = old.decision.left, old.decision.reserved
-            decision = admission.decide(self._came, left, now, self.policy, reserved=reserved)
+            shares = Shares(self._running(), old.decision.taken)
+            decision = admission.decide(self._came, left, now, self.policy, reserved=reserved, shares=shares)
             if not decision.admitted:
                 due = _first(old.due, decision.due(), decision.reserves_at)
                 holds = deque([*old.holds, decision.holds([])])
@@ -226,7 +228,10 @@ class Dispatcher:
     async def _admit(self, free: tuple[NodeView, ...], now: float, *, before: int | None = None) -> _Pass:
         """`before`: only those with an older place in the queue; the next tick decides over the others."""
         rows = [task for task in self.queue.waiting.values() if before is None or task.seq < before]
-        decision = admission.decide(rows, free, now, self.policy)
+        if before is not None and self.policy.half_life_s is not None:
+            rows = []  # whose turn comes before that of the one which returns is not its place in the queue
+        shares = await self._shares(now)
+        decision = admission.decide(rows, free, now, self.policy, shares=shares)
 
         found = _Pass(None)
         examined = await self._examine(decision.admitted[:MAX_LOOKS], found)
@@ -234,7 +239,7 @@ class Dispatcher:
         if examined.stuck:
             # Those take no room from the others. Who is chosen now and is stuck, too, leaves its room to the next tick.
             rows = [_as_examined(task, examined) for task in rows if task.task_id not in examined.stuck]
-            decision = admission.decide(rows, free, now, self.policy)
+            decision = admission.decide(rows, free, now, self.policy, shares=shares)
             fresh = [task for task in decision.admitted if task.task_id not in examined.admits]
             more = await self._examine(fresh[: MAX_LOOKS - len(examined.admits) - len(examined.stuck)], found)
             room_left = bool(more.stuck)
@@ -262,6 +267,16 @@ class Dispatcher:
             # The next tick decides anew; what is known of those that wait on is worth writing down all the same.
             found.stuck += decided.some_holds()
         return found
+
+    async def _shares(self, now: float) -> Shares:
+        """Of the users, as far as the policy asks for it."""
+        half_life_s = self.policy.half_life_s
+        if half_life_s is None:
+            return Shares(self._running())
+        return shares_of(self.queue.live.values(), now, await self.state.gpu_use(), half_life_s)
+
+    def _running(self) -> Mapping[str, int]:
+        return shares_of(self.queue.live.values(), 0.0).running if self.policy.quotas.are_on else {}
 
     async def _examine(self, chosen: Sequence[SlimTask], found: _Pass) -> Examined:
         """With their specs, which no other tasks are asked for."""

@@ -29,7 +29,7 @@ from argus_ray.core.model import Attempt, Task
 from argus_ray.core.reasons import Code, because, is_news, words
 from argus_ray.core.states import AttemptState, Cause, Outcome, TaskState, check_move
 from argus_ray.core.text import clean
-from argus_ray.service import clocks, upkeep
+from argus_ray.service import clocks, shares, upkeep
 from argus_ray.service.unit_of_work import UnitOfWork
 from argus_ray.store import attempts, events, orders, tasks
 
@@ -151,6 +151,8 @@ def _admit(unit: UnitOfWork, task: Task, change: Admit) -> bool:
         return False
     if change.orders is not None and change.orders != orders.version(unit.db):
         return False  # its node may just have been cordoned
+    if shares.is_above_quota(unit, task):
+        return False
     root = paths.job_root(unit.ports.settings.shared_root, task.user_id, change.submission_id)
     if change.submission_id != ids.submission_id(task.task_id, change.number) or change.job_root != root:
         raise ValueError(f"the attempt {change.submission_id} in {change.job_root} is not attempt {change.number}")
@@ -237,6 +239,7 @@ def _end(unit: UnitOfWork, task: Task, change: End) -> bool:
             reason = f"canceled, but {_how(change)} first: {change.reason}".removesuffix(": ")
         if not attempts.end(unit.db, attempt.state, change, Outcome.CANCELED, reason, unit.now):
             return False
+        shares.count_use(unit, task, attempt)
         message = f"{name} has ended, as its task was canceled: {reason}".removesuffix(": ")
         events.add_remark(unit.db, task.task_id, unit.now, "attempt", message, attempt.submission_id)
         return True
@@ -247,6 +250,7 @@ def _end(unit: UnitOfWork, task: Task, change: End) -> bool:
     kept = replace(change, failure=failure_of(change, after))
     if not attempts.end(unit.db, attempt.state, kept, change.outcome, change.reason, unit.now):
         return False
+    shares.count_use(unit, task, attempt)
     new = replace(
         task,
         state=after.state,

@@ -12,6 +12,7 @@ from argus_ray.core.lifecycle import Hold
 from argus_ray.core.model import Task
 from argus_ray.core.reasons import Reason
 from argus_ray.core.retention import LIVE_AGAIN_S
+from argus_ray.core.shares import OF_QUOTAS
 from argus_ray.service.unit_of_work import UnitOfWork
 from argus_ray.store import clocks, orders
 
@@ -44,7 +45,9 @@ def bounded(unit: UnitOfWork, task: Task, change: Hold) -> tuple[float | None, f
     scheduling = unit.ports.settings.scheduling
     longest_s = scheduling.longest_hold_s if is_own else scheduling.retry_policy().longest_wait_s
     not_before = None if change.not_before is None else min(change.not_before, unit.now + longest_s)
-    if task.overtaken_since is not None:
-        return not_before, task.overtaken_since  # once it runs, it runs from there
     since = change.overtaken_since
+    if task.overtaken_since is not None:
+        has_stood = isinstance(task.reason, Reason) and task.reason.code in OF_QUOTAS
+        if not has_stood or since is None or since < task.overtaken_since:
+            return not_before, task.overtaken_since  # once it runs, it runs from there
     return not_before, None if since is None else min(since, unit.now)

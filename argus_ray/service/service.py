@@ -19,10 +19,11 @@ from argus_ray.core.errors import ArgusError, InvalidRequest, Unavailable
 from argus_ray.core.lifecycle import Change
 from argus_ray.core.model import QueueChanges, Task
 from argus_ray.core.retention import Chore, Chores
+from argus_ray.core.shares import Use
 from argus_ray.service import access, accounts, changes, clocks, orders, submission, tasks, upkeep
 from argus_ray.service.changes import TaskCache
 from argus_ray.service.unit_of_work import Ports, UnitOfWork
-from argus_ray.store import Store, feed, queue, tokens
+from argus_ray.store import Store, feed, gpu_use, queue, tokens
 from argus_ray.store import orders as order_rows
 from argus_ray.store import tasks as task_rows
 from argus_ray.store.store import savepoint
@@ -132,6 +133,11 @@ class Service:
         with self._store.transaction() as db:
             mine = self._store.writer_id
             return feed.since(db, mine, version) if writer == mine else feed.whole(db, mine)
+
+    def gpu_use(self) -> dict[str, Use]:
+        """What the ended attempts of each user have used."""
+        with self._store.transaction() as db:
+            return gpu_use.of_all(db)
 
     def tasks(self, task_ids: Sequence[str]) -> tuple[Task, ...]:
         """Those that exist, whole: with their specs and the commands of their attempts."""

@@ -11,6 +11,7 @@ from argus_ray.core.errors import (
     FieldError,
     IdempotencyConflict,
     InvalidRequest,
+    InvalidSpec,
     NothingToResume,
     QueueFull,
     TaskNotEnded,
@@ -62,7 +63,7 @@ def read_again(unit: UnitOfWork, principal: Principal, action: ReadResubmission)
     old, first = _original_and_replay(unit, principal, action.call)
     if first is not None:
         return None
-    _check_limits(unit, old.user_id)
+    _check_limits(unit, old.user_id, old.gang)
     return old.spec_yaml
 
 
@@ -146,8 +147,8 @@ class _Wanted:
 def _accept(
     unit: UnitOfWork, user_id: str, wanted: _Wanted, call: SubmitTask | ResubmitTask, origin: _Origin | None = None
 ) -> Submitted:
-    _check_limits(unit, user_id)
     gang = wanted.gang
+    _check_limits(unit, user_id, gang)
     message = f"accepted: {wanted.workload} on {gang.nnodes} x {gang.gpus_per_node} GPUs"
     if origin is not None:
         message += origin.words()
@@ -175,9 +176,16 @@ def _accept(
     raise Unavailable("too many tasks of this user in one second: no free task id was found; try again")
 
 
-def _check_limits(unit: UnitOfWork, user_id: str) -> None:
+def _check_limits(unit: UnitOfWork, user_id: str, gang: Gang) -> None:
     limits = unit.ports.settings.limits
-    if queue.count_waiting_of(unit.db, user_id) >= limits.waiting_tasks_per_user:
-        raise QueueFull(f"you have {limits.waiting_tasks_per_user} waiting tasks, which is the limit")
+    quota = limits.quotas().limit_of(user_id)
+    if quota is not None and gang.gpus > quota:
+        # It would wait until the quota is another one: better to say so while somebody looks.
+        wanted = f"{gang.nnodes} x {gang.gpus_per_node} GPUs are {gang.gpus}"
+        rule = f"{wanted}, and {quota} is the most that you may hold at a time"
+        raise InvalidSpec("the task is larger than your quota of GPUs", [FieldError("nnodes, n_gpus_per_node", rule)])
+    most = limits.waiting_tasks_of(user_id)
+    if queue.count_waiting_of(unit.db, user_id) >= most:
+        raise QueueFull(f"you have {most} waiting tasks, which is the limit")
     if queue.count_waiting(unit.db) >= limits.waiting_tasks:
         raise QueueFull(f"{limits.waiting_tasks} tasks wait, which is the limit of this cluster")

@@ -24,7 +24,7 @@ from argus_ray.core.actions import (
 from argus_ray.core.errors import FieldError, Forbidden, InvalidRequest, LogNotFound, UserNotFound
 from argus_ray.core.model import Attempt, Event, Task
 from argus_ray.core.states import Cause, TaskState, check_move
-from argus_ray.service import access
+from argus_ray.service import access, shares
 from argus_ray.service.unit_of_work import UnitOfWork
 from argus_ray.store import attempts, events, orders, queue, tasks, users
 
@@ -75,6 +75,7 @@ def show_queue(unit: UnitOfWork, principal: Principal, action: ShowQueue) -> tup
 def explain(unit: UnitOfWork, principal: Principal, action: ExplainTask) -> Explanation:
     """`own_ahead` are tasks of the owner of the task, also when an admin asks."""
     task = access.visible_task(unit, principal, action.task_id)
+    settings = unit.ports.settings
     position = queue.position(unit.db, task)
     ahead = () if position is None else queue.own_ahead(unit.db, task)
     return Explanation(
@@ -84,6 +85,9 @@ def explain(unit: UnitOfWork, principal: Principal, action: ExplainTask) -> Expl
         others_ahead=0 if position is None else position - 1 - len(ahead),
         active_tasks=attempts.count_live(unit.db),
         maintenance=orders.read(unit.db).maintenance,
+        gpus_held=shares.gpus_held(unit, task.user_id),
+        gpus_quota=settings.limits.quotas().limit_of(task.user_id),
+        recent_use_s=shares.recent_use(unit, task.user_id) if settings.scheduling.fair_share else None,
     )
 
 

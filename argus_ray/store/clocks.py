@@ -19,6 +19,7 @@ _MOVE = (
     "UPDATE attempts INDEXED BY one_live_attempt SET stalled_since = stalled_since + :step_s"
     " WHERE state <> 'ENDED' AND stalled_since IS NOT NULL",
     f"UPDATE tasks INDEXED BY tasks_by_state SET look_after = look_after + :step_s WHERE {_ACTIVE} AND look_after > 0",
+    "UPDATE gpu_use SET at = at + :step_s",
 )
 #: The latest that a time of its own may be. A wait that began in the future, by the clock of now, begins anew.
 _LATEST = """
@@ -32,6 +33,7 @@ _BRING_BACK = (
     "UPDATE attempts INDEXED BY one_live_attempt SET stalled_since = :now"
     " WHERE state <> 'ENDED' AND stalled_since > :now",
     f"UPDATE tasks INDEXED BY tasks_by_state SET look_after = :now WHERE {_ACTIVE} AND look_after > :live_by",
+    "UPDATE gpu_use SET at = :now WHERE at > :now",
     # What has ended is looked at ever more seldom: a look that comes later by the step is none the worse.
     "UPDATE tasks SET trashed_at = :now, look_after = :now WHERE seq IN (SELECT there.seq FROM users CROSS JOIN"
     " tasks AS there INDEXED BY tasks_by_look ON there.user_id = users.user_id WHERE there.files_at = 'TRASH'"

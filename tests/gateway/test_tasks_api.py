@@ -420,3 +420,32 @@ def test_nodes_are_for_admins(api: Api) -> None:
     api.nodes = ()
     refused = api.client.get("/api/v2/nodes", headers=ADMIN)
     assert (refused.status_code, refused.json()["code"]) == (503, "unavailable")
+
+
+def test_explain_tells_of_the_quota_and_of_recent_use(api: Api) -> None:
+    alice, bob = api.user("alice"), api.user("bob")
+    runs, waits = api.submit(alice), api.submit(alice)
+    his = api.submit(bob)
+    api.run(runs)
+    off = api.get(f"/api/v2/tasks/{waits}/explain", alice)
+    assert (off["gpus_held"], off["gpus_quota"], off["recent_gpu_hours"]) == (4, None, None)
+    settings = {"limits": {"running_gpus_per_user": 4}, "scheduling": {"fair_share": True}}
+    api.world.reopen(settings=settings)
+    api = Api(api.world)
+    api.apply(Hold(waits, because(Code.OVER_QUOTA, limit=4)))
+    api.world.clock.advance(360)
+    found = api.get(f"/api/v2/tasks/{waits}/explain", alice)
+    assert (found["reason_code"], found["gpus_held"], found["gpus_quota"]) == ("over_quota", 4, 4)
+    assert found["recent_gpu_hours"] == pytest.approx(0.4, abs=0.01)
+    assert found["summary"] == (
+        "The task waits for 4 GPUs; it is at the head of the queue, and who has used the least of late goes first (its "
+        "user: 0.4 GPU hours): its user may hold 4 GPUs at a time; what runs and waits before it takes them; it holds "
+        "4 now"
+    )
+    assert api.get(f"/api/v2/tasks/{his}/explain", bob)["recent_gpu_hours"] == 0
+    body = api.world.spec(nnodes=2)
+    refused = api.client.post("/api/v2/tasks", content=body, headers={**bob, "Content-Type": "application/yaml"})
+    assert (refused.status_code, refused.json()["code"]) == (400, "invalid_spec")
+    assert refused.json()["errors"] == [
+        {"field": "nnodes, n_gpus_per_node", "rule": "2 x 4 GPUs are 8, and 4 is the most that you may hold at a time"}
+    ]

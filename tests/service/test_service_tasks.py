@@ -375,10 +375,10 @@ def test_positions_queue_and_explanation(world: World) -> None:
     everyone = [(first.task_id, None), (his.task_id, 1), (second.task_id, 2), (third.task_id, 3)]
     assert queue(world, ADMIN, everyone=True) == queue(world, INTERNAL, everyone=True) == everyone
     explained = world.service.handle(alice, actions.ExplainTask(third.task_id))
-    assert explained == Explanation(world.task(third.task_id), 3, (second.task_id,), 1, 1)
+    assert explained == Explanation(world.task(third.task_id), 3, (second.task_id,), 1, 1, gpus_held=4)
     assert world.service.handle(ADMIN, actions.ExplainTask(third.task_id)) == explained
     running = world.service.handle(alice, actions.ExplainTask(first.task_id))
-    assert running == Explanation(world.task(first.task_id), None, (), 0, 1)
+    assert running == Explanation(world.task(first.task_id), None, (), 0, 1, gpus_held=4)
 
 
 def test_find_attempt(world: World) -> None:

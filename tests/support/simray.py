@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from argus_ray.core.admission import AdmissionPolicy
 from argus_ray.core.lifecycle import Change
 from argus_ray.core.model import Attempt, ClusterView, Gang, NodeView, QueueChanges, Share, SlimAttempt, SlimTask, Task
 from argus_ray.core.observation import ExitRecord, FailureKind, FilesSeen, JobSeen, JobStatus
 from argus_ray.core.reasons import Reason
+from argus_ray.core.shares import Use
 from argus_ray.core.stall import MetricsSeen
 from argus_ray.disk.checkpoints import Checkpoint
 from argus_ray.disk.inputs import Findings
@@ -284,6 +284,9 @@ class SimState:
         assert isinstance(found, QueueChanges)
         return found
 
+    async def gpu_use(self) -> dict[str, Use]:
+        return dict(await self._call(self.world.service.gpu_use))
+
     async def tasks(self, task_ids: Sequence[str]) -> Sequence[Task]:
         return tuple(await self._call(self.world.service.tasks, task_ids))
 
@@ -357,7 +360,7 @@ def make_dispatcher(world: World, ray: SimRay, rng: random.Random, crashiness: f
         inputs=SimInputs(ray),
         prepare=_prepare,
         shared_root=world.shared_root,
-        policy=AdmissionPolicy(max_overtake_s=600, retry_interval_s=60),
+        policy=world.settings.admission_policy(),
         stall_policy=world.settings.scheduling.stall_policy(),
         clock=world.clock,
         monotonic=world.clock.monotonic,

@@ -280,6 +280,12 @@ class ExplanationOut(BaseModel):
     own_ahead: list[str] = Field(description="Your tasks before this one in the queue")
     others_ahead: int = Field(description="How many tasks of others are before this one")
     active_tasks: int = Field(description="Tasks that hold GPUs now, of everyone")
+    gpus_held: int = Field(description="GPUs that the attempts of the task's user hold now")
+    gpus_quota: int | None = Field(description="The most that they may hold at a time; null: any number")
+    recent_gpu_hours: float | None = Field(
+        description="What the task's user has used of late, older use counting less; with fair share the tasks of who "
+        "has used the least go first. null: fair share is off, and the order is that of the queue"
+    )
     reason: str | None
     reason_code: Code | None
     next_retry_at: Time | None
@@ -302,6 +308,9 @@ class ExplanationOut(BaseModel):
             own_ahead=list(found.own_ahead),
             others_ahead=found.others_ahead,
             active_tasks=found.active_tasks,
+            gpus_held=found.gpus_held,
+            gpus_quota=found.gpus_quota,
+            recent_gpu_hours=None if found.recent_use_s is None else round(found.recent_use_s / 3600, 3),
             reason=_words(task),
             reason_code=_code(task),
             next_retry_at=time_or_none(task.next_retry_at),
@@ -318,6 +327,8 @@ def _why(found: Explanation, shortfall: Sequence[NodeShortfall] | None) -> str:
     if _code(task) is Code.POOL_BUSY and shortfall is not None:
         # What is stored does not change with what is free, so this moment is told here.
         because += f"; {have_now(sum(not (node.gpus_missing or node.cpus_missing) for node in shortfall))}"
+    if _code(task) is Code.OVER_QUOTA:
+        because += f"; it holds {found.gpus_held} now"
     if not task.state.is_waiting:
         stalled = _stalled(task)
         if stalled is not None and stalled.stalled_since is not None:
@@ -329,6 +340,8 @@ def _why(found: Explanation, shortfall: Sequence[NodeShortfall] | None) -> str:
     )
     if found.maintenance is not None:
         because = f"; {maintenance_words(found.maintenance)}"
+    if found.recent_use_s is not None:
+        line += f", and who has used the least of late goes first (its user: {found.recent_use_s / 3600:.1f} GPU hours)"
     return f"The task waits for {task.gang.gpus} GPUs; {line}{because}"
 
 
