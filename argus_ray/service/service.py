@@ -67,6 +67,10 @@ _ADMIN_CASES: Mapping[type[Action[Any]], Callable[[UnitOfWork, Principal, Any], 
 }
 
 
+#: They are about stretches of time that are stored, so these must be right by the clock of now.
+_BY_THE_CLOCK = (actions.OrderNode, actions.SetMaintenance)
+
+
 class Service:
     def __init__(
         self,
@@ -112,6 +116,8 @@ class Service:
         disk. Raises StaleWriter alone: this process must stop.
         """
         try:
+            if any(type(action) in _BY_THE_CLOCK for _, action in calls):
+                self._follow_clock()
             with self._store.transaction() as db:
                 unit = self._unit(db)
                 answers = [self._answer(unit, call) for call in calls]

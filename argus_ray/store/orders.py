@@ -76,9 +76,13 @@ def stand_still(db: sqlite3.Connection, since: float, until: float) -> None:
 
 
 def follow_clock(db: sqlite3.Connection, step_s: float) -> int:
-    """The wall clock was set forward by `step_s` seconds: the deadlines of drains that are to come go along."""
+    """The wall clock was set forward by `step_s` seconds. The deadlines of drains that are to come go along. So does
+    the time from which maintenance counts, as the overtaking clocks do that stand still for it."""
     moved = db.execute(
         "UPDATE cordons SET deadline = deadline + ? WHERE deadline IS NOT NULL AND cleared_at IS NULL", (step_s,)
+    ).rowcount
+    moved += db.execute(
+        f"{_NEXT_VERSION}, maintenance_since = maintenance_since + ? WHERE maintenance_since IS NOT NULL", (step_s,)
     ).rowcount
     if moved:
         _next_version(db)

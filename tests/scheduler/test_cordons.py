@@ -305,7 +305,8 @@ def test_at_the_deadline_tasks_are_stopped_and_go_back_to_their_place_without_a_
     assert f"its node {drained} is drained by admin, and the time that was given is over: a fan" in told
     assert "no loss of the task's budget" in told and "resumes from step 70 of a01" in told
     assert str(seen(lab, drained).barred).startswith("drained by admin")
-    assert seen(lab, where).troubles == 0
+    judged = lab.dispatcher.standing.judge([seen(lab, name) for name in ("n1", "n2")], [])
+    assert [node.troubles for node in judged] == [0, 0], "no node has done anything wrong"
 
 
 def test_what_comes_to_its_good_end_before_it_is_stopped_has_succeeded(lab: Lab) -> None:

@@ -29,6 +29,7 @@ from argus_ray.core.reasons import Code, Reason, words
 from argus_ray.core.states import AttemptState, TaskState
 from argus_ray.disk.inputs import Findings
 from argus_ray.scheduler.tick import MAX_LOOKS, Next
+from argus_ray.store import orders
 from tests.support.builders import ADMIN, World, make_service
 from tests.support.sanity import sanity_check
 from tests.support.simray import AGAIN, Crash, NoAnswer, SimRay, SimState, check_view, make_dispatcher, settle
@@ -757,7 +758,12 @@ class Actor:
         before it has had its time, however the wall clock was set."""
         now, scheduling = self.world.clock.now, self.world.settings.scheduling
         waiting = {(task.task_id, len(task.attempts)): task for task in self.world.waiting()}
-        ages = {key: now - task.overtaken_since for key, task in waiting.items() if task.overtaken_since is not None}
+        with self.world.store.transaction() as db:
+            maintenance = orders.read(db).maintenance
+        # In maintenance the clocks stand still.
+        until = now if maintenance is None else min(now, maintenance.since)
+        since = {key: task.overtaken_since for key, task in waiting.items() if task.overtaken_since is not None}
+        ages = {key: max(0.0, until - at) for key, at in since.items()}
         for key, age in self.ages.items():
             assert key not in waiting or ages.get(key, -math.inf) >= age, f"the overtaking clock of {key} went back"
         assert all(age >= 0 for age in ages.values())

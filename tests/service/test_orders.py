@@ -184,6 +184,37 @@ def test_a_clock_that_was_set_back_turns_no_clock_of_overtaking_on(world: World)
     assert world.task(task.task_id).overtaken_since == now - 100
 
 
+@pytest.mark.parametrize("step_s", [3600.0, -3600.0])
+@pytest.mark.parametrize("is_seen", [True, False])
+def test_clocks_of_overtaking_stand_still_where_the_wall_clock_is_set_meanwhile(
+    world: World, step_s: float, is_seen: bool
+) -> None:
+    """`is_seen`: by the scheduler's calls, before maintenance is turned off."""
+    ada = world.user("ada")
+    task = world.submit(ada)
+    world.service.apply([Hold(task.task_id, BUSY, None, world.clock() - 100)])
+    world.service.handle(ADMIN, actions.SetMaintenance(True))
+    world.clock.advance(50)
+    world.clock.jump(step_s)
+    if is_seen:
+        world.service.queue_changes("", 0)
+    world.service.handle(ADMIN, actions.SetMaintenance(False))
+    world.service.queue_changes("", 0)
+    since = world.task(task.task_id).overtaken_since
+    assert since is not None and world.clock() - since == pytest.approx(100, abs=2)
+
+
+@pytest.mark.parametrize("step_s", [3600.0, -3600.0])
+def test_a_deadline_is_by_time_that_passes_and_not_by_a_clock_that_is_set(world: World, step_s: float) -> None:
+    world.clock.jump(step_s)
+    order(world, NodeOrder.DRAIN, deadline_s=600.0)
+    world.service.queue_changes("", 0)
+    world.clock.jump(step_s)
+    world.service.queue_changes("", 0)
+    (cordon,) = shown(world).cordons
+    assert cordon.deadline is not None and cordon.deadline - world.clock() == pytest.approx(600, abs=2)
+
+
 def test_the_scheduler_is_told_of_orders_once(world: World) -> None:
     first = world.service.queue_changes("", 0)
     assert first.orders == PoolOrders()
