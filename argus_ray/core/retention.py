@@ -42,6 +42,29 @@ class Chore(Enum):
 
 
 @dataclass(frozen=True)
+class JobRoot:
+    submission_id: str
+    #: Of its attempt, such as a01.
+    label: str
+    path: str
+
+
+@dataclass(frozen=True)
+class TaskFiles:
+    """What housekeeping needs of a task."""
+
+    task_id: str
+    user_id: str
+    workload: str
+    #: Of the whole gang.
+    gpus: int
+    #: It has ended, with all its attempts.
+    is_over: bool
+    #: Oldest first.
+    roots: tuple[JobRoot, ...] = ()
+
+
+@dataclass(frozen=True)
 class Chores:
     """A part of what one pass may do. The store has decided it in one transaction."""
 
@@ -49,7 +72,7 @@ class Chores:
     begun: float
     #: Of one user no more are given at once; more of his may be due.
     per_user: int
-    tasks: tuple[Task, ...] = ()
+    tasks: tuple[TaskFiles, ...] = ()
     #: Of those, by id: nothing of them is alive, and nothing that is alive or waits may resume from them.
     prunable: frozenset[str] = frozenset()
 

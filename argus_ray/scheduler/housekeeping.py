@@ -1,9 +1,10 @@
 """One slow pass over the tasks' files: measures what is alive, moves to the trash, deletes, measures what has ended and
 takes away its old checkpoints.
 
-The state actor decides what may be done, and marks it before anything is touched. Each task's result is stored before
-the next task is begun. Whatever ends a pass, the next one goes on. Time alone bounds it: of the pass, of each kind of
-work in it, and of each task; whoever has taken least of it comes next. Plain code without Ray.
+The state actor decides what may be done, and marks it before anything is touched. What has gone is stored before the
+next task is begun; what was only measured, some at a time. Whatever ends a pass, the next one goes on. Time alone
+bounds it: of the pass, of each kind of work in it, and of each task; whoever has taken least of it comes next. Plain
+code without Ray.
 """
 
 from __future__ import annotations
@@ -20,8 +21,7 @@ from typing import Protocol
 
 from argus_ray.core import paths
 from argus_ray.core.lifecycle import Change, Deleted, FilesMeasured, Trashed
-from argus_ray.core.model import Attempt, Task
-from argus_ray.core.retention import Chore, Chores, RetentionPolicy, Seen, is_over
+from argus_ray.core.retention import Chore, Chores, JobRoot, RetentionPolicy, Seen, TaskFiles
 from argus_ray.disk import trash
 from argus_ray.disk.trash import Budget, Exhausted
 
@@ -33,6 +33,8 @@ MAX_PASS_S = 900.0
 MAX_TASK_S = 60.0
 #: Users whose files hang in one pass before it ends: then it is the whole disk.
 _MAX_HUNG = 3
+#: Measured tasks that are stored at once: each transaction is a wait for the disk, and nothing is lost but a look.
+_STORED_AT_ONCE = 50
 #: Entries of one job root that are counted; verl leaves some hundreds.
 MAX_COUNTED = 100_000
 #: Seconds of rest after each hundred entries.
@@ -59,17 +61,17 @@ def pause_s(every_s: float, took_s: float, is_left: bool) -> float:
 class Turns:
     """Some tasks in the order in which they are done: next is that of the user for whom least time was spent."""
 
-    def __init__(self, tasks: Iterable[Task]) -> None:
-        self._of: defaultdict[str, deque[Task]] = defaultdict(deque)
+    def __init__(self, tasks: Iterable[TaskFiles]) -> None:
+        self._of: defaultdict[str, deque[TaskFiles]] = defaultdict(deque)
         for task in tasks:
             self._of[task.user_id].append(task)
         self._given = {user_id: len(tasks) for user_id, tasks in self._of.items()}
 
-    def next(self, spent: defaultdict[str, float]) -> Task | None:
+    def next(self, spent: defaultdict[str, float]) -> TaskFiles | None:
         users = [user_id for user_id, tasks in self._of.items() if tasks]
         return self._of[min(users, key=spent.__getitem__)].popleft() if users else None
 
-    def put_back(self, task: Task) -> None:
+    def put_back(self, task: TaskFiles) -> None:
         self._of[task.user_id].append(task)
 
     def drop(self, user_id: str) -> None:
@@ -89,6 +91,8 @@ class _Pass:
     spent: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     #: Users whose files did not answer.
     hung: set[str] = field(default_factory=set)
+    #: What was measured and is not stored yet.
+    measured: list[Change] = field(default_factory=list)
     is_left: bool = False
 
 
@@ -130,19 +134,20 @@ class Housekeeper:
     async def _do_all(self, here: _Pass, chore: Chore, until: float) -> None:
         done: set[str] = set()
         while True:
+            await self._store(here)
             chores = await self.state.chores(chore, here.begun)
             here.begun = chores.begun
             tasks = [task for task in chores.tasks if task.task_id not in done and task.user_id not in here.hung]
             if not tasks:
                 return
-            bare = [task for task in tasks if not task.attempts]
-            if bare:
-                await self.state.apply([_of_no_files(chore, task) for task in bare])
-                done.update(task.task_id for task in bare)
-            turns = Turns(task for task in tasks if task.attempts)
+            bare = [task for task in tasks if not task.roots]
+            await self._store(here, *(_of_no_files(chore, task) for task in bare))
+            done.update(task.task_id for task in bare)
+            turns = Turns(task for task in tasks if task.roots)
             while (task := turns.next(here.spent)) is not None:
                 if self.clock() >= until:
                     here.is_left = True
+                    await self._store(here)
                     return
                 begun = self.clock()
                 if await self._do(here, chore, task, task.task_id in chores.prunable):
@@ -155,7 +160,7 @@ class Housekeeper:
                 elif turns.may_lack(task.user_id, chores.per_user):
                     break
 
-    async def _do(self, here: _Pass, chore: Chore, task: Task, may_prune: bool) -> bool:
+    async def _do(self, here: _Pass, chore: Chore, task: TaskFiles, may_prune: bool) -> bool:
         """False: it is to go on with this task."""
         budget = self._budget = Budget(sys.maxsize, self.clock() + self.task_s, self.rest_s, self.clock)
         call = partial(self._proved, partial(self._act, chore, task, budget, may_prune))
@@ -169,11 +174,20 @@ class Housekeeper:
                 here.hung.add(task.user_id)
         finally:
             budget.stop()
-        if change is not None:
-            await self.state.apply([change])
+        if isinstance(change, FilesMeasured) and change.message is None and change.seen is not Seen.PARTLY:
+            here.measured.append(change)
+            if len(here.measured) >= _STORED_AT_ONCE:
+                await self._store(here)
+        elif change is not None:
+            await self._store(here, change)
         if len(here.hung) >= _MAX_HUNG:
             raise asyncio.TimeoutError(f"the disk hangs: the files of {', '.join(sorted(here.hung))} did not answer")
         return change is not None
+
+    async def _store(self, here: _Pass, *more: Change) -> None:
+        changes, here.measured = [*here.measured, *more], []
+        if changes:
+            await self.state.apply(changes)
 
     # --- in a thread ----------------------------------------------------------------------------------------------
 
@@ -190,7 +204,7 @@ class Housekeeper:
         except OSError as error:
             raise RootAway(str(error)) from error
 
-    def _act(self, chore: Chore, task: Task, budget: Budget, may_prune: bool) -> Change | None:
+    def _act(self, chore: Chore, task: TaskFiles, budget: Budget, may_prune: bool) -> Change | None:
         """None: there was not time enough, and it is to go on."""
         if chore is Chore.TRASH:
             return self._to_trash(task)
@@ -198,7 +212,7 @@ class Housekeeper:
             return self._delete(task, budget)
         return self._look(task, budget, may_prune)
 
-    def _to_trash(self, task: Task) -> Change:
+    def _to_trash(self, task: TaskFiles) -> Change:
         moved = [name for name in self._names(task) if trash.to_trash(self.shared_root, task.user_id, name)]
         if not moved:
             return Trashed(task.task_id, message=None)
@@ -209,7 +223,7 @@ class Housekeeper:
             message += f"; deleted after {self.policy.delete_after_days:g} days"
         return Trashed(task.task_id, message=message[:4000])
 
-    def _delete(self, task: Task, budget: Budget) -> Change | None:
+    def _delete(self, task: TaskFiles, budget: Budget) -> Change | None:
         names = self._names(task)
         try:
             for name in names:
@@ -219,29 +233,29 @@ class Housekeeper:
         log.info("deleted: %s", ", ".join(names))
         return Deleted(task.task_id, message=f"deleted from the trash: {', '.join(names)}"[:4000])
 
-    def _look(self, task: Task, budget: Budget, may_prune: bool) -> Change:
-        message, sizes, seen = None, [], Seen.OVER if is_over(task) else Seen.ALIVE
-        if is_over(task) and self.policy.keep_checkpoints:
+    def _look(self, task: TaskFiles, budget: Budget, may_prune: bool) -> Change:
+        message, sizes, seen = None, [], Seen.OVER if task.is_over else Seen.ALIVE
+        if task.is_over and self.policy.keep_checkpoints:
             if may_prune:
                 message, is_whole = self._prune(task, budget)
                 seen = Seen.OVER if is_whole else Seen.PARTLY
             else:
                 seen = Seen.NEEDED
         try:
-            for attempt in reversed(task.attempts):  # those before the last one change no more
-                size = trash.disk_bytes(self._root(task, attempt), budget, MAX_COUNTED)
+            for root in reversed(task.roots):  # those before the last one change no more
+                size = trash.disk_bytes(self._checked(task, root), budget, MAX_COUNTED)
                 if size is not None:
-                    sizes.append((attempt.submission_id, size))
+                    sizes.append((root.submission_id, size))
         except Exhausted:
             log.info("the files of %s are too many to be measured in %.0f s", task.task_id, self.task_s)
         return FilesMeasured(task.task_id, tuple(sizes), message, seen)
 
-    def _prune(self, task: Task, budget: Budget) -> tuple[str | None, bool]:
+    def _prune(self, task: TaskFiles, budget: Budget) -> tuple[str | None, bool]:
         """What to tell, and whether there was time for all of it."""
-        roots = [self._root(task, attempt) for attempt in task.attempts]
+        roots = [self._checked(task, root) for root in task.roots]
         keep, is_whole = self.policy.keep_checkpoints, True
-        labels = {root: attempt.label for root, attempt in zip(roots, task.attempts, strict=True)}
-        gone = trash.prune(roots, task.workload, task.gang.gpus, keep, budget)
+        labels = {root.path: root.label for root in task.roots}
+        gone = trash.prune(roots, task.workload, task.gpus, keep, budget)
         try:
             trash.sweep_pruned(roots, budget)
             budget.take()
@@ -255,20 +269,19 @@ class Housekeeper:
         kept = "the newest one is" if keep == 1 else f"the newest {keep} are"
         return f"removed checkpoints ({kept} kept): {steps}"[:4000], is_whole
 
-    def _names(self, task: Task) -> list[str]:
-        for attempt in task.attempts:
-            self._root(task, attempt)
-        return [attempt.submission_id for attempt in task.attempts]
+    def _names(self, task: TaskFiles) -> list[str]:
+        for root in task.roots:
+            self._checked(task, root)
+        return [root.submission_id for root in task.roots]
 
-    def _root(self, task: Task, attempt: Attempt) -> str:
-        """Its job root, if it is where this deployment would put it: a shared root that has moved is none of ours."""
-        root = paths.job_root(self.shared_root, task.user_id, attempt.submission_id)
-        if attempt.job_root != root:
-            raise FileNotFoundError(f"{attempt.job_root} is not below {self.shared_root}")
-        return root
+    def _checked(self, task: TaskFiles, root: JobRoot) -> str:
+        """Its path, if it is where this deployment would put it: a shared root that has moved is none of ours."""
+        if root.path != paths.job_root(self.shared_root, task.user_id, root.submission_id):
+            raise FileNotFoundError(f"{root.path} is not below {self.shared_root}")
+        return root.path
 
 
-def _of_no_files(chore: Chore, task: Task) -> Change:
+def _of_no_files(chore: Chore, task: TaskFiles) -> Change:
     """For a task that has never been started."""
     if chore is Chore.TRASH:
         return Trashed(task.task_id, message=None)

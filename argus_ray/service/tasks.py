@@ -57,7 +57,7 @@ def list_page(unit: UnitOfWork, principal: Principal, action: ListTasks) -> Task
         owner = action.user_id
     states = tuple(dict.fromkeys(action.states)) or tuple(TaskState)
     found = queue.page(unit.db, owner, states, below, action.limit + 1)
-    shown = tuple(_with_next_look(unit, task) for task in found[: action.limit])
+    shown = tuple(_for_list(_with_next_look(unit, task)) for task in found[: action.limit])
     return TaskPage(shown, shown[-1].seq if len(found) > action.limit else None)
 
 
@@ -69,7 +69,7 @@ def show_queue(unit: UnitOfWork, principal: Principal, action: ShowQueue) -> tup
         return ()
     owner = None if action.everyone else principal.user_id
     entries = queue.entries(unit.db, owner)
-    return tuple(QueueEntry(_with_next_look(unit, task), position) for task, position in entries)
+    return tuple(QueueEntry(_for_list(_with_next_look(unit, task)), position) for task, position in entries)
 
 
 def explain(unit: UnitOfWork, principal: Principal, action: ExplainTask) -> Explanation:
@@ -133,6 +133,16 @@ def find_attempt(unit: UnitOfWork, principal: Principal, action: FindAttempt) ->
         if attempt.number == action.attempt:
             return task.state, attempt
     raise LogNotFound(f"the task has no attempt {action.attempt}")
+
+
+def _for_list(task: Task) -> Task:
+    """Without what no list shows, which is most of what it would move through Ray: the spec, and the commands of all
+    attempts but the one that is active, whose steps they tell."""
+    last = task.attempts[-1] if task.attempts and task.state.is_active else None
+    attempts = (
+        replace(each, env=(), command=each.command if each is last else (), failure=None) for each in task.attempts
+    )
+    return replace(task, spec_yaml="", warnings=(), attempts=tuple(attempts))
 
 
 def _with_next_look(unit: UnitOfWork, task: Task) -> Task:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from argus_ray.core import ids
 from argus_ray.core.lifecycle import Deleted, FilesMeasured, Trashed
 from argus_ray.core.model import FilesAt, Task
-from argus_ray.core.retention import DAY_S, Chore, Chores, is_over, look_again_at
+from argus_ray.core.retention import DAY_S, Chore, Chores, look_again_at
 from argus_ray.service.unit_of_work import UnitOfWork
 from argus_ray.store import disk, events
 
@@ -29,7 +29,7 @@ def chores(unit: UnitOfWork, chore: Chore, certain: float, begun: float | None =
             return Chores(begun, per_user)
         at = min(begun, certain) - policy.delete_after_days * DAY_S
     tasks = disk.due(unit.db, chore, at, per_user)
-    prunable = frozenset(task.task_id for task in tasks if is_over(task) and task.task_id not in spared)
+    prunable = frozenset(task.task_id for task in tasks if task.is_over and task.task_id not in spared)
     return Chores(begun, per_user, tasks, prunable if chore is Chore.ENDED else frozenset())
 
 

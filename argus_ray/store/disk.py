@@ -6,11 +6,12 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 
-from argus_ray.core.model import FilesAt, Task
-from argus_ray.core.retention import Chore
-from argus_ray.store.tasks import with_attempts
+from argus_ray.core import ids
+from argus_ray.core.model import FilesAt
+from argus_ray.core.retention import Chore, JobRoot, TaskFiles
 
 #: Tasks of one answer, and of one user in it.
 _AT_ONCE = 200
@@ -50,13 +51,17 @@ _OVER = """
 """
 # Everybody's first before anybody's second; where there are more users than places, chance decides.
 _DUE = """
-    SELECT tasks.* FROM (
+    SELECT task_id, user_id, workload, nnodes * gpus_per_node AS gpus, ended_at IS NOT NULL AS has_ended FROM (
         SELECT seq, place FROM (
             SELECT tasks.seq,
                    row_number() OVER (PARTITION BY tasks.user_id ORDER BY tasks.look_after, tasks.seq) AS place
             FROM {due}
         ) WHERE place <= :per_user ORDER BY place, random() LIMIT :limit
     ) AS chosen CROSS JOIN tasks USING (seq) ORDER BY place, look_after, seq
+"""
+_ATTEMPTS = """
+    SELECT attempts.task_id, submission_id, number, job_root, state <> 'ENDED' AS is_live
+    FROM json_each(?) AS wanted CROSS JOIN attempts ON attempts.task_id = wanted.value ORDER BY attempts.task_id, number
 """
 _QUERIES = {
     Chore.LIVE: _DUE.format(due=_LIVE),
@@ -84,10 +89,27 @@ def claim_for_trash(db: sqlite3.Connection, ended_before: float, spared: Iterabl
     return db.execute(_CLAIM, values).rowcount
 
 
-def due(db: sqlite3.Connection, chore: Chore, at: float, per_user: int) -> tuple[Task, ...]:
+def due(db: sqlite3.Connection, chore: Chore, at: float, per_user: int) -> tuple[TaskFiles, ...]:
     """Whose turn has come by this time, each user's longest due first. For DELETE: who is in the trash since then."""
-    values = {"due": at, "per_user": per_user, "limit": _AT_ONCE}
-    return with_attempts(db, db.execute(_QUERIES[chore], values).fetchall())
+    rows = db.execute(_QUERIES[chore], {"due": at, "per_user": per_user, "limit": _AT_ONCE}).fetchall()
+    attempts: defaultdict[str, list[sqlite3.Row]] = defaultdict(list)
+    for attempt in db.execute(_ATTEMPTS, (json.dumps([row["task_id"] for row in rows]),)):
+        attempts[attempt["task_id"]].append(attempt)
+    return tuple(_files(row, attempts[row["task_id"]]) for row in rows)
+
+
+def _files(row: sqlite3.Row, attempts: Sequence[sqlite3.Row]) -> TaskFiles:
+    return TaskFiles(
+        task_id=row["task_id"],
+        user_id=row["user_id"],
+        workload=row["workload"],
+        gpus=row["gpus"],
+        is_over=bool(row["has_ended"]) and not any(attempt["is_live"] for attempt in attempts),
+        roots=tuple(
+            JobRoot(attempt["submission_id"], ids.attempt_label(attempt["number"]), attempt["job_root"])
+            for attempt in attempts
+        ),
+    )
 
 
 def bring_forward(db: sqlite3.Connection, keep: int, now: float) -> None:

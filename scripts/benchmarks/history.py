@@ -103,7 +103,12 @@ def _chores(found: Report, sides: list[_Side], count: int) -> None:
     for what, due in (("all due", 0.0), ("none due", 1e12)):
         for side in sides:
             with side.world.store.transaction() as db:
-                db.execute("UPDATE tasks SET look_after = ?", (due,))
+                # A third is in the trash, and a third deleted.
+                db.execute(
+                    "UPDATE tasks SET look_after = :due, files_at = iif(seq % 3, iif(seq % 3 = 1, 'TRASH', 'DELETED'),"
+                    " 'JOB_ROOT'), trashed_at = iif(seq % 3, :due, NULL) WHERE ended_at IS NOT NULL",
+                    {"due": due},
+                )
         for chore in Chore:
             runs = rounds.alternate(count, {side.name: partial(side.chores_ms, chore, 20) for side in sides})
             for side in sides:

@@ -46,6 +46,7 @@ class House:
         self.pass_s, self.task_s = 1e6, 1e6
         #: In the order in which it was done.
         self.done: list[Change] = []
+        self.transactions = 0
 
     # The state actor, as the pass sees it.
 
@@ -58,6 +59,7 @@ class House:
             if self.crash_at < 0:
                 raise Crash
         self.done += changes
+        self.transactions += 1
         return self.world.service.apply(changes)
 
     async def _here(self, call: Callable[[], Change | None]) -> Change | None:
@@ -331,8 +333,10 @@ def test_what_is_alive_is_measured_first_and_each_hour_whatever_has_ended(house:
 
 def test_what_ended_in_a_day_is_done_in_a_pass_if_there_is_time(house: House) -> None:
     tasks = [house.ended() for _ in range(230)]
+    house.transactions = 0
     assert not house.tidy_up()
     assert all(map(house.is_measured, tasks))
+    assert house.transactions <= 230 / 20 + 1, "a look is not worth a transaction"
     house.days(10)
     assert not house.tidy_up()
     assert {house.task(task).files_at for task in tasks} == {FilesAt.TRASH}

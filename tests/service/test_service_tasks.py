@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
@@ -509,3 +510,22 @@ def test_ping(world: World) -> None:
     world.submit(alice)
     start(world, task)
     assert world.service.ping() == {"epoch": 1, "tasks": {"QUEUED": 1, "RUNNING": 1}, "maintenance_since": None}
+
+
+def test_lists_move_no_specs_and_no_commands(world: World) -> None:
+    """But the command of what runs, which tells how many steps it was given."""
+    alice = world.user("alice")
+    tasks = [world.submit(alice) for _ in range(20)]
+    for task in tasks[:10]:
+        admit = replace(world.admission(task), command=("python3", "trainer.total_training_steps=7", "x" * 5000))
+        assert world.service.apply([admit]) == [True]
+        if task is not tasks[0]:
+            end = End(admit.submission_id, Outcome.APPLICATION, "why")
+            assert world.service.apply([end]) == [True]
+    listed = page(world, alice, actions.ListTasks()).tasks
+    queued = world.service.handle(alice, actions.ShowQueue())
+    assert isinstance(queued, tuple) and (len(listed), len(queued)) == (20, 11)
+    assert len(pickle.dumps([task for task in listed if not task.state.is_active])) < 20 * 800
+    assert len(pickle.dumps(queued)) < 20 * 800 + 6000
+    (active,) = [task for task in listed if task.state.is_active]
+    assert active.attempts[-1].command == world.task(tasks[0].task_id).attempts[-1].command

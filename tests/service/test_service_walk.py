@@ -132,11 +132,13 @@ class Walk(RuleBasedStateMachine):
     def keep_house(self) -> None:
         found = {chore: self.world.service.chores(chore).tasks for chore in Chore}
         leaves = found[Chore.TRASH]
-        assert all(task.state.is_final for task in (*leaves, *found[Chore.DELETE]))
-        assert all(task.live_attempt is not None for task in found[Chore.LIVE])
-        assert all(is_over(task) for task in found[Chore.ENDED])
+        assert all(
+            is_over(self.world.task(task.task_id)) and task.is_over
+            for task in (*leaves, *found[Chore.DELETE], *found[Chore.ENDED])
+        )
+        assert not any(is_over(self.world.task(task.task_id)) or task.is_over for task in found[Chore.LIVE])
         needed = {root for task in self.world.waiting() for root in task.resume_roots or ()}
-        assert not needed & {attempt.job_root for task in leaves for attempt in task.attempts}
+        assert not needed & {root.path for task in leaves for root in task.roots}
 
     @rule(seconds=st.integers(-10, 1000))
     def time_passes(self, seconds: int) -> None:
