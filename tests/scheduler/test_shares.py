@@ -91,6 +91,20 @@ def test_who_comes_to_a_quota_that_is_taken_is_decided_over_alone(lab: Shared) -
 
 
 @pytest.mark.parametrize("lab", [QUOTA], indirect=True)
+def test_who_comes_last_leaves_the_quota_to_an_older_task_that_waits_for_room(lab: Shared) -> None:
+    carl = lab.world.user("carl")
+    for who in (lab.bob, carl, lab.bob):
+        lab.world.submit(who)
+    lab.tick()
+    large = lab.world.submit(lab.ada, n_gpus_per_node=8)
+    lab.tick()
+    assert lab.code(large) is Code.POOL_BUSY
+    small = lab.world.submit(lab.ada, n_gpus_per_node=1)
+    lab.tick()
+    assert lab.code(small) is Code.OVER_QUOTA and lab.task(large).overtaken_since is None
+
+
+@pytest.mark.parametrize("lab", [QUOTA], indirect=True)
 def test_a_canceled_run_holds_its_part_until_it_is_over(lab: Shared) -> None:
     tasks = [lab.world.submit(lab.ada) for _ in range(3)]
     lab.tick()
@@ -193,7 +207,7 @@ def test_who_has_used_the_least_goes_first(lab: Shared) -> None:
 
 @pytest.mark.parametrize("lab", [FAIR], indirect=True)
 def test_a_task_that_comes_back_does_not_lose_its_turn_to_a_user_who_has_had_more(lab: Shared) -> None:
-    """The room of a lost attempt is free with the next look, and what is decided meanwhile must not go by the place."""
+    """A node joins as her attempt is lost. What the tick decides that sees both must not go by the place."""
     full = [lab.world.submit(lab.bob, n_gpus_per_node=8) for _ in range(2)]
     lab.tick()
     lab.begin()
@@ -205,8 +219,8 @@ def test_a_task_that_comes_back_does_not_lose_its_turn_to_a_user_who_has_had_mor
     assert lab.states(old, hers) == "waits has started"
     lab.begin()
     young = lab.world.submit(lab.ada, n_gpus_per_node=8)
-    lab.finish(full[1])
-    lab.lose(*[lab.task(hers).attempts[-1].submission_id])
+    lab.ray.nodes["n3"] = 8
+    lab.lose(lab.task(hers).attempts[-1].submission_id)
     lab.tick(5)
     assert lab.states(old, hers, young) == "waits has started has started"
 
