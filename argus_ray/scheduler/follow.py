@@ -37,7 +37,10 @@ class Followed:
 class Follower:
     jobs: Jobs
     files: Files
+    #: Unix time, as in what is stored.
     clock: Callable[[], float]
+    #: (submission id, seconds by stored times and those of files) -> for how long it has made steps.
+    stepped_s: Callable[[str, float], float]
 
     async def follow(self, tasks: Collection[SlimTask], view: ClusterView) -> Followed:
         found = Followed()
@@ -108,7 +111,7 @@ class Follower:
         # A program can set the file's time, but not make the attempt older than it is.
         began = attempt.created_at if attempt.started_at is None else attempt.started_at
         last_step = min(metrics.modified_at, self.clock()) if metrics.size else began
-        return Achieved(saved, max(0.0, last_step - began))
+        return Achieved(saved, self.stepped_s(attempt.submission_id, max(0.0, last_step - began)))
 
 
 async def may_end(files: Files, attempt: SlimAttempt, end: End, *, known_to_ray: bool) -> bool:

@@ -28,6 +28,10 @@ class _Watch:
     #: It was seen before it ran, so all of its run was seen.
     is_whole: bool
     growth: stall.Growth | None = None
+    began: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.began = self.quiet_since
 
 
 @dataclass
@@ -65,6 +69,15 @@ class StallWatch:
     def keep_only(self, submission_ids: Collection[str]) -> None:
         """The attempts that are alive."""
         self._watches = {name: watch for name, watch in self._watches.items() if name in submission_ids}
+
+    def stepped_s(self, submission_id: str, told_s: float) -> float:
+        """For how long an attempt has made steps. `told_s`: by stored times and those of files, which may be wrong;
+        what this scheduler has seen itself bounds it on both sides."""
+        watch = self._watches.get(submission_id)
+        if watch is None or not watch.is_whole:
+            return told_s
+        seen_s = watch.growth.at - watch.began if watch.growth is not None and watch.growth.size else 0.0
+        return min(max(told_s, seen_s), self.monotonic() - watch.began)
 
     def _runs(self, attempt: SlimAttempt, now: float) -> bool:
         """Also notes since when."""

@@ -117,11 +117,11 @@ class Dispatcher:
         self.monotonic = monotonic
         self._steps = ClockSteps.begin(clock(), monotonic())
         self.queue = QueueView(state)
-        self.follower = Follower(jobs, files, clock)
+        self.stalls = StallWatch(files, clock, monotonic, stall_policy)
+        self.follower = Follower(jobs, files, clock, self.stalls.stepped_s)
         self.standing = Standing(cluster, monotonic)
         self.cordons = Cordons()
         self.submitter = Submitter(jobs, files, monotonic)
-        self.stalls = StallWatch(files, clock, monotonic, stall_policy)
         self.examiner = Examiner(inputs, prepare, shared_root, policy, clock, monotonic, soon_s=tick_s)
         #: The last look at the cluster.
         self.view: ClusterView | None = None

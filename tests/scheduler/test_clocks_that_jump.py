@@ -188,6 +188,28 @@ def test_a_gang_is_given_its_time_to_be_placed(tmp_path: Path, step: int, is_new
     lab.world.close()
 
 
+@pytest.mark.parametrize(("hours", "is_progress"), [(5, True), (3, False)])
+@BOTH_WAYS
+def test_what_a_lost_run_has_achieved_is_what_it_has_made(
+    tmp_path: Path, step: int, hours: int, is_progress: bool
+) -> None:
+    lab = make(tmp_path)
+    task = lab.world.submit(lab.ada)
+    lab.tick()
+    (name,) = lab.begin()
+    for k in range(6 * hours):
+        lab.tick(600)
+        lab.grow(name)
+        if k == hours:
+            lab.world.clock.jump(step)
+    lab.tick(60)
+    lab.lose(name)
+    lab.tick()
+    (told,) = [message for message in lab.told(task) if "lost to infrastructure" in message]
+    assert (f"had made steps for {hours}.0 hours" in told) == is_progress, told
+    lab.world.close()
+
+
 # --- tasks that wait
 
 
