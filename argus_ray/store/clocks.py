@@ -34,6 +34,7 @@ _BRING_BACK = (
     " WHERE state <> 'ENDED' AND stalled_since > :now",
     f"UPDATE tasks INDEXED BY tasks_by_state SET look_after = :now WHERE {_ACTIVE} AND look_after > :live_by",
     "UPDATE gpu_use SET at = :now WHERE at > :now",
+    "UPDATE pool_orders SET version = version + 1, maintenance_since = :now WHERE maintenance_since > :now",
     # What has ended is looked at ever more seldom: a look that comes later by the step is none the worse.
     "UPDATE tasks SET trashed_at = :now, look_after = :now WHERE seq IN (SELECT there.seq FROM users CROSS JOIN"
     " tasks AS there INDEXED BY tasks_by_look ON there.user_id = users.user_id WHERE there.files_at = 'TRASH'"

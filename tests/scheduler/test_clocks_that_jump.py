@@ -23,7 +23,7 @@ from argus_ray.core.states import AttemptState, TaskState
 from argus_ray.disk.inputs import Findings
 from argus_ray.scheduler import standing
 from argus_ray.scheduler.ports import SubmissionRefused
-from tests.support.builders import make_service
+from tests.support.builders import ADMIN, make_service
 from tests.support.sanity import sanity_check
 from tests.support.simlab import Lab
 from tests.support.simray import make_dispatcher
@@ -357,6 +357,19 @@ def test_what_was_decided_stands_until_its_time_comes_which_is_another_one_now(l
     lab.ray.findings.clear()
     lab.tick(10)
     assert len(lab.task(task).attempts) == 1
+
+
+@BOTH_WAYS
+def test_an_overtaking_clock_stands_in_maintenance_and_for_no_longer(lab: Clocks, step: int) -> None:
+    gang = an_old_gang(lab)
+    lab.tick(300)
+    lab.world.service.handle(ADMIN, actions.SetMaintenance(True))
+    lab.tick(100)
+    lab.world.clock.jump(step)
+    lab.tick(100)
+    lab.world.service.handle(ADMIN, actions.SetMaintenance(False))
+    lab.tick(10)
+    assert lab.age(gang) == 310
 
 
 def test_an_overtaking_clock_that_began_in_the_future_runs_from_the_start_of_the_state_actor(lab: Clocks) -> None:

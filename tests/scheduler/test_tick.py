@@ -527,9 +527,9 @@ def test_a_thousand_bad_inputs_lead_to_one_further_decision_and_a_bounded_number
         looked.append(task.task_id)
         return await check(task)
 
-    def count_decisions(queue: Any, *rest: Any) -> admission.Decision:
+    def count_decisions(queue: Any, *rest: Any, **named: Any) -> admission.Decision:
         decided.append(1)
-        return decide(queue, *rest)
+        return decide(queue, *rest, **named)
 
     dispatcher.examiner.inputs.check = count_looks  # type: ignore[method-assign]
     monkeypatch.setattr(admission, "decide", count_decisions)
