@@ -169,9 +169,12 @@ def _judge_without_nodes(attempt: SlimAttempt, job: JobSeen, files: FilesSeen, l
     if job.status in (JobStatus.PENDING, JobStatus.RUNNING):
         # The driver may wait for ever for the part that is gone. When its own node is gone Ray says so.
         return None if job.status is JobStatus.RUNNING and attempt.nodes[0] in left else Stop()
-    ended_well = job.status is JobStatus.SUCCEEDED or (files.exit is not None and files.exit.exit_code == 0)
+    if job.status is JobStatus.SUCCEEDED or (files.exit is not None and files.exit.exit_code == 0):
+        return None
     # However it ends then, by our word or by an error of its own.
-    return None if ended_well else _lost(attempt, why, job.exit_code)
+    if not files.started and files.exit is None:
+        return _not_begun(attempt, f"{why} before it began", job.exit_code)
+    return _lost(attempt, why, job.exit_code)
 
 
 def _judge_absent(attempt: SlimAttempt, files: FilesSeen, session: str) -> Verdict:
@@ -180,9 +183,9 @@ def _judge_absent(attempt: SlimAttempt, files: FilesSeen, session: str) -> Verdi
         return _by_exit_code(attempt, files.exit.exit_code, files.log_tail, files)
     if attempt.state is AttemptState.SUBMITTING and not files.started:
         return Submit()
-    if attempt.session is not None and attempt.session != session:
-        return _lost(attempt, "the Ray session that ran it is gone")
-    return _lost(attempt, "Ray has no record of its job any more")
+    is_other = attempt.session is not None and attempt.session != session
+    why = "the Ray session that ran it is gone" if is_other else "Ray has no record of its job any more"
+    return _lost(attempt, why) if files.started else _not_begun(attempt, f"{why}, and it had not begun")
 
 
 def _judge_failed(attempt: SlimAttempt, job: JobSeen, files: FilesSeen) -> Verdict:

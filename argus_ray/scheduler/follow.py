@@ -77,7 +77,7 @@ class Follower:
         if job.status is JobStatus.ABSENT and attempt.state is AttemptState.STOPPING and not marked:
             return
         files = FilesSeen()
-        if job.status in (JobStatus.ABSENT, JobStatus.FAILED):
+        if job.status in (JobStatus.ABSENT, JobStatus.FAILED, JobStatus.STOPPED):
             files = await self.files.look(attempt.job_root)
         verdict = observation.next_step(attempt, job, files, view.session, _nodes_that_left(attempt, view))
         match verdict:

@@ -86,6 +86,15 @@ def test_the_runners_own_record_outlives_rays(code: int, expected: Outcome) -> N
     assert outcome(next_step(attempt(RUNNING), JobSeen(JobStatus.ABSENT), files, "s2")) is expected
 
 
+@pytest.mark.parametrize("session", ["s1", "s2"])
+@pytest.mark.parametrize("started", [False, True])
+def test_one_that_ray_has_forgotten_is_a_loss_only_if_it_had_begun(session: str, started: bool) -> None:
+    verdict = next_step(attempt(SUBMITTED), JobSeen(JobStatus.ABSENT), FilesSeen(started=started), session)
+    assert isinstance(verdict, End) and verdict.outcome is Outcome.INFRASTRUCTURE
+    assert verdict.never_began is not started
+    assert not verdict.is_fault_of_node
+
+
 def test_an_application_failure_quotes_the_end_of_the_log() -> None:
     files = FilesSeen(True, ExitRecord(1), "step 1\nstep 2\n\nKeyError: 'mine'\n")
     verdict = next_step(attempt(RUNNING), failed(FailureKind.DRIVER), files, "s1")

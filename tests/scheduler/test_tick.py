@@ -26,7 +26,7 @@ from argus_ray.core.model import Event, Task
 from argus_ray.core.observation import FailureKind, JobStatus
 from argus_ray.core.orders import Machine, NodeOrder
 from argus_ray.core.reasons import Code, Reason, words
-from argus_ray.core.states import AttemptState, TaskState
+from argus_ray.core.states import AttemptState, Outcome, TaskState
 from argus_ray.disk.inputs import Findings
 from argus_ray.scheduler.tick import MAX_LOOKS, Next
 from argus_ray.store import orders
@@ -858,7 +858,19 @@ def test_random_histories(tmp_path: Path, seed: int) -> None:
         assert task.state is TaskState.CANCELED
         assert sum(ray.started[a.job_root] for a in task.attempts) <= started_then + _racing(task)
     _check_resumed(world, ray)
+    _check_losses(world, ray)
     world.close()
+
+
+def _check_losses(world: World, ray: SimRay) -> None:
+    """What never began has lost its task nothing, and what began and was lost has."""
+    with world.store.transaction() as db:
+        names = [row[0] for row in db.execute("SELECT task_id FROM tasks").fetchall()]
+    for attempt in itertools.chain(*(world.task(name).attempts for name in names)):
+        if attempt.outcome is Outcome.INFRASTRUCTURE and attempt.failure is not None:
+            assert not (attempt.never_began and ray.started[attempt.job_root]), attempt.submission_id
+        elif attempt.outcome is Outcome.INFRASTRUCTURE:
+            assert ray.started[attempt.job_root], f"{attempt.submission_id} never began: {attempt.reason}"
 
 
 def _check_resumed(world: World, ray: SimRay) -> None:
