@@ -1,7 +1,6 @@
 """Machines and mounts that are in trouble while tasks run and wait: nobody's task fails by them.
 
-What takes minutes is run with ARGUS_LONG=1, the last one with ARGUS_TEST_MAX_LOSSES=5, too; docs/development.md says
-when it was.
+What takes minutes runs with ARGUS_LONG=1, and the last one with ARGUS_TEST_MAX_LOSSES=5.
 """
 
 from __future__ import annotations
