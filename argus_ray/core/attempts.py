@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import takewhile
 
@@ -83,12 +84,12 @@ def after_end(task: Task, end: End, now: float, policy: RetryPolicy, entropy: fl
     if end.outcome is Outcome.APPLICATION:
         return Aftermath(TaskState.FAILED, Cause.APPLICATION_FAILURE, end.reason, task.losses)
     if end.outcome is Outcome.INSUFFICIENT_RESOURCES:
-        refusals = _refusals_before(task)
+        refusals = _in_a_row(task, lambda attempt: attempt.outcome is Outcome.INSUFFICIENT_RESOURCES)
         if refusals >= policy.max_refusals:
             times = f"{refusals + 1} times in a row, and the budget is {policy.max_refusals}"
             reason = f"verl found too few resources {times}: {end.reason}"
             return Aftermath(TaskState.FAILED, Cause.ATTEMPTS_EXHAUSTED, reason, task.losses, refusals=refusals + 1)
-        wait = _doubled(policy.retry_interval_s, refusals, policy.max_retry_interval_s) * (1 + _JITTER * entropy)
+        wait = _spread(_doubled(policy.retry_interval_s, refusals, policy.max_retry_interval_s), entropy)
         return Aftermath(
             TaskState.PENDING_RESOURCES,
             Cause.INSUFFICIENT_RESOURCES,
@@ -117,15 +118,14 @@ def after_end(task: Task, end: End, now: float, policy: RetryPolicy, entropy: fl
 
 def _after_failed_start(task: Task, end: End, now: float, policy: RetryPolicy, entropy: float) -> Aftermath:
     """No loss: it waits, and another node may do better."""
-    ended = (attempt for attempt in reversed(task.attempts) if attempt.outcome is not None)
-    before = sum(1 for _ in takewhile(lambda attempt: attempt.never_began, ended))
+    before = _in_a_row(task, lambda attempt: attempt.never_began)
     failed = before + 1
     if failed > policy.max_failed_starts:
         reason = f"its program never began {failed} times in a row, and the budget is {policy.max_failed_starts}"
         return Aftermath(
             TaskState.FAILED, Cause.ATTEMPTS_EXHAUSTED, f"{reason}: {end.reason}", task.losses, failed_starts=failed
         )
-    wait = _doubled(START_AGAIN_S, before, MAX_START_AGAIN_S) * (1 + _JITTER * entropy)
+    wait = _spread(_doubled(START_AGAIN_S, before, MAX_START_AGAIN_S), entropy)
     return Aftermath(
         TaskState.QUEUED,
         Cause.INFRASTRUCTURE_LOSS,
@@ -164,10 +164,14 @@ def _resumed_step(task: Task, attempt: Attempt) -> int | None:
     return None
 
 
-def _refusals_before(task: Task) -> int:
-    """In a row, until the attempt that has just ended."""
+def _in_a_row(task: Task, is_one: Callable[[Attempt], bool]) -> int:
+    """How many of its attempts, until the one that has just ended."""
     ended = (attempt for attempt in reversed(task.attempts) if attempt.outcome is not None)
-    return sum(1 for _ in takewhile(lambda attempt: attempt.outcome is Outcome.INSUFFICIENT_RESOURCES, ended))
+    return sum(1 for _ in takewhile(is_one, ended))
+
+
+def _spread(wait: float, entropy: float) -> float:
+    return wait * (1 + _JITTER * entropy)
 
 
 def failure_of(end: End, after: Aftermath) -> Failure | None:

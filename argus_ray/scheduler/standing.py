@@ -132,18 +132,18 @@ class Standing:
         """The same nodes; of one that takes no new gang nothing is free. For starts that fail or hang that is half of
         the workers at most: where they go wrong on more of them, it is not the nodes."""
         now, seen = self.monotonic(), self._seen
-        names = [task.live.submission_id for task in live if task.live is not None]
-        self._seen = {name: seen.get(name, now) for name in names}
-        if not self._records and not self._silent and not any(_is_coming(task) for task in live):
+        attempts = [task.live for task in live if task.live is not None]
+        self._seen = {attempt.submission_id: seen.get(attempt.submission_id, now) for attempt in attempts}
+        #: Whose driver is on its way, and has not started.
+        starting = [attempt for attempt in attempts if attempt.nodes and attempt.state in _COMING]
+        if not self._records and not self._silent and not starting:
             return tuple(free)
-        coming = Counter(task.live.nodes[0] for task in live if task.live is not None and _is_coming(task))
+        coming = Counter(attempt.nodes[0] for attempt in starting)
         slow = {
-            task.live.nodes[0]
-            for task in live
-            if task.live is not None
-            and task.live.state is AttemptState.SUBMITTED
-            and _is_coming(task)
-            and now - max(self._seen[task.live.submission_id], self._forgiven_at.get(task.live.nodes[0], _LONG_AGO))
+            attempt.nodes[0]
+            for attempt in starting
+            if attempt.state is AttemptState.SUBMITTED
+            and now - max(self._seen[attempt.submission_id], self._forgiven_at.get(attempt.nodes[0], _LONG_AGO))
             > SLOW_START_S
         }
         able = workers(free)
@@ -194,8 +194,3 @@ def _troubles(record: _Record) -> int:
 
 def _without(node: NodeView, why: str, record: _Record) -> NodeView:
     return replace(node.with_free(0.0, 0.0, 0.0), barred=why, troubles=_troubles(record))
-
-
-def _is_coming(task: SlimTask) -> bool:
-    """Its driver is on its way, and has not started."""
-    return task.live is not None and bool(task.live.nodes) and task.live.state in _COMING
