@@ -18,8 +18,7 @@ from argus_ray.core.orders import NodeOrder
 from argus_ray.core.reasons import Code, Reason
 from argus_ray.core.states import Outcome, TaskState
 from argus_ray.scheduler import standing
-from tests.support.sanity import sanity_check
-from tests.support.simlab import Lab
+from tests.support.simlab import Lab, checked_lab
 from tests.support.simray import SimState, make_dispatcher
 
 CORDON, UNCORDON, DRAIN = NodeOrder.CORDON, NodeOrder.UNCORDON, NodeOrder.DRAIN
@@ -27,11 +26,7 @@ CORDON, UNCORDON, DRAIN = NodeOrder.CORDON, NodeOrder.UNCORDON, NodeOrder.DRAIN
 
 @pytest.fixture
 def lab(tmp_path: Path) -> Iterator[Lab]:
-    made = Lab(tmp_path, {"n1": 4, "n2": 4})
-    yield made
-    assert made.ray.violations == []
-    sanity_check(made.world.store)
-    made.world.close()
+    yield from checked_lab(tmp_path)
 
 
 def submit(lab: Lab, count: int = 1, gpus: int = 4, nnodes: int = 1) -> list[Task]:

@@ -14,16 +14,12 @@ from argus_ray.core.observation import FailureKind, JobStatus
 from argus_ray.core.states import AttemptState, Outcome, TaskState
 from argus_ray.scheduler import standing
 from tests.support.sanity import sanity_check
-from tests.support.simlab import Lab
+from tests.support.simlab import Lab, checked_lab
 
 
 @pytest.fixture
 def lab(tmp_path: Path) -> Iterator[Lab]:
-    made = Lab(tmp_path, {"n1": 4, "n2": 4})
-    yield made
-    assert made.ray.violations == []
-    sanity_check(made.world.store)
-    made.world.close()
+    yield from checked_lab(tmp_path)
 
 
 def submit(lab: Lab, count: int, gpus: int = 1, nnodes: int = 1) -> list[Task]:

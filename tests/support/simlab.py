@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 from argus_ray.core import actions
@@ -11,6 +12,7 @@ from argus_ray.core.model import Event, Task
 from argus_ray.core.observation import FailureKind, JobStatus
 from argus_ray.core.orders import Machine, NodeOrder
 from tests.support.builders import ADMIN, World, make_service
+from tests.support.sanity import sanity_check
 from tests.support.simray import Job, SimRay, make_dispatcher, settle
 
 
@@ -62,3 +64,12 @@ class Lab:
         found = self.world.service.handle(self.ada, actions.TaskEvents(task.task_id, limit=1000))
         assert isinstance(found, tuple)
         return [event.message for event in found if isinstance(event, Event)]
+
+
+def checked_lab(root: Path) -> Iterator[Lab]:
+    """For a fixture: two nodes of four GPUs, and what must be true when the test is over."""
+    made = Lab(root, {"n1": 4, "n2": 4})
+    yield made
+    assert made.ray.violations == []
+    sanity_check(made.world.store)
+    made.world.close()
