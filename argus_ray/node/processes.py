@@ -10,11 +10,15 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 #: The variable that carries the mark.
 MARK = "ARGUS_INSTANCE"
+#: Seconds.
+KILL_PATIENCE_S = 10.0
+_TABLE_TRIES = 10
 
 
 def marked(mark: str) -> list[int]:
@@ -29,15 +33,15 @@ def with_variable(name: str, value: str) -> list[int]:
     """
     wanted = f"{name}={value}".encode()
     found = []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+    for pid in _listed():
+        if pid == os.getpid():
             continue
         try:
-            environ = (entry / "environ").read_bytes()
+            environ = Path(f"/proc/{pid}/environ").read_bytes()
         except OSError:
             continue  # it ended, or is another user's
         if wanted in environ.split(b"\0"):
-            found.append(int(entry.name))
+            found.append(pid)
     return found
 
 
@@ -53,10 +57,8 @@ def commands(pids: Iterable[int]) -> list[str]:
 
 def descendants(pid: int) -> list[int]:
     """Ids of the live processes below this one, the nearest first."""
-    found = _children(pid)
-    for parent in found:  # grows while it is read
-        found += _children(parent)
-    return [each for each in found if not _has_ended(each)]
+    table = _table()
+    return [each for each in _below(pid, table) if not table[each].has_ended]
 
 
 def end_marked(mark: str, *, grace_s: float, first: Iterable[int] = ()) -> None:
@@ -68,14 +70,14 @@ def end(find: Callable[[], list[int]], *, grace_s: float, first: Iterable[int] =
     """End every process that `find` finds: SIGTERM to `first` (or to all), SIGKILL after the grace, in seconds. Without
     a grace there is no SIGTERM.
 
-    Raises TimeoutError if some are left 10 s after SIGKILL (a process stuck in the kernel).
+    Raises TimeoutError if some are left KILL_PATIENCE_S after SIGKILL (a process stuck in the kernel).
     """
     if grace_s > 0:
         for pid in list(first) or find():
             _signal(pid, signal.SIGTERM)
         if wait_until(lambda: not find(), grace_s):
             return
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + KILL_PATIENCE_S
     while left := find():
         # A process may have started another one since the list was made: list again until there is none.
         for pid in left:
@@ -87,10 +89,7 @@ def end(find: Callable[[], list[int]], *, grace_s: float, first: Iterable[int] =
 
 def kill_tree(pid: int) -> None:
     """SIGKILL a process and everything below it, top first, so that no parent sees a child die and reacts."""
-    doomed = [pid]
-    for parent in doomed:
-        doomed += _children(parent)
-    for each in doomed:
+    for each in [pid, *_below(pid, _table())]:
         _signal(each, signal.SIGKILL)
 
 
@@ -109,18 +108,46 @@ def _signal(pid: int, number: int) -> None:
         os.kill(pid, number)
 
 
-def _children(pid: int) -> list[int]:
-    """Of all its threads."""
-    found = []
-    for children in Path(f"/proc/{pid}/task").glob("*/children"):
-        with contextlib.suppress(OSError):
-            found += [int(child) for child in children.read_text().split()]
+@dataclass(frozen=True)
+class _Entry:
+    parent: int
+    #: Only waiting to be collected by its parent.
+    has_ended: bool
+
+
+def _below(pid: int, table: Mapping[int, _Entry]) -> list[int]:
+    children: dict[int, list[int]] = {}
+    for each, entry in table.items():
+        children.setdefault(entry.parent, []).append(each)
+    found = list(children.get(pid, ()))
+    for parent in found:  # grows while it is read
+        found += children.get(parent, ())
     return found
 
 
-def _has_ended(pid: int) -> bool:
-    """Gone, or only waiting to be collected by its parent."""
+def _table() -> dict[int, _Entry]:
+    """All processes. Not by /proc/PID/task/TID/children, which leaves some out while others end (proc(5)).
+
+    A process whose parent has ended while the table was made hangs below nobody in it, so such a table is made anew.
+    On a machine where one always does, the last one has to do: callers look again.
+    """
+    table: dict[int, _Entry] = {}
+    for _ in range(_TABLE_TRIES):
+        table = {pid: entry for pid in _listed() if (entry := _entry(pid)) is not None}
+        # 0: outside of our PID namespace.
+        if all(entry.parent == 0 or entry.parent in table for entry in table.values()):
+            break
+    return table
+
+
+def _listed() -> list[int]:
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+
+
+def _entry(pid: int) -> _Entry | None:
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+        stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
-        return True
+        return None  # it is gone
+    state, parent = stat.rpartition(")")[2].split()[:2]
+    return _Entry(int(parent), state in "ZX")

@@ -55,7 +55,13 @@ class RayChild:
         self._has_started = False
 
     def start(self, options: Sequence[str], environ: Mapping[str, str]) -> None:
-        """`ray start --block` with these options, in a process group of its own. It dies with us."""
+        """`ray start --block` with these options, in a process group of its own. It dies with us.
+
+        Raises TimeoutError if something of an earlier one does not die: its training would go on beside the next
+        attempt's.
+        """
+        if self.has_leftovers:
+            processes.end(self.ours, grace_s=0)
         command = [command_beside_python("ray"), "start", "--block", "--disable-usage-stats", *options]
         self._raylet, self._has_started = None, False
         with self._log.open("wb") as out:

@@ -135,7 +135,7 @@ class Watchdog:
         self._report("joined" if self._joined else "waiting", decision.reason)
 
     def _is_busy(self) -> bool:
-        return is_busy(processes.commands(processes.marked(self._settings.mark)))
+        return is_busy(processes.commands(self._child.ours()))
 
     def _read(self, now: float) -> Reading:
         try:

@@ -69,3 +69,16 @@ def test_kill_tree_ends_children_too(mark: str) -> None:
     processes.kill_tree(parent.pid)
     parent.wait(10)
     assert processes.wait_until(lambda: processes.marked(mark) == [], 10)
+
+
+def test_descendants_are_found_while_others_come_and_go(mark: str) -> None:
+    """Each look finds what lives through all of it, and none fails on a process that ends meanwhile."""
+    churn = "import os; print('up', flush=True)\nwhile True:\n p = os.fork() or os._exit(0)\n os.waitpid(p, 0)"
+    nested = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {DEAF!r}]).wait()"
+    parent = start(mark, nested)
+    (lives,) = [pid for pid in processes.marked(mark) if pid != parent.pid]
+    for _ in range(2):
+        start(mark, churn)
+    for _ in range(300):
+        assert {parent.pid, lives} <= set(processes.descendants(os.getpid()))
+    assert processes.descendants(parent.pid) == [lives]

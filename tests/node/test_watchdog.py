@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from argus_ray.discovery import sentinel
 from tests.support.fakeray import ROOT, Machine, Program
 
 RAYLET_OF_ANOTHER = (
@@ -362,6 +363,24 @@ def test_a_second_one_of_the_same_name_is_refused_and_one_of_another_name_is_not
     beside.terminate()
     assert program.child.poll() is None and program.status["state"] == "joined"
     assert set(machine.running()) >= {machine.starts()[0]["pid"]}
+
+
+@pytest.mark.parametrize("runs", [False, True])
+def test_a_machine_that_cannot_start_programs_leaves_only_when_nothing_runs(machine: Machine, runs: bool) -> None:
+    if runs:
+        machine.order("job")
+    program = joined(machine)
+    root = sentinel.path_in(machine.discovery)
+    root.rename(hidden := root.with_name("hidden"))
+    if not runs:
+        program.says("leave: programs cannot start here, and none runs")
+    program.says("stay: programs cannot start here" if runs else "wait: programs cannot start here")
+    for _ in range(5):  # for longer than it waits for an idle machine
+        program.looks_again()
+    assert len(machine.starts()) == 1 and bool(machine.running()) is runs
+    hidden.rename(root)
+    program.says("stay: in the cluster", times=2)
+    assert len(machine.starts()) == (1 if runs else 2)
 
 
 def test_orphans_of_ray_are_collected(machine: Machine) -> None:

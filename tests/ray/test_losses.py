@@ -148,6 +148,7 @@ def test_accepted_tasks_survive_a_redeploy_with_other_settings(cluster: Cluster,
         config.write_text(text)
         cluster.machine.deploy(config)
         processes.wait_until(lambda: _versions(ray_view) == before, PATIENCE_S)
+        cluster.machine.wait_for_service()  # its replicas are replaced, too
 
 
 def _versions(ray_view: Any) -> dict[str, str]:

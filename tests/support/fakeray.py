@@ -35,7 +35,8 @@ _PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
 def ray(argv: list[str], orders: Path) -> int:
     """`ray start --block`. The orders are files: `fail` (holds its last words), `hang` (until it is gone), `deaf` (to
     SIGTERM), `grandchild` (one in a session of its own, deaf), `orphans` (that end at once), `careless` (collects no
-    child). `api-port`: where its API answers, once `serve deploy` was well and while there is no `api-silent`."""
+    child), `job` (an attempt runs). `api-port`: where its API answers, once `serve deploy` was well and while there is
+    no `api-silent`."""
     is_deaf = (orders / "deaf").exists()
     signal.signal(signal.SIGTERM, signal.SIG_IGN if is_deaf else signal.SIG_DFL)
     note(orders, "starts", argv)
@@ -53,6 +54,8 @@ def ray(argv: list[str], orders: Path) -> int:
         (orders / "api.pid").write_text(str(fork_api(int((orders / "api-port").read_text()), orders)))
     if (orders / "grandchild").exists():
         (orders / "grandchild.pid").write_text(str(fork("worker", is_apart=True)))
+    if (orders / "job").exists() and os.fork() == 0:
+        os.execv("/bin/sleep", ["argus_runner.py", "600"])  # noqa: S606
     for _ in range(3 if (orders / "orphans").exists() else 0):
         if os.fork() == 0:
             if os.fork() == 0:
@@ -162,8 +165,9 @@ def run(role: str, argv: list[str], orders: Path) -> int:
     raychild.command_beside_python = command
     cli.jitter = no_more_than_a_poll
     if role == "watchdog":
-        from argus_ray.node import watchdog
+        from argus_ray.node import fitness, watchdog
 
+        fitness.LOOK_EVERY_S, decision.LEAVE_AFTER_S = 0.05, 0.1
         watchdog.backoff_s = backoff_s  # type: ignore[attr-defined,assignment]
         code = watchdog.main(argv)
     else:

@@ -156,12 +156,7 @@ class Pool:
     def user(self) -> Api:
         """A new user with a token."""
         self.users += 1
-        name = f"user-{self.users}"
-        made = self.admin.request("POST", "/api/v2/users", json={"user_id": name, "display_name": name})
-        assert made.is_success, made.text
-        issued = self.admin.request("POST", f"/api/v2/users/{name}/tokens")
-        assert issued.status_code == 201, issued.text
-        return Api(self.http, self.shared, issued.json()["token"])
+        return self.admin.new_user(f"user-{self.users}")
 
     def executions(self, view: dict[str, Any]) -> list[int]:
         """How often each attempt's program was started."""

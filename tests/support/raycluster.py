@@ -61,13 +61,36 @@ class Api:
     token: str
     gates: int = field(default=0)
 
-    def request(self, method: str, path: str, **options: Any) -> httpx.Response:
-        return self.http.request(method, path, headers={"Authorization": f"Bearer {self.token}"}, **options)
+    def request(
+        self, method: str, path: str, *, headers: dict[str, str] | None = None, **options: Any
+    ) -> httpx.Response:
+        mine = {"Authorization": f"Bearer {self.token}", **(headers or {})}
+        return self.http.request(method, path, headers=mine, **options)
+
+    def patiently(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """`request`, retried while the service restarts."""
+        answers: list[httpx.Response] = []
+
+        def answered() -> bool:
+            answers.append(self.request(method, path, **options))
+            return answers[-1].status_code != 503
+
+        assert processes.wait_until(answered, PATIENCE_S, 0.3), answers[-1].text
+        return answers[-1]
 
     def get(self, path: str) -> Any:
-        answer = self.request("GET", path)
+        answer = self.patiently("GET", path)
         assert answer.status_code == 200, answer.text
         return answer.json()
+
+    def new_user(self, name: str) -> Api:
+        """A user with a token; for an admin."""
+        made = self.patiently("POST", "/api/v2/users", json={"user_id": name, "display_name": name})
+        # A try that was answered 503 may have made it.
+        assert made.status_code in (201, 409), made.text
+        issued = self.patiently("POST", f"/api/v2/users/{name}/tokens")
+        assert issued.status_code == 201, issued.text
+        return Api(self.http, self.shared, issued.json()["token"])
 
     def submit(self, plan: dict[str, Any] | None = None, *, key: str | None = None, **fields: Any) -> str:
         """A task that runs the stand-in verl with this plan."""
@@ -99,32 +122,16 @@ class Api:
 
     def _submit(self, spec: dict[str, Any], key: str) -> str:
         """Retried with the key while the service restarts."""
-        headers = {
-            "Authorization": f"Bearer {self.token}",
-            "Content-Type": "application/yaml",
-            "Idempotency-Key": key,
-        }
-        answers: list[httpx.Response] = []
-
-        def accepted() -> bool:
-            answers.append(self.http.post("/api/v2/tasks", content=json.dumps(spec), headers=headers))
-            return answers[-1].status_code != 503
-
-        assert processes.wait_until(accepted, PATIENCE_S, 0.3), answers[-1].text
-        assert answers[-1].status_code in (200, 201), answers[-1].text
-        return str(answers[-1].json()["task_id"])
+        headers = {"Content-Type": "application/yaml", "Idempotency-Key": key}
+        answer = self.patiently("POST", "/api/v2/tasks", content=json.dumps(spec), headers=headers)
+        assert answer.status_code in (200, 201), answer.text
+        return str(answer.json()["task_id"])
 
     def task(self, task_id: str) -> dict[str, Any]:
         """The task; retried while the service restarts."""
-        answers: list[httpx.Response] = []
-
-        def answered() -> bool:
-            answers.append(self.request("GET", f"/api/v2/tasks/{task_id}"))
-            return answers[-1].status_code != 503
-
-        assert processes.wait_until(answered, PATIENCE_S, 0.3), answers[-1].text
-        assert answers[-1].status_code == 200, answers[-1].text
-        view: dict[str, Any] = answers[-1].json()
+        answer = self.patiently("GET", f"/api/v2/tasks/{task_id}")
+        assert answer.status_code == 200, answer.text
+        view: dict[str, Any] = answer.json()
         return view
 
     def cancel(self, task_id: str) -> None:
@@ -186,11 +193,7 @@ class Cluster:
     def user(self) -> Api:
         """A new user with a token."""
         self.users += 1
-        name = f"user-{self.users}"
-        assert self.admin.request("POST", "/api/v2/users", json={"user_id": name, "display_name": name}).is_success
-        issued = self.admin.request("POST", f"/api/v2/users/{name}/tokens")
-        assert issued.status_code == 201, issued.text
-        return Api(self.http, self.shared, issued.json()["token"])
+        return self.admin.new_user(f"user-{self.users}")
 
     def job_root(self, view: dict[str, Any], attempt: int = -1) -> Path:
         return Path(view["attempts"][attempt]["job_root"])

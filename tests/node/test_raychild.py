@@ -1,0 +1,39 @@
+"""`ray start` as a child: what the watchdog's own tests cannot bring about."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from argus_ray.node import processes, raychild
+from argus_ray.node.raychild import NODE_MARK, RayChild
+
+
+def test_nothing_starts_beside_what_does_not_die(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process stuck in the kernel (a dead filesystem, a GPU driver) may go on to train one day."""
+    mark = f"test-{os.urandom(6).hex()}"
+    log = tmp_path / "ray.log"
+    (tmp_path / "ray").write_text("#!/bin/sh\nexit 0\n")
+    (tmp_path / "ray").chmod(0o755)
+    monkeypatch.setattr(raychild, "command_beside_python", lambda name: str(tmp_path / name))
+    stuck = subprocess.Popen(
+        [sys.executable, "-c", "import time; time.sleep(600)"], env={**os.environ, NODE_MARK: mark}
+    )
+    child = RayChild(mark, log)
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(processes, "KILL_PATIENCE_S", 0.1)
+            patched.setattr(os, "kill", lambda *_: None)
+            with pytest.raises(TimeoutError, match=str(stuck.pid)):
+                child.start([], os.environ)
+        assert not log.exists() and stuck.poll() is None
+        child.start([], os.environ)
+        assert log.exists() and stuck.wait(10) != 0, "ended first"
+    finally:
+        stuck.kill()
+        stuck.wait(10)
+        child.end(0)
