@@ -106,6 +106,8 @@ _OTHER_SETTINGS = {
     "stall_after_s: 1800": "stall_after_s: 2",
     "pass_every_s: 3600": "pass_every_s: 1",
     "trash_after_days: 0 ": "trash_after_days: 0.00001 ",
+    "running_gpus_per_user: 0 ": "running_gpus_per_user: 4 ",
+    "fair_share: false ": "fair_share: true ",
 }
 
 
@@ -139,9 +141,15 @@ def test_accepted_tasks_survive_a_redeploy_with_other_settings(cluster: Cluster,
         name = cluster.job_root(ended).name
         assert not cluster.job_root(ended).exists()
         assert list((cluster.shared / "users" / ended["user_id"] / "trash").rglob(name))
+        held = user.submit(n_gpus_per_node=4)
+        explained = user.wait_explained(held, "quota")
+        assert (explained["gpus_held"], explained["gpus_quota"]) == (1, 4) and explained["recent_gpu_hours"] > 0
+        somebody = cluster.user()
+        assert somebody.wait_final(somebody.submit(n_gpus_per_node=4))["state"] == "SUCCEEDED", "nobody else's quota"
         gate.touch()
         view = user.wait_final(running)
         assert view["state"] == "SUCCEEDED" and cluster.executions(view) == [1]
+        assert user.wait_final(held)["state"] == "SUCCEEDED"
         user.cancel(waiting)
     finally:
         gate.touch()

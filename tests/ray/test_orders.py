@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from tests.support.raycluster import Cluster
@@ -15,7 +16,7 @@ def test_a_cordoned_node_gets_nothing_until_it_is_uncordoned(cluster: Cluster) -
     user, admin = cluster.user(), cluster.admin
     first, *_ = workers(cluster)
     name = first["node_id"]
-    assert admin.request("POST", f"/api/v2/nodes/{name}:cordon", json={"reason": "a fan"}).status_code == 200
+    assert admin.patiently("POST", f"/api/v2/nodes/{name}:cordon", json={"reason": "a fan"}).status_code == 200
     try:
         views = [user.wait_final(user.submit(n_gpus_per_node=4)) for _ in range(3)]
         assert {view["state"] for view in views} == {"SUCCEEDED"}
@@ -23,18 +24,43 @@ def test_a_cordoned_node_gets_nothing_until_it_is_uncordoned(cluster: Cluster) -
         (shown,) = [node for node in workers(cluster) if node["node_id"] == name]
         assert "a fan" in shown["barred"] and shown["cordon"]["state"] == "cordoned"
     finally:
-        assert admin.request("POST", f"/api/v2/nodes/{name}:uncordon").status_code == 200
+        assert admin.patiently("POST", f"/api/v2/nodes/{name}:uncordon").status_code == 200
     both = user.wait_final(user.submit(n_gpus_per_node=4, nnodes=2))
     assert both["state"] == "SUCCEEDED" and name in both["attempts"][0]["nodes"]
 
 
 def test_in_maintenance_what_comes_is_accepted_and_starts_when_it_is_over(cluster: Cluster) -> None:
     user, admin = cluster.user(), cluster.admin
-    assert admin.request("PUT", "/api/v2/maintenance", json={"on": True, "reason": "a switch"}).status_code == 200
+    assert admin.patiently("PUT", "/api/v2/maintenance", json={"on": True, "reason": "a switch"}).status_code == 200
     try:
         task = user.submit(n_gpus_per_node=1)
         explained = user.get(f"/api/v2/tasks/{task}/explain")
         assert "a switch" in explained["summary"] and user.task(task)["attempts"] == []
     finally:
-        assert admin.request("PUT", "/api/v2/maintenance", json={"on": False}).status_code == 200
+        assert admin.patiently("PUT", "/api/v2/maintenance", json={"on": False}).status_code == 200
     assert user.wait_final(task)["state"] == "SUCCEEDED"
+
+
+def test_what_runs_on_a_drained_node_goes_on_elsewhere_once_the_time_is_over(cluster: Cluster) -> None:
+    user, admin = cluster.user(), cluster.admin
+    gate = user.gate()
+    plan = {"wait_for_file": str(gate), "wait_at_step": 4}
+    task = user.submit(plan, n_gpus_per_node=4, total_training_steps=6)
+    view = user.wait(task, lambda v: bool(v["attempts"]) and cluster.saved(v) == 3, "running, with three steps saved")
+    (name,) = view["attempts"][0]["nodes"]
+    order = {"reason": "a new disk", "deadline_s": 1}
+    assert admin.patiently("POST", f"/api/v2/nodes/{name}:drain", json=order).status_code == 200
+    try:
+        view = user.wait(task, lambda v: len(v["attempts"]) == 2 and v["state"] == "RUNNING", "in its second attempt")
+        gate.touch()
+        view = user.wait_final(task)
+        (shown,) = [node for node in workers(cluster) if node["node_id"] == name]
+        assert shown["cordon"]["state"] == "drained" and shown["cordon"]["tasks"] == []
+    finally:
+        gate.touch()
+        assert admin.patiently("POST", f"/api/v2/nodes/{name}:uncordon").status_code == 200
+    assert view["state"] == "SUCCEEDED" and cluster.executions(view) == [1, 1]
+    first, second = view["attempts"]
+    assert name not in second["nodes"] and first["outcome"] != "SUCCEEDED"
+    log = json.loads((cluster.job_root(view) / "executions.log").read_text())
+    assert log["first_step"] == 4, "from its last checkpoint"

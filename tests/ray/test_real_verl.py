@@ -24,6 +24,9 @@ pytestmark = [pytest.mark.verl, pytest.mark.timeout(1500), needs_verl]
 Alone = dict[str, dict[str, dict[int, float]]]
 
 
+long = pytest.mark.skipif(os.environ.get("ARGUS_LONG") != "1", reason="takes minutes: ARGUS_LONG=1")
+
+
 @pytest.fixture(scope="module")
 def alone(cluster: Cluster) -> Alone:
     make_inputs(cluster.shared)
@@ -136,3 +139,24 @@ def test_four_tasks_of_two_users_at_once_train_as_each_does_alone(
     head = next(node for node in cluster.admin.get("/api/v2/nodes")["nodes"] if node["is_head"])
     assert (head["gpus_total"], head["cpus_total"]) == (0, 0)
     assert head["node_id"] not in {view["attempts"][0]["node_id"] for view in views}, "no driver ran on the head"
+
+
+@long
+@pytest.mark.parametrize("workload", ["grpo", "ppo", "sft"])
+def test_a_real_gang_of_two_nodes_sits_on_its_assignment(
+    cluster: Cluster, alone: Alone, ray_view: Any, workload: str
+) -> None:
+    user = cluster.user()
+    places: dict[str, set[str]] = {}
+    task = user.submit_example(f"cpu-{workload}", nnodes=2)
+
+    def has_ended() -> bool:
+        for job, held in view_of_ray(ray_view).held.items():
+            places.setdefault(job, set()).update(held)
+        return user.task(task)["state"] in FINAL
+
+    assert processes.wait_until(has_ended, 900, 0.5)
+    view = user.wait_final(task)  # the driver, too
+    assert view["state"] == "SUCCEEDED", view["reason"]
+    (attempt,) = view["attempts"]
+    assert places[attempt["ray_job_id"]] == set(attempt["nodes"]) and len(attempt["nodes"]) == 2

@@ -166,6 +166,17 @@ class Api:
             assert attempt["node_id"] in (None, attempt["nodes"][0]), attempt
         return view
 
+    def wait_explained(self, task_id: str, word: str) -> dict[str, Any]:
+        """Until the reason why it waits has this word."""
+        seen: list[dict[str, Any]] = []
+
+        def holds() -> bool:
+            seen.append(self.get(f"/api/v2/tasks/{task_id}/explain"))
+            return word in seen[-1]["summary"]
+
+        assert processes.wait_until(holds, PATIENCE_S, 0.2), seen[-1]
+        return seen[-1]
+
     def gate(self) -> Path:
         """A file that a stand-in can be told to wait for; create it to let it go on."""
         self.gates += 1
