@@ -142,7 +142,7 @@ def test_accepted_tasks_survive_a_redeploy_with_other_settings(cluster: Cluster,
         assert not cluster.job_root(ended).exists()
         assert list((cluster.shared / "users" / ended["user_id"] / "trash").rglob(name))
         held = user.submit(n_gpus_per_node=4)
-        explained = user.wait_explained(held, "quota")
+        explained = user.wait_explained(held, "may hold 4 GPUs at a time")
         assert (explained["gpus_held"], explained["gpus_quota"]) == (1, 4) and explained["recent_gpu_hours"] > 0
         somebody = cluster.user()
         assert somebody.wait_final(somebody.submit(n_gpus_per_node=4))["state"] == "SUCCEEDED", "nobody else's quota"
