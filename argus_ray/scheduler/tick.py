@@ -15,8 +15,8 @@ from enum import Enum
 from itertools import islice
 
 from argus_ray.core import admission, ledger
-from argus_ray.core.admission import Decision
 from argus_ray.core.clock_steps import ClockSteps
+from argus_ray.core.decision import Decision
 from argus_ray.core.lifecycle import Admit, Change, End, Hold, Reject
 from argus_ray.core.model import Attempt, ClusterView, NodeView, SlimTask, Task
 from argus_ray.core.shares import Shares, shares_of
@@ -220,7 +220,7 @@ class Dispatcher:
             shares = Shares(self._running(), old.decision.taken)
             decision = admission.decide(self._came, left, now, self.policy, reserved=reserved, shares=shares)
             if not decision.admitted:
-                due = _first(old.due, decision.due(), decision.reserves_at)
+                due = _first(old.due, decision.due, decision.reserves_at)
                 holds = deque([*old.holds, decision.holds([])])
                 return _Pass(replace(old, due=due, holds=holds, decision=decision))
         return await self._admit(free, now)
@@ -256,7 +256,7 @@ class Dispatcher:
         ]
         found.stuck = list(examined.stuck.values())
         left = {task.task_id for task in decision.admitted} - examined.admits.keys() - examined.stuck.keys()
-        due = _first(decision.due(), decision.reserves_at)
+        due = _first(decision.due, decision.reserves_at)
         for change in found.stuck:
             if isinstance(change, Hold):
                 due = _first(due, change.not_before)

@@ -20,6 +20,7 @@ import pytest
 
 from argus_ray.core import actions, admission
 from argus_ray.core.actions import Credential
+from argus_ray.core.decision import Decision
 from argus_ray.core.errors import ArgusError, FieldError
 from argus_ray.core.lifecycle import Change, End
 from argus_ray.core.model import Event, Task
@@ -527,7 +528,7 @@ def test_a_thousand_bad_inputs_lead_to_one_further_decision_and_a_bounded_number
         looked.append(task.task_id)
         return await check(task)
 
-    def count_decisions(queue: Any, *rest: Any, **named: Any) -> admission.Decision:
+    def count_decisions(queue: Any, *rest: Any, **named: Any) -> Decision:
         decided.append(1)
         return decide(queue, *rest, **named)
 
