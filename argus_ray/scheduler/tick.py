@@ -22,6 +22,7 @@ from argus_ray.core.model import Attempt, ClusterView, NodeView, SlimTask, Task
 from argus_ray.core.shares import Shares, shares_of
 from argus_ray.core.stall import StallPolicy
 from argus_ray.core.states import AttemptState, Outcome
+from argus_ray.core.waiting import WaitingTasks
 from argus_ray.scheduler.admit import Examined, Examiner
 from argus_ray.scheduler.cordons import Cordons
 from argus_ray.scheduler.follow import Followed, Follower
@@ -116,7 +117,7 @@ class Dispatcher:
         self.clock = clock
         self.monotonic = monotonic
         self._steps = ClockSteps.begin(clock(), monotonic())
-        self.queue = QueueView(state)
+        self.queue = QueueView(state, policy.no_tasks())
         self.stalls = StallWatch(files, clock, monotonic, stall_policy)
         self.follower = Follower(jobs, files, clock, self.stalls.stepped_s)
         self.standing = Standing(cluster, monotonic)
@@ -227,19 +228,23 @@ class Dispatcher:
 
     async def _admit(self, free: tuple[NodeView, ...], now: float, *, before: int | None = None) -> _Pass:
         """`before`: only those with an older place in the queue; the next tick decides over the others."""
-        rows = [task for task in self.queue.waiting.values() if before is None or task.seq < before]
+        queue: WaitingTasks | Sequence[SlimTask] = self.queue.tasks
         if before is not None and self.policy.half_life_s is not None:
-            rows = []  # whose turn comes before that of the one which returns is not its place in the queue
+            queue = []  # whose turn comes before that of the one which returns is not its place in the queue
         shares = await self._shares(now)
-        decision = admission.decide(rows, free, now, self.policy, shares=shares)
+        decision = admission.decide(queue, free, now, self.policy, shares=shares, before=before)
 
         found = _Pass(None)
         examined = await self._examine(decision.admitted[:MAX_LOOKS], found)
         room_left = False
         if examined.stuck:
             # Those take no room from the others. Who is chosen now and is stuck, too, leaves its room to the next tick.
-            rows = [_as_examined(task, examined) for task in rows if task.task_id not in examined.stuck]
-            decision = admission.decide(rows, free, now, self.policy, shares=shares)
+            looked_at = decision.admitted[:MAX_LOOKS]
+            stuck = [task.seq for task in looked_at if task.task_id in examined.stuck]
+            sound = [admission.without_trouble(task) for task in looked_at if task.task_id in examined.admits]
+            # Who was found sound has no trouble of its own any more, whether or not it starts now.
+            with self.queue.tasks.as_if(stuck, sound):
+                decision = admission.decide(queue, free, now, self.policy, shares=shares, before=before)
             fresh = [task for task in decision.admitted if task.task_id not in examined.admits]
             more = await self._examine(fresh[: MAX_LOOKS - len(examined.admits) - len(examined.stuck)], found)
             room_left = bool(more.stuck)
@@ -329,13 +334,6 @@ def _told(view: ClusterView, free: Sequence[NodeView]) -> ClusterView:
 
 def _first(*times: float | None) -> float | None:
     return min((at for at in times if at is not None), default=None)
-
-
-def _as_examined(task: SlimTask, examined: Examined) -> SlimTask:
-    """One that was found sound has no trouble of its own any more, whether or not it starts now."""
-    if task.task_id not in examined.admits or task.reason is None:
-        return task
-    return admission.without_trouble(task)
 
 
 def _new_attempt(admit: Admit, now: float) -> Attempt:

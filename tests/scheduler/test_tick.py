@@ -742,7 +742,9 @@ class Actor:
         assert state.calls["queue_changes"] <= 1 and state.calls["apply"] <= 1, "all is read once, and stored at once"
         # A copy: what the check learns must not be hidden from the next tick.
         mine = self.dispatcher.queue
-        check_view(self.world, replace(mine, waiting=dict(mine.waiting), live=dict(mine.live)))
+        waiting = self.dispatcher.policy.no_tasks()
+        waiting.add_all(mine.tasks)
+        check_view(self.world, replace(mine, tasks=waiting, live=dict(mine.live)))
         self._check_clocks()
 
     def set_clock(self, seconds: float, *, is_seen: bool) -> None:
