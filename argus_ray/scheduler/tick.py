@@ -23,6 +23,7 @@ from argus_ray.core.shares import Shares, shares_of
 from argus_ray.core.stall import StallPolicy
 from argus_ray.core.states import AttemptState, Outcome
 from argus_ray.core.waiting import WaitingTasks
+from argus_ray.scheduler import gently
 from argus_ray.scheduler.admit import Examined, Examiner
 from argus_ray.scheduler.cordons import Cordons
 from argus_ray.scheduler.follow import Followed, Follower
@@ -151,17 +152,22 @@ class Dispatcher:
 
         # 2. Follow what is alive.
         followed, _ = await asyncio.gather(self.follower.follow(live, view), self.standing.ask(view))
+        await gently.others_first()
         stalls = await self.stalls.watch(live, view)
+        await gently.others_first()
 
         # An attempt that was just found to have ended keeps its nodes until the next tick, which comes at once: this
         # view may be older than its end.
         # 3. Decide, 4. look at what the chosen start from, 5. decide at most once more.
         now = self.clock()
         orders = self.queue.orders
-        cordoned = self.cordons.apply(ledger.free_nodes(view, live), live, orders)
+        ledgered = ledger.free_nodes(view, live)
+        await gently.others_first()
+        cordoned = self.cordons.apply(ledgered, live, orders)
         self.standing.forgive(cordoned.cleared)
         free = (*self.standing.judge(cordoned.others, live), *cordoned.nodes)
         halts = self.cordons.overdue(cordoned, live, now)
+        await gently.others_first()
         self.view = _told(view, free)
         returning = _first_to_return([end for end in followed.ended if end.submission_id not in self._unstored], live)
         if orders.maintenance is not None:
@@ -170,6 +176,8 @@ class Dispatcher:
             passed = await self._pass(free, now)
         else:
             passed = await self._admit(free, now, before=returning)
+
+        await gently.others_first()
 
         # 6. Store it all at once. Ends come before the admissions, which have not used the room of these.
         carried, self._carried = self._carried, []
