@@ -20,7 +20,7 @@ from argus_ray.core import ids, retention, stall
 from argus_ray.core.admission import AdmissionPolicy
 from argus_ray.core.attempts import RetryPolicy
 from argus_ray.core.errors import InvalidRequest
-from argus_ray.core.shares import Quotas
+from argus_ray.core.quotas import Quotas
 from argus_ray.core.taskspec import field_errors
 
 

@@ -21,6 +21,7 @@ from argus_ray.discovery import head_json, sentinel
 from argus_ray.disk import payload
 from argus_ray.disk.inputs import Preflight
 from argus_ray.disk.threads import BoundedThreads
+from argus_ray.scheduler.collector import Collector
 from argus_ray.scheduler.housekeeping import MAX_TASK_S, Housekeeper, pause_s
 from argus_ray.scheduler.pace import Pace
 from argus_ray.scheduler.tick import Dispatcher, Next
@@ -140,7 +141,7 @@ class SchedulerActor:
             await asyncio.sleep(pause_s(every_s, time.monotonic() - begun, is_left))
 
     async def _tick_on(self, dispatcher: Dispatcher, pace: Pace) -> None:
-        failures = 0
+        failures, collector = 0, Collector()
         while not self._stopping:
             pace.begin()
             try:
@@ -153,6 +154,7 @@ class SchedulerActor:
                 await asyncio.sleep(backoff * (0.5 + random.random() / 2))  # noqa: S311 - jitter
                 continue
             failures, self._last_error, self._last_tick = 0, None, time.monotonic()
+            collector.after_tick(len(dispatcher.queue.waiting) + len(dispatcher.queue.live))
             await self._check_jobs()
             await pace.rest(upcoming)
 

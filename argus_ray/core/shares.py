@@ -1,32 +1,12 @@
-"""What each user may have at a time, and what each has had of late: quotas and fair share. Both are off by default."""
+"""What each user holds and has had of late: what quotas and fair share ask. Both are off by default."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from itertools import chain
 
-from argus_ray.core.model import Gang, SlimTask
-from argus_ray.core.reasons import Code, Reason, because
-
-
-@dataclass(frozen=True)
-class Quotas:
-    """GPUs that a user may hold at a time. None: any number."""
-
-    default: int | None = None
-    of_user: Mapping[str, int | None] = field(default_factory=dict)
-
-    def limit_of(self, user_id: str) -> int | None:
-        return self.of_user.get(user_id, self.default)
-
-    @property
-    def are_on(self) -> bool:
-        return self.default is not None or any(limit is not None for limit in self.of_user.values())
-
-
-NO_QUOTAS = Quotas()
+from argus_ray.core.model import SlimTask
 
 
 @dataclass(frozen=True)
@@ -81,116 +61,3 @@ def shares_of(
         if ended is not None and task.live is not None:
             use[user_id] = use.get(user_id, 0.0) + use_of_run(gpus, task.live.started_at, now, half_life_s)
     return Shares(running, use=None if ended is None else use)
-
-
-def by_use(queue: Iterable[SlimTask], use: Mapping[str, float], now: float, max_overtake_s: float) -> list[SlimTask]:
-    """`queue`, oldest first, in the order of fair share: the users with the least use first, all tasks of one in their
-    order, and users with the same use as one. Before all others come those that were overtaken for as long as is
-    allowed, the oldest first: each gets its turn, whatever its user has used."""
-    overdue: list[SlimTask] = []
-    turns = _Turns(use)
-    for task in queue:
-        since = task.overtaken_since
-        # A clock that has stood is never further than `since` says.
-        if since is None or now - since < max_overtake_s or now - overtaken_since(task, now, since) < max_overtake_s:
-            turns[task.user_id](task)
-        else:
-            overdue.append(task)
-    return list(chain(overdue, *(turns.groups[each] for each in sorted(turns.groups))))
-
-
-class _Turns(dict[str, Callable[[SlimTask], None]]):
-    """By user what appends a task to those of users with the same use."""
-
-    def __init__(self, use: Mapping[str, float]) -> None:
-        self.groups: dict[float, list[SlimTask]] = {}
-        self._use = use
-
-    def __missing__(self, user_id: str) -> Callable[[SlimTask], None]:
-        group = self.groups.setdefault(self._use.get(user_id, 0.0), [])
-        self[user_id] = group.append
-        return group.append
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """Of a quota; many tasks share one."""
-
-    reason: Reason
-    #: The same at this moment.
-    seen: Reason | None = None
-
-
-class Bookings:
-    """The quotas during one decision. Each user's tasks take theirs in their order, after what runs: one that waits for
-    room keeps its part, and one for which nothing is left closes the quota. Else small ones would keep a large one of
-    the same user waiting for ever."""
-
-    def __init__(self, quotas: Quotas, shares: Shares, is_possible: Callable[[Gang], bool]) -> None:
-        """`is_possible`: whether the gang would fit into the empty pool. For one that would not nothing is kept."""
-        self.taken = dict(shares.running if shares.taken is None else shares.taken)
-        self._quotas = quotas
-        self._running = shares.running
-        self._is_possible = is_possible
-        #: By the identity of the gang, which many tasks share; 0: it takes no quota.
-        self._gpus: dict[int, int] = {}
-        self._by_gang: dict[Gang, int] = {}
-        self._over: dict[str, Refusal] = {}
-        self._too_large: dict[tuple[int, int], Refusal] = {}
-
-    def book(self, task: SlimTask) -> Refusal | None:
-        """What the task takes is taken; None: its user's quota allows it. Once for each task, in their order. What was
-        refused need not come again: all of the same user and gang that come later are refused by the same."""
-        user_id = task.user_id
-        limit = self._quotas.limit_of(user_id)
-        if limit is None:
-            return None
-        gang = task.gang
-        gpus = self._gpus.get(id(gang))
-        if gpus is None:
-            gpus = self._by_gang.get(gang)
-            if gpus is None:
-                gpus = self._by_gang[gang] = gang.gpus if self._is_possible(gang) else 0
-            self._gpus[id(gang)] = gpus
-        if gpus > limit:
-            return self._too_large.setdefault(
-                (gpus, limit), Refusal(because(Code.QUOTA_TOO_SMALL, gpus=gpus, limit=limit))
-            )
-        taken = self.taken[user_id] = self.taken.get(user_id, 0) + gpus
-        if taken <= limit or not gpus:
-            return None
-        refusal = self._over.get(user_id)
-        if refusal is None:
-            running = self._running.get(user_id, 0)
-            seen = because(Code.QUOTA_USED, limit=limit, running=running)
-            refusal = self._over[user_id] = Refusal(because(Code.OVER_QUOTA, limit=limit), seen)
-        return refusal
-
-
-#: Reasons that a quota gives.
-OF_QUOTAS = frozenset({Code.OVER_QUOTA, Code.QUOTA_TOO_SMALL})
-
-
-def with_clock_stopped(task: SlimTask, reason: Reason, now: float) -> Reason | None:
-    """The reason, with the seconds that the overtaking clock of this task has run, so that it can run on from there.
-    None: it stands already, for this reason."""
-    if task.overtaken_since is None:
-        return reason
-    passed = _stopped_at(task)
-    if passed is None:
-        passed = max(0.0, now - task.overtaken_since)
-    stopped = because(reason.code, **dict(reason.facts), passed=passed)
-    return None if stopped == task.reason else stopped
-
-
-def overtaken_since(task: SlimTask, now: float, since: float) -> float:
-    """`since`, but for a clock that has stood for a quota: it is as far as it was when it stopped."""
-    passed = _stopped_at(task)
-    return since if passed is None else now - passed
-
-
-def _stopped_at(task: SlimTask) -> float | None:
-    if task.reason is None or task.reason.code not in OF_QUOTAS:
-        return None
-    passed = dict(task.reason.facts).get("passed")
-    return passed if isinstance(passed, float) else None

@@ -15,6 +15,7 @@ from argus_ray.core.lifecycle import Achieved, Advance, Change, End
 from argus_ray.core.model import ClusterView, SlimAttempt, SlimTask
 from argus_ray.core.observation import FilesSeen, JobStatus, Stop, Submit, Wait
 from argus_ray.core.states import AttemptState, Outcome
+from argus_ray.scheduler import gently
 from argus_ray.scheduler.ports import Files, Jobs
 
 log = logging.getLogger(__name__)
@@ -45,9 +46,7 @@ class Follower:
     async def follow(self, tasks: Collection[SlimTask], view: ClusterView) -> Followed:
         found = Followed()
         pairs = [(task, task.live) for task in tasks if task.live is not None]
-        results = await asyncio.gather(
-            *(self._attend(found, task, live, view) for task, live in pairs), return_exceptions=True
-        )
+        results = await gently.gather(self._attend(found, task, live, view) for task, live in pairs)
         for (_, attempt), result in zip(pairs, results, strict=True):
             if isinstance(result, BaseException):
                 # One attempt that cannot be followed now must not stop the others.

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 from argus_ray.core.model import PoolOrders, QueueChanges, SlimTask
+from argus_ray.core.waiting import WaitingTasks
 from argus_ray.scheduler.ports import State
+
+#: Rows that are taken in at a time. All come when a scheduler or a writer begins; others get their turn meanwhile.
+_AT_ONCE = 1_000
 
 
 @dataclass
@@ -13,8 +20,9 @@ class QueueView:
     """A cache: empty at first, so that the first answer is the whole. Equal to the database after each `refresh`."""
 
     state: State
+    #: Empty.
+    tasks: WaitingTasks
     #: By place in the queue.
-    waiting: dict[int, SlimTask] = field(default_factory=dict)
     live: dict[int, SlimTask] = field(default_factory=dict)
     #: What operators have ordered.
     orders: PoolOrders = field(default_factory=PoolOrders)
@@ -31,16 +39,33 @@ class QueueView:
         if changes.orders is not None:
             self.orders = changes.orders
         if changes.is_whole:
-            self.waiting.clear()
+            self.tasks.clear()
             self.live.clear()
         for seq in changes.gone:
             self._remove(seq)
-        for row in changes.rows:
-            self._remove(row.seq)
-            (self.waiting if row.live is None else self.live)[row.seq] = row
-            self._last = max(self._last, row.seq)
+        rows = iter(changes.rows)
+        while some := list(islice(rows, _AT_ONCE)):
+            self._take_in(some)
+            if len(some) == _AT_ONCE:
+                await asyncio.sleep(0)
         self._writer, self._version = changes.writer, changes.version
         return came
+
+    @property
+    def waiting(self) -> Mapping[int, SlimTask]:
+        """By place in the queue."""
+        return self.tasks.by_seq
+
+    def _take_in(self, rows: Sequence[SlimTask]) -> None:
+        waiting = []
+        for row in rows:
+            self._remove(row.seq)
+            if row.live is None:
+                waiting.append(row)
+            else:
+                self.live[row.seq] = row
+        self.tasks.add_all(waiting)
+        self._last = max(self._last, *(row.seq for row in rows))
 
     def _came(self, changes: QueueChanges) -> list[SlimTask] | None:
         if any(seq in self.waiting or seq in self.live for seq in changes.gone):
@@ -55,5 +80,5 @@ class QueueView:
         return old is not None and old.live is not None and old.live.submission_id == row.live.submission_id
 
     def _remove(self, seq: int) -> None:
-        self.waiting.pop(seq, None)
+        self.tasks.remove(seq)
         self.live.pop(seq, None)

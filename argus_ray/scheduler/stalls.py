@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
@@ -11,6 +10,7 @@ from argus_ray.core import claims, stall
 from argus_ray.core.lifecycle import Halt, Stall
 from argus_ray.core.model import ClusterView, SlimAttempt, SlimTask
 from argus_ray.core.states import AttemptState
+from argus_ray.scheduler import gently
 from argus_ray.scheduler.ports import Files
 
 log = logging.getLogger(__name__)
@@ -53,9 +53,11 @@ class StallWatch:
         bounds = [bound for bound in (self.policy.after_s, self.policy.claim_after_s) if bound > 0]
         self._again_at = now + min([_MAX_PAUSE_S, *(bound / 10 for bound in bounds)])
         wall = self.clock()
-        grown = await asyncio.gather(*(self._grown(attempt, now, wall) for _, attempt in pairs))
+        grown = await gently.gather(self._grown(attempt, now, wall) for _, attempt in pairs)
         found: list[Stall | Halt | None] = []
         for (task, attempt), growth in zip(pairs, grown, strict=True):
+            if isinstance(growth, BaseException):
+                raise growth
             if growth is None:
                 continue
             held = view.gpus_of_job(attempt.ray_job_id)

@@ -12,9 +12,9 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from argus_ray.core.admission import workers
 from argus_ray.core.lifecycle import Advance, Change, End
 from argus_ray.core.model import ClusterView, NodeView, SlimAttempt, SlimTask
+from argus_ray.core.pool import workers
 from argus_ray.core.states import AttemptState, Outcome
 from argus_ray.scheduler.ports import Cluster
 

@@ -15,13 +15,15 @@ from enum import Enum
 from itertools import islice
 
 from argus_ray.core import admission, ledger
-from argus_ray.core.admission import Decision
 from argus_ray.core.clock_steps import ClockSteps
+from argus_ray.core.decision import Decision
 from argus_ray.core.lifecycle import Admit, Change, End, Hold, Reject
 from argus_ray.core.model import Attempt, ClusterView, NodeView, SlimTask, Task
 from argus_ray.core.shares import Shares, shares_of
 from argus_ray.core.stall import StallPolicy
 from argus_ray.core.states import AttemptState, Outcome
+from argus_ray.core.waiting import WaitingTasks
+from argus_ray.scheduler import gently
 from argus_ray.scheduler.admit import Examined, Examiner
 from argus_ray.scheduler.cordons import Cordons
 from argus_ray.scheduler.follow import Followed, Follower
@@ -116,7 +118,7 @@ class Dispatcher:
         self.clock = clock
         self.monotonic = monotonic
         self._steps = ClockSteps.begin(clock(), monotonic())
-        self.queue = QueueView(state)
+        self.queue = QueueView(state, policy.no_tasks())
         self.stalls = StallWatch(files, clock, monotonic, stall_policy)
         self.follower = Follower(jobs, files, clock, self.stalls.stepped_s)
         self.standing = Standing(cluster, monotonic)
@@ -150,17 +152,22 @@ class Dispatcher:
 
         # 2. Follow what is alive.
         followed, _ = await asyncio.gather(self.follower.follow(live, view), self.standing.ask(view))
+        await gently.others_first()
         stalls = await self.stalls.watch(live, view)
+        await gently.others_first()
 
         # An attempt that was just found to have ended keeps its nodes until the next tick, which comes at once: this
         # view may be older than its end.
         # 3. Decide, 4. look at what the chosen start from, 5. decide at most once more.
         now = self.clock()
         orders = self.queue.orders
-        cordoned = self.cordons.apply(ledger.free_nodes(view, live), live, orders)
+        ledgered = ledger.free_nodes(view, live)
+        await gently.others_first()
+        cordoned = self.cordons.apply(ledgered, live, orders)
         self.standing.forgive(cordoned.cleared)
         free = (*self.standing.judge(cordoned.others, live), *cordoned.nodes)
         halts = self.cordons.overdue(cordoned, live, now)
+        await gently.others_first()
         self.view = _told(view, free)
         returning = _first_to_return([end for end in followed.ended if end.submission_id not in self._unstored], live)
         if orders.maintenance is not None:
@@ -169,6 +176,8 @@ class Dispatcher:
             passed = await self._pass(free, now)
         else:
             passed = await self._admit(free, now, before=returning)
+
+        await gently.others_first()
 
         # 6. Store it all at once. Ends come before the admissions, which have not used the room of these.
         carried, self._carried = self._carried, []
@@ -220,26 +229,30 @@ class Dispatcher:
             shares = Shares(self._running(), old.decision.taken)
             decision = admission.decide(self._came, left, now, self.policy, reserved=reserved, shares=shares)
             if not decision.admitted:
-                due = _first(old.due, decision.due(), decision.reserves_at)
+                due = _first(old.due, decision.due, decision.reserves_at)
                 holds = deque([*old.holds, decision.holds([])])
                 return _Pass(replace(old, due=due, holds=holds, decision=decision))
         return await self._admit(free, now)
 
     async def _admit(self, free: tuple[NodeView, ...], now: float, *, before: int | None = None) -> _Pass:
         """`before`: only those with an older place in the queue; the next tick decides over the others."""
-        rows = [task for task in self.queue.waiting.values() if before is None or task.seq < before]
+        queue: WaitingTasks | Sequence[SlimTask] = self.queue.tasks
         if before is not None and self.policy.half_life_s is not None:
-            rows = []  # whose turn comes before that of the one which returns is not its place in the queue
+            queue = []  # whose turn comes before that of the one which returns is not its place in the queue
         shares = await self._shares(now)
-        decision = admission.decide(rows, free, now, self.policy, shares=shares)
+        decision = admission.decide(queue, free, now, self.policy, shares=shares, before=before)
 
         found = _Pass(None)
         examined = await self._examine(decision.admitted[:MAX_LOOKS], found)
         room_left = False
         if examined.stuck:
             # Those take no room from the others. Who is chosen now and is stuck, too, leaves its room to the next tick.
-            rows = [_as_examined(task, examined) for task in rows if task.task_id not in examined.stuck]
-            decision = admission.decide(rows, free, now, self.policy, shares=shares)
+            looked_at = decision.admitted[:MAX_LOOKS]
+            stuck = [task.seq for task in looked_at if task.task_id in examined.stuck]
+            sound = [admission.without_trouble(task) for task in looked_at if task.task_id in examined.admits]
+            # Who was found sound has no trouble of its own any more, whether or not it starts now.
+            with self.queue.tasks.as_if(stuck, sound):
+                decision = admission.decide(queue, free, now, self.policy, shares=shares, before=before)
             fresh = [task for task in decision.admitted if task.task_id not in examined.admits]
             more = await self._examine(fresh[: MAX_LOOKS - len(examined.admits) - len(examined.stuck)], found)
             room_left = bool(more.stuck)
@@ -256,7 +269,7 @@ class Dispatcher:
         ]
         found.stuck = list(examined.stuck.values())
         left = {task.task_id for task in decision.admitted} - examined.admits.keys() - examined.stuck.keys()
-        due = _first(decision.due(), decision.reserves_at)
+        due = _first(decision.due, decision.reserves_at)
         for change in found.stuck:
             if isinstance(change, Hold):
                 due = _first(due, change.not_before)
@@ -329,13 +342,6 @@ def _told(view: ClusterView, free: Sequence[NodeView]) -> ClusterView:
 
 def _first(*times: float | None) -> float | None:
     return min((at for at in times if at is not None), default=None)
-
-
-def _as_examined(task: SlimTask, examined: Examined) -> SlimTask:
-    """One that was found sound has no trouble of its own any more, whether or not it starts now."""
-    if task.task_id not in examined.admits or task.reason is None:
-        return task
-    return admission.without_trouble(task)
 
 
 def _new_attempt(admit: Admit, now: float) -> Attempt:

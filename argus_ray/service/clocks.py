@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import math
 
-from argus_ray.core.admission import OWN_TROUBLES
+from argus_ray.core.decision import OWN_TROUBLES
 from argus_ray.core.lifecycle import Hold
 from argus_ray.core.model import Task
+from argus_ray.core.quotas import OF_QUOTAS
 from argus_ray.core.reasons import Reason
 from argus_ray.core.retention import LIVE_AGAIN_S
-from argus_ray.core.shares import OF_QUOTAS
 from argus_ray.service.unit_of_work import UnitOfWork
 from argus_ray.store import clocks, orders
 

@@ -13,7 +13,19 @@ from benchmarks import cluster
 from benchmarks.wrk import NoWrk
 
 #: In this order a cluster without workers, and then one with a worker, serves several of them.
-NAMES = ("accept", "waiting", "crafted", "durable", "gaps", "unread", "latency", "recovery", "decide", "history")
+NAMES = (
+    "accept",
+    "waiting",
+    "crafted",
+    "durable",
+    "gaps",
+    "unread",
+    "latency",
+    "recovery",
+    "decide",
+    "tick",
+    "history",
+)
 _USAGE = f"""scripts/bench NAME|all [options] [--json FILE]
 
 NAME: {", ".join(NAMES)}

@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from argus_ray.core.admission import AdmissionPolicy, Decision, Verdict, decide
+from argus_ray.core.admission import AdmissionPolicy, decide
+from argus_ray.core.decision import Decision
 from argus_ray.core.lifecycle import Hold
 from argus_ray.core.model import Gang, NodeView, SlimTask
+from argus_ray.core.pool import Verdict
 from argus_ray.core.reasons import Code, because, words
 from argus_ray.core.states import TaskState
 
@@ -212,7 +214,7 @@ def test_a_refused_task_is_not_tried_again_before_its_time() -> None:
     refused = replace(task(1, rl(1, 1)), state=TaskState.PENDING_RESOURCES, not_before=50.0)
     decision = run([refused], TWO_WORKERS, now=49)
     assert admitted(decision) == [] and holds(decision) == []
-    assert decision.due() == 50, "nothing else must happen for it"
+    assert decision.due == 50, "nothing else must happen for it"
     assert admitted(run([refused], TWO_WORKERS, now=50)) == [1]
 
 

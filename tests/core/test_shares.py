@@ -14,12 +14,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from argus_ray.core.admission import AdmissionPolicy, Decision, decide
+from argus_ray.core.admission import AdmissionPolicy, decide
+from argus_ray.core.decision import Decision
 from argus_ray.core.lifecycle import Hold
 from argus_ray.core.model import Gang, NodeView, SlimAttempt, SlimTask
+from argus_ray.core.quotas import Quotas
 from argus_ray.core.reasons import Code, Reason, because, words
-from argus_ray.core.shares import Quotas, Shares, Use, shares_of, use_of_run
+from argus_ray.core.shares import Shares, Use, shares_of, use_of_run
 from argus_ray.core.states import AttemptState, TaskState
+from tests.core.reference import all_of
 
 DAY = 86_400.0
 FIFO = AdmissionPolicy(max_overtake_s=600, retry_interval_s=60)
@@ -309,9 +312,11 @@ def test_off_or_without_effect_it_is_the_queue_untouched(
         if old.overtaken_since is None and hold.overtaken_since is not None:
             assert old.seq < youngest, "the rule of the clock without fair share"
     shares = Shares(running)
-    assert decide(queue, nodes, 700.0, replace(FIFO, half_life_s=DAY), shares=shares) == plain
+    equal = decide(queue, nodes, 700.0, replace(FIFO, half_life_s=DAY), shares=shares)
     wide = decide(queue, nodes, 700.0, replace(FIFO, quotas=Quotas(10_000)), shares=shares)
-    assert replace(wide, taken={}) == plain and list(wide.holds(wide.admitted)) == list(plain.holds(plain.admitted))
+    assert all_of(equal) == all_of(plain) and equal.taken == {} == plain.taken
+    assert replace(all_of(wide), taken={}) == all_of(plain)
+    assert list(wide.holds(wide.admitted)) == list(plain.holds(plain.admitted))
 
 
 @settings(max_examples=300, deadline=None)

@@ -20,6 +20,7 @@ import pytest
 
 from argus_ray.core import actions, admission
 from argus_ray.core.actions import Credential
+from argus_ray.core.decision import Decision
 from argus_ray.core.errors import ArgusError, FieldError
 from argus_ray.core.lifecycle import Change, End
 from argus_ray.core.model import Event, Task
@@ -527,7 +528,7 @@ def test_a_thousand_bad_inputs_lead_to_one_further_decision_and_a_bounded_number
         looked.append(task.task_id)
         return await check(task)
 
-    def count_decisions(queue: Any, *rest: Any, **named: Any) -> admission.Decision:
+    def count_decisions(queue: Any, *rest: Any, **named: Any) -> Decision:
         decided.append(1)
         return decide(queue, *rest, **named)
 
@@ -741,7 +742,9 @@ class Actor:
         assert state.calls["queue_changes"] <= 1 and state.calls["apply"] <= 1, "all is read once, and stored at once"
         # A copy: what the check learns must not be hidden from the next tick.
         mine = self.dispatcher.queue
-        check_view(self.world, replace(mine, waiting=dict(mine.waiting), live=dict(mine.live)))
+        waiting = self.dispatcher.policy.no_tasks()
+        waiting.add_all(mine.tasks)
+        check_view(self.world, replace(mine, tasks=waiting, live=dict(mine.live)))
         self._check_clocks()
 
     def set_clock(self, seconds: float, *, is_seen: bool) -> None:

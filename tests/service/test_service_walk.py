@@ -32,6 +32,7 @@ from argus_ray.core.lifecycle import (
 from argus_ray.core.reasons import Code, because
 from argus_ray.core.retention import Chore, Seen, is_over
 from argus_ray.core.states import Outcome, TaskState
+from argus_ray.core.waiting import WaitingTasks
 from argus_ray.scheduler.queue import QueueView
 from tests.support.builders import ADMIN, World, make_service, memory_folder
 from tests.support.sanity import sanity_check
@@ -52,7 +53,7 @@ class Walk(RuleBasedStateMachine):
         }
         self.world: World = make_service(self.place, settings=options)
         self.users = [self.world.user("alice"), self.world.user("bob")]
-        self.view = QueueView(SimState(self.world, random.Random(0)))
+        self.view = QueueView(SimState(self.world, random.Random(0)), WaitingTasks(600.0, by_user=True))
         self.tasks: list[str] = []
         self.final: dict[str, object] = {}
 

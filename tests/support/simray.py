@@ -387,7 +387,7 @@ def check_view(world: World, view: QueueView) -> None:
     asyncio.run(view.refresh())
     expected = {task.seq: slim(task) for task in world.all_tasks()}
     expected = {seq: row for seq, row in expected.items() if row.state.is_waiting or row.live is not None}
-    assert view.waiting | view.live == expected
+    assert {**view.waiting, **view.live} == expected
     assert all(row.live is None for row in view.waiting.values())
     assert all(row.live is not None for row in view.live.values())
     whole = world.service.queue_changes("", 0)

@@ -23,7 +23,6 @@ from argus_ray.core.actions import (
     TaskPage,
     TaskView,
 )
-from argus_ray.core.admission import shortfall_per_node
 from argus_ray.core.errors import (
     ArgusError,
     BodyTooLarge,
@@ -33,6 +32,7 @@ from argus_ray.core.errors import (
     Unauthenticated,
     Unavailable,
 )
+from argus_ray.core.pool import shortfall_per_node
 from argus_ray.core.taskspec import MAX_SPEC_BYTES
 from argus_ray.core.verl.command import gang_of
 from argus_ray.gateway.caller import SECURITY, Caller, TheCaller, TheGateway, caller_of

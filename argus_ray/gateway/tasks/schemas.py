@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pydantic import BaseModel, ConfigDict, Field
 
 from argus_ray.core.actions import Explanation, QueueEntry, Submitted, TaskView
-from argus_ray.core.admission import NodeShortfall
 from argus_ray.core.model import Attempt, Event, FilesAt, Gang, Task
 from argus_ray.core.orders import maintenance_words
+from argus_ray.core.pool import NodeShortfall
 from argus_ray.core.reasons import Code, Reason, have_now, words
 from argus_ray.core.states import AttemptState, Outcome, TaskState
 from argus_ray.core.verl.failures import Failure
