@@ -10,6 +10,8 @@ from collections.abc import Callable
 _ALLOWED = re.compile(r"[A-Za-z0-9._+@=/-]+")
 #: PATH_MAX of Linux, less room for what verl appends.
 _MAX_LENGTH = 1024
+#: NAME_MAX of Linux and of all filesystems in use. The characters that are allowed take one byte each.
+_MAX_NAME = 255
 
 Resolve = Callable[[str], str]
 
@@ -93,6 +95,8 @@ def broken_rule(value: str, shared_root: str, *, is_dir: bool) -> str | None:
         return "may not hold empty, '.' or '..' components"
     if any(part.startswith("-") for part in parts):
         return "no component may start with '-'"
+    if any(len(part) > _MAX_NAME for part in parts):
+        return f"each component must be at most {_MAX_NAME} characters long"
     if not _is_below(trimmed, common):
         return f"must lie under {common}/"
     return None
