@@ -73,6 +73,9 @@ class Limits(_Strict):
     running_gpus_per_user: int = Field(default=0, ge=0)
     users: dict[Annotated[str, AfterValidator(_user_id)], UserLimits] = Field(default_factory=dict)
     tokens_per_user: int = Field(default=100, ge=1, le=10_000)
+    #: While less is free on the shared filesystem nothing starts, and logs and rollouts do not grow: the database still
+    #: can. 0: there is no such reserve.
+    reserve_bytes: int = Field(default=2 * 1024**3, ge=0, le=2**50)
     log_tail_bytes: int = Field(default=4 * 1024 * 1024, ge=1024, le=64 * 1024 * 1024)
 
     def waiting_tasks_of(self, user_id: str) -> int:

@@ -106,7 +106,7 @@ class JobsOfRay:
                 JobRequest(
                     attempt.submission_id,
                     entrypoint,
-                    {**dict(attempt.env), **command.assignment(attempt.nodes)},
+                    {**dict(attempt.env), **command.assignment(attempt.nodes), **command.reserve(self.site)},
                     metadata,
                     node_id=attempt.nodes[0] if attempt.nodes else None,
                 )

@@ -40,6 +40,8 @@ class Site:
     worker_python: str
     #: Seconds between SIGTERM and SIGKILL when a run is stopped.
     stop_grace_s: int
+    #: With less free on the filesystem of its job root a run's log does not grow; 0: whatever is free.
+    reserve_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,11 @@ def assignment(nodes: Sequence[str]) -> dict[str, str]:
     """The variable that tells the payload on which nodes, by Ray's ids, each part of the gang goes. Not of the command
     that a user repeats by hand: the nodes are those of one attempt."""
     return {"ARGUS_NODES": ",".join(nodes)} if nodes else {}
+
+
+def reserve(site: Site) -> dict[str, str]:
+    """The variable that tells the payload what to leave free. Not of that command either: the setting may change."""
+    return {"ARGUS_RESERVE_BYTES": str(site.reserve_bytes)} if site.reserve_bytes else {}
 
 
 def given_steps(command: Sequence[str]) -> int | None:
