@@ -224,6 +224,7 @@ class SchedulerActor:
             worker_python=settings.worker_python,
             stop_grace_s=scheduling.stop_grace_s,
             reserve_bytes=settings.limits.reserve_bytes,
+            umask=settings.files.umask_bits,
         )
         inputs = Preflight(BoundedThreads("inputs", 4), _PREFLIGHT_S, settings.shared_root)
         self._jobs = RayJobs(timeout_s=scheduling.ray_timeout_s, concurrency=scheduling.ray_concurrency)
@@ -231,7 +232,7 @@ class SchedulerActor:
             state=StateHandle(ray_calls),
             cluster=ClusterLook(ray_calls, scheduling.ray_timeout_s),
             jobs=JobsOfRay(self._jobs, site),
-            files=FilesOfAttempts(disk, scheduling.ray_timeout_s),
+            files=FilesOfAttempts(disk, scheduling.ray_timeout_s, settings.files.umask_bits),
             inputs=InputsOfTasks(inputs, disk, scheduling.ray_timeout_s, lambda: sentinel.read(folder)),
             prepare=lambda task, *where: prepare(task, site, *where),
             shared_root=settings.shared_root,

@@ -43,6 +43,15 @@ def job_root(shared_root: str, user_id: str, submission_id: str) -> str:
     return f"{shared_root}/users/{user_id}/jobs/{submission_id}"
 
 
+def below_users(path: str) -> tuple[str, tuple[str, ...]]:
+    """A path as `.../users`, which is the operator's as all above it, and the names of a job root below it; for a path
+    that is no job root's, itself and none."""
+    parts = path.rsplit("/", 4)
+    if len(parts) == 5 and parts[1] == "users" and parts[3] == "jobs" and parts[2] and parts[4]:
+        return f"{parts[0]}/users", tuple(parts[2:])
+    return path, ()
+
+
 def trash(shared_root: str, user_id: str, submission_id: str) -> str:
     """Where a job root lies between its life and its deletion."""
     root = job_root(shared_root, user_id, submission_id)

@@ -10,13 +10,14 @@ import errno
 import json
 import os
 import stat
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from argus_ray.core import paths
 from argus_ray.core.observation import ExitRecord, FilesSeen
 from argus_ray.core.stall import MetricsSeen
 from argus_ray.disk import beneath, logs
 from argus_ray.disk.beneath import Meaning
+from argus_ray.payload import argus_folders
 
 #: Bytes of the log's end that are looked at for the reason of a failure.
 TAIL_BYTES = 128 * 1024
@@ -42,27 +43,36 @@ def metrics(job_root: str) -> MetricsSeen:
     """The size of the metrics file, and when it was written last. Raises OSError as `look` does."""
     with beneath.suppress(*_NOT_WRITTEN):
         found = beneath.status(job_root, *_names(job_root, paths.metrics_file(job_root)))
-        if stat.S_ISREG(found.st_mode):
+        if stat.S_ISREG(found.st_mode) and found.st_nlink <= 1:
             return MetricsSeen(found.st_size, found.st_mtime)
     return MetricsSeen()
 
 
-def forbid_start(job_root: str) -> None:
+def forbid_start(job_root: str, umask: int = argus_folders.DEFAULT_UMASK) -> None:
     """Write the cancel marker, durably: the runner will not start, and one that runs will stop. Idempotent.
 
-    Whatever stands there by that name forbids the start, so it counts. Raises OSError.
+    Whatever stands there by that name forbids the start, so it counts. `umask`: of what has to be made for it. Raises
+    OSError.
     """
-    Path(job_root).mkdir(parents=True, exist_ok=True)
     (name,) = _names(job_root, paths.cancel_marker(job_root))
     try:
-        with beneath.folder(job_root) as root:
-            try:
-                os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644, dir_fd=root))
-            except FileExistsError:
-                return
-            os.fsync(root)
-    except NotADirectoryError:
+        root = argus_folders.job_root(job_root, umask)
+    except OSError as error:
+        if beneath.meaning(error) is not Meaning.FOREIGN:
+            raise
         raise NotADirectoryError(errno.ENOTDIR, "the job root is no folder", job_root) from None
+    try:
+        mode = argus_folders.file_mode(umask)
+        marker = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode, dir_fd=root)
+        try:
+            os.fchmod(marker, mode)  # whatever the umask of this process says
+        finally:
+            os.close(marker)
+        os.fsync(root)
+    except FileExistsError:
+        pass
+    finally:
+        os.close(root)
 
 
 def _names(job_root: str, path: str) -> tuple[str, ...]:
@@ -70,7 +80,7 @@ def _names(job_root: str, path: str) -> tuple[str, ...]:
 
 
 def _read_end(job_root: str, path: str, size: int) -> bytes | None:
-    with beneath.suppress(*_NOT_WRITTEN), beneath.plain_file(job_root, *_names(job_root, path)) as fd:
+    with beneath.suppress(*_NOT_WRITTEN), beneath.plain_file(job_root, *_names(job_root, path), own=True) as fd:
         return logs.read_at(fd, max(0, os.fstat(fd).st_size - size), size)
     return None
 

@@ -42,6 +42,8 @@ class Site:
     stop_grace_s: int
     #: With less free on the filesystem of its job root a run's log does not grow; 0: whatever is free.
     reserve_bytes: int = 0
+    #: Of what a run makes in its job root.
+    umask: int = 0o022
 
 
 @dataclass(frozen=True)
@@ -108,9 +110,11 @@ def assignment(nodes: Sequence[str]) -> dict[str, str]:
     return {"ARGUS_NODES": ",".join(nodes)} if nodes else {}
 
 
-def reserve(site: Site) -> dict[str, str]:
-    """The variable that tells the payload what to leave free. Not of that command either: the setting may change."""
-    return {"ARGUS_RESERVE_BYTES": str(site.reserve_bytes)} if site.reserve_bytes else {}
+def of_site(site: Site) -> dict[str, str]:
+    """The variables that tell the payload how this site wants files. Not of that command either: a setting may change
+    before the attempt is submitted."""
+    reserve = {"ARGUS_RESERVE_BYTES": str(site.reserve_bytes)} if site.reserve_bytes else {}
+    return {**reserve, "ARGUS_UMASK": f"{site.umask:03o}"}
 
 
 def given_steps(command: Sequence[str]) -> int | None:
