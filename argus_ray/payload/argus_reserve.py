@@ -18,7 +18,8 @@ EVERY_BYTES = 1 << 20
 
 
 class Reserve:
-    """Whether less than the reserve is free, by own looks now and then."""
+    """Whether less than the reserve is free, by own looks now and then. Who writes what can be done without asks before
+    each write, and counts what it leaves out."""
 
     def __init__(self, folder: int | str, reserve: int, monotonic: Callable[[], float] = time.monotonic) -> None:
         """`folder`: on the filesystem, a path or an open descriptor. `reserve`: bytes; 0: there is none."""
@@ -56,41 +57,3 @@ class Reserve:
         # More must be free again than the reserve, so that not each block that becomes free is written full.
         bound = self.reserve + (max(1, self.reserve // 10) if self._is_low else 0)
         self._is_low = seen.f_bavail * seen.f_frsize < bound
-
-
-class Gate:
-    """What of the program's output the log takes: all of it, but nothing while the reserve is touched. Both ends of
-    such a gap are told in the log, and how much it has left out."""
-
-    def __init__(self, reserve: Reserve) -> None:
-        self._reserve = reserve
-        self._left_out = 0
-        self._is_shut = False
-        self._at_line_start = True
-
-    def __call__(self, data: bytes) -> bytes:
-        """What to write in the place of `data`."""
-        if not data:
-            return data
-        if self._reserve.is_low(len(data)):
-            self._left_out += len(data)
-            if self._is_shut:
-                return b""
-            self._is_shut = True
-            said = f"less than {self._reserve.reserve} bytes are free, so this log does not grow; the run goes on"
-            return self._own_line(said)
-        if self._is_shut:
-            self._is_shut, left_out, self._left_out = False, self._left_out, 0
-            data = self._own_line(f"{left_out} bytes of the output were left out, for want of free space") + data
-        self._at_line_start = data.endswith(b"\n")
-        return data
-
-    def last_words(self) -> bytes:
-        """When the program has ended: what was left out to the end."""
-        if not self._is_shut:
-            return b""
-        return self._own_line(f"{self._left_out} bytes of the output were left out, for want of free space")
-
-    def _own_line(self, text: str) -> bytes:
-        begin, self._at_line_start = (b"" if self._at_line_start else b"\n"), True
-        return begin + f"argus-runner: {text}\n".encode()

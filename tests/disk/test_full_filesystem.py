@@ -10,6 +10,7 @@ import random
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ import pytest
 from argus_ray.core import actions
 from argus_ray.core.errors import ArgusError, Unavailable
 from argus_ray.core.reasons import Code, Reason
+from argus_ray.core.reserve import Space
 from argus_ray.core.states import TaskState
 from argus_ray.disk import space
 from argus_ray.disk.threads import BoundedThreads
@@ -32,21 +34,30 @@ MIB = 1024**2
 #: The write-ahead log alone takes some MiB before SQLite begins it anew.
 SIZE, RESERVE = 32 * MIB, 16 * MIB
 
-#: What the runner does with a program's output, around the gate. It ends when its own input does.
+#: As whoever writes a program's output to its log does: it asks before each write, and tells what it has left out. It
+#: says when the log stops to grow and when it goes on, and ends when its own input does.
 PRINT_LOOP = """
 import os, select, subprocess, sys
 import argus_reserve
-log = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-gate = argus_reserve.Gate(argus_reserve.Reserve.of_job(os.path.dirname(sys.argv[1])))
+log = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
+reserve = argus_reserve.Reserve.of_job(os.path.dirname(sys.argv[1]))
+left_out = 0
 loop = subprocess.Popen(["yes", "the loss is nan"], stdout=subprocess.PIPE)
 try:
     while not select.select([0], [], [], 0)[0]:
-        data = gate(os.read(loop.stdout.fileno(), 65536))
-        while data:
-            try:
-                data = data[os.write(log, data):]
-            except OSError:
-                break
+        data = os.read(loop.stdout.fileno(), 65536)
+        if reserve.is_low(len(data)):
+            if not left_out:
+                print("low", flush=True)
+            left_out += len(data)
+            continue
+        if left_out:
+            print("room", flush=True)
+            data, left_out = f"{left_out} bytes are missing here\\n".encode() + data, 0
+        try:
+            os.write(log, data)
+        except OSError:
+            pass
 finally:
     loop.kill()
     loop.wait()
@@ -91,26 +102,34 @@ def free(folder: Path) -> int:
 
 
 @contextlib.contextmanager
-def print_loop(log: Path, reserve: int) -> Iterator[None]:
+def print_loop(log: Path, reserve: int) -> Iterator[Callable[[], str]]:
+    """It gives what the loop says next, which it waits for."""
     log.parent.mkdir(parents=True)
     env = {
         **os.environ,
         "PYTHONPATH": str(Path(argus_reserve.__file__).parent),
         argus_reserve.VARIABLE: str(reserve),
     }
-    running = subprocess.Popen([sys.executable, "-c", PRINT_LOOP, str(log)], env=env, stdin=subprocess.PIPE)
+    running = subprocess.Popen(
+        [sys.executable, "-c", PRINT_LOOP, str(log)], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert running.stdin is not None and running.stdout is not None
+    said = running.stdout
+    hang = threading.Timer(60, running.kill)
+    hang.start()
     try:
-        yield
+        yield lambda: said.readline().decode().strip()
     finally:
-        assert running.stdin is not None
+        hang.cancel()
         running.stdin.close()
         running.wait(30)
+        said.close()
 
 
 def watch(world: World, reserve: int) -> ReserveWatch:
     folders = space.folders(world.shared_root, "argus")
 
-    async def look() -> space.Space | None:
+    async def look() -> Space | None:
         return await BoundedThreads("small", 1).run(lambda: space.least(folders), 10)
 
     return ReserveWatch(look, reserve, world.clock)
@@ -127,8 +146,8 @@ def test_a_print_loop_stops_at_the_reserve_and_the_database_goes_on(world: World
     asyncio.run(settle(dispatcher))
     assert reserve.low is None and len(ray.jobs) == 1
     log = small / "users" / "ada" / "jobs" / "x" / "driver.log"
-    with print_loop(log, RESERVE):
-        until(lambda: log.exists() and log.read_bytes().endswith(b"the run goes on\n"), "gap")
+    with print_loop(log, RESERVE) as says:
+        assert says() == "low"
         at_the_gap = log.stat().st_size
         assert RESERVE - 2 * argus_reserve.EVERY_BYTES < free(small) < RESERVE
         assert asyncio.run(reserve.once()) and reserve.low is not None and reserve.low.space.free < RESERVE
@@ -138,8 +157,9 @@ def test_a_print_loop_stops_at_the_reserve_and_the_database_goes_on(world: World
         reason = world.task(waiting[-1].task_id).reason
         assert isinstance(reason, Reason) and reason.code is Code.LOW_DISK
 
-        os.truncate(log, 0)  # somebody makes room; the loop writes on behind it, in a file with a hole
-        until(lambda: b"bytes of the output were left out" in log.read_bytes()[-RESERVE:], "the gap's end is told")
+        os.truncate(log, 0)  # somebody makes room
+        assert says() == "room" and says() == "low"
+        assert b" bytes are missing here\n" in log.read_bytes()[:100]
 
     log.unlink()
     assert asyncio.run(reserve.once()) and reserve.low is None
@@ -164,10 +184,8 @@ def test_without_a_reserve_a_full_filesystem_is_said_in_words_and_loses_nothing(
                 if len(refused) == 3:
                     break
         assert len(refused) == 3, "the write-ahead log had room for all"
-        for error in refused:
-            assert (
-                isinstance(error, Unavailable) and "is full" in error.detail and "nothing was changed" in error.detail
-            )
+        for each in refused:
+            assert isinstance(each, Unavailable) and "is full" in each.detail and "nothing was changed" in each.detail
         found = world.service.handle(ada, actions.GetTask(accepted[0].task_id))  # reads go on
         assert found is not None
     assert {task.task_id for task in world.all_tasks()} == {task.task_id for task in accepted}

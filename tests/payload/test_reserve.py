@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from argus_ray.payload import argus_reserve
-from argus_ray.payload.argus_reserve import EVERY_BYTES, EVERY_S, Gate, Reserve
+from argus_ray.payload.argus_reserve import EVERY_BYTES, EVERY_S, Reserve
 
 
 @dataclass
@@ -92,26 +92,3 @@ def test_without_a_number_there_is_no_reserve_and_no_look(disk: Disk, value: str
 
 def test_the_environment_names_it(disk: Disk) -> None:
     assert Reserve.of_job("/anywhere", {argus_reserve.VARIABLE: "100"}).reserve == 100
-
-
-def test_the_gate_tells_both_ends_of_a_gap_and_how_long_it_was(disk: Disk) -> None:
-    gate = Gate(reserve(disk))
-    assert gate(b"one\ntw") == b"one\ntw"
-    disk.free = 5
-    disk.now += EVERY_S
-    told = gate(b"o\nthree\n")
-    assert told.startswith(b"\nargus-runner: less than 100 bytes are free") and told.endswith(b"the run goes on\n")
-    assert [gate(b"x" * 10) for _ in range(5)] == [b""] * 5
-    assert gate(b"") == b""
-    disk.free = 1000
-    disk.now += EVERY_S
-    assert gate(b"four\n") == b"argus-runner: 58 bytes of the output were left out, for want of free space\nfour\n"
-    assert gate(b"five") == b"five" and gate.last_words() == b""
-
-
-def test_what_was_left_out_to_the_end_is_told(disk: Disk) -> None:
-    gate = Gate(reserve(disk))
-    disk.free = 5
-    gate(b"x" * 10)
-    gate(b"x" * 10)
-    assert gate.last_words() == b"argus-runner: 20 bytes of the output were left out, for want of free space\n"

@@ -153,7 +153,7 @@ def _environment(spec: TaskSpec, site: Site, submission_id: str, job_root: str, 
     }
     modules = []
     if spec.workload != "sft":
-        modules += ["argus_verl_tq", "argus_verl_placement"]
+        modules += ["argus_verl_tq", "argus_verl_placement", "argus_verl_reserve"]
     if spec.trainer_device == "cpu":
         modules.append("argus_verl_cpu")
         if spec.workload != "sft":

@@ -69,13 +69,13 @@ ENVIRONMENT = """
 """
 
 MODULES = {
-    ("ppo", "cuda"): "argus_verl_tq,argus_verl_placement",
+    ("ppo", "cuda"): "argus_verl_tq,argus_verl_placement,argus_verl_reserve",
     (
         "ppo",
         "cpu",
-    ): "argus_verl_tq,argus_verl_placement,argus_verl_cpu,argus_verl_hf_rollout,argus_verl_critic",
-    ("grpo", "cuda"): "argus_verl_tq,argus_verl_placement",
-    ("grpo", "cpu"): "argus_verl_tq,argus_verl_placement,argus_verl_cpu,argus_verl_hf_rollout",
+    ): "argus_verl_tq,argus_verl_placement,argus_verl_reserve,argus_verl_cpu,argus_verl_hf_rollout,argus_verl_critic",
+    ("grpo", "cuda"): "argus_verl_tq,argus_verl_placement,argus_verl_reserve",
+    ("grpo", "cpu"): "argus_verl_tq,argus_verl_placement,argus_verl_reserve,argus_verl_cpu,argus_verl_hf_rollout",
     ("sft", "cuda"): "",
     ("sft", "cpu"): "argus_verl_cpu",
 }
