@@ -17,7 +17,7 @@ def clean(text: str) -> str:
 
 def size_words(size: int) -> str:
     """Of bytes, for people."""
-    for unit, name in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
+    for unit, name in ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
         if size >= unit:
             return f"{size / unit:.1f} {name}"
     return f"{size} bytes"
