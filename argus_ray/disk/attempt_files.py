@@ -31,18 +31,28 @@ def look(job_root: str) -> FilesSeen:
 
     Raises OSError when the shared filesystem does not answer: that is no observation.
     """
-    return FilesSeen(
-        started=_read_end(job_root, paths.start_marker(job_root), 1) is not None,
-        exit=_exit_record(_read_end(job_root, paths.exit_record(job_root), _MAX_RECORD_BYTES)),
-        log_tail=(_read_end(job_root, paths.driver_log(job_root), TAIL_BYTES) or b"").decode("utf-8", "replace"),
-        has_metrics=metrics(job_root).size > 0,
-    )
+    with beneath.suppress(*_NOT_WRITTEN), beneath.folder(job_root) as root:
+
+        def end_of(path: str, size: int) -> bytes | None:
+            return _read_end(root, _names(job_root, path), size)
+
+        return FilesSeen(
+            started=end_of(paths.start_marker(job_root), 1) is not None,
+            exit=_exit_record(end_of(paths.exit_record(job_root), _MAX_RECORD_BYTES)),
+            log_tail=(end_of(paths.driver_log(job_root), TAIL_BYTES) or b"").decode("utf-8", "replace"),
+            has_metrics=_metrics(root, _names(job_root, paths.metrics_file(job_root))).size > 0,
+        )
+    return FilesSeen()
 
 
 def metrics(job_root: str) -> MetricsSeen:
     """The size of the metrics file, and when it was written last. Raises OSError as `look` does."""
+    return _metrics(job_root, _names(job_root, paths.metrics_file(job_root)))
+
+
+def _metrics(root: str | int, names: tuple[str, ...]) -> MetricsSeen:
     with beneath.suppress(*_NOT_WRITTEN):
-        found = beneath.status(job_root, *_names(job_root, paths.metrics_file(job_root)))
+        found = beneath.status(root, *names)
         if stat.S_ISREG(found.st_mode) and found.st_nlink <= 1:
             return MetricsSeen(found.st_size, found.st_mtime)
     return MetricsSeen()
@@ -79,8 +89,8 @@ def _names(job_root: str, path: str) -> tuple[str, ...]:
     return PurePosixPath(path).relative_to(job_root).parts
 
 
-def _read_end(job_root: str, path: str, size: int) -> bytes | None:
-    with beneath.suppress(*_NOT_WRITTEN), beneath.plain_file(job_root, *_names(job_root, path), own=True) as fd:
+def _read_end(root: int, names: tuple[str, ...], size: int) -> bytes | None:
+    with beneath.suppress(*_NOT_WRITTEN), beneath.plain_file(root, *names, own=True) as fd:
         return logs.read_at(fd, max(0, os.fstat(fd).st_size - size), size)
     return None
 
