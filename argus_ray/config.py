@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from argus_ray.core import ids, retention, stall
 from argus_ray.core.admission import AdmissionPolicy
@@ -73,6 +73,9 @@ class Limits(_Strict):
     running_gpus_per_user: int = Field(default=0, ge=0)
     users: dict[Annotated[str, AfterValidator(_user_id)], UserLimits] = Field(default_factory=dict)
     tokens_per_user: int = Field(default=100, ge=1, le=10_000)
+    #: While less is free on the shared filesystem nothing starts, and logs and rollouts do not grow: the database still
+    #: can. 0: there is no such reserve.
+    reserve_bytes: int = Field(default=2 * 1024**3, ge=0, le=2**50)
     log_tail_bytes: int = Field(default=4 * 1024 * 1024, ge=1024, le=64 * 1024 * 1024)
 
     def waiting_tasks_of(self, user_id: str) -> int:
@@ -144,6 +147,25 @@ class Scheduling(_Strict):
         )
 
 
+def _umask(value: object) -> object:
+    # YAML takes 022 without quotes for the number 18, and an operator for a umask of 0022.
+    if not isinstance(value, str) or not re.fullmatch(r"0[0-7]{2}", value):
+        raise ValueError('must be three octal digits in quotes, of which the first is 0: "022", "027" or "077"')
+    return value
+
+
+class Files(_Strict):
+    """What attempts make in their job roots."""
+
+    #: What it takes from the modes 0777 of folders and 0666 of files. The same on all machines, whatever the umask of
+    #: whoever has started a watchdog: else the head could not read what a run has written as another user.
+    umask: Annotated[str, BeforeValidator(_umask)] = "022"
+
+    @property
+    def umask_bits(self) -> int:
+        return int(self.umask, 8)
+
+
 class Retention(_Strict):
     """When old files go. 0: never."""
 
@@ -171,6 +193,7 @@ class Settings(_Strict):
     limits: Limits = Limits()
     scheduling: Scheduling = Scheduling()
     retention: Retention = Retention()
+    files: Files = Files()
 
     def admission_policy(self) -> AdmissionPolicy:
         scheduling = self.scheduling

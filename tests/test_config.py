@@ -52,6 +52,25 @@ def test_shared_roots_that_are_refused(root: Any) -> None:
         load({"shared_root": root}, {})
 
 
+@pytest.mark.parametrize("umask", ["022", "027", "077", "002", "000"])
+def test_a_umask_leaves_its_owner_everything(umask: str) -> None:
+    assert load({"files": {"umask": umask}}, {}).files.umask_bits == int(umask, 8)
+
+
+@pytest.mark.parametrize("umask", ["777", "22", "0o22", "028", "", "-22", 18, 0, None, "0022 "])
+def test_umasks_that_are_refused(umask: Any) -> None:
+    """YAML reads 022 without quotes as the number 18."""
+    with pytest.raises(ConfigError, match=r"files.umask: must be three octal digits in quotes"):
+        load({"files": {"umask": umask}}, {})
+
+
+def test_the_reserve_is_of_bytes_and_may_be_none() -> None:
+    assert load({}, {}).limits.reserve_bytes == 2 * 1024**3
+    assert load({"limits": {"reserve_bytes": 0}}, {}).limits.reserve_bytes == 0
+    with pytest.raises(ConfigError, match=r"limits.reserve_bytes"):
+        load({"limits": {"reserve_bytes": -1}}, {})
+
+
 def test_the_retry_policy_comes_from_the_settings() -> None:
     scheduling = {"max_losses": 1, "retry_interval_s": 2, "max_retry_interval_s": 3, "max_refusals": 4}
     assert load({"scheduling": scheduling}, {}).scheduling.retry_policy() == RetryPolicy(**scheduling)

@@ -106,7 +106,7 @@ class JobsOfRay:
                 JobRequest(
                     attempt.submission_id,
                     entrypoint,
-                    {**dict(attempt.env), **command.assignment(attempt.nodes)},
+                    {**dict(attempt.env), **command.assignment(attempt.nodes), **command.of_site(self.site)},
                     metadata,
                     node_id=attempt.nodes[0] if attempt.nodes else None,
                 )
@@ -128,6 +128,8 @@ class JobsOfRay:
 class FilesOfAttempts:
     threads: BoundedThreads
     timeout_s: float
+    #: Of what is made in a job root.
+    umask: int = 0o022
     watchers: BoundedThreads = field(default_factory=lambda: BoundedThreads("metrics", 4))
 
     async def look(self, job_root: str) -> FilesSeen:
@@ -139,7 +141,7 @@ class FilesOfAttempts:
         return await asyncio.wait_for(self.watchers.run(lambda: attempt_files.metrics(job_root), bound), bound)
 
     async def forbid_start(self, job_root: str) -> None:
-        await self.threads.run(lambda: attempt_files.forbid_start(job_root), self.timeout_s)
+        await self.threads.run(lambda: attempt_files.forbid_start(job_root, self.umask), self.timeout_s)
 
     async def saved_step(self, task: SlimTask) -> int | None:
         if task.live is None:

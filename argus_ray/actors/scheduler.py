@@ -16,14 +16,17 @@ from argus_ray.actors import leaving
 from argus_ray.actors.adapters import ClusterLook, FilesOfAttempts, InputsOfTasks, JobsOfRay, StateHandle, prepare
 from argus_ray.cluster.jobs import RayJobs
 from argus_ray.config import Settings
+from argus_ray.core.reserve import Space
 from argus_ray.core.verl import command
 from argus_ray.discovery import head_json, sentinel
-from argus_ray.disk import payload
+from argus_ray.disk import payload, space
 from argus_ray.disk.inputs import Preflight
 from argus_ray.disk.threads import BoundedThreads
+from argus_ray.scheduler import reserve
 from argus_ray.scheduler.collector import Collector
 from argus_ray.scheduler.housekeeping import MAX_TASK_S, Housekeeper, pause_s
 from argus_ray.scheduler.pace import Pace
+from argus_ray.scheduler.reserve import ReserveWatch
 from argus_ray.scheduler.tick import Dispatcher, Next
 
 log = logging.getLogger(__name__)
@@ -55,6 +58,7 @@ class SchedulerActor:
         self._last_tick: float | None = None
         self._last_error: str | None = None
         self._jobs_reachable: bool | None = None
+        self._reserve = self._make_reserve()
         self._thread = threading.Thread(target=self._run, name="argus-scheduler", daemon=True)
         self._thread.start()
 
@@ -87,6 +91,8 @@ class SchedulerActor:
             "error": self._last_error,
             "jobs_reachable": self._jobs_reachable,
             "view": dispatcher.view if dispatcher else None,
+            #: Words; None: there is room, as far as is known.
+            "low_disk": low.words() if (low := self._reserve.low) else None,
         }
 
     def _run(self) -> None:
@@ -110,12 +116,36 @@ class SchedulerActor:
             if self._stopping:
                 return  # whoever has told it to stop gets its answer
             raise
-        # Beside the ticks, which must not wait for it; it ends with this loop.
-        housekeeping = asyncio.create_task(self._keep_house(), name="argus-housekeeping")
+        await self._reserve.once()  # what was low before this scheduler began may be so still
+        # Beside the ticks, which must not wait for them; they end with this loop.
+        beside = [
+            asyncio.create_task(self._keep_house(), name="argus-housekeeping"),
+            asyncio.create_task(self._watch_reserve(pace), name="argus-reserve"),
+        ]
         try:
             await self._tick_on(dispatcher, pace)
         finally:
-            housekeeping.cancel()
+            for task in beside:
+                task.cancel()
+
+    def _make_reserve(self) -> ReserveWatch:
+        settings = self._settings
+        folders = space.folders(settings.shared_root, settings.cluster_name)
+        threads = BoundedThreads("space", 1)
+
+        async def look() -> Space | None:
+            return await threads.run(lambda: space.least(folders), reserve.EVERY_S)
+
+        return ReserveWatch(look, settings.limits.reserve_bytes, time.time)
+
+    async def _watch_reserve(self, pace: Pace) -> None:
+        while True:
+            await asyncio.sleep(reserve.EVERY_S)
+            try:
+                if await self._reserve.once():
+                    pace.wake()
+            except Exception:
+                log.exception("the reserve of the shared filesystem was not looked at")
 
     async def _keep_house(self) -> None:
         settings = self._settings
@@ -193,6 +223,8 @@ class SchedulerActor:
             payload_dir=await self._publish(pace, disk, folder),
             worker_python=settings.worker_python,
             stop_grace_s=scheduling.stop_grace_s,
+            reserve_bytes=settings.limits.reserve_bytes,
+            umask=settings.files.umask_bits,
         )
         inputs = Preflight(BoundedThreads("inputs", 4), _PREFLIGHT_S, settings.shared_root)
         self._jobs = RayJobs(timeout_s=scheduling.ray_timeout_s, concurrency=scheduling.ray_concurrency)
@@ -200,7 +232,7 @@ class SchedulerActor:
             state=StateHandle(ray_calls),
             cluster=ClusterLook(ray_calls, scheduling.ray_timeout_s),
             jobs=JobsOfRay(self._jobs, site),
-            files=FilesOfAttempts(disk, scheduling.ray_timeout_s),
+            files=FilesOfAttempts(disk, scheduling.ray_timeout_s, settings.files.umask_bits),
             inputs=InputsOfTasks(inputs, disk, scheduling.ray_timeout_s, lambda: sentinel.read(folder)),
             prepare=lambda task, *where: prepare(task, site, *where),
             shared_root=settings.shared_root,
@@ -209,4 +241,5 @@ class SchedulerActor:
             clock=time.time,
             monotonic=time.monotonic,
             tick_s=scheduling.tick_s,
+            low_disk=lambda: self._reserve.low,
         )

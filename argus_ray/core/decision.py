@@ -13,7 +13,7 @@ from operator import itemgetter
 from argus_ray.core.lifecycle import Hold
 from argus_ray.core.model import NodeView, SlimTask
 from argus_ray.core.pool import Clock, Pool, Verdict
-from argus_ray.core.quotas import OF_QUOTAS, overtaken_since, with_clock_stopped
+from argus_ray.core.quotas import CLOCK_STANDS, overtaken_since, with_clock_stopped
 from argus_ray.core.reasons import Code
 from argus_ray.core.states import TaskState
 from argus_ray.core.waiting import Overtaking, Place, Section
@@ -56,7 +56,7 @@ class Part:
             if has_own_trouble:
                 # Whether its own trouble is over is not known before it may start and is looked at.
                 verdict = replace(verdict, reason=None)
-            elif task.overtaken_since is not None and reason is not None and reason.code in OF_QUOTAS:
+            elif task.overtaken_since is not None and reason is not None and reason.code in CLOCK_STANDS:
                 task = replace(task, overtaken_since=overtaken_since(task, now, task.overtaken_since))
         return task, verdict
 

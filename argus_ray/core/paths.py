@@ -10,6 +10,8 @@ from collections.abc import Callable
 _ALLOWED = re.compile(r"[A-Za-z0-9._+@=/-]+")
 #: PATH_MAX of Linux, less room for what verl appends.
 _MAX_LENGTH = 1024
+#: NAME_MAX of Linux and of all filesystems in use. The characters that are allowed take one byte each.
+_MAX_NAME = 255
 
 Resolve = Callable[[str], str]
 
@@ -39,6 +41,15 @@ def job_root(shared_root: str, user_id: str, submission_id: str) -> str:
         if not re.fullmatch(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?", name):
             raise ValueError(f"not a safe folder name: {name!r}")
     return f"{shared_root}/users/{user_id}/jobs/{submission_id}"
+
+
+def below_users(path: str) -> tuple[str, tuple[str, ...]]:
+    """A path as `.../users`, which is the operator's as all above it, and the names of a job root below it; for a path
+    that is no job root's, itself and none."""
+    parts = path.rsplit("/", 4)
+    if len(parts) == 5 and parts[1] == "users" and parts[3] == "jobs" and parts[2] and parts[4]:
+        return f"{parts[0]}/users", tuple(parts[2:])
+    return path, ()
 
 
 def trash(shared_root: str, user_id: str, submission_id: str) -> str:
@@ -93,6 +104,8 @@ def broken_rule(value: str, shared_root: str, *, is_dir: bool) -> str | None:
         return "may not hold empty, '.' or '..' components"
     if any(part.startswith("-") for part in parts):
         return "no component may start with '-'"
+    if any(len(part) > _MAX_NAME for part in parts):
+        return f"each component must be at most {_MAX_NAME} characters long"
     if not _is_below(trimmed, common):
         return f"must lie under {common}/"
     return None

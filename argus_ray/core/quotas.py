@@ -28,6 +28,8 @@ NO_QUOTAS = Quotas()
 
 #: Reasons that a quota gives.
 OF_QUOTAS = frozenset({Code.OVER_QUOTA, Code.QUOTA_TOO_SMALL})
+#: Reasons with which the overtaking clock stands; their fact `passed` says where.
+CLOCK_STANDS = OF_QUOTAS | {Code.LOW_DISK}
 
 
 def with_clock_stopped(task: SlimTask, reason: Reason, now: float) -> Reason | None:
@@ -47,15 +49,15 @@ def without_clock(reason: Reason) -> Reason:
 
 
 def overtaken_since(task: SlimTask, now: float, since: float) -> float:
-    """`since`, but for a clock that has stood for a quota: it is as far as it was when it stopped."""
+    """`since`, but for a clock that has stood: it is as far as it was when it stopped."""
     passed = seconds_when_stopped(task)
     return since if passed is None else now - passed
 
 
 def seconds_when_stopped(task: SlimTask) -> float | None:
-    """How far its overtaking clock had run when it stopped; None: it does not stand for a quota."""
+    """How far its overtaking clock had run when it stopped; None: it does not stand."""
     reason = task.reason
-    if reason is None or reason.code not in OF_QUOTAS:
+    if reason is None or reason.code not in CLOCK_STANDS:
         return None
     passed = dict(reason.facts).get("passed")
     return passed if isinstance(passed, float) else None

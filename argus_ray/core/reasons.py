@@ -13,7 +13,7 @@ from enum import Enum
 
 from typing_extensions import assert_never
 
-from argus_ray.core.text import clean
+from argus_ray.core.text import clean, size_words
 
 #: Of one fact in words, in characters.
 _MAX_TEXT = 1000
@@ -44,6 +44,9 @@ class Code(str, Enum):
     OVER_QUOTA = "over_quota"
     #: `limit`, `gpus`, and `passed` as above: it needs more GPUs than its user may hold at all.
     QUOTA_TOO_SMALL = "quota_too_small"
+    #: `reserve`, `until`, in bytes, and `passed` as above: the shared filesystem has less than the reserve free, and
+    #: nothing starts until so much is.
+    LOW_DISK = "low_disk"
     #: Its own time has not come, and nobody has said why.
     NOT_YET = "not_yet"
     #: `what`: the run could not use its inputs.
@@ -132,6 +135,9 @@ def _words(reason: Reason) -> str:
         case Code.QUOTA_TOO_SMALL:
             needs = f"it needs {_gpus(reason['gpus'])}"
             return f"{_quota(reason)}, and {needs}: it waits until an operator raises the quota"
+        case Code.LOW_DISK:
+            reserve, until = size_words(int(reason["reserve"])), size_words(int(reason["until"]))
+            return f"the shared filesystem has less than {reserve} free: nothing starts until {until} are free"
         case Code.NOT_YET:
             return "waits before the next try"
         case Code.BAD_INPUTS:

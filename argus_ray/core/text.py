@@ -15,6 +15,14 @@ def clean(text: str) -> str:
     return text.replace("\0", "?").encode("utf-8", "replace").decode()
 
 
+def size_words(size: int) -> str:
+    """Of bytes, for people."""
+    for unit, name in ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
+        if size >= unit:
+            return f"{size / unit:.1f} {name}"
+    return f"{size} bytes"
+
+
 class CleanText:
     """A frozen dataclass whose own text is clean, whatever it is made of."""
 

@@ -10,13 +10,14 @@ import errno
 import json
 import os
 import stat
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from argus_ray.core import paths
 from argus_ray.core.observation import ExitRecord, FilesSeen
 from argus_ray.core.stall import MetricsSeen
 from argus_ray.disk import beneath, logs
 from argus_ray.disk.beneath import Meaning
+from argus_ray.payload import argus_folders
 
 #: Bytes of the log's end that are looked at for the reason of a failure.
 TAIL_BYTES = 128 * 1024
@@ -30,47 +31,66 @@ def look(job_root: str) -> FilesSeen:
 
     Raises OSError when the shared filesystem does not answer: that is no observation.
     """
-    return FilesSeen(
-        started=_read_end(job_root, paths.start_marker(job_root), 1) is not None,
-        exit=_exit_record(_read_end(job_root, paths.exit_record(job_root), _MAX_RECORD_BYTES)),
-        log_tail=(_read_end(job_root, paths.driver_log(job_root), TAIL_BYTES) or b"").decode("utf-8", "replace"),
-        has_metrics=metrics(job_root).size > 0,
-    )
+    with beneath.suppress(*_NOT_WRITTEN), beneath.folder(job_root) as root:
+
+        def end_of(path: str, size: int) -> bytes | None:
+            return _read_end(root, _names(job_root, path), size)
+
+        return FilesSeen(
+            started=end_of(paths.start_marker(job_root), 1) is not None,
+            exit=_exit_record(end_of(paths.exit_record(job_root), _MAX_RECORD_BYTES)),
+            log_tail=(end_of(paths.driver_log(job_root), TAIL_BYTES) or b"").decode("utf-8", "replace"),
+            has_metrics=_metrics(root, _names(job_root, paths.metrics_file(job_root))).size > 0,
+        )
+    return FilesSeen()
 
 
 def metrics(job_root: str) -> MetricsSeen:
     """The size of the metrics file, and when it was written last. Raises OSError as `look` does."""
+    return _metrics(job_root, _names(job_root, paths.metrics_file(job_root)))
+
+
+def _metrics(root: str | int, names: tuple[str, ...]) -> MetricsSeen:
     with beneath.suppress(*_NOT_WRITTEN):
-        found = beneath.status(job_root, *_names(job_root, paths.metrics_file(job_root)))
-        if stat.S_ISREG(found.st_mode):
+        found = beneath.status(root, *names)
+        if stat.S_ISREG(found.st_mode) and found.st_nlink <= 1:
             return MetricsSeen(found.st_size, found.st_mtime)
     return MetricsSeen()
 
 
-def forbid_start(job_root: str) -> None:
+def forbid_start(job_root: str, umask: int = argus_folders.DEFAULT_UMASK) -> None:
     """Write the cancel marker, durably: the runner will not start, and one that runs will stop. Idempotent.
 
-    Whatever stands there by that name forbids the start, so it counts. Raises OSError.
+    Whatever stands there by that name forbids the start, so it counts. `umask`: of what has to be made for it. Raises
+    OSError.
     """
-    Path(job_root).mkdir(parents=True, exist_ok=True)
     (name,) = _names(job_root, paths.cancel_marker(job_root))
     try:
-        with beneath.folder(job_root) as root:
-            try:
-                os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644, dir_fd=root))
-            except FileExistsError:
-                return
-            os.fsync(root)
-    except NotADirectoryError:
+        root = argus_folders.job_root(job_root, umask)
+    except OSError as error:
+        if beneath.meaning(error) is not Meaning.FOREIGN:
+            raise
         raise NotADirectoryError(errno.ENOTDIR, "the job root is no folder", job_root) from None
+    try:
+        mode = argus_folders.file_mode(umask)
+        marker = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode, dir_fd=root)
+        try:
+            os.fchmod(marker, mode)  # whatever the umask of this process says
+        finally:
+            os.close(marker)
+        os.fsync(root)
+    except FileExistsError:
+        pass
+    finally:
+        os.close(root)
 
 
 def _names(job_root: str, path: str) -> tuple[str, ...]:
     return PurePosixPath(path).relative_to(job_root).parts
 
 
-def _read_end(job_root: str, path: str, size: int) -> bytes | None:
-    with beneath.suppress(*_NOT_WRITTEN), beneath.plain_file(job_root, *_names(job_root, path)) as fd:
+def _read_end(root: int, names: tuple[str, ...], size: int) -> bytes | None:
+    with beneath.suppress(*_NOT_WRITTEN), beneath.plain_file(root, *names, own=True) as fd:
         return logs.read_at(fd, max(0, os.fstat(fd).st_size - size), size)
     return None
 

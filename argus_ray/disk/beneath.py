@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from enum import Enum
 from types import TracebackType
 
+from argus_ray.core import paths
 from argus_ray.disk.atomic import NotAFile, open_plain
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -73,24 +74,28 @@ def folder(root: str | int, *names: str, root_may_be_link: bool = False) -> Iter
     """The folder `names[-1]` in ... in `names[0]` in `root`, open; without names the root itself.
 
     `root` is a path, or the descriptor of a folder that stays open. A path's last component must be no link, unless it
-    may be one; what stands above it is the operator's. Raises OSError.
+    may be one; what stands above it is the operator's. Of a job root's path all below `users` must be none: its user's
+    programs can write there. Raises OSError.
     """
     with contextlib.ExitStack() as opened:
         yield _walk(opened, root, names, follow=root_may_be_link)
 
 
 @contextlib.contextmanager
-def plain_file(root: str | int, *names: str, follow_links: bool = False) -> Iterator[int]:
+def plain_file(root: str | int, *names: str, follow_links: bool = False, own: bool = False) -> Iterator[int]:
     """The plain file at the end of this way, open for reading; without names the root itself.
 
-    `follow_links`: for a path that the operator vouches for. Raises OSError, and NotAFile for what is something
-    else than a plain file.
+    `follow_links`: for a path that the operator vouches for. `own`: only if this is its one name, as it is of what the
+    runner and the program make; with another one it may be anybody's. Raises OSError, and NotAFile for what is
+    something else than such a file.
     """
     with contextlib.ExitStack() as opened:
         *above, name = names or (str(root),)
         at = _walk(opened, root, above, follow=follow_links) if names else None
         fd = open_plain(name, _unless(follow_links), dir_fd=at)
         opened.callback(os.close, fd)
+        if own and os.fstat(fd).st_nlink > 1:
+            raise NotAFile(f"{name} has more than one name")
         yield fd
 
 
@@ -102,7 +107,12 @@ def status(root: str | int, *names: str) -> os.stat_result:
 
 
 def _walk(opened: contextlib.ExitStack, root: str | int, names: tuple[str, ...] | list[str], *, follow: bool) -> int:
-    fd = root if isinstance(root, int) else _open_folder(opened, root, None, follow=follow)
+    if isinstance(root, int):
+        fd = root
+    else:
+        above, below = paths.below_users(root)
+        names = (*below, *names)
+        fd = _open_folder(opened, above, None, follow=follow or bool(below))
     for name in names:
         fd = _open_folder(opened, name, fd, follow=False)
     return fd

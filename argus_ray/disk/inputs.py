@@ -11,10 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import logging
 import os
+import re
 import stat
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -36,6 +39,9 @@ log = logging.getLogger(__name__)
 _MAX_FOOTER_BYTES = 4 * 1024 * 1024
 _MAX_INDEX_BYTES = 16 * 1024 * 1024
 _MAX_NAMES = 10_000
+#: Symbolic links that Linux follows on the way to one file.
+_MAX_LINKS = 40
+_SNAPSHOT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 #: How many weight files a model's index may miss before the rest is a number.
 _NAMED = 3
 
@@ -117,8 +123,8 @@ def inspect(spec: TaskSpec, shared_root: str) -> Findings:
         except _Doubtful as doubtful:
             warnings.append(FieldError(name, doubtful.rule))
         except OSError as error:
-            if _is_gone(error):
-                errors.append(FieldError(name, "does not exist"))
+            if rule := _why_never(error, value):
+                errors.append(FieldError(name, rule))
             else:
                 words = os.strerror(error.errno) if error.errno else type(error).__name__
                 warnings.append(FieldError(name, f"could not be looked at: {words}"))
@@ -150,8 +156,7 @@ class _Doubtful(_Finding):
 
 
 def _check_code(path: str) -> None:
-    names = _names(path)
-    if "verl" not in names or not stat.S_ISDIR(Path(path, "verl").stat().st_mode):
+    if "verl" not in _names(path) or not _is_folder(f"{path}/verl"):
         raise _Doubtful("holds no folder verl: the run uses the verl that is installed on the workers")
 
 
@@ -162,12 +167,15 @@ def _check_model(model: str, shared_root: str) -> None:
     hub = f"{paths.hf_home(shared_root)}/hub/models--{model.replace('/', '--')}"
     missing = f"is not in the shared cache {paths.hf_home(shared_root)}, and runs are offline: download it first"
     try:
-        commit = Path(f"{hub}/refs/main").read_text(encoding="ascii", errors="replace")[:100].strip()
-        _check_model_folder(f"{hub}/snapshots/{commit.replace('/', '-')}")
+        with _plain_file(f"{hub}/refs/main") as (fd, _):
+            commit = os.pread(fd, 200, 0).decode("ascii", "replace").strip()
+        if not _SNAPSHOT.fullmatch(commit):
+            raise _Doubtful("is in the shared cache, but its refs/main names no snapshot")
+        _check_model_folder(f"{hub}/snapshots/{commit}")
     except _Wrong as wrong:
         raise _Doubtful(f"is in the shared cache, but its snapshot {wrong.rule}") from None
     except OSError as error:
-        if _is_gone(error):
+        if _why_never(error, hub):
             raise _Doubtful(missing) from None
         raise
 
@@ -254,7 +262,50 @@ def _plain_file(path: str) -> Iterator[tuple[int, int]]:
         yield fd, os.fstat(fd).st_size
 
 
-def _is_gone(error: OSError) -> bool:
-    """For certain. One above it that is no folder is as good as none; too many links may be an automounter's failure,
-    and what is closed to us may be open to the run."""
-    return beneath.meaning(error) is Meaning.ABSENT or isinstance(error, NotADirectoryError)
+def _is_folder(path: str) -> bool:
+    """False also where a link leads nowhere. Raises OSError where the disk does not say."""
+    try:
+        return stat.S_ISDIR(Path(path).stat().st_mode)
+    except OSError as error:
+        if _why_never(error, path):
+            return False
+        raise
+
+
+def _why_never(error: OSError, path: str) -> str:
+    """The rule that the path breaks for certain, on whatever machine; empty: nothing follows from this error. What is
+    closed to us may be open to the run."""
+    if error.errno == errno.ENAMETOOLONG:
+        return "is too long for the shared filesystem"
+    if isinstance(error, NotADirectoryError):
+        return "leads through something that is no folder"
+    if error.errno == errno.ELOOP:
+        at = error.filename if isinstance(error.filename, str) and error.filename.startswith("/") else path
+        return "leads in a circle of symbolic links" if _is_circle(at) else ""
+    return "does not exist" if beneath.meaning(error) is Meaning.ABSENT else ""
+
+
+def _is_circle(path: str) -> bool:
+    """Whether its links come to no end, by following them one by one: "too many links" alone may be an automounter's
+    failure."""
+    at, links, left = "/", 0, deque(path.split("/"))
+    while left:
+        part = left.popleft()
+        if part in ("", "."):
+            continue
+        if part == "..":
+            at = str(Path(at).parent)
+            continue
+        here = f"{at.rstrip('/')}/{part}"
+        try:
+            target = str(Path(here).readlink())
+        except OSError:
+            at = here  # it is no link, or not known
+            continue
+        links += 1
+        if links > _MAX_LINKS:
+            return True
+        if target.startswith("/"):
+            at = "/"
+        left.extendleft(reversed(target.split("/")))
+    return False

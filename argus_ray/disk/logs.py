@@ -19,7 +19,7 @@ _BLOCK = 64 * 1024
 
 
 class NotReadable(Exception):
-    """Something is there that is not a plain file of this job root."""
+    """Something is there that is not a plain file of this job root, and of it alone."""
 
 
 @contextlib.contextmanager
@@ -29,7 +29,7 @@ def opened(root: str, path: str) -> Iterator[int]:
     names = PurePosixPath(path).relative_to(root).parts
     with contextlib.ExitStack() as open_files:
         try:
-            fd = open_files.enter_context(beneath.plain_file(root, *names))
+            fd = open_files.enter_context(beneath.plain_file(root, *names, own=True))
         except OSError as error:
             match beneath.meaning(error):
                 case Meaning.ABSENT:

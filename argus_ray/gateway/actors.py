@@ -15,7 +15,7 @@ from argus_ray.config import Settings
 from argus_ray.core import orders
 from argus_ray.core.errors import Unavailable
 from argus_ray.core.model import NodeView
-from argus_ray.gateway.context import MAINTENANCE
+from argus_ray.gateway.context import DISK, MAINTENANCE
 from argus_ray.gateway.control import Asked
 
 #: Seconds within which a part must answer to count as ready.
@@ -78,11 +78,11 @@ class ActorHandles:
         return nodes
 
     async def readiness(self) -> dict[str, str]:
-        """Each part -> "ok", or why it is not; and `maintenance`, while it is on."""
-        state, (scheduler, jobs), publisher = await asyncio.gather(
+        """Each part -> "ok", or why it is not; and those that only tell something, while there is something."""
+        state, scheduler, publisher = await asyncio.gather(
             self._state_readiness(), self._scheduler_readiness(), self._publisher_readiness()
         )
-        return {**state, "scheduler": scheduler, "ray_jobs": jobs, "publisher": publisher}
+        return {**state, **scheduler, "publisher": publisher}
 
     async def _state_readiness(self) -> dict[str, str]:
         try:
@@ -92,11 +92,11 @@ class ActorHandles:
         since = said.get("maintenance_since")  # one of an earlier version does not know of it
         return {"state": "ok"} | ({} if since is None else {MAINTENANCE: f"on since {orders.time_words(since)}"})
 
-    async def _scheduler_readiness(self) -> tuple[str, str]:
+    async def _scheduler_readiness(self) -> dict[str, str]:
         try:
             status = await asyncio.wait_for(self._call(detached.SCHEDULER, "status"), _READY_S)
         except Exception as error:
-            return _why(error), "not known: the scheduler does not answer"
+            return {"scheduler": _why(error), "ray_jobs": "not known: the scheduler does not answer"}
         age, jobs = status["tick_age_s"], status["jobs_reachable"]
         bound = self._settings.scheduling.tick_s + self._settings.scheduling.ray_timeout_s
         if status["error"]:
@@ -105,7 +105,12 @@ class ActorHandles:
             scheduler = "it has not seen the cluster yet"
         else:
             scheduler = "ok" if age < bound else f"its last tick was {age:.0f} s ago"
-        return scheduler, {True: "ok", False: "it does not answer", None: "not asked yet"}[jobs]
+        parts = {
+            "scheduler": scheduler,
+            "ray_jobs": {True: "ok", False: "it does not answer", None: "not asked yet"}[jobs],
+        }
+        low = status.get("low_disk")  # one of an earlier version does not know of it
+        return parts if low is None else {**parts, DISK: low}
 
     async def _publisher_readiness(self) -> str:
         try:

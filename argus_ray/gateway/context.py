@@ -28,6 +28,10 @@ _log = logging.getLogger("argus.gateway")
 Nodes = Callable[[], Awaitable[Sequence[NodeView]]]
 #: Of readiness, while it is on: nothing starts, and all is well.
 MAINTENANCE = "maintenance"
+#: Of readiness, while the shared filesystem has less than the reserve free: nothing starts, and the API serves.
+DISK = "disk"
+#: Parts that tell something, and make nothing unready.
+TOLD = frozenset({MAINTENANCE, DISK})
 #: Part -> "ok", or why it is not.
 Readiness = Callable[[], Awaitable[Mapping[str, str]]]
 ReadProgress = Callable[[Task], Progress | None]

@@ -13,7 +13,7 @@ from fastapi import APIRouter, Request, Response
 from argus_ray.core.actions import QueueEntry, ShowQueue, WhoAmI
 from argus_ray.core.errors import Unavailable
 from argus_ray.gateway.caller import SECURITY, Caller, TheCaller, TheGateway, caller_of, gateway_of
-from argus_ray.gateway.context import MAINTENANCE, Readiness
+from argus_ray.gateway.context import TOLD, Readiness
 from argus_ray.gateway.http import problems
 from argus_ray.gateway.http.params import NoQuery, refuse_query
 from argus_ray.gateway.http.schemas import HealthOut, MeOut, ReadyOut, json_response
@@ -66,7 +66,7 @@ async def healthz(request: Request) -> Response:
 async def readyz(request: Request, gateway: TheGateway) -> Response:
     """The parts that a submission needs, and what is wrong with each; at most a second old."""
     parts = dict(await gateway.readiness())
-    missing = ", ".join(sorted(part for part, why in parts.items() if why != "ok" and part != MAINTENANCE))
+    missing = ", ".join(sorted(part for part, why in parts.items() if why != "ok" and part not in TOLD))
     if not missing:
         return Response(ReadyOut(status="ready", parts=parts).model_dump_json(), media_type="application/json")
     return problems.response(request, Unavailable(f"Not ready: {missing}."), parts=parts)

@@ -14,11 +14,12 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from itertools import islice
 
-from argus_ray.core import admission, ledger
+from argus_ray.core import admission, ledger, reserve
 from argus_ray.core.clock_steps import ClockSteps
 from argus_ray.core.decision import Decision
 from argus_ray.core.lifecycle import Admit, Change, End, Hold, Reject
 from argus_ray.core.model import Attempt, ClusterView, NodeView, SlimTask, Task
+from argus_ray.core.reserve import LowDisk
 from argus_ray.core.shares import Shares, shares_of
 from argus_ray.core.stall import StallPolicy
 from argus_ray.core.states import AttemptState, Outcome
@@ -89,6 +90,8 @@ class _Pass:
     tasks: dict[str, Task] = field(default_factory=dict)
     #: Of those that were looked at and cannot start.
     stuck: list[Hold | Reject] = field(default_factory=list)
+    #: While nothing starts: what is new of those that wait.
+    held: list[Hold] = field(default_factory=list)
 
 
 class Dispatcher:
@@ -109,13 +112,16 @@ class Dispatcher:
         clock: Callable[[], float],
         monotonic: Callable[[], float],
         tick_s: float,
+        low_disk: Callable[[], LowDisk | None] = lambda: None,
     ) -> None:
         """`clock`: seconds since the Unix epoch, as in what is stored. `monotonic`: seconds of a clock that nobody
-        sets, for what is measured here. `tick_s`: until what the disk did not say is asked again."""
+        sets, for what is measured here. `tick_s`: until what the disk did not say is asked again. `low_disk`: whether
+        the reserve of the shared filesystem is touched, as the last look said; it answers at once."""
         self.state = state
         self.cluster = cluster
         self.policy = policy
         self.clock = clock
+        self.low_disk = low_disk
         self.monotonic = monotonic
         self._steps = ClockSteps.begin(clock(), monotonic())
         self.queue = QueueView(state, policy.no_tasks())
@@ -170,8 +176,12 @@ class Dispatcher:
         await gently.others_first()
         self.view = _told(view, free)
         returning = _first_to_return([end for end in followed.ended if end.submission_id not in self._unstored], live)
+        low = self.low_disk()
         if orders.maintenance is not None:
             passed = _Pass(None)
+        elif low is not None:
+            # Decided anew when there is room again.
+            passed = _Pass(None, held=list(islice(reserve.holds(self.queue.waiting.values(), low, now), MAX_HOLDS)))
         elif returning is None:
             passed = await self._pass(free, now)
         else:
@@ -181,7 +191,7 @@ class Dispatcher:
 
         # 6. Store it all at once. Ends come before the admissions, which have not used the room of these.
         carried, self._carried = self._carried, []
-        holds = passed.decided.some_holds() if passed.decided else []
+        holds = passed.decided.some_holds() if passed.decided else passed.held
         changes: list[Change] = [*carried, *followed.changes, *stalls, *halts, *passed.admits, *passed.stuck, *holds]
         try:
             applied = dict(zip(map(id, changes), await self.state.apply(changes), strict=True))
@@ -204,7 +214,7 @@ class Dispatcher:
         self._carried = await self.submitter.submit(wanted, view.session)
         await self.follower.forget(end.submission_id for end in ended if end.submission_id in followed.recorded)
 
-        is_undecided = self.queue.waiting and self._decided is None and orders.maintenance is None
+        is_undecided = self.queue.waiting and self._decided is None and orders.maintenance is None and low is None
         if ended or self._carried or is_undecided:
             return Next.AT_ONCE
         if len(holds) == MAX_HOLDS:

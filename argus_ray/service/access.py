@@ -64,8 +64,11 @@ def require_admin(principal: Principal) -> Principal:
 
 def visible_task(unit: UnitOfWork, principal: Principal, task_id: str) -> Task:
     """The task, if this caller may know of it. For others the answer is the one for a task that does not
-    exist."""
-    task = tasks.find(unit.db, task_id)
-    if task is None or not (principal.is_admin or task.user_id == principal.user_id):
+    exist, after the same work: the owner is part of the query."""
+    if principal.is_admin:
+        task = tasks.find(unit.db, task_id)
+    else:
+        task = None if principal.user_id is None else tasks.find_of(unit.db, principal.user_id, task_id)
+    if task is None:
         raise TaskNotFound
     return task

@@ -10,7 +10,7 @@ import math
 from argus_ray.core.decision import OWN_TROUBLES
 from argus_ray.core.lifecycle import Hold
 from argus_ray.core.model import Task
-from argus_ray.core.quotas import OF_QUOTAS
+from argus_ray.core.quotas import CLOCK_STANDS
 from argus_ray.core.reasons import Reason
 from argus_ray.core.retention import LIVE_AGAIN_S
 from argus_ray.service.unit_of_work import UnitOfWork
@@ -47,7 +47,7 @@ def bounded(unit: UnitOfWork, task: Task, change: Hold) -> tuple[float | None, f
     not_before = None if change.not_before is None else min(change.not_before, unit.now + longest_s)
     since = change.overtaken_since
     if task.overtaken_since is not None:
-        has_stood = isinstance(task.reason, Reason) and task.reason.code in OF_QUOTAS
+        has_stood = isinstance(task.reason, Reason) and task.reason.code in CLOCK_STANDS
         if not has_stood or since is None or since < task.overtaken_since:
             return not_before, task.overtaken_since  # once it runs, it runs from there
     return not_before, None if since is None else min(since, unit.now)

@@ -8,6 +8,7 @@ transactions take turns.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import sqlite3
 import threading
@@ -155,7 +156,17 @@ def _as_unavailable(path: Path, more: type[Exception] = sqlite3.Error) -> Iterat
     except (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError):
         raise
     except (sqlite3.Error, more) as error:
+        if _is_full(error):
+            why = f"the filesystem of the database {path} is full ({error})"
+            raise Unavailable(f"{why}: nothing was changed. Try again when there is room") from error
         raise Unavailable(f"the database {path} cannot be used now: {error}") from error
+
+
+def _is_full(error: Exception) -> bool:
+    """Of space, or of the quota of our user."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return isinstance(error, sqlite3.OperationalError) and "is full" in str(error)  # its code only since Python 3.11
 
 
 def _connect(file: Path, busy_timeout_s: float, *, may_create: bool) -> sqlite3.Connection:

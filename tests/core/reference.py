@@ -13,7 +13,7 @@ from argus_ray.core.decision import OWN_TROUBLES, Decision
 from argus_ray.core.lifecycle import Hold
 from argus_ray.core.model import Gang, NodeView, SlimTask
 from argus_ray.core.pool import Clock, Pool, Verdict
-from argus_ray.core.quotas import OF_QUOTAS
+from argus_ray.core.quotas import CLOCK_STANDS
 from argus_ray.core.reasons import Code, because
 from argus_ray.core.shares import Shares
 from argus_ray.core.states import TaskState
@@ -159,7 +159,7 @@ def clock_s(task: SlimTask, now: float) -> float:
 
 
 def stopped_s(task: SlimTask) -> float | None:
-    passed = dict(task.reason.facts).get("passed") if task.reason and task.reason.code in OF_QUOTAS else None
+    passed = dict(task.reason.facts).get("passed") if task.reason and task.reason.code in CLOCK_STANDS else None
     return passed if isinstance(passed, float) else None
 
 

@@ -11,6 +11,7 @@ from argus_ray.core.reasons import MOMENTARY, Code, Fact, Reason, because, is_ne
 SHARE: dict[str, Fact] = {"nodes": 2, "gpus": 4, "cpus": 12.0}
 EVERY_FACT: dict[str, Fact] = {
     **SHARE, "now": 1, "able": 1, "cordoned": 2, "largest": 4.0, "total": 8.0,
+    "reserve": 2 * 1024**3, "until": 5 * 1024**2,
     "what": "train_file is empty", "error": "OSError: EIO", "limit": 8, "running": 6,
 }  # fmt: skip
 

@@ -197,11 +197,11 @@ def test_code_without_a_verl_is_a_warning(root: Path) -> None:
     assert found.errors == () and "installed on the workers" in rules(found.warnings)["code_path"]
 
 
-def test_a_path_through_a_file_does_not_exist(root: Path) -> None:
+def test_a_path_through_a_file_leads_nowhere(root: Path) -> None:
     path = str(root / "common" / "file" / "x.parquet")
     (root / "common" / "file").touch()
     assert rules(look(root, model_id=path, train_file=path).errors) == dict.fromkeys(
-        ("model_id", "train_file"), "does not exist"
+        ("model_id", "train_file"), "leads through something that is no folder"
     )
 
 

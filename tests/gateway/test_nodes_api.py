@@ -165,6 +165,17 @@ def test_odd_maintenance_is_refused(api: Api, body: dict[str, Any]) -> None:
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request")
 
 
+def test_a_low_disk_is_a_part_of_readiness_that_spoils_nothing(api: Api) -> None:
+    """The head is as good as before, and a standby would find the same disk."""
+    api.ready["disk"] = "1.0 GiB free at /private"
+    page = api.client.get("/readyz")
+    assert (page.status_code, page.json()["status"]) == (200, "ready")
+    assert page.json()["parts"]["disk"] == "1.0 GiB free at /private"
+    api.ready["state"] = "Unavailable"
+    page = api.client.get("/readyz")
+    assert page.status_code == 503 and page.json()["detail"] == "Not ready: state."
+
+
 def test_maintenance_is_a_part_of_readiness_that_spoils_nothing(api: Api) -> None:
     api.ready["maintenance"] = "on since 2027-01-15T08:00:00Z"
     page = api.client.get("/readyz")

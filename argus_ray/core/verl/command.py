@@ -40,6 +40,10 @@ class Site:
     worker_python: str
     #: Seconds between SIGTERM and SIGKILL when a run is stopped.
     stop_grace_s: int
+    #: With less free on the filesystem of its job root a run's log does not grow; 0: whatever is free.
+    reserve_bytes: int = 0
+    #: Of what a run makes in its job root.
+    umask: int = 0o022
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,13 @@ def assignment(nodes: Sequence[str]) -> dict[str, str]:
     return {"ARGUS_NODES": ",".join(nodes)} if nodes else {}
 
 
+def of_site(site: Site) -> dict[str, str]:
+    """The variables that tell the payload how this site wants files. Not of that command either: a setting may change
+    before the attempt is submitted."""
+    reserve = {"ARGUS_RESERVE_BYTES": str(site.reserve_bytes)} if site.reserve_bytes else {}
+    return {**reserve, "ARGUS_UMASK": f"{site.umask:03o}"}
+
+
 def given_steps(command: Sequence[str]) -> int | None:
     """The total of steps that this command gives verl; None if verl is to work it out from the epochs."""
     values = [word.removeprefix(_TOTAL_STEPS) for word in command if word.startswith(_TOTAL_STEPS)]
@@ -142,7 +153,7 @@ def _environment(spec: TaskSpec, site: Site, submission_id: str, job_root: str, 
     }
     modules = []
     if spec.workload != "sft":
-        modules += ["argus_verl_tq", "argus_verl_placement"]
+        modules += ["argus_verl_tq", "argus_verl_placement", "argus_verl_reserve"]
     if spec.trainer_device == "cpu":
         modules.append("argus_verl_cpu")
         if spec.workload != "sft":

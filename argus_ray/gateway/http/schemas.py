@@ -62,7 +62,9 @@ class HealthOut(BaseModel):
 
 class ReadyOut(BaseModel):
     status: str
-    parts: dict[str, str] = Field(description="Part -> `ok`, or why it is not; and `maintenance`, while it is on")
+    parts: dict[str, str] = Field(
+        description="Part -> `ok`, or why it is not; `maintenance`, while it is on; `disk`, while its reserve is used"
+    )
 
 
 class FieldRule(BaseModel):

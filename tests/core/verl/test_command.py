@@ -3,6 +3,7 @@ in a TaskSpec can leave its argument."""
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import shlex
 from pathlib import Path
@@ -16,6 +17,7 @@ from argus_ray.core import paths
 from argus_ray.core.model import Gang
 from argus_ray.core.taskspec import TaskSpec
 from argus_ray.core.verl import command as verl
+from argus_ray.payload import argus_folders, argus_reserve
 
 SITE = verl.Site("/private", "/private/ray/payload/abc", "/venv/bin/python", 20)
 SUBMISSION = "argus-ada-x-20260101-000000-abcd--a01"
@@ -67,13 +69,13 @@ ENVIRONMENT = """
 """
 
 MODULES = {
-    ("ppo", "cuda"): "argus_verl_tq,argus_verl_placement",
+    ("ppo", "cuda"): "argus_verl_tq,argus_verl_placement,argus_verl_reserve",
     (
         "ppo",
         "cpu",
-    ): "argus_verl_tq,argus_verl_placement,argus_verl_cpu,argus_verl_hf_rollout,argus_verl_critic",
-    ("grpo", "cuda"): "argus_verl_tq,argus_verl_placement",
-    ("grpo", "cpu"): "argus_verl_tq,argus_verl_placement,argus_verl_cpu,argus_verl_hf_rollout",
+    ): "argus_verl_tq,argus_verl_placement,argus_verl_reserve,argus_verl_cpu,argus_verl_hf_rollout,argus_verl_critic",
+    ("grpo", "cuda"): "argus_verl_tq,argus_verl_placement,argus_verl_reserve",
+    ("grpo", "cpu"): "argus_verl_tq,argus_verl_placement,argus_verl_reserve,argus_verl_cpu,argus_verl_hf_rollout",
     ("sft", "cuda"): "",
     ("sft", "cpu"): "argus_verl_cpu",
 }
@@ -220,3 +222,12 @@ def test_words_with_a_meaning_of_their_own_stay_text(word: str) -> None:
     [override] = parser.parse_overrides([verl._set("key", word)])
     value = override.value()
     assert value == word and isinstance(value, str)
+
+
+def test_what_a_job_is_told_beside_its_command_follows_the_settings_of_the_moment() -> None:
+    """Not of the command that is stored: an attempt that is submitted later has the newer setting."""
+    assert verl.of_site(SITE) == {"ARGUS_UMASK": "022"}
+    site = dataclasses.replace(SITE, reserve_bytes=5000, umask=0o077)
+    assert verl.of_site(site) == {"ARGUS_RESERVE_BYTES": "5000", "ARGUS_UMASK": "077"}
+    assert argus_folders.umask_of(verl.of_site(site)) == 0o077
+    assert argus_reserve.Reserve.of_job("/", verl.of_site(site)).reserve == 5000
