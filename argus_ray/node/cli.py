@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from argus_ray.disk.lock import KernelLock, LockBusy, NoLocks
+from argus_ray.node import environment
 from argus_ray.node.decision import Versions
 
 #: Exit codes: 0 ended on request, 1 something of ours is broken, 2 a setting is wrong.
@@ -66,6 +67,7 @@ def add_common(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> N
     setting("--run-dir", "ARGUS_RUN_DIR", _default_run_dir(), "where status and logs lie, on this machine")
     setting("--temp-dir", "ARGUS_TEMP_DIR", None, "Ray's --temp-dir (a short path)")
     setting("--object-store-memory", "ARGUS_OBJECT_STORE_MEMORY", None, "bytes; Ray takes 30 %% of the memory else")
+    setting("--pass-env", environment.PASS_ENV, "", "environment variables that Ray gets, too: NAME,PREFIX_*")
 
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -89,6 +91,10 @@ def check_common(arguments: argparse.Namespace) -> None:
         raise BadSetting(f"--node-name must be 1 to 64 of A-Z a-z 0-9 . _ -, not {arguments.node_name!r}")
     if arguments.object_store_memory is not None:
         whole("--object-store-memory", arguments.object_store_memory, least=80_000_000)
+    try:
+        arguments.pass_env = environment.entries(arguments.pass_env)
+    except environment.BadEntry as error:
+        raise BadSetting(f"--pass-env {error}") from None
 
 
 def ray_options(arguments: argparse.Namespace) -> list[str]:

@@ -22,7 +22,7 @@ from argus_ray.discovery.epoch import EpochUnknown, HeadClaim, Superseded
 from argus_ray.disk import atomic
 from argus_ray.disk.bounded import BoundedCall
 from argus_ray.disk.lock import KernelLock, LockBusy
-from argus_ray.node import cli, gcs_store, haproxy, head_settings, ports
+from argus_ray.node import cli, environment, gcs_store, haproxy, head_settings, ports
 from argus_ray.node.cli import Stop
 from argus_ray.node.decision import Verb, Versions, WatchdogDecision, backoff_s, may_take_over
 from argus_ray.node.head_settings import HeadSettings
@@ -48,7 +48,7 @@ class Launcher:
         self._settings = settings
         self._mine = mine
         self._journal = journal
-        self._environ = environ
+        self._inherited = environment.for_head(environ, settings.pass_env)
         self._stop = stop
         self._child = RayChild(settings.mark, settings.run_dir / f"{settings.name}.ray.log")
         self._deploy: Deployment | None = None
@@ -64,6 +64,8 @@ class Launcher:
     def run(self) -> int:
         """Until asked to stop: standby, head, and standby again when another head has taken over."""
         self._report("starting", "not looked yet")
+        if self._inherited.words:
+            self._journal.say("environment", self._inherited.words)
         if self._child.has_leftovers:
             self._journal.say("clean", "ending what an earlier launcher of this node has left")
             self._end()
@@ -297,7 +299,7 @@ class Launcher:
     def _ray_environment(self, claim: HeadClaim, head_id: str) -> dict[str, str]:
         """Raises OSError if the folder for HAProxy's files cannot be made."""
         settings = self._settings
-        found = {name: value for name, value in self._environ.items() if name != "RAY_ADDRESS"}
+        found = dict(self._inherited.kept)
         # `serve deploy` and the deployment find their `python` and `ray` beside this one.
         found["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{found.get('PATH', os.defpath)}"
         found |= {
@@ -314,7 +316,7 @@ class Launcher:
         }
         if claim.gcs_dir:
             found |= {"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": claim.gcs_dir}
-        proxy = haproxy.environment(settings.http_proxy, self._proxy_folder, settings.proxy_ports, self._environ)
+        proxy = haproxy.environment(settings.http_proxy, self._proxy_folder, settings.proxy_ports, self._inherited.kept)
         return found | proxy
 
     def _report(self, state: str, reason: str, claim: HeadClaim | None = None) -> None:

@@ -39,6 +39,8 @@ class HeadSettings:
     ttl_s: float
     temp_dir: str | None
     ray_options: tuple[str, ...]
+    #: What Ray inherits beside the list of `environment`.
+    pass_env: tuple[str, ...] = ()
     #: Make the shared root this cluster's, and start nothing.
     is_init: bool = False
 
@@ -157,6 +159,7 @@ def read(argv: Sequence[str], environ: Mapping[str, str]) -> HeadSettings:
         ttl_s=cli.number("--ttl", arguments.ttl, least=1, most=3600),
         temp_dir=arguments.temp_dir,
         ray_options=(*cli.ray_options(arguments), *rest),
+        pass_env=arguments.pass_env,
         is_init=arguments.init,
     )
 

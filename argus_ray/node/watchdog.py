@@ -21,7 +21,7 @@ from pathlib import Path
 from argus_ray.discovery import head_json
 from argus_ray.discovery.head_json import HeadRecord, Reading
 from argus_ray.disk.bounded import BoundedCall
-from argus_ray.node import cli, processes
+from argus_ray.node import cli, environment, processes
 from argus_ray.node.cli import BadSetting, Stop
 from argus_ray.node.decision import Joined, Verb, Versions, backoff_s, decide
 from argus_ray.node.fitness import Fitness, is_busy
@@ -36,8 +36,6 @@ _OUTLIVE_HEAD_S = 7 * 24 * 3600
 #: Seconds in the cluster after which earlier failures are forgotten.
 _STABLE_S = 60.0
 _READ_TIMEOUT_S = 10.0
-#: Tokens of the API that may lie in a machine's environment; users' programs inherit what the raylet has.
-_SECRETS = ("ARGUS_ADMIN_TOKEN", "MVP_ADMIN_TOKEN", "MVP_INTERNAL_TOKEN")
 
 
 @dataclass(frozen=True)
@@ -54,6 +52,8 @@ class WatchdogSettings:
     poll_s: float
     join_timeout_s: float
     stop_grace_s: float
+    #: What Ray inherits beside the list of `environment`.
+    pass_env: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -75,7 +75,7 @@ class Watchdog:
         self._settings = settings
         self._mine = mine
         self._journal = journal
-        self._environ = environ
+        self._inherited = environment.for_worker(environ, settings.pass_env)
         self._child = RayChild(settings.mark, settings.run_dir / f"{settings.name}.ray.log")
         self._reader = head_json.Reader(head_json.head_file(settings.shared_root, settings.cluster), settings.cluster)
         self._patience: BoundedCall[Reading] = BoundedCall(_READ_TIMEOUT_S)
@@ -91,6 +91,8 @@ class Watchdog:
     def run(self, stop: Stop) -> int:
         """Until asked to stop. Nothing that happens to head.json, to Ray or to the network ends it."""
         self._report("starting", "not looked yet")
+        if self._inherited.words:
+            self._journal.say("environment", self._inherited.words)
         if self._child.has_leftovers:
             self._journal.say("clean", "ending what an earlier watchdog of this node has left")
             self._end_child(0)
@@ -173,7 +175,7 @@ class Watchdog:
         self._started_at, self._is_in = time.monotonic(), False
         self._journal.say("join", f"{record.address}, epoch {record.epoch}, as {ip}")
         try:
-            self._child.start(command, self._ray_environment(ip))
+            self._child.start(command, self._ray_environment(ip, record.head_ip))
         except OSError:
             self._joined = None
             raise
@@ -206,10 +208,11 @@ class Watchdog:
             # Stuck in the kernel (a dead filesystem, a GPU driver). Another raylet beside it would be worse.
             self._journal.say("warning", f"{error}; this machine may need a restart")
 
-    def _ray_environment(self, ip: str) -> dict[str, str]:
-        kept = {name: value for name, value in self._environ.items() if name not in (*_SECRETS, "RAY_ADDRESS")}
+    def _ray_environment(self, ip: str, head_ip: str) -> dict[str, str]:
+        kept = self._inherited.kept
         return {
             **kept,
+            **environment.around_proxies(kept, [ip, head_ip]),
             "PATH": _job_path(kept),
             "ARGUS_SHARED_ROOT": self._settings.shared_root,
             "ARGUS_CLUSTER": self._settings.cluster,
@@ -287,6 +290,7 @@ def _settings(argv: Sequence[str], environ: Mapping[str, str]) -> WatchdogSettin
         poll_s=cli.number("--poll", arguments.poll, least=0.05, most=3600),
         join_timeout_s=cli.number("--join-timeout", arguments.join_timeout, least=1, most=3600),
         stop_grace_s=cli.number("--stop-grace", arguments.stop_grace, least=0, most=3600),
+        pass_env=arguments.pass_env,
     )
 
 
