@@ -135,9 +135,9 @@ class OneMachine:
     def _inherited(self) -> environment.Inherited:
         """Raises Refused."""
         try:
-            return environment.for_worker(os.environ, environment.entries(os.environ.get(environment.PASS_ENV, "")))
+            return environment.for_worker(os.environ, environment.entries(os.environ.get(environment.VARIABLE, "")))
         except environment.BadEntry as error:
-            raise Refused(f"{environment.PASS_ENV} {error}") from None
+            raise Refused(f"{environment.VARIABLE} {error}") from None
 
     def launch_head(self, config: Path) -> None:
         """The head launcher, which runs Ray's head and deploys this file; see `wait_for_launch`."""

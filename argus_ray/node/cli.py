@@ -67,7 +67,7 @@ def add_common(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> N
     setting("--run-dir", "ARGUS_RUN_DIR", _default_run_dir(), "where status and logs lie, on this machine")
     setting("--temp-dir", "ARGUS_TEMP_DIR", None, "Ray's --temp-dir (a short path)")
     setting("--object-store-memory", "ARGUS_OBJECT_STORE_MEMORY", None, "bytes; Ray takes 30 %% of the memory else")
-    setting("--pass-env", environment.PASS_ENV, "", "environment variables that Ray gets, too: NAME,PREFIX_*")
+    setting("--pass-env", environment.VARIABLE, "", "environment variables that Ray gets, too: NAME,PREFIX_*")
 
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:

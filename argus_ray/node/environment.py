@@ -12,8 +12,8 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-#: For a setting by environment variable; also read by one-machine mode.
-PASS_ENV = "ARGUS_PASS_ENV"
+#: Of `--pass-env`; read by one-machine mode, too.
+VARIABLE = "ARGUS_PASS_ENV"
 #: Keeps `requests` and its like from ~/.netrc, whose login would replace the Authorization header of a call.
 NO_NETRC = {"NETRC": os.devnull}
 

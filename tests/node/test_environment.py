@@ -43,8 +43,10 @@ SECRETS = ("RAY_AUTH_TOKEN", "AWS_SECRET_ACCESS_KEY", "ARGUS_ADMIN_TOKEN", "MVP_
 #: What programs on a worker need.
 FOR_JOBS = {
     "CUDA_VISIBLE_DEVICES": "0", "NVIDIA_DRIVER_CAPABILITIES": "all", "NCCL_DEBUG": "INFO", "HF_HOME": "/hf",
-    "LD_LIBRARY_PATH": "/lib", "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "TZ": "UTC", "UCX_TLS": "tcp", "TMPDIR": "/scratch",
-    "GLOO_SOCKET_IFNAME": "eth0", "OMP_NUM_THREADS": "3", "WANDB_MODE": "offline", "HOME": "/home/argus", "USER": "argus",
+    "LD_LIBRARY_PATH": "/lib", "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "TZ": "UTC", "UCX_TLS": "tcp",
+    "TMPDIR": "/scratch",
+    "GLOO_SOCKET_IFNAME": "eth0", "OMP_NUM_THREADS": "3", "WANDB_MODE": "offline", "HOME": "/home/argus",
+    "USER": "argus",
     "VLLM_CACHE_ROOT": "/v", "TORCH_HOME": "/t", "TRITON_CACHE_DIR": "/c", "RAY_memory_usage_threshold": "0.9",
     "RAY_USE_TLS": "0", "RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES": "1",
 }  # fmt: skip
