@@ -24,9 +24,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from argus_ray.discovery import head_json, sentinel
+from argus_ray.discovery import head_json, head_secrets, sentinel
 from argus_ray.local.folder import Refused
 from argus_ray.node import environment, haproxy, ports, processes
+from argus_ray.node.environment import Inherited
 from argus_ray.node.serve_deploy import ApiState, answers, look
 
 #: Each node gets a loopback address of its own: several raylets on one host, and yet each driver finds its own.
@@ -129,10 +130,16 @@ class OneMachine:
         }
 
     def head_environment(self) -> dict[str, str]:
-        """The same for the head and the service, which hold the tokens and call nobody but us."""
+        """The same for the launcher, which holds the tokens and calls nobody but us."""
         return {**environment.direct(self.environment()), "ARGUS_HTTP_PROXY": self.http_proxy, **self.environ}
 
-    def _inherited(self) -> environment.Inherited:
+    def _service_environment(self) -> dict[str, str]:
+        """The same for Ray's head and the service where there is no launcher: digests in the place of the tokens."""
+        digests, _ = head_secrets.digests(head_secrets.TOKEN_VARIABLES, self.environ)
+        environ = {**self.head_environment(), **head_secrets.as_variables(digests)}
+        return {name: value for name, value in environ.items() if name not in head_secrets.TOKEN_VARIABLES}
+
+    def _inherited(self) -> Inherited:
         """Raises Refused."""
         try:
             return environment.for_worker(os.environ, environment.entries(os.environ.get(environment.VARIABLE, "")))
@@ -210,10 +217,13 @@ class OneMachine:
         if not processes.wait_until(lambda: not taken(), _TAKEN_S) and (found := taken()):
             raise NotStarted(f"the head cannot start here: {'; '.join(found)}")
         folder = haproxy.make_folder(self._run_dir, self.mark)
-        environ = self.head_environment()
+        environ = self._service_environment()
+        self._run_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        head_secrets.make_key(self._run_dir / "calls.key")
         self._serve_environ = {
             **haproxy.environment(self.http_proxy, folder, self.proxy_ports, environ),
             head_json.HEAD_ID_VARIABLE: self._head_id,
+            head_secrets.KEY_VARIABLE: str(self._run_dir / "calls.key"),
         }
         self._ray_start(
             "head",
@@ -275,7 +285,7 @@ class OneMachine:
 
     def serve(self, config: Path) -> None:
         """`serve run` with this file, whose HTTP port is set to ours."""
-        environ = {**self.head_environment(), **self._serve_environ}
+        environ = {**self._service_environment(), **self._serve_environ}
         self._spawn("serve", [str(_BIN / "serve"), "run", str(self._own_config(config))], environ)
 
     def _own_config(self, config: Path) -> Path:

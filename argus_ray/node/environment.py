@@ -88,10 +88,10 @@ def for_worker(environ: Mapping[str, str], more: Iterable[str] = ()) -> Inherite
     return _inherit(environ, [*_ALWAYS.split(), *_JOBS.split(), *more])
 
 
-def for_head(environ: Mapping[str, str], more: Iterable[str] = ()) -> Inherited:
+def for_head(environ: Mapping[str, str], more: Iterable[str] = (), tokens: Collection[str] = ()) -> Inherited:
     """For the head's Ray and for `serve deploy`: they call nobody but the cluster, so no proxy and no login of ~/.netrc
-    reaches them, whatever is asked for."""
-    found = _inherit(environ, [*_ALWAYS.split(), *_HEAD.split(), *more])
+    reaches them, whatever is asked for; nor do these variables, which hold `tokens`."""
+    found = _inherit(environ, [*_ALWAYS.split(), *_HEAD.split(), *more], tokens)
     kept = direct(found.kept)
     return Inherited(kept, tuple(sorted({*found.left_out, *(found.kept.keys() - kept.keys())})))
 
@@ -122,12 +122,12 @@ def around_proxies(environ: Mapping[str, str], hosts: Collection[str]) -> dict[s
     return {"no_proxy": said, "NO_PROXY": said}
 
 
-def _inherit(environ: Mapping[str, str], allowed: Iterable[str]) -> Inherited:
+def _inherit(environ: Mapping[str, str], allowed: Collection[str], refused: Collection[str] = ()) -> Inherited:
     names = {entry for entry in allowed if not entry.endswith("*")}
     beginnings = tuple(entry[:-1] for entry in allowed if entry.endswith("*"))
 
     def is_allowed(name: str) -> bool:
-        if _NEVER.fullmatch(name):
+        if name in refused or _NEVER.fullmatch(name):
             return False
         return name in names or name.startswith(beginnings) or _RAY_SETTING.fullmatch(name) is not None
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from argus_ray.discovery import epoch, head_json, sentinel
+from argus_ray.discovery import epoch, head_json, head_secrets, sentinel
 from argus_ray.discovery.epoch import EpochUnknown, HeadClaim, Superseded
 from argus_ray.disk import atomic
 from argus_ray.disk.bounded import BoundedCall
@@ -48,7 +48,8 @@ class Launcher:
         self._settings = settings
         self._mine = mine
         self._journal = journal
-        self._inherited = environment.for_head(environ, settings.pass_env)
+        tokens = {name.removesuffix(head_secrets.DIGEST_SUFFIX) for name in settings.token_digests}
+        self._inherited = environment.for_head(environ, settings.pass_env, tokens)
         self._stop = stop
         self._child = RayChild(settings.mark, settings.run_dir / f"{settings.name}.ray.log")
         self._deploy: Deployment | None = None
@@ -66,6 +67,8 @@ class Launcher:
         self._report("starting", "not looked yet")
         if self._inherited.words:
             self._journal.say("environment", self._inherited.words)
+        for warning in self._settings.token_warnings:
+            self._journal.say("warning", warning)
         if self._child.has_leftovers:
             self._journal.say("clean", "ending what an earlier launcher of this node has left")
             self._end()
@@ -79,6 +82,8 @@ class Launcher:
                 self._journal.say("wait", f"{type(error).__name__}: {error}")
                 self._report("waiting", str(error))
                 self._stop.wait(cli.jitter(2.0))
+        with contextlib.suppress(OSError):
+            self._settings.call_key.unlink()
         shutil.rmtree(haproxy.folder_of(self._settings.run_dir, self._settings.name), ignore_errors=True)
         self._report("stopped", f"asked to by {self._stop.signal}")
         self._journal.say("stopped", "nothing is left running")
@@ -190,6 +195,7 @@ class Launcher:
             bool(claim.gcs_dir) and any(Path(claim.gcs_dir).iterdir()) and self._watch.reading.record is not None
         )
         _forget_address(Path(settings.temp_dir or "/tmp/ray"), f"{claim.head_ip}:{claim.gcs_port}")  # noqa: S108
+        head_secrets.make_key(settings.call_key)
         self._child.start(self._ray_options(), environ)
         self._report("starting", "`ray start` runs", claim)
         is_up = False
@@ -310,6 +316,8 @@ class Launcher:
             head_json.API_URL_VARIABLE: settings.api_url,
             head_json.TTL_VARIABLE: f"{settings.ttl_s:g}",
             head_json.HEAD_ID_VARIABLE: head_id,
+            **settings.token_digests,
+            head_secrets.KEY_VARIABLE: str(settings.call_key),
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(settings.token),
             "RAY_USAGE_STATS_ENABLED": "0",

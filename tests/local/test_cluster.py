@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 import subprocess
@@ -49,7 +50,11 @@ def test_the_tokens_reach_the_head_and_the_service_only(machine: Plain, monkeypa
     config = machine.root / "config.yaml"
     config.write_text("")
     machine.serve(config)
-    assert machine.given("head")["ARGUS_ADMIN_TOKEN"] == machine.given("serve")["ARGUS_ADMIN_TOKEN"] == "s" * 20
+    for name in ("head", "serve"):
+        assert machine.given(name)["ARGUS_ADMIN_TOKEN_SHA256"] == hashlib.sha256(b"s" * 20).hexdigest()
+        assert "s" * 20 not in machine.given(name).values(), "plain in neither"
+    machine.launch_head(config)
+    assert machine.given("head")["ARGUS_ADMIN_TOKEN"] == "s" * 20, "the launcher makes the digest"
     assert "ARGUS_ADMIN_TOKEN" not in machine.given("w")
     assert "ARGUS_ADMIN_TOKEN" not in machine.environment()
     assert machine.given("w")["ARGUS_SHARED_ROOT"] == str(machine.shared_root)

@@ -174,7 +174,7 @@ def test_a_real_serve_deploy_reaches_the_dashboard_with_the_clusters_token(
     program.until(lambda: len(machine.starts()) == 1, "it starts Ray")
     with recorder("dashboard", tmp_path / "dashboard.log", machine.ports["dashboard"]) as dashboard:
         machine.withdraw("hang")
-        program.until(lambda: program.lines("argus-head deploy"), "has deployed or failed", timeout_s=120)
+        program.until(lambda: bool(program.lines("argus-head deploy")), "has deployed or failed", timeout_s=120)
         program.is_in_state("serving")
     assert program.lines("deployed: ") and not program.lines("deploy failed")
     token = machine.token.read_text()
