@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from argus_ray.discovery import head_json, head_secrets, sentinel
+from argus_ray.disk import own
 from argus_ray.local.folder import Refused
 from argus_ray.node import environment, haproxy, ports, processes
 from argus_ray.node.environment import Inherited
@@ -218,7 +219,7 @@ class OneMachine:
             raise NotStarted(f"the head cannot start here: {'; '.join(found)}")
         folder = haproxy.make_folder(self._run_dir, self.mark)
         environ = self._service_environment()
-        self._run_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        own.make_folder(self._run_dir, 0o700)
         head_secrets.make_key(self._run_dir / "calls.key")
         self._serve_environ = {
             **haproxy.environment(self.http_proxy, folder, self.proxy_ports, environ),

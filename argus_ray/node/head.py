@@ -64,11 +64,13 @@ class Launcher:
 
     def run(self) -> int:
         """Until asked to stop: standby, head, and standby again when another head has taken over."""
-        self._report("starting", "not looked yet")
         if self._inherited.words:
             self._journal.say("environment", self._inherited.words)
+        if owner := self._child.living_owner():
+            raise cli.BadSetting(owner)
         for warning in self._settings.token_warnings:
             self._journal.say("warning", warning)
+        self._report("starting", "not looked yet")
         if self._child.has_leftovers:
             self._journal.say("clean", "ending what an earlier launcher of this node has left")
             self._end()
@@ -194,7 +196,7 @@ class Launcher:
         comes_back = (
             bool(claim.gcs_dir) and any(Path(claim.gcs_dir).iterdir()) and self._watch.reading.record is not None
         )
-        _forget_address(Path(settings.temp_dir or "/tmp/ray"), f"{claim.head_ip}:{claim.gcs_port}")  # noqa: S108
+        _forget_address(Path(settings.temp_dir), f"{claim.head_ip}:{claim.gcs_port}")
         head_secrets.make_key(settings.call_key)
         self._child.start(self._ray_options(), environ)
         self._report("starting", "`ray start` runs", claim)
@@ -404,6 +406,7 @@ def _main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     if settings.is_init:
         return _init(settings)
     mine = cli.versions()
+    cli.check_temp_dir(settings.temp_dir)
     with cli.alone("head launcher", settings.run_dir, settings.name, settings.node_name):
         stop = Stop()
         become_subreaper()

@@ -12,7 +12,7 @@ from argus_ray.disk import atomic
 from argus_ray.node import cli, haproxy
 from argus_ray.node.cli import BadSetting
 
-_EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104
+_EVERYWHERE = ("0.0.0.0",)  # noqa: S104
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class HeadSettings:
     http_proxy: str
     proxy_ports: haproxy.Ports
     ttl_s: float
-    temp_dir: str | None
+    temp_dir: str
     ray_options: tuple[str, ...]
     #: What Ray inherits beside the list of `environment`.
     pass_env: tuple[str, ...] = ()
@@ -148,6 +148,8 @@ def read(argv: Sequence[str], environ: Mapping[str, str]) -> HeadSettings:
     config = Path(arguments.serve_config).absolute()
     text = _text_of(config)
     http_host, http_port = _http_address(text)
+    cli.refuse_ipv6("--dashboard-host", arguments.dashboard_host)
+    cli.refuse_ipv6(f"http_options.host of --serve-config {config}", http_host)
     try:
         digests, warnings = head_secrets.digests(head_secrets.names_in(text), environ)
     except head_secrets.BadToken as error:
@@ -157,7 +159,7 @@ def read(argv: Sequence[str], environ: Mapping[str, str]) -> HeadSettings:
         cluster=arguments.cluster,
         node_name=arguments.node_name,
         node_ip=node_ip,
-        run_dir=Path(arguments.run_dir).absolute(),
+        run_dir=Path(arguments.run_dir),
         token=cli.ray_token(arguments.shared_root, arguments.cluster, environ),
         gcs_port=cli.whole("--gcs-port", arguments.gcs_port, least=1, most=65535),
         dashboard_host=arguments.dashboard_host,
@@ -208,4 +210,6 @@ def _address_of_this_machine() -> str:
     try:
         return cli.own_address("203.0.113.1", 9)  # of a block that is nobody's (RFC 5737); nothing is sent
     except OSError as error:
-        raise BadSetting(f"--node-ip must be given: this machine has no default route ({error.strerror})") from None
+        raise BadSetting(
+            f"--node-ip must be given: this machine has no default route for IPv4 ({error.strerror})"
+        ) from None

@@ -54,6 +54,7 @@ class WatchdogSettings:
     stop_grace_s: float
     #: What Ray inherits beside the list of `environment`.
     pass_env: tuple[str, ...] = ()
+    temp_dir: str = cli.TEMP_DIR
 
     @property
     def name(self) -> str:
@@ -90,6 +91,8 @@ class Watchdog:
 
     def run(self, stop: Stop) -> int:
         """Until asked to stop. Nothing that happens to head.json, to Ray or to the network ends it."""
+        if owner := self._child.living_owner():
+            raise BadSetting(owner)
         self._report("starting", "not looked yet")
         if self._inherited.words:
             self._journal.say("environment", self._inherited.words)
@@ -162,6 +165,11 @@ class Watchdog:
             words = (
                 f"the cluster token {settings.token} cannot be read; the head makes it, and it must belong to this user"
             )
+            self._journal.say("wait", words)
+            self._report("waiting", words)
+            return
+        if ":" in record.head_ip:
+            words = f"head.json names the IPv6 address {record.head_ip}, and {cli.NO_IPV6}"
             self._journal.say("wait", words)
             self._report("waiting", words)
             return
@@ -255,6 +263,7 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.envi
 def _main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     settings = _settings(argv, environ)
     mine = cli.versions()
+    cli.check_temp_dir(settings.temp_dir)
     with cli.alone("watchdog", settings.run_dir, settings.name, settings.node_name):
         stop = Stop()
         become_subreaper()
@@ -284,13 +293,14 @@ def _settings(argv: Sequence[str], environ: Mapping[str, str]) -> WatchdogSettin
         cluster=arguments.cluster,
         node_name=arguments.node_name,
         node_ip=arguments.node_ip,
-        run_dir=Path(arguments.run_dir).absolute(),
+        run_dir=Path(arguments.run_dir),
         token=cli.ray_token(arguments.shared_root, arguments.cluster, environ),
         ray_options=(*_offer(arguments), *cli.ray_options(arguments), *rest),
         poll_s=cli.number("--poll", arguments.poll, least=0.05, most=3600),
         join_timeout_s=cli.number("--join-timeout", arguments.join_timeout, least=1, most=3600),
         stop_grace_s=cli.number("--stop-grace", arguments.stop_grace, least=0, most=3600),
         pass_env=arguments.pass_env,
+        temp_dir=arguments.temp_dir,
     )
 
 
