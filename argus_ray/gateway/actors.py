@@ -33,7 +33,7 @@ class ActorHandles:
     """The detached actors, found by name, found again after a failure, and made again if they are gone."""
 
     def __init__(self, settings: Settings, version: str, key: bytes | None = None) -> None:
-        """`version`: the fingerprint of this gateway's code and settings. `key`: of this head's calls, if it has one."""
+        """`version`: the fingerprint of the gateway's code and settings. `key`: of this head's calls, if any."""
         self._settings = settings
         self._version = version
         self._key = key
