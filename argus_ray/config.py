@@ -42,7 +42,7 @@ VariableName = Annotated[str, AfterValidator(_variable_name)]
 
 
 class TokenVariables(_Strict):
-    """Names of environment variables of the head's Ray processes. The tokens themselves are never in a file of ours."""
+    """Names of environment variables of the launcher. The tokens themselves are never in a file of ours, nor in Ray."""
 
     admin: tuple[VariableName, ...] = ("ARGUS_ADMIN_TOKEN", "MVP_ADMIN_TOKEN")
     internal: VariableName = "MVP_INTERNAL_TOKEN"

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import pickle
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import ray
 
-from argus_ray.actors import detached
+from argus_ray.actors import detached, proof
 from argus_ray.cluster import view as cluster_view
 from argus_ray.cluster.jobs import JobRequest, RayJobs, RayRefused
 from argus_ray.core import ids, taskspec
@@ -22,6 +24,7 @@ from argus_ray.core.retention import Chore, Chores
 from argus_ray.core.shares import Use
 from argus_ray.core.stall import MetricsSeen
 from argus_ray.core.verl import command
+from argus_ray.discovery import head_secrets
 from argus_ray.disk import attempt_files, checkpoints
 from argus_ray.disk.inputs import Findings, Preflight
 from argus_ray.disk.threads import BoundedThreads
@@ -43,6 +46,7 @@ class StateHandle:
     def __init__(self, threads: BoundedThreads) -> None:
         self._threads = threads
         self._actor: Any = None
+        self._key: bytes | None = None
 
     async def queue_changes(self, writer: str, version: int) -> QueueChanges:
         return await self._call("queue_changes", writer, version)
@@ -61,11 +65,14 @@ class StateHandle:
 
     async def _call(self, method: str, *args: Any) -> Any:
         if self._actor is None:
+            self._key = head_secrets.read_key(os.environ)
             self._actor = await self._threads.run(
                 lambda: ray.get_actor(detached.STATE, namespace=detached.NAMESPACE), _STATE_TIMEOUT_S
             )
         try:
-            return await asyncio.wait_for(getattr(self._actor, method).remote(*args), _STATE_TIMEOUT_S)
+            arguments = pickle.dumps(args, pickle.HIGHEST_PROTOCOL)
+            proven = proof.make(self._key, method, arguments)
+            return await asyncio.wait_for(self._actor.scheduled.remote(method, arguments, proven), _STATE_TIMEOUT_S)
         except BaseException:
             self._actor = None
             raise

@@ -14,7 +14,7 @@ from typing import Any
 
 from argus_ray.actors import leaving
 from argus_ray.actors.adapters import ClusterLook, FilesOfAttempts, InputsOfTasks, JobsOfRay, StateHandle, prepare
-from argus_ray.cluster.jobs import RayJobs
+from argus_ray.cluster.jobs import RayJobs, ask_directly
 from argus_ray.config import Settings
 from argus_ray.core.reserve import Space
 from argus_ray.core.verl import command
@@ -227,6 +227,7 @@ class SchedulerActor:
             umask=settings.files.umask_bits,
         )
         inputs = Preflight(BoundedThreads("inputs", 4), _PREFLIGHT_S, settings.shared_root)
+        ask_directly()
         self._jobs = RayJobs(timeout_s=scheduling.ray_timeout_s, concurrency=scheduling.ray_concurrency)
         return Dispatcher(
             state=StateHandle(ray_calls),

@@ -8,19 +8,16 @@ import pickle
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from argus_ray.actors import proof
 from argus_ray.config import Settings
 from argus_ray.core import paths
 from argus_ray.core.actions import Action, Credential
 from argus_ray.core.errors import ArgusError, StaleWriter, Unavailable
-from argus_ray.core.lifecycle import Change
-from argus_ray.core.model import QueueChanges, Task
-from argus_ray.core.retention import Chore, Chores
-from argus_ray.core.shares import Use
-from argus_ray.discovery import epoch, head_json, sentinel
+from argus_ray.discovery import epoch, head_json, head_secrets, sentinel
 from argus_ray.discovery.epoch import EpochUnknown, Superseded
 from argus_ray.discovery.sentinel import Sentinel
 from argus_ray.service import Service
@@ -28,6 +25,15 @@ from argus_ray.store import Store
 
 log = logging.getLogger(__name__)
 _T = TypeVar("_T")
+
+#: What the scheduler asks for.
+_FOR_SCHEDULER: dict[str, Callable[..., Any]] = {
+    "queue_changes": Service.queue_changes,
+    "gpu_use": Service.gpu_use,
+    "tasks": Service.tasks,
+    "apply": Service.apply,
+    "chores": Service.chores,
+}
 
 #: How long an opening waits for the writer before it to end, in seconds.
 _LOCK_WAIT_S = 10.0
@@ -65,6 +71,7 @@ class StateActor:
         self._fingerprint = fingerprint
         self._folder = head_json.folder(self._settings.shared_root, self._settings.cluster_name)
         self._service: Service | None = None
+        self._key: bytes | None = None
 
     def fingerprint(self) -> str:
         """The version of code and settings that this actor was started with."""
@@ -73,38 +80,33 @@ class StateActor:
     def pid(self) -> int:
         return os.getpid()
 
-    def batch(self, calls: bytes, version: str) -> bytes:
+    def batch(self, calls: bytes, version: str, proof_of_calls: bytes = b"") -> bytes:
         """One transaction for all; a result or an ArgusError each, in order. Both ways a pickled list: Ray's own
         serializer takes three times as long for small values.
 
         `version`: fingerprint of the gateway, which has judged what these calls carry by its own rules and settings.
         """
-        return pickle.dumps(self._answers(calls, version), pickle.HIGHEST_PROTOCOL)
+        return pickle.dumps(self._answers(calls, version, proof_of_calls), pickle.HIGHEST_PROTOCOL)
 
-    def _answers(self, calls: bytes, version: str) -> list[Any]:
+    def _answers(self, calls: bytes, version: str, proof_of_calls: bytes) -> list[Any]:
         if version != self._fingerprint:
             # Its calls are not even read: they may be of another form. One answer stands for all.
             return [Unavailable("another version of the service is being deployed: try again")]
+        try:
+            self._check_proof("batch", calls, proof_of_calls)
+        except Unavailable as error:
+            return [error]
         asked: list[tuple[Credential, Action[Any]]] = pickle.loads(calls)  # noqa: S301 - of our own gateway
         try:
             return self._use(lambda service: service.handle_many(asked))
         except ArgusError as error:
             return [error for _ in asked]
 
-    def queue_changes(self, writer: str, version: int) -> QueueChanges:
-        return self._use(lambda service: service.queue_changes(writer, version))
-
-    def gpu_use(self) -> dict[str, Use]:
-        return self._use(lambda service: service.gpu_use())
-
-    def tasks(self, task_ids: Sequence[str]) -> tuple[Task, ...]:
-        return self._use(lambda service: service.tasks(task_ids))
-
-    def apply(self, changes: Sequence[Change]) -> list[bool]:
-        return self._use(lambda service: service.apply(changes))
-
-    def chores(self, chore: Chore, begun: float | None = None) -> Chores:
-        return self._use(lambda service: service.chores(chore, begun))
+    def scheduled(self, method: str, arguments: bytes, proof_of_arguments: bytes = b"") -> Any:
+        """A call of the scheduler, by its name and its pickled arguments."""
+        self._check_proof(method, arguments, proof_of_arguments)
+        call = _FOR_SCHEDULER[method]
+        return self._use(lambda service: call(service, *pickle.loads(arguments)))  # noqa: S301 - of our own scheduler
 
     def ping(self) -> dict[str, Any]:
         """Raises Unavailable while the database is."""
@@ -115,6 +117,17 @@ class StateActor:
         if self._service is not None:
             self._service.close()
             self._service = None
+
+    def _check_proof(self, method: str, content: bytes, given: bytes) -> None:
+        """Raises Unavailable, also where the key cannot be read."""
+        try:
+            self._key = self._key or head_secrets.read_key(os.environ)
+            proof.check(self._key, method, content, given)
+        except OSError as error:
+            raise Unavailable(f"the key of this head cannot be read: {error}") from error
+        except Unavailable:
+            log.warning("a call of %s without the key of this head was refused", method)
+            raise
 
     def _use(self, call: Callable[[Service], _T]) -> _T:
         try:

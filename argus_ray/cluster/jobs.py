@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -49,6 +49,15 @@ _FAILURES = {
     "JOB_SUPERVISOR_ACTOR_UNKNOWN_FAILURE": FailureKind.SUPERVISOR,
     "JOB_SUPERVISOR_ACTOR_DIED": FailureKind.SUPERVISOR,
 }
+
+
+def ask_directly(environ: MutableMapping[str, str] = os.environ) -> None:
+    """Keep this process's calls to Ray from a proxy, and from a login of ~/.netrc in the place of the cluster's token:
+    the SDK takes both from the environment. The launcher has done so already; a head that was started by hand has
+    not."""
+    for name in [name for name in environ if name.lower().endswith("_proxy")]:
+        del environ[name]
+    environ["NETRC"] = os.devnull
 
 
 class RayUnreachable(Exception):

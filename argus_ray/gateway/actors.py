@@ -10,7 +10,7 @@ from typing import Any
 
 import ray
 
-from argus_ray.actors import detached, handover
+from argus_ray.actors import detached, handover, proof
 from argus_ray.config import Settings
 from argus_ray.core import orders
 from argus_ray.core.errors import Unavailable
@@ -32,10 +32,11 @@ log = logging.getLogger(__name__)
 class ActorHandles:
     """The detached actors, found by name, found again after a failure, and made again if they are gone."""
 
-    def __init__(self, settings: Settings, version: str) -> None:
-        """`version`: the fingerprint of this gateway's code and settings."""
+    def __init__(self, settings: Settings, version: str, key: bytes | None = None) -> None:
+        """`version`: the fingerprint of the gateway's code and settings. `key`: of this head's calls, if any."""
         self._settings = settings
         self._version = version
+        self._key = key
         self._actors: dict[str, Any] = {}
         self._finding: asyncio.Task[None] | None = None
         self._waking: asyncio.Task[None] | None = None
@@ -43,7 +44,9 @@ class ActorHandles:
 
     async def send(self, batch: list[Asked]) -> Sequence[Any]:
         sent = pickle.dumps(batch, pickle.HIGHEST_PROTOCOL)
-        answers = pickle.loads(await self._call(detached.STATE, "batch", sent, self._version))  # noqa: S301 - of our own
+        proven = proof.make(self._key, "batch", sent)
+        answered = await self._call(detached.STATE, "batch", sent, self._version, proven)
+        answers = pickle.loads(answered)  # noqa: S301 - of our own
         return answers * len(batch) if len(answers) == 1 else answers
 
     def wake(self) -> None:

@@ -13,7 +13,7 @@ from ray import serve
 from argus_ray import config
 from argus_ray.actors import handover
 from argus_ray.config import Settings
-from argus_ray.discovery import head_json
+from argus_ray.discovery import head_json, head_secrets
 from argus_ray.gateway.actors import ActorHandles
 from argus_ray.gateway.app import create_app
 from argus_ray.gateway.control import BatchingControlPlane
@@ -44,7 +44,7 @@ class Gateway:
             level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.__stderr__
         )
         self._settings = Settings.model_validate(settings)
-        self._actors = ActorHandles(self._settings, version)
+        self._actors = ActorHandles(self._settings, version, head_secrets.read_key(os.environ))
 
     def __serve_build_asgi_app__(self) -> Express:
         actors = self._actors

@@ -24,8 +24,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from argus_ray.discovery import head_json, sentinel
-from argus_ray.node import haproxy, ports, processes
+from argus_ray.discovery import head_json, head_secrets, sentinel
+from argus_ray.disk import own
+from argus_ray.local.folder import Refused
+from argus_ray.node import environment, haproxy, ports, processes
+from argus_ray.node.environment import Inherited
 from argus_ray.node.serve_deploy import ApiState, answers, look
 
 #: Each node gets a loopback address of its own: several raylets on one host, and yet each driver finds its own.
@@ -80,6 +83,7 @@ class OneMachine:
         for name in ("gcs_port", "dashboard_port", "http_port"):
             setattr(self, name, getattr(self, name) or free_port())
         self.logs.mkdir(parents=True, exist_ok=True)
+        (self.logs / "environment.log").write_text(f"{self._inherited().words}\n")
         self.shared_root.mkdir(parents=True, exist_ok=True)
         # A folder of ours and no mount point, so the one who begins here may begin anew.
         sentinel.begin(head_json.folder(str(self.shared_root), _CLUSTER))
@@ -111,9 +115,10 @@ class OneMachine:
     def environment(self) -> dict[str, str]:
         """What every process of this cluster, and every client of its Ray, needs in its environment; a worker has
         this and no more."""
+        inherited = self._inherited()
         return {
-            **{name: value for name, value in os.environ.items() if name not in self.environ},
-            **_without_proxy(os.environ),
+            **{name: value for name, value in inherited.kept.items() if name not in self.environ},
+            **environment.around_proxies(inherited.kept, [_HOST, _HEAD, *_WORKERS]),
             "PATH": f"{_BIN}{os.pathsep}{os.environ.get('PATH', '')}",
             processes.MARK: self.mark,
             "ARGUS_SHARED_ROOT": str(self.shared_root),
@@ -126,8 +131,21 @@ class OneMachine:
         }
 
     def head_environment(self) -> dict[str, str]:
-        """The same for the head and the service, which hold the tokens."""
-        return {**self.environment(), "ARGUS_HTTP_PROXY": self.http_proxy, **self.environ}
+        """The same for the launcher, which holds the tokens and calls nobody but us."""
+        return {**environment.direct(self.environment()), "ARGUS_HTTP_PROXY": self.http_proxy, **self.environ}
+
+    def _service_environment(self) -> dict[str, str]:
+        """The same for Ray's head and the service where there is no launcher: digests in the place of the tokens."""
+        digests, _ = head_secrets.digests(head_secrets.TOKEN_VARIABLES, self.environ)
+        environ = {**self.head_environment(), **head_secrets.as_variables(digests)}
+        return {name: value for name, value in environ.items() if name not in head_secrets.TOKEN_VARIABLES}
+
+    def _inherited(self) -> Inherited:
+        """Raises Refused."""
+        try:
+            return environment.for_worker(os.environ, environment.entries(os.environ.get(environment.VARIABLE, "")))
+        except environment.BadEntry as error:
+            raise Refused(f"{environment.VARIABLE} {error}") from None
 
     def launch_head(self, config: Path) -> None:
         """The head launcher, which runs Ray's head and deploys this file; see `wait_for_launch`."""
@@ -200,10 +218,13 @@ class OneMachine:
         if not processes.wait_until(lambda: not taken(), _TAKEN_S) and (found := taken()):
             raise NotStarted(f"the head cannot start here: {'; '.join(found)}")
         folder = haproxy.make_folder(self._run_dir, self.mark)
-        environ = self.head_environment()
+        environ = self._service_environment()
+        own.make_folder(self._run_dir, 0o700)
+        head_secrets.make_key(self._run_dir / "calls.key")
         self._serve_environ = {
             **haproxy.environment(self.http_proxy, folder, self.proxy_ports, environ),
             head_json.HEAD_ID_VARIABLE: self._head_id,
+            head_secrets.KEY_VARIABLE: str(self._run_dir / "calls.key"),
         }
         self._ray_start(
             "head",
@@ -265,7 +286,7 @@ class OneMachine:
 
     def serve(self, config: Path) -> None:
         """`serve run` with this file, whose HTTP port is set to ours."""
-        environ = {**self.head_environment(), **self._serve_environ}
+        environ = {**self._service_environment(), **self._serve_environ}
         self._spawn("serve", [str(_BIN / "serve"), "run", str(self._own_config(config))], environ)
 
     def _own_config(self, config: Path) -> Path:
@@ -277,7 +298,8 @@ class OneMachine:
     def deploy(self, config: Path, timeout_s: float = 120) -> None:
         """`serve deploy`: replace the running application by what this file says, and return at once."""
         command = [str(_BIN / "serve"), "deploy", str(config), "--address", self.dashboard]
-        done = subprocess.run(command, env=self.environment(), capture_output=True, timeout=timeout_s, check=False)
+        environ = environment.direct(self.environment())
+        done = subprocess.run(command, env=environ, capture_output=True, timeout=timeout_s, check=False)
         if done.returncode:
             raise NotStarted(f"serve deploy: {done.stderr.decode(errors='replace')[-2000:]}")
 
@@ -363,15 +385,6 @@ def _free_ports(count: int) -> haproxy.Ports:
         first = free_port()
         if all(not ports.why_not("", port) for port in range(first, first + count)):
             return haproxy.Ports(first, first + count - 1)
-
-
-def _without_proxy(environ: Mapping[str, str]) -> dict[str, str]:
-    """The variables that keep our addresses from a proxy, with what they say already. One by one: some programs do not
-    understand a network, and Python reads the lower case first."""
-    said = environ.get("no_proxy") or environ.get("NO_PROXY") or ""
-    if said.strip() != "*":  # which counts only where it stands alone
-        said = ",".join([*filter(None, [said]), "localhost", _HOST, _HEAD, *_WORKERS])
-    return {"no_proxy": said, "NO_PROXY": said}
 
 
 def _has_joined(status: Path) -> bool:

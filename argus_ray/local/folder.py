@@ -12,6 +12,7 @@ import os
 import secrets
 import shutil
 import signal
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,9 +40,13 @@ def usable_root(folder: str) -> Path:
 
 def claim(root: Path) -> str:
     """Make the folder, or end what runs in ours and empty it; the new mark of our processes. Raises Refused."""
-    root.mkdir(mode=0o700, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        root.mkdir(mode=0o700)
     _check(root)  # again: someone may have been faster
-    if old := mark_in(root):
+    old, _, owner = _marker_in(root).partition("\n")
+    if owner and owner != processes.identity(os.getpid()) and processes.lives(owner):
+        raise Refused(f"process {owner.split()[0]} uses {root} and lives; end it with --stop, or take another --dir")
+    if old:
         processes.end_marked(old, grace_s=5)
     root.chmod(0o700)
     for entry in root.iterdir():
@@ -51,21 +56,26 @@ def claim(root: Path) -> str:
         elif entry.name != MARKER:
             entry.unlink()
     mark = _MARK + secrets.token_hex(8)
-    (root / MARKER).write_text(mark)
+    # Who has started them, too: the lock alone is no proof that nobody lives, since it can be deleted.
+    (root / MARKER).write_text(f"{mark}\n{processes.identity(os.getpid())}")
     return mark
 
 
 def mark_in(root: Path) -> str:
     """The mark of the processes that were started in our folder; empty if there is none."""
-    mark = (root / MARKER).read_text() if _is_file(root / MARKER) else ""
-    return mark if mark.startswith(_MARK) else ""
+    return _marker_in(root).partition("\n")[0]
+
+
+def _marker_in(root: Path) -> str:
+    text = (root / MARKER).read_text() if _is_file(root / MARKER) else ""
+    return text if text.startswith(_MARK) else ""
 
 
 @contextlib.contextmanager
 def held(root: Path) -> Iterator[None]:
     """Hold the folder for as long as this process runs. Raises Refused if another one does."""
     root.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(_lock_file(root), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    descriptor = _open_lock(root, os.O_CREAT)
     try:
         if not _try_lock(descriptor):
             raise Refused(f"another one is running in {root}; end it with --stop, or take another --dir")
@@ -95,7 +105,7 @@ def end(root: Path) -> bool:
 def _end_holder(root: Path) -> bool:
     """Have the program that holds the folder stop what it has started; False if there is none."""
     try:
-        descriptor = os.open(_lock_file(root), os.O_RDWR | os.O_NOFOLLOW)
+        descriptor = _open_lock(root)
     except FileNotFoundError:
         return False
 
@@ -119,12 +129,16 @@ def _end_holder(root: Path) -> bool:
 
 def _check(root: Path) -> None:
     """Refuse a folder that is not there for us alone."""
-    if not root.exists():
+    try:
+        found = root.lstat()
+    except FileNotFoundError:
         return
-    if not root.is_dir():
-        raise Refused(f"{root} is not a folder")
-    if root.stat().st_uid != os.getuid():
+    if not stat.S_ISDIR(found.st_mode):
+        raise Refused(f"{root} is {'a link' if stat.S_ISLNK(found.st_mode) else 'not a folder'}")
+    if found.st_uid != os.getuid():
         raise Refused(f"{root} belongs to another user; take another --dir")
+    if found.st_mode & 0o022:
+        raise Refused(f"{root} can be written by others: chmod go-w {root}, or take another --dir")
     if any(root.iterdir()) and not _is_file(root / MARKER):
         raise Refused(f"{root} holds something else than a quickstart; delete it yourself, or take another --dir")
 
@@ -136,6 +150,23 @@ def _is_file(path: Path) -> bool:
 def _lock_file(root: Path) -> Path:
     """Beside the folder, since the folder is emptied. It stays; what counts is who has locked it."""
     return root.parent / f"{root.name}.lock"
+
+
+def _open_lock(root: Path, flags: int = 0) -> int:
+    """Raises Refused for one that is not a plain file of ours with this name alone: it is truncated, and whom it names
+    is told to end. Raises FileNotFoundError."""
+    path = _lock_file(root)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | flags, 0o600)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise Refused(f"{path} cannot be used ({error.strerror}): delete it, or take another --dir") from None
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode) or found.st_uid != os.getuid() or found.st_nlink != 1:
+        os.close(descriptor)
+        raise Refused(f"{path} is not a file of ours alone: delete it, or take another --dir")
+    return descriptor
 
 
 def _try_lock(descriptor: int) -> bool:

@@ -11,6 +11,7 @@ import re
 import secrets
 import signal
 import socket
+import stat
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,11 +19,17 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn
 
-from argus_ray.disk.lock import KernelLock, LockBusy, NoLocks
+from argus_ray.disk import own
+from argus_ray.disk.lock import KernelLock, LockBusy
+from argus_ray.node import environment
 from argus_ray.node.decision import Versions
 
 #: Exit codes: 0 ended on request, 1 something of ours is broken, 2 a setting is wrong.
 OK, BROKEN, BAD_SETTINGS = 0, 1, 2
+
+#: Ray's own default. Said to Ray in any case: by itself it would go by TMPDIR, which is for programs.
+TEMP_DIR = "/tmp/ray"  # noqa: S108
+NO_IPV6 = "Argus runs over IPv4 only: with Ray 2.60 nobody has tried Serve, HAProxy and the runs over IPv6"
 
 _CLUSTER = re.compile(r"[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?")
 #: As the service's own settings have it.
@@ -64,8 +71,9 @@ def add_common(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> N
     setting("--node-name", "ARGUS_NODE_NAME", socket.gethostname(), "this node's name; unique on its machine")
     setting("--node-ip", "ARGUS_NODE_IP", None, "this machine's address for Ray; found by itself if not given")
     setting("--run-dir", "ARGUS_RUN_DIR", _default_run_dir(), "where status and logs lie, on this machine")
-    setting("--temp-dir", "ARGUS_TEMP_DIR", None, "Ray's --temp-dir (a short path)")
+    setting("--temp-dir", "ARGUS_TEMP_DIR", TEMP_DIR, "Ray's --temp-dir (a short path)")
     setting("--object-store-memory", "ARGUS_OBJECT_STORE_MEMORY", None, "bytes; Ray takes 30 %% of the memory else")
+    setting("--pass-env", environment.VARIABLE, "", "environment variables that Ray gets, too: NAME,PREFIX_*")
 
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -89,27 +97,63 @@ def check_common(arguments: argparse.Namespace) -> None:
         raise BadSetting(f"--node-name must be 1 to 64 of A-Z a-z 0-9 . _ -, not {arguments.node_name!r}")
     if arguments.object_store_memory is not None:
         whole("--object-store-memory", arguments.object_store_memory, least=80_000_000)
+    if arguments.node_ip:
+        refuse_ipv6("--node-ip", arguments.node_ip)
+    run_dir = Path(arguments.run_dir).absolute()
+    if run_dir.is_symlink():
+        raise BadSetting(f"--run-dir {run_dir} is a link: name the folder itself")
+    # One folder has one name, whatever links lead to it: it is part of the mark of this node's processes.
+    arguments.run_dir = str(run_dir.resolve())
+    try:
+        arguments.pass_env = environment.entries(arguments.pass_env)
+    except environment.BadEntry as error:
+        raise BadSetting(f"--pass-env {error}") from None
 
 
 def ray_options(arguments: argparse.Namespace) -> list[str]:
     """The common settings that are options of `ray start`."""
-    found = []
-    if arguments.temp_dir:
-        found.append(f"--temp-dir={arguments.temp_dir}")
+    found = [f"--temp-dir={arguments.temp_dir}"]
     if arguments.object_store_memory is not None:
         size = whole("--object-store-memory", arguments.object_store_memory)
         found.append(f"--object-store-memory={size}")
     return found
 
 
-def make_run_dir(path: Path) -> None:
+def refuse_ipv6(flag: str, host: str) -> None:
     """Raises BadSetting."""
+    if ":" in host:
+        raise BadSetting(f"{flag} must be an IPv4 address or a name, not {host!r}: {NO_IPV6}")
+
+
+def make_run_dir(path: Path) -> None:
+    """Raises BadSetting, also for a folder in which others could put links."""
     try:
-        path.mkdir(parents=True, exist_ok=True, mode=0o755)
+        own.make_folder(path)
+    except own.NotOurs as error:
+        raise BadSetting(f"--run-dir: {error}") from None
     except OSError as error:
         raise BadSetting(f"--run-dir {path} cannot be made: {error.strerror}") from None
     if not os.access(path, os.W_OK | os.X_OK):
         raise BadSetting(f"--run-dir {path} cannot be written")
+
+
+def check_temp_dir(folder: str) -> None:
+    """Raises BadSetting for one that Ray could not use, or that somebody else could turn round. Ray makes one that is
+    not there, and lets everybody write in it."""
+    path = Path(folder)
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise BadSetting(f"--temp-dir {path} cannot be looked at: {error.strerror}") from None
+    other = f"delete it, or take another --temp-dir (a short path, such as {TEMP_DIR}-{os.getuid()})"
+    if not stat.S_ISDIR(found.st_mode):
+        raise BadSetting(f"--temp-dir {path} is {'a link' if path.is_symlink() else 'no folder'}: {other}")
+    if found.st_uid not in (0, os.geteuid()):
+        raise BadSetting(f"--temp-dir {path} belongs to {own.user(found.st_uid)}: {other}")
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise BadSetting(f"--temp-dir {path} belongs to {own.user(found.st_uid)} and cannot be written by us: {other}")
 
 
 @contextlib.contextmanager
@@ -121,8 +165,8 @@ def alone(what: str, run_dir: Path, name: str, node_name: str) -> Iterator[None]
         lock.acquire(timeout_s=0)
     except LockBusy:
         raise BadSetting(f"another {what} runs as --node-name {node_name} on this machine") from None
-    except NoLocks as error:
-        raise BadSetting(f"--run-dir {run_dir} cannot be used: {error.strerror}") from None
+    except OSError as error:  # NoLocks among them
+        raise BadSetting(f"--run-dir {run_dir} cannot be used: {lock.path}: {error.strerror}") from None
     try:
         yield
     finally:

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from argus_ray.disk import own
 from argus_ray.node import haproxy_start
 
 HAPROXY, RAY = "haproxy", "ray"
@@ -134,9 +135,10 @@ def make_folder(run_dir: Path, name: str) -> Path:
     """The same, made anew and empty. The head must not run. Raises OSError."""
     folder = folder_of(run_dir, name)
     shutil.rmtree(folder, ignore_errors=True)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    # Refuses one that is there still: below /tmp it may be somebody else's.
-    folder.mkdir(mode=0o700)
+    try:
+        own.make_folder(folder, 0o700)
+    except own.NotOurs as error:
+        raise own.NotOurs(f"{error}, by a --run-dir with a shorter path") from None
     return folder
 
 

@@ -17,12 +17,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from argus_ray.discovery import epoch, head_json, sentinel
+from argus_ray.discovery import epoch, head_json, head_secrets, sentinel
 from argus_ray.discovery.epoch import EpochUnknown, HeadClaim, Superseded
 from argus_ray.disk import atomic
 from argus_ray.disk.bounded import BoundedCall
 from argus_ray.disk.lock import KernelLock, LockBusy
-from argus_ray.node import cli, gcs_store, haproxy, head_settings, ports
+from argus_ray.node import cli, environment, gcs_store, haproxy, head_settings, ports
 from argus_ray.node.cli import Stop
 from argus_ray.node.decision import Verb, Versions, WatchdogDecision, backoff_s, may_take_over
 from argus_ray.node.head_settings import HeadSettings
@@ -48,7 +48,8 @@ class Launcher:
         self._settings = settings
         self._mine = mine
         self._journal = journal
-        self._environ = environ
+        tokens = {name.removesuffix(head_secrets.DIGEST_SUFFIX) for name in settings.token_digests}
+        self._inherited = environment.for_head(environ, settings.pass_env, tokens)
         self._stop = stop
         self._child = RayChild(settings.mark, settings.run_dir / f"{settings.name}.ray.log")
         self._deploy: Deployment | None = None
@@ -63,6 +64,12 @@ class Launcher:
 
     def run(self) -> int:
         """Until asked to stop: standby, head, and standby again when another head has taken over."""
+        if self._inherited.words:
+            self._journal.say("environment", self._inherited.words)
+        if owner := self._child.living_owner():
+            raise cli.BadSetting(owner)
+        for warning in self._settings.token_warnings:
+            self._journal.say("warning", warning)
         self._report("starting", "not looked yet")
         if self._child.has_leftovers:
             self._journal.say("clean", "ending what an earlier launcher of this node has left")
@@ -77,6 +84,8 @@ class Launcher:
                 self._journal.say("wait", f"{type(error).__name__}: {error}")
                 self._report("waiting", str(error))
                 self._stop.wait(cli.jitter(2.0))
+        with contextlib.suppress(OSError):
+            self._settings.call_key.unlink()
         shutil.rmtree(haproxy.folder_of(self._settings.run_dir, self._settings.name), ignore_errors=True)
         self._report("stopped", f"asked to by {self._stop.signal}")
         self._journal.say("stopped", "nothing is left running")
@@ -187,7 +196,8 @@ class Launcher:
         comes_back = (
             bool(claim.gcs_dir) and any(Path(claim.gcs_dir).iterdir()) and self._watch.reading.record is not None
         )
-        _forget_address(Path(settings.temp_dir or "/tmp/ray"), f"{claim.head_ip}:{claim.gcs_port}")  # noqa: S108
+        _forget_address(Path(settings.temp_dir), f"{claim.head_ip}:{claim.gcs_port}")
+        head_secrets.make_key(settings.call_key)
         self._child.start(self._ray_options(), environ)
         self._report("starting", "`ray start` runs", claim)
         is_up = False
@@ -297,7 +307,7 @@ class Launcher:
     def _ray_environment(self, claim: HeadClaim, head_id: str) -> dict[str, str]:
         """Raises OSError if the folder for HAProxy's files cannot be made."""
         settings = self._settings
-        found = {name: value for name, value in self._environ.items() if name != "RAY_ADDRESS"}
+        found = dict(self._inherited.kept)
         # `serve deploy` and the deployment find their `python` and `ray` beside this one.
         found["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{found.get('PATH', os.defpath)}"
         found |= {
@@ -308,13 +318,15 @@ class Launcher:
             head_json.API_URL_VARIABLE: settings.api_url,
             head_json.TTL_VARIABLE: f"{settings.ttl_s:g}",
             head_json.HEAD_ID_VARIABLE: head_id,
+            **settings.token_digests,
+            head_secrets.KEY_VARIABLE: str(settings.call_key),
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(settings.token),
             "RAY_USAGE_STATS_ENABLED": "0",
         }
         if claim.gcs_dir:
             found |= {"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": claim.gcs_dir}
-        proxy = haproxy.environment(settings.http_proxy, self._proxy_folder, settings.proxy_ports, self._environ)
+        proxy = haproxy.environment(settings.http_proxy, self._proxy_folder, settings.proxy_ports, self._inherited.kept)
         return found | proxy
 
     def _report(self, state: str, reason: str, claim: HeadClaim | None = None) -> None:
@@ -394,6 +406,7 @@ def _main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     if settings.is_init:
         return _init(settings)
     mine = cli.versions()
+    cli.check_temp_dir(settings.temp_dir)
     with cli.alone("head launcher", settings.run_dir, settings.name, settings.node_name):
         stop = Stop()
         become_subreaper()

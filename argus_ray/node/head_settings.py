@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from argus_ray.discovery import head_json
+from argus_ray.discovery import head_json, head_secrets
 from argus_ray.disk import atomic
 from argus_ray.node import cli, haproxy
 from argus_ray.node.cli import BadSetting
 
-_EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104
+_EVERYWHERE = ("0.0.0.0",)  # noqa: S104
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,13 @@ class HeadSettings:
     http_proxy: str
     proxy_ports: haproxy.Ports
     ttl_s: float
-    temp_dir: str | None
+    temp_dir: str
     ray_options: tuple[str, ...]
+    #: What Ray inherits beside the list of `environment`.
+    pass_env: tuple[str, ...] = ()
+    #: Digests of the tokens, as variables of Ray's processes; and what is doubtful about them.
+    token_digests: Mapping[str, str] = field(default_factory=dict, repr=False)
+    token_warnings: tuple[str, ...] = ()
     #: Make the shared root this cluster's, and start nothing.
     is_init: bool = False
 
@@ -55,6 +60,11 @@ class HeadSettings:
     @property
     def folder(self) -> Path:
         return head_json.folder(self.shared_root, self.cluster)
+
+    @property
+    def call_key(self) -> Path:
+        """The file with the key of calls to the actors."""
+        return self.run_dir / f"{self.name}.key"
 
     @property
     def gcs_root(self) -> Path:
@@ -136,13 +146,20 @@ def read(argv: Sequence[str], environ: Mapping[str, str]) -> HeadSettings:
         raise BadSetting(f"--proxy-ports must be {rule}, not {arguments.proxy_ports!r}") from None
     node_ip = arguments.node_ip or _address_of_this_machine()
     config = Path(arguments.serve_config).absolute()
-    http_host, http_port = _http_address(config)
+    text = _text_of(config)
+    http_host, http_port = _http_address(text)
+    cli.refuse_ipv6("--dashboard-host", arguments.dashboard_host)
+    cli.refuse_ipv6(f"http_options.host of --serve-config {config}", http_host)
+    try:
+        digests, warnings = head_secrets.digests(head_secrets.names_in(text), environ)
+    except head_secrets.BadToken as error:
+        raise BadSetting(str(error)) from None
     return HeadSettings(
         shared_root=arguments.shared_root,
         cluster=arguments.cluster,
         node_name=arguments.node_name,
         node_ip=node_ip,
-        run_dir=Path(arguments.run_dir).absolute(),
+        run_dir=Path(arguments.run_dir),
         token=cli.ray_token(arguments.shared_root, arguments.cluster, environ),
         gcs_port=cli.whole("--gcs-port", arguments.gcs_port, least=1, most=65535),
         dashboard_host=arguments.dashboard_host,
@@ -157,6 +174,9 @@ def read(argv: Sequence[str], environ: Mapping[str, str]) -> HeadSettings:
         ttl_s=cli.number("--ttl", arguments.ttl, least=1, most=3600),
         temp_dir=arguments.temp_dir,
         ray_options=(*cli.ray_options(arguments), *rest),
+        pass_env=arguments.pass_env,
+        token_digests=head_secrets.as_variables(digests),
+        token_warnings=warnings,
         is_init=arguments.init,
     )
 
@@ -165,12 +185,16 @@ def read(argv: Sequence[str], environ: Mapping[str, str]) -> HeadSettings:
 _DEFAULT_CONFIG = str(Path(__file__).resolve().parents[2] / "serve_config.yaml")
 
 
-def _http_address(config: Path) -> tuple[str, int]:
-    """Serve's HTTP host and port; this module has no YAML reader. Raises BadSetting."""
+def _text_of(config: Path) -> str:
+    """Raises BadSetting."""
     try:
-        text = atomic.read_small(config).decode() + "\n"
+        return atomic.read_small(config).decode() + "\n"
     except (OSError, ValueError) as error:
         raise BadSetting(f"--serve-config {config} cannot be read: {error}") from None
+
+
+def _http_address(text: str) -> tuple[str, int]:
+    """Serve's HTTP host and port; this module has no YAML reader."""
     block = re.search(r"^http_options:[^\n]*\n((?:[ #][^\n]*\n|\n)*)", text, re.MULTILINE)
     port = re.search(r"^\s+port:\s*(\d+)", block[1] if block else "", re.MULTILINE)
     host = re.search(r"^\s+host:\s*[\"']?([0-9A-Za-z.:-]+)", block[1] if block else "", re.MULTILINE)
@@ -186,4 +210,6 @@ def _address_of_this_machine() -> str:
     try:
         return cli.own_address("203.0.113.1", 9)  # of a block that is nobody's (RFC 5737); nothing is sent
     except OSError as error:
-        raise BadSetting(f"--node-ip must be given: this machine has no default route ({error.strerror})") from None
+        raise BadSetting(
+            f"--node-ip must be given: this machine has no default route for IPv4 ({error.strerror})"
+        ) from None

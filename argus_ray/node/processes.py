@@ -45,6 +45,41 @@ def with_variable(name: str, value: str) -> list[int]:
     return found
 
 
+def variable(pid: int, name: str) -> str | None:
+    """What this environment variable of a process said when it was started; None if it had none or has ended."""
+    try:
+        environ = Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return None
+    wanted = os.fsencode(name) + b"="
+    found = next((entry for entry in environ.split(b"\0") if entry.startswith(wanted)), None)
+    return None if found is None else os.fsdecode(found[len(wanted) :])
+
+
+def identity(pid: int) -> str:
+    """What tells a process from each other one, also from a later one of its id: the id, its start in ticks since boot
+    (proc(5), field 22 of stat), the boot and the PID namespace. Empty if it has ended."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        space = Path("/proc/self/ns/pid").readlink()
+    except OSError:
+        return ""
+    return "" if stat[0] in "ZX" else f"{pid} {stat[19]} {boot} {space}"
+
+
+def lives(who: str) -> bool:
+    """Whether the process of this `identity` lives. One of another PID namespace (a container's) cannot be looked at,
+    and counts as living: with its namespace all that it has started would be gone."""
+    pid, _, rest = who.partition(" ")
+    if not pid.isdecimal() or len(rest.split()) != 3:
+        return False
+    mine = identity(os.getpid()).split()
+    if mine and rest.split()[2] != mine[3]:
+        return True
+    return identity(int(pid)) == who
+
+
 def commands(pids: Iterable[int]) -> list[str]:
     """The command lines of those that live, words divided by spaces."""
     found = []

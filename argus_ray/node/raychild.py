@@ -15,12 +15,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from argus_ray.disk import atomic
+from argus_ray.disk import atomic, own
 from argus_ray.node import processes
 
 #: The variable that marks everything below one launcher or watchdog. Its value follows from cluster, node name
 #: and run dir, so that the next one on this machine finds what a killed one has left.
 NODE_MARK = "ARGUS_NODE"
+#: The variable that names who has started it, so that nobody ends what belongs to one that lives.
+NODE_OWNER = "ARGUS_NODE_OWNER"
 #: What `ray start` prints when its node has joined, and a head's when it is up.
 _STARTED = b"Ray runtime started"
 _PR_SET_PDEATHSIG = 1
@@ -57,20 +59,22 @@ class RayChild:
     def start(self, options: Sequence[str], environ: Mapping[str, str]) -> None:
         """`ray start --block` with these options, in a process group of its own. It dies with us.
 
-        Raises TimeoutError if something of an earlier one does not die: its training would go on beside the next
-        attempt's.
+        Raises OSError if another one of our name and folder lives; TimeoutError if something of an earlier one does not
+        die: its training would go on beside the next attempt's.
         """
+        if owner := self.living_owner():
+            raise FileExistsError(owner)
         if self.has_leftovers:
             processes.end(self.ours, grace_s=0)
         command = [command_beside_python("ray"), "start", "--block", "--disable-usage-stats", *options]
         self._raylet, self._has_started = None, False
-        with self._log.open("wb") as out:
+        with own.open_log(self._log) as out:
             self._child = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
-                env={**_PATIENCE, **environ, NODE_MARK: self._mark},
+                env={**_PATIENCE, **environ, NODE_MARK: self._mark, NODE_OWNER: processes.identity(os.getpid())},
                 start_new_session=True,
                 # And what it has started dies with it (ray 2.60, node.py, kernel_fate_share).
                 preexec_fn=_die_with(os.getpid()),
@@ -100,6 +104,15 @@ class RayChild:
     def has_leftovers(self) -> bool:
         """Whether anything with our mark runs: of ours, or of one before us on this machine."""
         return bool(self._marked())
+
+    def living_owner(self) -> str:
+        """Who else has started processes with our mark and lives, in words; empty if nobody. The lock in the run dir
+        is no proof that nobody does: the folder may have been deleted under one that lives."""
+        owners = {processes.variable(pid, NODE_OWNER) for pid in processes.with_variable(NODE_MARK, self._mark)}
+        for owner in owners - {None, processes.identity(os.getpid())}:
+            if owner and processes.lives(owner):
+                return f"Ray of this node name and run dir runs already: process {owner.split()[0]} has started it"
+        return ""
 
     def end(self, grace_s: float) -> None:
         """SIGTERM to `ray start`, which ends its children; after the grace SIGKILL for whatever carries the mark or
@@ -145,7 +158,13 @@ class RayChild:
         return list({*self._marked(), *processes.descendants(os.getpid())})
 
     def _marked(self) -> list[int]:
-        return processes.with_variable(NODE_MARK, self._mark)
+        """Those of one that lives are not ours, whatever their mark."""
+        mine = (None, processes.identity(os.getpid()))
+        return [
+            pid
+            for pid in processes.with_variable(NODE_MARK, self._mark)
+            if (owner := processes.variable(pid, NODE_OWNER)) in mine or owner is None or not processes.lives(owner)
+        ]
 
 
 def command_beside_python(name: str) -> str:

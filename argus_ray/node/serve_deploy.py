@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from argus_ray.disk import own
 from argus_ray.node import ports
 from argus_ray.node.decision import backoff_s
 from argus_ray.node.journal import Journal
@@ -166,7 +167,7 @@ class Deployment:
 
     def _start(self) -> subprocess.Popen[bytes]:
         command = [command_beside_python("serve"), "deploy", str(self._application.config)]
-        with self._log.open("ab") as out:
+        with own.open_log(self._log, append=True) as out:
             return subprocess.Popen(
                 [*command, "--address", self._application.dashboard],
                 stdin=subprocess.DEVNULL,

@@ -21,7 +21,7 @@ from pathlib import Path
 from argus_ray.discovery import head_json
 from argus_ray.discovery.head_json import HeadRecord, Reading
 from argus_ray.disk.bounded import BoundedCall
-from argus_ray.node import cli, processes
+from argus_ray.node import cli, environment, processes
 from argus_ray.node.cli import BadSetting, Stop
 from argus_ray.node.decision import Joined, Verb, Versions, backoff_s, decide
 from argus_ray.node.fitness import Fitness, is_busy
@@ -36,8 +36,6 @@ _OUTLIVE_HEAD_S = 7 * 24 * 3600
 #: Seconds in the cluster after which earlier failures are forgotten.
 _STABLE_S = 60.0
 _READ_TIMEOUT_S = 10.0
-#: Tokens of the API that may lie in a machine's environment; users' programs inherit what the raylet has.
-_SECRETS = ("ARGUS_ADMIN_TOKEN", "MVP_ADMIN_TOKEN", "MVP_INTERNAL_TOKEN")
 
 
 @dataclass(frozen=True)
@@ -54,6 +52,9 @@ class WatchdogSettings:
     poll_s: float
     join_timeout_s: float
     stop_grace_s: float
+    #: What Ray inherits beside the list of `environment`.
+    pass_env: tuple[str, ...] = ()
+    temp_dir: str = cli.TEMP_DIR
 
     @property
     def name(self) -> str:
@@ -75,7 +76,7 @@ class Watchdog:
         self._settings = settings
         self._mine = mine
         self._journal = journal
-        self._environ = environ
+        self._inherited = environment.for_worker(environ, settings.pass_env)
         self._child = RayChild(settings.mark, settings.run_dir / f"{settings.name}.ray.log")
         self._reader = head_json.Reader(head_json.head_file(settings.shared_root, settings.cluster), settings.cluster)
         self._patience: BoundedCall[Reading] = BoundedCall(_READ_TIMEOUT_S)
@@ -90,7 +91,11 @@ class Watchdog:
 
     def run(self, stop: Stop) -> int:
         """Until asked to stop. Nothing that happens to head.json, to Ray or to the network ends it."""
+        if owner := self._child.living_owner():
+            raise BadSetting(owner)
         self._report("starting", "not looked yet")
+        if self._inherited.words:
+            self._journal.say("environment", self._inherited.words)
         if self._child.has_leftovers:
             self._journal.say("clean", "ending what an earlier watchdog of this node has left")
             self._end_child(0)
@@ -163,6 +168,11 @@ class Watchdog:
             self._journal.say("wait", words)
             self._report("waiting", words)
             return
+        if ":" in record.head_ip:
+            words = f"head.json names the IPv6 address {record.head_ip}, and {cli.NO_IPV6}"
+            self._journal.say("wait", words)
+            self._report("waiting", words)
+            return
         try:
             ip = settings.node_ip or cli.own_address(record.head_ip, record.gcs_port)
         except OSError as error:
@@ -173,7 +183,7 @@ class Watchdog:
         self._started_at, self._is_in = time.monotonic(), False
         self._journal.say("join", f"{record.address}, epoch {record.epoch}, as {ip}")
         try:
-            self._child.start(command, self._ray_environment(ip))
+            self._child.start(command, self._ray_environment(ip, record.head_ip))
         except OSError:
             self._joined = None
             raise
@@ -206,10 +216,11 @@ class Watchdog:
             # Stuck in the kernel (a dead filesystem, a GPU driver). Another raylet beside it would be worse.
             self._journal.say("warning", f"{error}; this machine may need a restart")
 
-    def _ray_environment(self, ip: str) -> dict[str, str]:
-        kept = {name: value for name, value in self._environ.items() if name not in (*_SECRETS, "RAY_ADDRESS")}
+    def _ray_environment(self, ip: str, head_ip: str) -> dict[str, str]:
+        kept = self._inherited.kept
         return {
             **kept,
+            **environment.around_proxies(kept, [ip, head_ip]),
             "PATH": _job_path(kept),
             "ARGUS_SHARED_ROOT": self._settings.shared_root,
             "ARGUS_CLUSTER": self._settings.cluster,
@@ -252,6 +263,7 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] = os.envi
 def _main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     settings = _settings(argv, environ)
     mine = cli.versions()
+    cli.check_temp_dir(settings.temp_dir)
     with cli.alone("watchdog", settings.run_dir, settings.name, settings.node_name):
         stop = Stop()
         become_subreaper()
@@ -281,12 +293,14 @@ def _settings(argv: Sequence[str], environ: Mapping[str, str]) -> WatchdogSettin
         cluster=arguments.cluster,
         node_name=arguments.node_name,
         node_ip=arguments.node_ip,
-        run_dir=Path(arguments.run_dir).absolute(),
+        run_dir=Path(arguments.run_dir),
         token=cli.ray_token(arguments.shared_root, arguments.cluster, environ),
         ray_options=(*_offer(arguments), *cli.ray_options(arguments), *rest),
         poll_s=cli.number("--poll", arguments.poll, least=0.05, most=3600),
         join_timeout_s=cli.number("--join-timeout", arguments.join_timeout, least=1, most=3600),
         stop_grace_s=cli.number("--stop-grace", arguments.stop_grace, least=0, most=3600),
+        pass_env=arguments.pass_env,
+        temp_dir=arguments.temp_dir,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -329,10 +330,10 @@ def test_a_fenced_actor_answers_and_then_ends(world: World, monkeypatch: pytest.
     ended: list[int] = []
     monkeypatch.setattr(os, "_exit", ended.append)
     actor = StateActor(world.settings.model_dump(mode="json"), "f")
-    assert actor.queue_changes("", 0).rows == ()
+    assert actor.scheduled("queue_changes", pickle.dumps(("", 0))).rows == ()
     world.claim("other")
     with pytest.raises(StaleWriter):
-        actor.queue_changes("", 0)
+        actor.scheduled("queue_changes", pickle.dumps(("", 0)))
     eventually(lambda: ended == [1], "it ends its process")
     actor.close()
 

@@ -90,9 +90,9 @@ def users(actor: StateActor) -> list[str]:
 def each_call(actor: StateActor) -> list[Callable[[], object]]:
     return [
         actor.ping,
-        lambda: actor.chores(Chore.LIVE),
-        lambda: actor.queue_changes("", 0),
-        lambda: actor.tasks(["x"]),
+        lambda: actor.scheduled("chores", pickle.dumps((Chore.LIVE,))),
+        lambda: actor.scheduled("queue_changes", pickle.dumps(("", 0))),
+        lambda: actor.scheduled("tasks", pickle.dumps((["x"],))),
     ]
 
 

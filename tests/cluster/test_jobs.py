@@ -7,12 +7,14 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from argus_ray.cluster.jobs import JobRequest, RayJobs, RayRefused, RayUnreachable
+from argus_ray.cluster.jobs import JobRequest, RayJobs, RayRefused, RayUnreachable, ask_directly
 from argus_ray.core.observation import FailureKind, JobStatus
+from tests.support.recorder import recorder
 
 Answer = tuple[int, Any]
 REQUEST = JobRequest("argus-u-sft-20260101-000000-abcd--a01", "true", {"A": "b"}, {})
@@ -25,6 +27,7 @@ class FakeDashboard:
     def __init__(self) -> None:
         self.answers: dict[tuple[str, str], Answer | Callable[[], Answer]] = {("GET", "/api/version"): (200, VERSION)}
         self.seen: list[tuple[str, str, Any]] = []
+        self.authorizations: set[str | None] = set()
         self.hold = threading.Event()
         fake = self
 
@@ -33,6 +36,7 @@ class FakeDashboard:
                 length = int(self.headers.get("Content-Length") or 0)
                 body = json.loads(self.rfile.read(length)) if length else None
                 fake.seen.append((self.command, self.path, body))
+                fake.authorizations.add(self.headers.get("Authorization"))
                 answer = fake.answers.get((self.command, self.path), (404, "Job does not exist"))
                 status, content = answer() if callable(answer) else answer
                 raw = (content if isinstance(content, str) else json.dumps(content)).encode()
@@ -168,3 +172,24 @@ def test_a_dashboard_that_hangs_is_bounded_and_recovered_from(dashboard: FakeDas
         dashboard.hold.set()
 
     asyncio.run(main())
+
+
+def test_no_proxy_and_no_netrc_come_between(
+    dashboard: FakeDashboard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a head that was started by hand the scheduler has the environment of a person."""
+    (tmp_path / ".netrc").write_text("default login somebody password else\n")
+    (tmp_path / ".netrc").chmod(0o600)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NETRC", "put back afterwards")
+    monkeypatch.delenv("NETRC")
+    dashboard.answers["GET", JOB] = (200, details())
+    with recorder("proxy", tmp_path / "proxy.log") as proxy:
+        for name, value in proxy.variables().items():
+            monkeypatch.setenv(name, value)
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        ask_directly()
+        assert use(dashboard, lambda jobs: jobs.look(REQUEST.submission_id)).status is JobStatus.RUNNING
+        assert proxy.requests == []
+    assert dashboard.authorizations == {None}

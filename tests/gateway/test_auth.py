@@ -12,6 +12,7 @@ from argus_ray.config import ConfigError, TokenVariables
 from argus_ray.core.actions import Role
 from argus_ray.core.errors import Unauthenticated
 from argus_ray.core.ids import make_token, token_digest
+from argus_ray.discovery.head_secrets import digest
 from argus_ray.gateway.http.auth import Authenticator, Tokens
 from tests.support.gateway import ADMIN_TOKEN, INTERNAL_TOKEN
 
@@ -23,14 +24,26 @@ OTHER = "fedcba9876543210"
 def test_all_variables_are_read() -> None:
     environ = {"ARGUS_ADMIN_TOKEN": LONG, "MVP_ADMIN_TOKEN": OTHER, "MVP_INTERNAL_TOKEN": LONG + "x"}
     tokens = Tokens.from_environment(NAMES, environ)
-    assert (tokens.admin, tokens.internal, tokens.warnings) == ((LONG, OTHER), LONG + "x", ())
+    assert tokens == Tokens.of((LONG, OTHER), LONG + "x")
+    assert tokens.warnings == ()
 
 
 def test_an_empty_variable_is_unset() -> None:
     tokens = Tokens.from_environment(NAMES, {"ARGUS_ADMIN_TOKEN": LONG, "MVP_INTERNAL_TOKEN": ""})
-    assert tokens.internal == ""
+    assert tokens == Tokens.of((LONG,))
     with pytest.raises(Unauthenticated):
         Authenticator(tokens).credential(["Bearer "])
+
+
+def test_the_launchers_digests_stand_for_the_tokens() -> None:
+    environ = {"ARGUS_ADMIN_TOKEN_SHA256": digest(LONG).hex(), "MVP_INTERNAL_TOKEN_SHA256": digest(OTHER).hex()}
+    tokens = Tokens.from_environment(NAMES, environ)
+    assert tokens == Tokens.of((LONG,), OTHER)
+    authenticator = Authenticator(tokens)
+    assert authenticator.credential([f"Bearer {LONG}"]).role is Role.ADMIN
+    assert authenticator.credential([f"Bearer {OTHER}"]).role is Role.INTERNAL
+    with pytest.raises(Unauthenticated):
+        authenticator.credential([f"Bearer {digest(LONG).hex()}"])
 
 
 @pytest.mark.parametrize(
@@ -41,6 +54,11 @@ def test_an_empty_variable_is_unset() -> None:
         ({"ARGUS_ADMIN_TOKEN": LONG + "\n"}, "ARGUS_ADMIN_TOKEN: must be 1 to 512 visible"),
         ({"ARGUS_ADMIN_TOKEN": LONG + " x"}, "visible ASCII"),
         ({"ARGUS_ADMIN_TOKEN": LONG + "\u00e9"}, "visible ASCII"),
+        ({"ARGUS_ADMIN_TOKEN_SHA256": LONG}, "ARGUS_ADMIN_TOKEN_SHA256: must be 64 hexadecimal digits"),
+        (
+            {"ARGUS_ADMIN_TOKEN_SHA256": digest(LONG).hex(), "MVP_INTERNAL_TOKEN": LONG},
+            "ARGUS_ADMIN_TOKEN: must differ",
+        ),
     ],
 )
 def test_bad_tokens_are_refused_at_start(environ: dict[str, str], rule: str) -> None:
@@ -67,7 +85,7 @@ def test_no_token_at_all_is_a_warning() -> None:
 
 def test_a_user_token_becomes_its_digest() -> None:
     token = make_token(b"x" * 32)
-    credential = Authenticator(Tokens((ADMIN_TOKEN,), INTERNAL_TOKEN)).credential([f"Bearer {token}"])
+    credential = Authenticator(Tokens.of((ADMIN_TOKEN,), INTERNAL_TOKEN)).credential([f"Bearer {token}"])
     assert (credential.role, credential.digest) == (Role.USER, token_digest(token))
     assert token_digest(token) not in repr(credential)
 
@@ -81,7 +99,7 @@ def test_every_candidate_is_compared_in_constant_time(monkeypatch: pytest.Monkey
         return real(a, b)
 
     monkeypatch.setattr("argus_ray.gateway.http.auth.hmac.compare_digest", counting)
-    authenticator = Authenticator(Tokens((LONG, OTHER), INTERNAL_TOKEN))
+    authenticator = Authenticator(Tokens.of((LONG, OTHER), INTERNAL_TOKEN))
     for header in (f"Bearer {LONG}", f"Bearer {INTERNAL_TOKEN}", "Bearer argus_u_" + "0" * 64):
         compared.clear()
         authenticator.credential([header])
@@ -90,7 +108,7 @@ def test_every_candidate_is_compared_in_constant_time(monkeypatch: pytest.Monkey
 
 
 def test_nothing_shows_a_token() -> None:
-    tokens = Tokens((ADMIN_TOKEN,), INTERNAL_TOKEN)
+    tokens = Tokens.of((ADMIN_TOKEN,), INTERNAL_TOKEN)
     for shown in (repr(tokens), str(tokens), repr(Authenticator(tokens)), str(vars(Authenticator(tokens)))):
         assert ADMIN_TOKEN not in shown
         assert INTERNAL_TOKEN not in shown

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 from argus_ray.discovery import head_json, sentinel
 from argus_ray.local import cluster
 from argus_ray.local.cluster import NotStarted, OneMachine
+from argus_ray.local.folder import Refused
 from argus_ray.node import processes
 from tests.support.raycluster import end_orphans, mark_of
 
@@ -48,7 +50,11 @@ def test_the_tokens_reach_the_head_and_the_service_only(machine: Plain, monkeypa
     config = machine.root / "config.yaml"
     config.write_text("")
     machine.serve(config)
-    assert machine.given("head")["ARGUS_ADMIN_TOKEN"] == machine.given("serve")["ARGUS_ADMIN_TOKEN"] == "s" * 20
+    for name in ("head", "serve"):
+        assert machine.given(name)["ARGUS_ADMIN_TOKEN_SHA256"] == hashlib.sha256(b"s" * 20).hexdigest()
+        assert "s" * 20 not in machine.given(name).values(), "plain in neither"
+    machine.launch_head(config)
+    assert machine.given("head")["ARGUS_ADMIN_TOKEN"] == "s" * 20, "the launcher makes the digest"
     assert "ARGUS_ADMIN_TOKEN" not in machine.given("w")
     assert "ARGUS_ADMIN_TOKEN" not in machine.environment()
     assert machine.given("w")["ARGUS_SHARED_ROOT"] == str(machine.shared_root)
@@ -153,6 +159,36 @@ def test_our_addresses_need_no_proxy(machine: Plain, monkeypatch: pytest.MonkeyP
     for host in ("localhost", "127.0.0.1", "127.0.0.10", "127.0.0.19", *(["x.corp.example"] if said else [])):
         proxies = {"http": "http://proxy.invalid", "no": environ["no_proxy"]}
         assert urllib.request.proxy_bypass_environment(host, proxies), host  # type: ignore[attr-defined]
+
+
+def test_what_is_started_inherits_a_list(machine: Plain, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RAY_AUTH_TOKEN", "RAY_RUNTIME_ENV_HOOK", "NOBODY_HAS_THOUGHT_OF_IT", "MVP_ADMIN_TOKEN", "http_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setenv("HF_HOME", "/hf")
+    monkeypatch.setenv("SITE_A", "1")
+    monkeypatch.setenv("ARGUS_PASS_ENV", "SITE_*")
+    made = Plain(machine.root, machine.mark)
+    made.start_head()
+    made.start_worker("w")
+    config = made.root / "config.yaml"
+    config.write_text("")
+    made.launch_head(config)
+    made.launch_worker("launched")
+    for name in ("head", "w", "launched"):
+        given = made.given(name)
+        assert not {"RAY_AUTH_TOKEN", "RAY_RUNTIME_ENV_HOOK", "NOBODY_HAS_THOUGHT_OF_IT", "MVP_ADMIN_TOKEN"} & set(
+            given
+        )
+        assert given["SITE_A"] == "1"
+        assert ("http_proxy" in given) is (name != "head"), "jobs may need it, the head's calls do not"
+    assert made.given("head")["NETRC"] == os.devnull
+    assert made.given("w")["HF_HOME"] == "/hf"
+    said = (made.logs / "environment.log").read_text()
+    assert "RAY_AUTH_TOKEN" in said and "NOBODY_HAS_THOUGHT_OF_IT" in said and "127.0.0.1:9" not in said
+    monkeypatch.setenv("ARGUS_PASS_ENV", "*")
+    with pytest.raises(Refused, match="ARGUS_PASS_ENV must be names"):
+        Plain(machine.root, machine.mark)
+    made.stop(grace_s=0.1)
 
 
 def test_no_proxy_at_all_stays_so(machine: Plain, monkeypatch: pytest.MonkeyPatch) -> None:

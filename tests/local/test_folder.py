@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from argus_ray.local import folder
 from argus_ray.local.folder import Refused
+from argus_ray.node import processes
 
 
 @pytest.fixture
@@ -90,3 +94,47 @@ def test_there_is_nothing_to_end(root: Path) -> None:
     with folder.held(root):
         folder.claim(root)
     assert not folder.end(root), "nobody holds it, and nothing runs"
+
+
+def test_one_whose_owner_lives_is_refused_though_its_lock_is_gone(root: Path) -> None:
+    """Its processes are those of another pool, and would be ended."""
+    code = "import sys; from pathlib import Path; from argus_ray.local import folder;"
+    code += "print(folder.claim(Path(sys.argv[1])), flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(root)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as owner:
+        assert owner.stdout is not None
+        mark = owner.stdout.readline().strip()
+        left = subprocess.Popen(["sleep", "600"], env={**os.environ, processes.MARK: mark})
+        with pytest.raises(Refused, match=f"process {owner.pid} uses"):
+            folder.claim(root)
+        assert left.poll() is None and folder.mark_in(root) == mark
+        owner.kill()
+        owner.wait(10)
+        assert folder.claim(root) != mark
+        assert left.wait(10) < 0, "the owner is dead: what it has left is ended"
+
+
+def test_a_folder_that_others_can_write_is_refused(root: Path) -> None:
+    root.mkdir()
+    root.chmod(0o777)
+    with pytest.raises(Refused, match="chmod go-w"):
+        folder.usable_root(str(root))
+
+
+def test_a_lock_that_is_no_file_of_ours_alone_is_refused_and_keeps_its_content(root: Path, tmp_path: Path) -> None:
+    lock, victim = tmp_path / "quick.lock", tmp_path / "victim"
+    victim.write_text("years of work")
+    plants: list[Callable[[], None]] = [
+        lambda: lock.symlink_to(victim),
+        lambda: os.link(victim, lock),
+        lambda: os.mkfifo(lock),
+    ]
+    for plant in plants:
+        plant()
+        with pytest.raises(Refused, match=r"quick\.lock"), folder.held(root):
+            pass
+        with pytest.raises(Refused, match=r"quick\.lock"):
+            folder.end(root)
+        lock.unlink()
+    assert victim.read_text() == "years of work"

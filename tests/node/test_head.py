@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import os
 import re
 import shutil
@@ -24,6 +26,8 @@ from argus_ray.disk import atomic
 from argus_ray.node import head
 from tests.support.fakeray import ROOT, Machine, Program
 from tests.support.noflock import site_without_flock
+
+ADMIN_TOKEN = "of-the-admin-0123456789"
 
 
 @pytest.fixture
@@ -87,7 +91,7 @@ def stores(machine: Machine) -> set[str]:
 def test_it_takes_epoch_1_makes_the_token_runs_ray_deploys_and_retires(machine: Machine) -> None:
     program = serving(
         *(machine, "--ttl=7.5", "--gcs-port=6400", "--dashboard-port=8300", "--", "--extra=1"),
-        ARGUS_ADMIN_TOKEN="kept",
+        ARGUS_ADMIN_TOKEN=ADMIN_TOKEN,
         RAY_ADDRESS="elsewhere",
     )
     claim = present(machine)
@@ -107,7 +111,7 @@ def test_it_takes_epoch_1_makes_the_token_runs_ray_deploys_and_retires(machine: 
         "ARGUS_EPOCH": "1",
         "ARGUS_API_URL": "http://127.0.0.1:9",
         "ARGUS_HEAD_TTL_S": "7.5",
-        "ARGUS_ADMIN_TOKEN": "kept",
+        "ARGUS_ADMIN_TOKEN_SHA256": hashlib.sha256(ADMIN_TOKEN.encode()).hexdigest(),
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(machine.token),
         "RAY_gcs_storage": "rocksdb",
@@ -115,6 +119,10 @@ def test_it_takes_epoch_1_makes_the_token_runs_ray_deploys_and_retires(machine: 
     }
     assert expected.items() <= start["env"].items()
     assert "RAY_ADDRESS" not in start["env"]
+    assert ADMIN_TOKEN not in json.dumps(machine.starts() + machine.starts("deploys")), "plain in none of them"
+    key = Path(start["env"]["ARGUS_CALL_KEY_PATH"])
+    assert key.parent == machine.run_dir and stat.S_IMODE(key.stat().st_mode) == 0o600
+    assert re.fullmatch("[0-9a-f]{64}", key.read_text())
     (deploy,) = machine.starts("deploys")
     assert deploy["argv"][0] == "deploy"
     assert deploy["argv"][-2:] == ["--address", "http://127.0.0.1:8300"]
@@ -126,6 +134,7 @@ def test_it_takes_epoch_1_makes_the_token_runs_ray_deploys_and_retires(machine: 
     program.terminate()
     assert machine.running() == []
     assert program.status["state"] == "stopped"
+    assert not key.exists()
     reading = Reader(machine.head_file, machine.cluster).read(time.time() + 0.001, 0.0)
     assert reading.outcome is ReadOutcome.EXPIRED, "a standby need not wait"
     assert reading.record is not None
@@ -513,3 +522,22 @@ def test_two_heads_of_one_name_on_one_machine_do_not_end_each_other(machine: Mac
         assert machine.starts()[0]["env"]["ARGUS_NODE"] != other.starts()[0]["env"]["ARGUS_NODE"]
     finally:
         other.close()
+
+
+def test_the_tokens_that_the_service_is_told_of_reach_it_as_digests(machine: Machine, tmp_path: Path) -> None:
+    with (tmp_path / "serve.yaml").open("a") as config:
+        config.write("    args:\n      tokens:\n        admin: [ARGUS_ADMIN_TOKEN, SITE_ADMIN]  # NOT_THIS\n")
+        config.write("        internal: OURS\n      limits: {}\n")
+    values = {"SITE_ADMIN": "a" * 20, "OURS": "b" * 20, "MVP_ADMIN_TOKEN": "short", "NOT_THIS": "c" * 20}
+    program = serving(machine, "--pass-env=FAKERAY,SITE_*", **values)
+    given = machine.starts()[0]["env"]
+    digests = {name for name in given if name.endswith("_SHA256")}
+    assert digests == {"SITE_ADMIN_SHA256", "OURS_SHA256", "MVP_ADMIN_TOKEN_SHA256"}
+    assert not set(values.values()) & set(given.values()), "not even where --pass-env covers them"
+    assert program.lines("warning: MVP_ADMIN_TOKEN: is shorter than 16 characters")
+
+
+def test_a_bad_token_is_a_wrong_setting(machine: Machine) -> None:
+    program = machine.head(ARGUS_ADMIN_TOKEN="tiny-one")
+    program.ends(2)
+    assert program.text == "argus-head: ARGUS_ADMIN_TOKEN: is shorter than 16 characters\n"

@@ -82,3 +82,30 @@ def test_descendants_are_found_while_others_come_and_go(mark: str) -> None:
     for _ in range(300):
         assert {parent.pid, lives} <= set(processes.descendants(os.getpid()))
     assert processes.descendants(parent.pid) == [lives]
+
+
+def test_a_process_is_told_from_a_later_one_of_its_id() -> None:
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    who = processes.identity(child.pid)
+    assert processes.lives(who) and processes.lives(processes.identity(os.getpid()))
+    pid, begun, boot, space = who.split()
+    assert pid == str(child.pid)
+    assert not processes.lives(f"{pid} {int(begun) + 1} {boot} {space}"), "its id, started later"
+    assert not processes.lives(f"{pid} {begun} {'0' * 36} {space}"), "before the machine was started anew"
+    assert processes.lives(f"{pid} {begun} {boot} pid:[1]"), "of another container: not known, so not dead"
+    child.kill()
+    assert processes.wait_until(lambda: not processes.lives(who), 10), "not collected, and yet it has ended"
+    child.wait(10)
+    assert processes.identity(child.pid) == "" and not processes.lives(who)
+    for odd in ("", "x", "1", "x y z w", "0 0 0"):
+        assert not processes.lives(odd)
+
+
+def test_a_variable_is_read_from_a_process() -> None:
+    code = "print('up', flush=True); import time; time.sleep(600)"
+    child = subprocess.Popen([sys.executable, "-c", code], env={"A": "", "AB": "1=2"}, stdout=subprocess.PIPE)
+    assert child.stdout is not None and child.stdout.readline()
+    assert [processes.variable(child.pid, name) for name in ("A", "AB", "B")] == ["", "1=2", None]
+    child.kill()
+    child.communicate()
+    assert processes.variable(child.pid, "A") is None

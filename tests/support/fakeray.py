@@ -382,6 +382,7 @@ class Machine:
         log = self._folder / f"{name}.{len(self._programs)}.log"
         fixed = [f"--shared-root={self.shared}", f"--cluster={self.cluster}", f"--node-name={node}"]
         fixed += [f"--run-dir={self.run_dir}", f"--temp-dir={self._folder}/tmp"]
+        environ.setdefault("ARGUS_PASS_ENV", VARIABLE)
         out: IO[bytes]
         with log.open("wb") as out:
             child = subprocess.Popen(

@@ -60,7 +60,7 @@ class Api:
         parts: dict[str, Any] = {
             "control": LocalControlPlane(self.world.service),
             "settings": self.world.settings,
-            "tokens": Tokens((ADMIN_TOKEN,), INTERNAL_TOKEN),
+            "tokens": Tokens.of((ADMIN_TOKEN,), INTERNAL_TOKEN),
             "nodes": self._nodes,
             "readiness": self._readiness,
             "wake": lambda: self.wakes.append("wake"),

@@ -5,10 +5,8 @@ Tokens are compared by digest in constant time, and none of them ever reaches a 
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import logging
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -16,49 +14,46 @@ from argus_ray.config import ConfigError, TokenVariables
 from argus_ray.core.actions import Credential, Role
 from argus_ray.core.errors import Unauthenticated
 from argus_ray.core.ids import TOKEN_RE, token_digest
+from argus_ray.discovery import head_secrets
 
 _log = logging.getLogger("argus.gateway")
-
-#: Characters; shorter ones can be guessed by trying.
-MIN_TOKEN_LENGTH = 16
-#: The variables of the old single-tenant service. Its clients must go on working, so a short token there is a
-#: warning; anywhere else it is an error.
-_LEGACY_PREFIX = "MVP_"
-#: What can travel in an Authorization header.
-_SENDABLE = re.compile(r"[\x21-\x7e]{1,512}")
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """The tokens that are not in the database. Empty: unset."""
+    """Digests of the tokens that are not in the database. Empty: unset."""
 
-    admin: tuple[str, ...] = field(default=(), repr=False)
-    internal: str = field(default="", repr=False)
+    admin: tuple[bytes, ...] = field(default=(), repr=False)
+    internal: bytes = field(default=b"", repr=False)
     #: What is wrong with them but not fatal; names of variables only.
     warnings: tuple[str, ...] = ()
 
     @classmethod
+    def of(cls, admin: Sequence[str] = (), internal: str = "") -> Tokens:
+        """Of plain tokens."""
+        return cls(tuple(map(head_secrets.digest, admin)), head_secrets.digest(internal) if internal else b"")
+
+    @classmethod
     def from_environment(cls, names: TokenVariables, environ: Mapping[str, str]) -> Tokens:
-        """Read the variables that the settings name. Raises ConfigError with every broken rule."""
-        values = {name: environ.get(name, "") for name in (*names.admin, names.internal)}
-        values = {name: value for name, value in values.items() if value}
+        """Read the variables that the settings name: the launcher's digests, or on a head that was started by hand the
+        tokens themselves. Raises ConfigError with every broken rule."""
         problems: list[str] = []
+        digests: dict[str, bytes] = {}
         warnings: list[str] = []
-        for name, value in values.items():
-            if not _SENDABLE.fullmatch(value):
-                problems.append(f"{name}: must be 1 to 512 visible ASCII characters, without spaces or line ends")
-            elif len(value) < MIN_TOKEN_LENGTH:
-                rule = f"{name}: is shorter than {MIN_TOKEN_LENGTH} characters"
-                (warnings if name.startswith(_LEGACY_PREFIX) else problems).append(rule)
-        internal = values.get(names.internal, "")
+        try:
+            digests, said = head_secrets.digests((*names.admin, names.internal), environ)
+            warnings += said
+        except head_secrets.BadToken as error:
+            problems += error.rules
+        internal = digests.get(names.internal, b"")
         problems += [
             f"{name}: must differ from {names.internal} (each stands for another role)"
             for name in names.admin
-            if internal and values.get(name) == internal
+            if internal and digests.get(name) == internal
         ]
         if problems:
             raise ConfigError("the tokens in the environment:\n" + "\n".join(f"  {rule}" for rule in problems))
-        admin = tuple(values[name] for name in names.admin if name in values)
+        admin = tuple(digests[name] for name in names.admin if name in digests)
         if not admin and not internal:
             warnings.append(f"none of {', '.join((*names.admin, names.internal))} is set: nobody can administer Argus")
         return cls(admin, internal, tuple(warnings))
@@ -72,7 +67,7 @@ class Authenticator:
             _log.warning("%s", warning)
         candidates = [(Role.ADMIN, value) for value in tokens.admin]
         candidates.append((Role.INTERNAL, tokens.internal))
-        self._candidates = [(role, _digest(value)) for role, value in candidates if value]
+        self._candidates = [(role, value) for role, value in candidates if value]
 
     def __repr__(self) -> str:
         return f"Authenticator({len(self._candidates)} tokens)"
@@ -82,7 +77,7 @@ class Authenticator:
         token = bearer_token(authorization)
         if token is None:
             raise Unauthenticated("Send your token in the header 'Authorization: Bearer <token>'.")
-        presented = _digest(token)
+        presented = head_secrets.digest(token)
         role = None
         # Every candidate is compared, whatever the first ones say: time tells nothing about which one is
         # near.
@@ -110,7 +105,7 @@ def bearer_token(authorization: Sequence[str]) -> str | None:
     if scheme.lower() != "bearer":
         return None
     token = token.strip(" ")
-    if not _SENDABLE.fullmatch(token):
+    if not head_secrets.SENDABLE.fullmatch(token):
         raise Unauthenticated()
     return token
 
@@ -121,7 +116,3 @@ def challenge(authorization: Sequence[str]) -> str:
     """
     presented = any(value.strip().lower().startswith("bearer") for value in authorization)
     return 'Bearer realm="argus"' + (', error="invalid_token"' if presented else "")
-
-
-def _digest(token: str) -> bytes:
-    return hashlib.sha256(token.encode()).digest()
