@@ -72,7 +72,8 @@ def test_40_rounds_of_8_calls_cost_a_bounded_number_of_threads(at_once: int) -> 
         for _ in range(320 // at_once):
             answers += await disk.answers(at_once)
         assert len(answers) == 320 and all(isinstance(answer, asyncio.TimeoutError) for answer in answers)
-        assert disk.threads() == disk.begun <= (8 + 1) * 8
+        # A thread may have been made for a call whose time was over before it ran.
+        assert disk.begun <= disk.threads() <= (8 + 1) * 8
         for answer in answers[-8:]:
             assert re.fullmatch(rf"\d+ calls of {disk.name} hang, the oldest for \d+ s: none is .*", str(answer))
 
