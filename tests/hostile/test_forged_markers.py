@@ -1,7 +1,7 @@
 """Markers and sentences that a run forges, and what the scheduler believes of them.
 
-The runner is the real one, and so are the files. What a run may claim of itself is bounded; what it may do to another run
-of the same operating-system user is not stopped, and docs/security.md says so.
+The runner is the real one, and so are the files. What a run may claim of itself is bounded; what it may do to another
+run of the same operating-system user is not stopped, and docs/security.md says so.
 """
 
 from __future__ import annotations
@@ -145,10 +145,8 @@ def forge_until_it_is_over(lab: Lab, *sentences: str) -> tuple[TaskState, int, b
             break
         for name in lab.begin():
             if name.startswith(forger.task_id):
-                lab.fail(
-                    name,
-                    f"Traceback (most recent call last):\n{sentences[len(lab.task(forger).attempts) % len(sentences)]}\n",
-                )
+                sentence = sentences[len(lab.task(forger).attempts) % len(sentences)]
+                lab.fail(name, f"Traceback (most recent call last):\n{sentence}\n")
             else:
                 lab.ray._finish(name, JobStatus.SUCCEEDED, 0)
         lab.tick()

@@ -103,7 +103,7 @@ _MEASURE = textwrap.dedent("""
     from argus_ray.core import paths
     from argus_ray.core.model import Attempt
     from argus_ray.core.states import AttemptState
-    from argus_ray.disk import attempt_files
+    from argus_ray.disk import attempt_files, logs
     from argus_ray.gateway.metrics.curves import CurveReader
     from argus_ray.gateway.metrics.progress import ProgressReader, _total_in_log
 
