@@ -10,7 +10,7 @@ from pathlib import Path
 
 from argus_ray.core import paths
 from argus_ray.disk import attempt_files
-from tests.payload.test_runner import RUNNER, is_alive
+from tests.payload.test_runner import RUNNER, is_alive, until
 
 DEADLINE_S = 30.0
 ROUNDS = 24
@@ -25,8 +25,10 @@ def test_cancel_against_start(tmp_path: Path) -> None:
         argv = [*RUNNER, str(root), "--", sys.executable, "-S", "-c", PROGRAM]
         runner = subprocess.Popen(argv, stdout=subprocess.PIPE, env={**os.environ, "ARGUS_STOP_GRACE_S": "1"})
         try:
-            # From before the runner's first step to after the program's; this spreads the race and decides nothing.
-            threading.Event().wait(number * 0.01)
+            if number % 2:
+                until(Path(paths.start_marker(str(root))).exists, "it has its start marker")
+            # This spreads the race, and decides nothing.
+            threading.Event().wait(number * 0.002)
             attempt_files.forbid_start(str(root))
             runner.communicate(timeout=DEADLINE_S)
         finally:
