@@ -17,10 +17,10 @@ import pytest
 
 from argus_ray.core.states import TaskState
 from argus_ray.gateway.http.problems import PROBLEMS
+from argus_ray.local.cluster import free_port
 from argus_ray.node.ports import listeners
 from argus_ray.node.processes import wait_until
 from tests.gateway.test_stream_server import served
-from tests.node.test_haproxy_start import free_port
 from tests.support.gateway import YAML, Api, Headers, log_of
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "nginx.conf"
