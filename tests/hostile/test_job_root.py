@@ -46,12 +46,20 @@ def _device(path: Path) -> None:
         pytest.skip("only root can make a device")
 
 
+def _second_name(path: Path, secret: Path) -> None:
+    if secret.is_dir():
+        path.symlink_to(secret)  # no filesystem has a second name of a folder
+    else:
+        path.hardlink_to(secret)
+
+
 THINGS: dict[str, Callable[[Path, Path], None]] = {
     "a pipe that nobody writes": lambda path, _: os.mkfifo(path),
     "a socket": lambda path, _: os.mknod(path, stat.S_IFSOCK | 0o600),
     "an endless device": lambda path, _: _device(path),
     "a link to an endless device": lambda path, _: path.symlink_to("/dev/zero"),
     "a link to what stands elsewhere": lambda path, secret: path.symlink_to(secret),
+    "a second name of what stands elsewhere": lambda path, secret: _second_name(path, secret),
     "a link to the environment of the reader": lambda path, _: path.symlink_to("/proc/self/environ"),
     "a link to the folders of the reader": lambda path, _: path.symlink_to("/proc/self/fd"),
     "a link to itself": lambda path, _: path.symlink_to(path),
