@@ -99,7 +99,7 @@ def _exit_record(raw: bytes | None) -> ExitRecord | None:
     try:
         record = json.loads(raw or b"")
         code, signal = record["exit_code"], record.get("signal")
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     # What runs in the job root could have written anything.
     if not isinstance(code, int) or not 0 <= code <= 255 or not (signal is None or isinstance(signal, int)):

@@ -87,7 +87,7 @@ class Fence:
 
 def _holder(note: Path) -> str:
     try:
-        claim = json.loads(note.read_bytes())
+        claim = json.loads(atomic.read_small(note))
         return f"process {claim['pid']} of host {claim['host']} since {claim['since']}"
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return "another writer, which has left no readable note"

@@ -122,11 +122,12 @@ def test_without_its_claim_nothing_is_written(tmp_path: Path) -> None:
     after.close()
 
 
-def test_a_holder_that_left_no_readable_note(tmp_path: Path) -> None:
+@pytest.mark.parametrize("note_text", ["{}", "[" * 60_000])
+def test_a_holder_that_left_no_readable_note(tmp_path: Path, note_text: str) -> None:
     store = Store.open(tmp_path / "argus.db")
     note = Path(f"{store.path}.owner")
     claim = note.read_bytes()
-    note.write_text("{}")
+    note.write_text(note_text)
     with pytest.raises(Unavailable, match="another writer"):
         Store.open(tmp_path / "argus.db", lock_timeout_s=0.05)
     note.write_bytes(claim)
