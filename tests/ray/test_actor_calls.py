@@ -11,8 +11,6 @@ import subprocess
 import sys
 from typing import Any
 
-import pytest
-
 from argus_ray.actors import detached
 from argus_ray.core.actions import CreateUser, Credential, Role
 from argus_ray.core.errors import ArgusError
@@ -21,9 +19,6 @@ from tests.support.raycluster import Cluster
 TIMEOUT_S = 60
 
 
-@pytest.mark.xfail(
-    strict=False, reason="calls to the actors do not carry the head's key yet: a run can name itself admin"
-)
 def test_actor_calls_without_the_key_are_refused(cluster: Cluster, ray_view: Any) -> None:
     """An admin's action in an ordinary call of the state actor, of the version that it expects."""
     state = ray_view.get_actor(detached.STATE, namespace=detached.NAMESPACE)
