@@ -26,8 +26,6 @@ from argus_ray.core.actions import (
 from argus_ray.core.errors import (
     ArgusError,
     BodyTooLarge,
-    FieldError,
-    InvalidRequest,
     InvalidSpec,
     Unauthenticated,
     Unavailable,
@@ -37,7 +35,7 @@ from argus_ray.core.taskspec import MAX_SPEC_BYTES
 from argus_ray.core.verl.command import gang_of
 from argus_ray.gateway.caller import SECURITY, Caller, TheCaller, TheGateway, caller_of
 from argus_ray.gateway.context import GatewayParts
-from argus_ray.gateway.http.body import YAML_TYPES, read_json, read_spec, schema_of
+from argus_ray.gateway.http.body import NEWLINES_GONE, YAML_TYPES, lacks_newlines, read_json, read_spec, schema_of
 from argus_ray.gateway.http.params import (
     EventsParams,
     NoQuery,
@@ -48,6 +46,7 @@ from argus_ray.gateway.http.params import (
     possible_id,
     refuse_query,
 )
+from argus_ray.gateway.http.prefix import outer_prefix
 from argus_ray.gateway.http.schemas import json_response
 from argus_ray.gateway.tasks.schemas import (
     EventOut,
@@ -117,13 +116,15 @@ async def submit_task(request: Request) -> Response:
         spec = taskspec.parse(text, shared_root=gateway.settings.shared_root)
         await caller.recognize()  # nobody without a token has files looked at
         warnings = await gateway.inputs.warnings_of(spec)
-    except (InvalidSpec, BodyTooLarge, Unavailable):
+    except (InvalidSpec, BodyTooLarge, Unavailable) as error:
         # The key decides before the body does, and the token before both.
         replay = await caller.do(FindSubmission(text, key))
         if replay is None:
+            if isinstance(error, InvalidSpec) and lacks_newlines(text):
+                raise InvalidSpec(f"{error.detail}. {NEWLINES_GONE}", error.fields) from None
             raise
-        return _submitted(gateway, replay)
-    return _submitted(gateway, await caller.do(SubmitTask(text, spec.workload, gang_of(spec), key, warnings)))
+        return _submitted(request, gateway, replay)
+    return _submitted(request, gateway, await caller.do(SubmitTask(text, spec.workload, gang_of(spec), key, warnings)))
 
 
 @router.post(
@@ -146,18 +147,19 @@ async def resubmit_task(
         spec = taskspec.parse_stored(text, shared_root=gateway.settings.shared_root)
         action = replace(action, warnings=await gateway.inputs.warnings_of(spec))
     submitted = await caller.do(action)
-    _answer_headers(response, gateway, submitted)
+    _answer_headers(request, response, gateway, submitted)
     return ResubmittedOut.of_copy(submitted, task_id)
 
 
-def _submitted(gateway: GatewayParts, submitted: Submitted) -> Response:
+def _submitted(request: Request, gateway: GatewayParts, submitted: Submitted) -> Response:
     response = json_response(SubmittedOut.of(submitted), 201)
-    _answer_headers(response, gateway, submitted)
+    _answer_headers(request, response, gateway, submitted)
     return response
 
 
-def _answer_headers(response: Response, gateway: GatewayParts, submitted: Submitted) -> None:
-    response.headers["Location"] = f"/api/v2/tasks/{submitted.task_id}"
+def _answer_headers(request: Request, response: Response, gateway: GatewayParts, submitted: Submitted) -> None:
+    prefix = outer_prefix(request.scope, gateway.trusted)
+    response.headers["Location"] = f"{prefix}/api/v2/tasks/{submitted.task_id}"
     if submitted.created:
         gateway.notify_scheduler()
     else:
@@ -166,12 +168,7 @@ def _answer_headers(response: Response, gateway: GatewayParts, submitted: Submit
 
 
 def _idempotency_key(request: Request) -> str | None:
-    keys = request.headers.getlist("idempotency-key")
-    if not keys:
-        return None
-    if len(keys) > 1:
-        raise InvalidRequest("The Idempotency-Key is not valid.", [FieldError("Idempotency-Key", "one header")])
-    return keys[0]
+    return request.headers.get("idempotency-key")
 
 
 @router.get("")
