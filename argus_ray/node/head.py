@@ -314,7 +314,9 @@ class Launcher:
         }
         if claim.gcs_dir:
             found |= {"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": claim.gcs_dir}
-        proxy = haproxy.environment(settings.http_proxy, self._proxy_folder, settings.proxy_ports, self._environ)
+        proxy = haproxy.environment(
+            settings.http_proxy, self._proxy_folder, settings.proxy_ports, self._environ, host=settings.http_host
+        )
         return found | proxy
 
     def _report(self, state: str, reason: str, claim: HeadClaim | None = None) -> None:
