@@ -182,7 +182,7 @@ def ask(proxy: Proxy, *lines: str) -> httpx.Response:
         peer.sendall("\r\n".join([*lines, "", ""]).encode("latin-1"))
         head, _, body = b"".join(iter(lambda: peer.recv(65536), b"")).partition(b"\r\n\r\n")
     status, *headers = head.decode().split("\r\n")
-    return httpx.Response(int(status.split()[1]), headers=[line.split(": ", 1) for line in headers], content=body)
+    return httpx.Response(int(status.split()[1]), headers=dict(line.split(": ", 1) for line in headers), content=body)
 
 
 def is_problem(answer: httpx.Response, code: str) -> bool:
