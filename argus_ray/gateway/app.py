@@ -7,10 +7,8 @@ import functools
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 from fastapi import FastAPI
-from fastapi.openapi.utils import get_openapi
 from starlette.middleware import Middleware
 
 import argus_ray
@@ -21,7 +19,7 @@ from argus_ray.gateway import nodes as node_routes
 from argus_ray.gateway import pool, users
 from argus_ray.gateway.context import GatewayParts, KnownTokens, Nodes, Readiness, ReadProgress
 from argus_ray.gateway.control import ControlPlane, Wake
-from argus_ray.gateway.http import early, pages, problems
+from argus_ray.gateway.http import document, early, pages, problems
 from argus_ray.gateway.http.access import Edge
 from argus_ray.gateway.http.auth import Authenticator, Tokens
 from argus_ray.gateway.http.express import Express
@@ -102,7 +100,8 @@ def create_app(
         openapi_url=None,
         # A slash too many is a 404, not a redirect that a client follows without its body or its token.
         redirect_slashes=False,
-        responses={"4XX": {"model": Problem, "description": "A problem document"}},
+        responses={status: {"model": Problem, "description": document.PROBLEM} for status in ("4XX", "5XX")},
+        generate_unique_id_function=document.operation_id,
     )
     app.state.gateway = GatewayParts(
         control=control,
@@ -126,31 +125,8 @@ def create_app(
     routers = [module.router for module in (users, tasks, logs, metrics, pool, node_routes, pages)]
     for router in routers:
         app.include_router(router)
-    _describe(app)
+    document.describe(app)
     routes = [*app.routes, *(route for router in routers for route in router.routes)]
     methods.learn(routes)
     problems.install(app, methods.allow)
     return Express(app, routes, edge=edge, on_error=problems.response)
-
-
-def _describe(app: FastAPI) -> None:
-    """The OpenAPI document with our errors: FastAPI would promise its own 422, which is a 400 problem
-    here.
-    """
-    document: dict[str, Any] = {}
-
-    def openapi() -> dict[str, Any]:
-        if not document:
-            document.update(
-                get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-            )
-            for operation in (op for path in document["paths"].values() for op in path.values()):
-                operation["responses"].pop("422", None)
-                for answer in operation["responses"].values():
-                    if answer.get("description") == "A problem document":
-                        answer["content"] = {problems.MEDIA_TYPE: answer["content"]["application/json"]}
-            for name in ("HTTPValidationError", "ValidationError"):
-                document["components"]["schemas"].pop(name, None)
-        return document
-
-    app.openapi = openapi  # type: ignore[method-assign]

@@ -31,7 +31,7 @@ from argus_ray.core.errors import (
     Unavailable,
 )
 from argus_ray.core.pool import shortfall_per_node
-from argus_ray.core.taskspec import MAX_SPEC_BYTES
+from argus_ray.core.taskspec import MAX_SPEC_BYTES, TaskSpec
 from argus_ray.core.verl.command import gang_of
 from argus_ray.gateway.caller import SECURITY, Caller, TheCaller, TheGateway, caller_of
 from argus_ray.gateway.context import GatewayParts
@@ -76,6 +76,8 @@ _KEY_HEADER: dict[str, Any] = {
 _TASK_ID: dict[str, Any] = {
     "parameters": [{"name": "task_id", "in": "path", "required": True, "schema": {"type": "string"}}]
 }
+#: As a value, which for YAML is what a schema is of.
+_SPEC_SCHEMA = TaskSpec.model_json_schema()
 _SPEC_BODY = (
     SECURITY
     | _KEY_HEADER
@@ -83,12 +85,17 @@ _SPEC_BODY = (
         "requestBody": {
             "required": True,
             "description": f"A TaskSpec, at most {MAX_SPEC_BYTES} bytes of UTF-8",
-            "content": {kind: {"schema": {"type": "string"}} for kind in YAML_TYPES},
+            "content": {kind: {"schema": _SPEC_SCHEMA} for kind in YAML_TYPES},
         },
     }
 )
+_LOCATION: dict[str, Any] = {"Location": {"required": True, "schema": {"type": "string"}}}
+_REPLAYED: dict[str, Any] = {
+    "description": "The task that this Idempotency-Key created before",
+    "headers": _LOCATION | {"Idempotency-Replayed": {"required": True, "schema": {"type": "string", "enum": ["true"]}}},
+}
 _YAML_ANSWER: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/yaml": {"schema": {"type": "string"}}}, "description": "As submitted"}
+    200: {"content": {"text/yaml": {"schema": {"type": "object"}}}, "description": "Byte for byte as submitted"}
 }
 
 
@@ -97,7 +104,7 @@ _YAML_ANSWER: dict[int | str, dict[str, Any]] = {
     status_code=201,
     response_model=SubmittedOut,
     openapi_extra=_SPEC_BODY,
-    responses={200: {"model": SubmittedOut, "description": "The task that this Idempotency-Key created before"}},
+    responses={201: {"headers": _LOCATION}, 200: _REPLAYED | {"model": SubmittedOut}},
 )
 async def submit_task(request: Request) -> Response:
     """Submit a TaskSpec. Answered after the task is on disk."""
@@ -132,7 +139,7 @@ async def submit_task(request: Request) -> Response:
     status_code=201,
     dependencies=[NoQuery],
     openapi_extra=_KEY_HEADER | schema_of(Resubmission, required=False),
-    responses={200: {"model": ResubmittedOut, "description": "The task that this Idempotency-Key created before"}},
+    responses={201: {"headers": _LOCATION}, 200: _REPLAYED | {"model": ResubmittedOut}},
 )
 async def resubmit_task(
     request: Request, response: Response, caller: TheCaller, gateway: TheGateway, task_id: TaskId
