@@ -8,6 +8,7 @@ and by `judge`.
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 import warnings
 from collections import Counter
@@ -45,6 +46,9 @@ _ROUND = 250
 _BASE = "http://testserver"
 
 
+_log = logging.getLogger("argus.fuzz")
+
+
 class Enough(Exception):
     """All calls are made."""
 
@@ -65,6 +69,8 @@ class Fuzz:
         self.failed: Counter[str] = Counter()
         self.reads_by_user = 0
         self._left = 0
+        #: By mode; costly to make.
+        self._strategies: dict[Any, st.SearchStrategy[Any]] = {}
         self._specs = cases.specs(self.world.api.world.shared_root)
         schemathesis.openapi.media_type("application/yaml", self._specs, aliases=_other_yaml())
         self.schema = schemathesis.openapi.from_dict(self.world.api.app.fastapi.openapi())
@@ -119,16 +125,18 @@ class Fuzz:
         )
 
     def _by_document(self, mode: schemathesis.GenerationMode, seed: int) -> None:
-        strategies = [
-            self.schema[path][method].as_strategy(generation_mode=mode)
-            for path, methods in self._paths.items()
-            for method in methods
-            if mode.is_positive or _takes_anything(self.schema[path][method])
-        ]
+        if mode not in self._strategies:
+            self._strategies[mode] = st.one_of(
+                self.schema[path][method].as_strategy(generation_mode=mode)
+                for path, methods in self._paths.items()
+                for method in methods
+                if mode.is_positive or _takes_anything(self.schema[path][method])
+            )
+        strategy = self._strategies[mode]
 
         @hypothesis.seed(seed)
         @self._settings()
-        @hypothesis.given(case=st.one_of(strategies), sender=cases.senders(), _=st.integers(0, 2**40))
+        @hypothesis.given(case=strategy, sender=cases.senders(), _=st.integers(0, 2**40))
         def go(case: Any, sender: str, _: int) -> None:
             self._aim(case, sender)
             self.send_case(sender, case)
@@ -242,7 +250,9 @@ class Fuzz:
 
     def _fail(self, label: str, what: str, request: cases.Request) -> None:
         key = f"{label}: {what}"
-        self.failures.setdefault(key, repr(request)[:1500])
+        if key not in self.failures:
+            self.failures[key] = repr(request)[:1500]
+            _log.warning("%s\n    %s", key, self.failures[key])
         self.failed[key] += 1
 
     def _heal(self, request: cases.Request, answer: Answer) -> None:
