@@ -127,10 +127,12 @@ class Fuzz:
     def _by_document(self, mode: schemathesis.GenerationMode, seed: int) -> None:
         if mode not in self._strategies:
             self._strategies[mode] = st.one_of(
-                self.schema[path][method].as_strategy(generation_mode=mode)
-                for path, methods in self._paths.items()
-                for method in methods
-                if mode.is_positive or _takes_anything(self.schema[path][method])
+                [
+                    self.schema[path][method].as_strategy(generation_mode=mode)
+                    for path, methods in self._paths.items()
+                    for method in methods
+                    if mode.is_positive or _takes_anything(self.schema[path][method])
+                ]
             )
         strategy = self._strategies[mode]
 
