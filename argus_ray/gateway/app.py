@@ -7,10 +7,8 @@ import functools
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 from fastapi import FastAPI
-from fastapi.openapi.utils import get_openapi
 from starlette.middleware import Middleware
 
 import argus_ray
@@ -21,10 +19,11 @@ from argus_ray.gateway import nodes as node_routes
 from argus_ray.gateway import pool, users
 from argus_ray.gateway.context import GatewayParts, KnownTokens, Nodes, Readiness, ReadProgress
 from argus_ray.gateway.control import ControlPlane, Wake
-from argus_ray.gateway.http import problems
+from argus_ray.gateway.http import document, early, pages, problems
 from argus_ray.gateway.http.access import Edge
 from argus_ray.gateway.http.auth import Authenticator, Tokens
 from argus_ray.gateway.http.express import Express
+from argus_ray.gateway.http.prefix import TrustedProxies
 from argus_ray.gateway.http.schemas import Problem
 from argus_ray.gateway.logs import routes as logs
 from argus_ray.gateway.logs.flow import FlowLimits
@@ -63,17 +62,26 @@ def create_app(
     ready_fresh_s: float = 1.0,
     sets_request_id: bool = True,
     head_id: str = "",
+    trusted: TrustedProxies | None = None,
 ) -> Express:
     """The application. It belongs to one event loop, and keeps nothing that a restart would lose for good.
 
     `ready_fresh_s`: how long an answer of /readyz may be told again, in seconds.
     `sets_request_id`: False behind Serve, whose proxy gives each request an id and answers with it itself.
     `head_id`: what `/healthz` answers with, for the launcher of this head.
+    `trusted`: the proxies that may say which prefix they have stripped; those of this machine without it.
     """
     files = ThreadPoolExecutor(_FILE_THREADS, thread_name_prefix="argus-files")
     curve_threads = ThreadPoolExecutor(_CURVE_THREADS, thread_name_prefix="argus-curves")
 
-    edge = functools.partial(Edge, internal_error=problems.internal_error, clock=clock, sets_request_id=sets_request_id)
+    methods = early.Methods()
+    edge = functools.partial(
+        Edge,
+        answer_early=functools.partial(early.answer, methods=methods),
+        internal_error=problems.internal_error,
+        clock=clock,
+        sets_request_id=sets_request_id,
+    )
     preflight = BoundedThreads("argus-preflight", _PREFLIGHT_THREADS)
 
     @contextlib.asynccontextmanager
@@ -88,11 +96,12 @@ def create_app(
         description="Training tasks on a Ray cluster. Errors are RFC 9457 problems with a stable `code`.",
         middleware=[Middleware(edge)],
         lifespan=lifespan,
-        redoc_url=None,
-        swagger_ui_oauth2_redirect_url=None,
+        # Pages of our own, which know the prefix of a proxy.
+        openapi_url=None,
         # A slash too many is a 404, not a redirect that a client follows without its body or its token.
         redirect_slashes=False,
-        responses={"4XX": {"model": Problem, "description": "A problem document"}},
+        responses={status: {"model": Problem, "description": document.PROBLEM} for status in ("4XX", "5XX")},
+        generate_unique_id_function=document.operation_id,
     )
     app.state.gateway = GatewayParts(
         control=control,
@@ -111,34 +120,13 @@ def create_app(
         timing=timing or StreamTiming(),
         flow=flow or FlowLimits(),
         head_id=head_id,
+        trusted=trusted or TrustedProxies(),
     )
-    routers = [module.router for module in (users, tasks, logs, metrics, pool, node_routes)]
+    routers = [module.router for module in (users, tasks, logs, metrics, pool, node_routes, pages)]
     for router in routers:
         app.include_router(router)
-    _describe(app)
+    document.describe(app)
     routes = [*app.routes, *(route for router in routers for route in router.routes)]
-    problems.install(app, routes)
+    methods.learn(routes)
+    problems.install(app, methods.allow)
     return Express(app, routes, edge=edge, on_error=problems.response)
-
-
-def _describe(app: FastAPI) -> None:
-    """The OpenAPI document with our errors: FastAPI would promise its own 422, which is a 400 problem
-    here.
-    """
-    document: dict[str, Any] = {}
-
-    def openapi() -> dict[str, Any]:
-        if not document:
-            document.update(
-                get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-            )
-            for operation in (op for path in document["paths"].values() for op in path.values()):
-                operation["responses"].pop("422", None)
-                for answer in operation["responses"].values():
-                    if answer.get("description") == "A problem document":
-                        answer["content"] = {problems.MEDIA_TYPE: answer["content"]["application/json"]}
-            for name in ("HTTPValidationError", "ValidationError"):
-                document["components"]["schemas"].pop(name, None)
-        return document
-
-    app.openapi = openapi  # type: ignore[method-assign]

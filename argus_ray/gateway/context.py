@@ -15,6 +15,7 @@ from argus_ray.core.errors import Unavailable
 from argus_ray.core.model import NodeView, Task
 from argus_ray.gateway.control import ControlPlane, Wake
 from argus_ray.gateway.http.auth import Authenticator
+from argus_ray.gateway.http.prefix import TrustedProxies
 from argus_ray.gateway.logs.flow import FlowLimits
 from argus_ray.gateway.logs.sockets import SendQueues
 from argus_ray.gateway.logs.stream import StreamLimit, StreamTiming
@@ -88,6 +89,7 @@ class GatewayParts:
     flow: FlowLimits = field(default_factory=FlowLimits)
     send_queues: SendQueues = field(default_factory=SendQueues)
     head_id: str = ""
+    trusted: TrustedProxies = field(default_factory=TrustedProxies)
 
     async def look_at_nodes(self) -> Sequence[NodeView]:
         """Raises Unavailable if the scheduler does not tell."""

@@ -19,6 +19,7 @@ from argus_ray.gateway.app import create_app
 from argus_ray.gateway.control import BatchingControlPlane
 from argus_ray.gateway.http.auth import Tokens
 from argus_ray.gateway.http.express import Express
+from argus_ray.gateway.http.prefix import LOOPBACK, VARIABLE, TrustedProxies
 
 
 def build(args: dict[str, Any]) -> serve.Application:
@@ -57,5 +58,6 @@ class Gateway:
             wake=actors.wake,
             clock=time.time,
             head_id=os.environ.get(head_json.HEAD_ID_VARIABLE, ""),
+            trusted=TrustedProxies(os.environ.get(VARIABLE, LOOPBACK)),
             sets_request_id=False,  # Serve sets X-Request-ID itself
         )

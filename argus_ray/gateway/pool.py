@@ -15,8 +15,9 @@ from argus_ray.core.errors import Unavailable
 from argus_ray.gateway.caller import SECURITY, Caller, TheCaller, TheGateway, caller_of, gateway_of
 from argus_ray.gateway.context import TOLD, Readiness
 from argus_ray.gateway.http import problems
+from argus_ray.gateway.http.document import PROBLEM
 from argus_ray.gateway.http.params import NoQuery, refuse_query
-from argus_ray.gateway.http.schemas import HealthOut, MeOut, ReadyOut, json_response
+from argus_ray.gateway.http.schemas import HealthOut, MeOut, NotReady, ReadyOut, json_response
 from argus_ray.gateway.tasks.schemas import QueueOut
 
 _log = logging.getLogger("argus.gateway")
@@ -62,7 +63,7 @@ async def healthz(request: Request) -> Response:
     return answer
 
 
-@router.get("/readyz", tags=["health"], responses={503: {"model": ReadyOut, "description": "A part is not ready"}})
+@router.get("/readyz", tags=["health"], responses={503: {"model": NotReady, "description": PROBLEM}})
 async def readyz(request: Request, gateway: TheGateway) -> Response:
     """The parts that a submission needs, and what is wrong with each; at most a second old."""
     parts = dict(await gateway.readiness())

@@ -48,7 +48,8 @@ _JOBS = """
     WANDB_* MLFLOW_* SWANLAB_* TENSORBOARD_* CLEARML_*
     RAY_DEDUP_LOGS RAY_EXPERIMENTAL_NOSET_*
 """
-_HEAD = "RAY_SERVE_*"
+#: The second one: whose X-Forwarded-* are believed.
+_HEAD = "RAY_SERVE_* FORWARDED_ALLOW_IPS"
 
 #: Not even by `--pass-env`: who may do what, and to which cluster a call goes. We set what is needed ourselves.
 _NEVER = re.compile(

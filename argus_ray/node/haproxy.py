@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import ipaddress
 import os
 import resource
 import shutil
@@ -39,6 +40,13 @@ _SERVER_S = 120
 _OLD_STREAMS_S = 3600
 
 
+#: uvicorn's variable, which the replicas and Serve's Python proxy read, and what holds without it.
+TRUSTED_VARIABLE = "FORWARDED_ALLOW_IPS"
+_LOOPBACK = "127.0.0.1,::1"
+#: Then HAProxy comes by the loopback.
+_ANY = ("0.0.0.0", "::", "*", "")  # noqa: S104
+
+
 @dataclass(frozen=True)
 class Ports:
     """From the first to the last one, of one head alone: no other program of the machine may take one."""
@@ -59,12 +67,29 @@ def parse_ports(text: str) -> Ports:
     return ports
 
 
-def environment(proxy: str, folder: Path, ports: Ports, environ: Mapping[str, str]) -> dict[str, str]:
+def parse_proxies(text: str) -> list[str]:
+    """Addresses and networks by commas, or `*`: who may say whose request it forwards. Raises ValueError."""
+    found = [name.strip() for name in text.split(",") if name.strip()]
+    for name in found:
+        if name != "*":
+            ipaddress.ip_network(name)
+    return found
+
+
+def environment(
+    proxy: str, folder: Path, ports: Ports, environ: Mapping[str, str], *, host: str = "127.0.0.1"
+) -> dict[str, str]:
     """What the head's Ray processes need, for this proxy. What `environ` says of Serve already wins, but for the paths
-    and ports, and for what our own answers depend on."""
+    and ports, and for what our own answers depend on. `host`: where the API listens."""
+    trusted = parse_proxies(environ.get(TRUSTED_VARIABLE) or _LOOPBACK)
     if proxy == RAY:
-        return {"RAY_SERVE_ENABLE_HA_PROXY": "0"}
+        return {"RAY_SERVE_ENABLE_HA_PROXY": "0", TRUSTED_VARIABLE: ",".join(trusted)}
+    # What the replicas are asked comes from HAProxy, by an address of this machine, and HAProxy lets pass what is to be
+    # believed.
+    haproxys = [*_LOOPBACK.split(","), *([host] if host not in _ANY else [])]
     ours = {
+        haproxy_start.TRUSTED: ",".join(trusted),
+        TRUSTED_VARIABLE: ",".join(dict.fromkeys([*haproxys, *trusted])),
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_HAPROXY_BINARY_PATH": haproxy_start.__file__,
         haproxy_start.BINARY: environ.get("RAY_SERVE_HAPROXY_BINARY_PATH") or _binary(),

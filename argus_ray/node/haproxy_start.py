@@ -23,13 +23,26 @@ from pathlib import Path
 
 #: Names HAProxy itself.
 BINARY = "ARGUS_HAPROXY_BINARY"
-#: As the gateway says it (gateway/http/problems.py): the two are one error for a client. A test compares them.
-UNAVAILABLE = {
-    "type": "urn:argus:error:unavailable",
-    "title": "Not available now",
-    "status": 503,
-    "detail": "The service is starting, or a part of it did not answer in time. Try again.",
-    "code": "unavailable",
+#: The proxies whose X-Forwarded-* pass; as FORWARDED_ALLOW_IPS, which is the replicas' own.
+TRUSTED = "ARGUS_TRUSTED_PROXIES"
+
+
+def _problem(status: int, code: str, title: str, detail: str) -> dict[str, str | int]:
+    return {"type": f"urn:argus:error:{code}", "title": title, "status": status, "detail": detail, "code": code}
+
+
+#: As the gateway says them (gateway/http/problems.py): the two are one error for a client. A test compares them.
+UNAVAILABLE = _problem(
+    503,
+    "unavailable",
+    "Not available now",
+    "The service is starting, or a part of it did not answer in time. Try again.",
+)
+NOT_FOUND = _problem(404, "not_found", "No such path", "There is no such path in this API.")
+#: By its status: what HAProxy says, and where.
+_PAGES = {
+    404: ("404 Not Found", NOT_FOUND),
+    503: ("503 Service Unavailable", UNAVAILABLE),
 }
 #: Seconds.
 RETRY_AFTER = 2
@@ -44,27 +57,38 @@ _HEADERS_S = 30
 
 #: Serve's header of a call that does not want to hear that its client has left (ray 2.60, serve/_private/constants.py).
 _NOT_TOLD = "x-request-disconnect-disabled"
+#: Others that Serve obeys, whoever sends them; to bytes that are not UTF-8 it answers 500.
+_OF_SERVE = (
+    "x-request-timeout-seconds",
+    "x-session-id",
+    "x_session_id",
+    "serve-multiplexed-model-id",
+    "serve_multiplexed_model_id",
+)
 
 
 class UnknownTemplate(Exception):
     """Serve's configuration is not the one that this file knows."""
 
 
-def unavailable() -> bytes:
-    """The whole HTTP answer to a request that no replica has answered."""
-    body = json.dumps(UNAVAILABLE).encode()
-    head = (
-        "HTTP/1.1 503 Service Unavailable",
+def page(status: int) -> bytes:
+    """The whole HTTP answer that HAProxy gives by itself."""
+    line, problem = _PAGES[status]
+    body = json.dumps(problem).encode()
+    head = [
+        f"HTTP/1.1 {line}",
         "Content-Type: application/problem+json",
         "Cache-Control: no-store",
-        f"Retry-After: {RETRY_AFTER}",
+        *([f"Retry-After: {RETRY_AFTER}"] if status == 503 else []),
         f"Content-Length: {len(body)}",
-    )
+    ]
     return "\r\n".join([*head, "", ""]).encode() + body
 
 
-def fit(config: str, error_file: Path) -> str:
-    """Serve's configuration with our answers. Raises UnknownTemplate."""
+def fit(config: str, pages: Path, trusted: Sequence[str]) -> str:
+    """Serve's configuration with our answers. `pages`: the folder of `<status>.http`. `trusted`: addresses and networks
+    of proxies, or `*`. Raises UnknownTemplate."""
+    error_file = pages / "503.http"
     # They listen on all addresses, on fixed ports, and nothing of Serve asks them.
     config = _without_section(config, "frontend prometheus")
     config = _without_section(config, "listen stats")
@@ -84,9 +108,9 @@ def fit(config: str, error_file: Path) -> str:
     bind = re.search(r"^frontend http_frontend\n    bind (\S+):\d+\n", config, re.MULTILINE)
     if bind is None:
         raise UnknownTemplate("frontend http_frontend")
-    rules = (
+    rules = _request_rules(pages, trusted) + (
         # An error that is no problem document is Serve's own: a replica that begins, ends or has no room.
-        f"    http-response return status 503 errorfile {error_file} if {{ status 404 408 500 502 503 504 }}"
+        f"    http-response return status 503 errorfile {error_file} if {{ status 404 408 429 500 502 503 504 }}"
         " !{ res.hdr(content-type) -m beg application/problem+json }\n"
         # A replica that dies with a request: another one may answer, where doing it twice is the same as once.
         # Serve tells a call that its client has left by two tasks more for each call, which cost as much as the call.
@@ -105,6 +129,26 @@ def fit(config: str, error_file: Path) -> str:
         # The replicas, on this machine like us, listen where we do; Serve names the address of the node.
         config = re.sub(r"^(    server \S+) \S+(:\d+ check)", rf"\1 {bind[1]}\2", config, flags=re.MULTILINE)
     return config
+
+
+def _request_rules(pages: Path, trusted: Sequence[str]) -> str:
+    """What reaches a replica, and what is taken out of it."""
+    known = "x-request-id) -m reg ^[A-Za-z0-9_-]{8,64}$"
+    rules = [
+        # Serve's own pages, HAProxy's and each replica's.
+        f"http-request return status 404 errorfile {pages}/404.http if {{ path,url_dec -m beg /-/ }}",
+        *(f"http-request del-header {name}" for name in _OF_SERVE),
+        # Serve takes it over as it stands.
+        f"http-request del-header x-request-id unless {{ req.fhdr_cnt(x-request-id) 1 }} {{ req.fhdr({known} }}",
+    ]
+    if "*" not in trusted:
+        # A replica sees our address, which it believes: that of a machine's own proxy.
+        condition = f"if !{{ src {' '.join(trusted)} }}" if trusted else ""
+        rules += [
+            f"http-request del-header x-forwarded- -m beg {condition}",
+            f"http-request del-header forwarded {condition}",
+        ]
+    return "".join(f"    {rule}\n" for rule in rules)
 
 
 def _replace(config: str, pattern: str, by: str, times: int = 1) -> str:
@@ -130,9 +174,9 @@ def prepare(path: Path, *, is_reload: bool) -> None:
     elif not is_reload and last.exists():
         # A new proxy actor of this node starts without any, and hears of them a second later. The old ones live.
         config = last.read_text()
-    error_file = path.with_name("503.http")
-    _write(error_file, unavailable())
-    _write(path, fit(config, error_file).encode())
+    for status in _PAGES:
+        _write(path.with_name(f"{status}.http"), page(status))
+    _write(path, fit(config, path.parent, os.environ.get(TRUSTED, "").replace(",", " ").split()).encode())
 
 
 def _write(path: Path, content: bytes) -> None:

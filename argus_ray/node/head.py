@@ -326,7 +326,10 @@ class Launcher:
         }
         if claim.gcs_dir:
             found |= {"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": claim.gcs_dir}
-        proxy = haproxy.environment(settings.http_proxy, self._proxy_folder, settings.proxy_ports, self._inherited.kept)
+        kept = self._inherited.kept
+        proxy = haproxy.environment(
+            settings.http_proxy, self._proxy_folder, settings.proxy_ports, kept, host=settings.http_host
+        )
         return found | proxy
 
     def _report(self, state: str, reason: str, claim: HeadClaim | None = None) -> None:

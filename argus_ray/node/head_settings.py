@@ -144,6 +144,10 @@ def read(argv: Sequence[str], environ: Mapping[str, str]) -> HeadSettings:
     except ValueError:
         rule = f"FIRST-LAST, {haproxy.LEAST_PORTS} or more ports from 1024 to 65535"
         raise BadSetting(f"--proxy-ports must be {rule}, not {arguments.proxy_ports!r}") from None
+    try:
+        haproxy.parse_proxies(environ.get(haproxy.TRUSTED_VARIABLE, ""))
+    except ValueError as error:
+        raise BadSetting(f"{haproxy.TRUSTED_VARIABLE} must be addresses or networks, by commas: {error}") from None
     node_ip = arguments.node_ip or _address_of_this_machine()
     config = Path(arguments.serve_config).absolute()
     text = _text_of(config)

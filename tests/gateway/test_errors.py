@@ -74,12 +74,12 @@ def test_an_unknown_path_is_a_problem(api: Api) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "allow"),
     [
-        ("DELETE", "/api/v2/tasks", "GET, POST"),
-        ("PUT", "/api/v2/users", "GET, POST"),
-        ("POST", "/api/v2/tasks/x/logs", "GET"),
-        ("DELETE", "/api/v2/users/x", "GET"),
-        ("GET", "/api/v2/users/x/tokens/y", "DELETE"),
-        ("POST", "/docs", "GET, HEAD"),
+        ("DELETE", "/api/v2/tasks", "GET, HEAD, OPTIONS, POST"),
+        ("PUT", "/api/v2/users", "GET, HEAD, OPTIONS, POST"),
+        ("POST", "/api/v2/tasks/x/logs", "GET, HEAD, OPTIONS"),
+        ("DELETE", "/api/v2/users/x", "GET, HEAD, OPTIONS"),
+        ("GET", "/api/v2/users/x/tokens/y", "DELETE, OPTIONS"),
+        ("POST", "/docs", "GET, HEAD, OPTIONS"),
     ],
 )
 def test_a_wrong_method_names_the_right_ones(api: Api, method: str, path: str, allow: str) -> None:

@@ -32,9 +32,10 @@ class Unseen:
 
 
 @contextlib.contextmanager
-def served(app: Any) -> Iterator[int]:
-    """The port at which a server in a thread answers with this app."""
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="critical", lifespan="off"))
+def served(app: Any, **options: Any) -> Iterator[int]:
+    """The port at which a server in a thread answers with this app. `options` are uvicorn's."""
+    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="critical", lifespan="off", **options)
+    server = uvicorn.Server(config)
     listener = socket.create_server(("127.0.0.1", 0))
     # Kept small, or the kernel takes megabytes for each client that does not read.
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 128 * 1024)

@@ -168,6 +168,12 @@ def test_a_bad_setting_of_a_head(flag: str, value: str, rule: str, capsys: pytes
     complains(head.main, flag, value, rule, capsys)
 
 
+@pytest.mark.parametrize("value", ["proxy.example", "10.0.0", "10.0.0.1/8"])
+def test_a_trusted_proxy_that_is_no_address_is_a_bad_setting(value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert head.main(["--node-ip=10.0.0.1"], {"FORWARDED_ALLOW_IPS": f"127.0.0.1, {value}"}) == 2
+    assert "FORWARDED_ALLOW_IPS must be addresses or networks" in only_line(capsys)
+
+
 @BOTH
 def test_an_unknown_flag(main: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
     complains(main, "--colour", "red", "unrecognized", capsys)

@@ -50,7 +50,7 @@ class Replica:
 
     def _serve(self, peer: socket.socket) -> None:
         with peer, contextlib.suppress(OSError):
-            text = peer.recv(65536).decode()
+            text = peer.recv(65536).decode("latin-1")
             if text.startswith("GET /-/healthz "):
                 say(peer, "200 OK", "text/plain", b"success")
             elif text:
@@ -135,10 +135,11 @@ def is_unavailable(answer: httpx.Response) -> bool:
 
 
 def test_it_says_what_the_gateway_says() -> None:
-    ours = haproxy_start.UNAVAILABLE
-    status, title = problems.PROBLEMS["unavailable"]
-    assert (ours["code"], ours["status"], ours["title"]) == ("unavailable", status, title)
-    assert ours["type"] == "urn:argus:error:unavailable"
+    for code, ours in (("unavailable", haproxy_start.UNAVAILABLE), ("not_found", haproxy_start.NOT_FOUND)):
+        status, title = problems.PROBLEMS[code]
+        assert (ours["code"], ours["status"], ours["title"]) == (code, status, title)
+        assert ours["type"] == f"urn:argus:error:{code}"
+    assert haproxy_start.NOT_FOUND["detail"] == problems.RouteNotFound().detail
     assert str(haproxy_start.RETRY_AFTER) == problems._RETRY_AFTER["unavailable"]
 
 
@@ -172,6 +173,115 @@ def test_errors_of_ours_pass_and_those_of_serve_become_503_problems(
         assert is_unavailable(http.get("/api/v2/me"))
         one.answer = lambda peer, _: say(peer, "413 Too Large", "text/plain", b"kept")
         assert http.get("/api/v2/me").text == "kept"
+
+
+def ask(proxy: Proxy, *lines: str) -> httpx.Response:
+    """A request as it stands; HAProxy's answer."""
+    with socket.create_connection(("127.0.0.1", proxy.port), 20) as peer:
+        peer.settimeout(20)
+        peer.sendall("\r\n".join([*lines, "", ""]).encode("latin-1"))
+        head, _, body = b"".join(iter(lambda: peer.recv(65536), b"")).partition(b"\r\n\r\n")
+    status, *headers = head.decode().split("\r\n")
+    return httpx.Response(int(status.split()[1]), headers=dict(line.split(": ", 1) for line in headers), content=body)
+
+
+def is_problem(answer: httpx.Response, code: str) -> bool:
+    status, title = problems.PROBLEMS[code]
+    given = (answer.status_code, answer.json()["status"], answer.json()["title"], answer.json()["code"])
+    return given == (status, status, title, code) and answer.headers["content-type"] == "application/problem+json"
+
+
+def test_nobody_sees_the_pages_of_serve(proxy: Proxy, replicas: tuple[Replica, Replica]) -> None:
+    """HAProxy's, with words of Serve, and those that each replica has as well."""
+    one, _ = replicas
+    for servers in ((), (one,)):
+        proxy.configure(*servers)
+        running = proxy.start()
+        for path in ("/-/healthz", "/-/routes", "/-/HealthZ", "/-/", "/-/other?x=1", "/%2D/healthz", "/%2d%2froutes"):
+            assert is_problem(httpx.get(proxy.url + path, trust_env=False), "not_found"), path
+            assert httpx.head(proxy.url + path, trust_env=False).status_code == 404
+        running.kill()
+        running.wait(10)
+    assert one.requests == []
+
+
+def test_what_serve_says_of_too_many_requests_is_a_503_problem(proxy: Proxy, replicas: tuple[Replica, Replica]) -> None:
+    one, _ = replicas
+    proxy.configure(one)
+    proxy.start()
+    one.answer = lambda peer, _: say(peer, "429 Too Many Requests", "text/plain", b"Request dropped")
+    assert is_unavailable(httpx.get(f"{proxy.url}/api/v2/me", trust_env=False))
+    one.answer = lambda peer, _: say(peer, "429 Too Many Requests", PROBLEM["content-type"], b'{"code": "queue_full"}')
+    assert httpx.get(f"{proxy.url}/api/v2/me", trust_env=False).json() == {"code": "queue_full"}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "X-Request-Timeout-Seconds: 0.001",  # Serve would break the call off, and say 408
+        "X-Request-Timeout-Seconds: \xff",  # and answer 500 to these three
+        "X-Session-Id: \xff",
+        "Serve-Multiplexed-Model-Id: \xff",
+        "X-Request-Id: \xff\xff\xff\xff\xff\xff\xff\xff",
+        "X-Request-Id: short",
+        'X-Request-Id: 12345678"}injected',
+    ],
+)
+def test_no_client_tells_serve_what_to_do(proxy: Proxy, replicas: tuple[Replica, Replica], line: str) -> None:
+    one, _ = replicas
+    proxy.configure(one)
+    proxy.start()
+    assert ask(proxy, "GET /api/v2/me HTTP/1.1", "Host: a", "Connection: close", line).text == "well"
+    (seen,) = one.requests
+    assert line.partition(":")[0].lower() not in seen.lower()
+    good = "X-Request-Id: an-id-of-a-client"
+    assert ask(proxy, "GET / HTTP/1.1", "Host: a", "Connection: close", good).text == "well"
+    assert good.lower() in one.requests[-1].lower()
+
+
+FORWARDED = (
+    "X-Forwarded-Prefix: /argus",
+    "X-Forwarded-For: 203.0.113.9",
+    "X-Forwarded-Proto: https",
+    "Forwarded: for=x",
+)
+
+
+@pytest.mark.parametrize(
+    ("trusted", "passes"),
+    [("", True), ("*", True), ("10.0.0.9, 127.0.0.0/8", True), ("10.0.0.9,fd00::/8", False), ("::1", False)],
+)
+def test_what_a_proxy_forwards_is_taken_from_trusted_ones(
+    proxy: Proxy, replicas: tuple[Replica, Replica], trusted: str, passes: bool
+) -> None:
+    """A replica sees HAProxy alone, which is this machine, and would believe it all."""
+    one, _ = replicas
+    proxy.configure(one, FORWARDED_ALLOW_IPS=trusted)
+    proxy.start()
+    assert ask(proxy, "GET / HTTP/1.1", "Host: a", "Connection: close", *FORWARDED).text == "well"
+    seen = one.requests[0].lower()
+    assert [line.lower() in seen for line in FORWARDED] == [passes] * 4, seen
+
+
+def test_the_replicas_believe_haproxy_and_whom_the_operator_names(tmp_path: Path) -> None:
+    def believed(proxy: str = "haproxy", host: str = "*", **environ: str) -> str | None:
+        return haproxy.environment(proxy, tmp_path, haproxy.Ports(30000, 30099), environ, host=host).get(
+            "FORWARDED_ALLOW_IPS"
+        )
+
+    assert believed() == "127.0.0.1,::1"
+    assert believed(FORWARDED_ALLOW_IPS="10.0.0.9") == "127.0.0.1,::1,10.0.0.9"
+    assert believed(FORWARDED_ALLOW_IPS="*") == "127.0.0.1,::1,*"
+    # HAProxy's own address towards replicas that listen there.
+    assert believed(host="10.0.0.1") == "127.0.0.1,::1,10.0.0.1"
+    assert believed("ray") == "127.0.0.1,::1", "Serve's own proxy: as uvicorn has it"
+    assert believed("ray", FORWARDED_ALLOW_IPS="10.0.0.9") == "10.0.0.9"
+
+
+@pytest.mark.parametrize("text", ["10.0.0", "proxy.example", "10.0.0.1/8", "10.0.0.9;", "127.0.0.1 }\n"])
+def test_a_trusted_proxy_is_an_address_or_a_network(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ValueError, match=r"does not appear|has host bits"):
+        haproxy.parse_proxies(text)
 
 
 def test_a_replica_that_is_gone(proxy: Proxy, replicas: tuple[Replica, Replica]) -> None:

@@ -152,10 +152,16 @@ def second_machine(**settings: int) -> Iterator[OneMachine]:
 
 def test_two_machines_at_once_do_not_meet(cluster: Cluster, clients: Clients) -> None:
     first = cluster.machine
-    with second_machine() as second:
+    with second_machine() as second, Clients(second.url, ADMIN_TOKEN, 2) as early:
         begun = time.monotonic()
         second.launch_head(ROOT / "serve_config.yaml")
         second.wait_for_launch(())
+        calm(early)
+        start = early.since("start of the head", begun)
+        print(f"\n{start}")
+        assert start.forbidden == 0, "from the first connection that is taken"
+        pages = [httpx.get(f"{second.url}/-/{page}", trust_env=False) for page in ("healthz", "routes")]
+        assert {(page.status_code, page.json()["code"]) for page in pages} == {(404, "not_found")}
         heads = {httpx.get(f"{each.url}/healthz", trust_env=False).headers["x-argus-head"] for each in (first, second)}
         assert len(heads) == 2
         assert listening(first.mark) & listening(second.mark) == set()
@@ -171,6 +177,8 @@ def test_two_machines_at_once_do_not_meet(cluster: Cluster, clients: Clients) ->
         assert processes.wait_until(lambda: bool(pids(second.mark, "HAProxy")), PATIENCE_S)
         gap = clients.since("of another machine", begun)
         assert set(gap.answers) == {"200"}, gap
+        calm(early)
+        assert early.since("two parts", begun).forbidden == 0
 
 
 def test_a_port_of_another_machine_is_said_by_name(cluster: Cluster) -> None:

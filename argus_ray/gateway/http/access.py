@@ -24,6 +24,7 @@ access_log = logging.getLogger("argus.access")
 _log = logging.getLogger("argus.gateway")
 
 _KEY = "argus.facts"
+_HEAD = "argus.head"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{8,64}")
 #: nginx's number for a client that left; only ever logged.
 _CLIENT_GONE = 499
@@ -63,20 +64,27 @@ def facts_of(scope: Scope) -> Facts:
     return facts
 
 
+def is_head(scope: Scope) -> bool:
+    """Whether the client wants the headers alone. To the routes such a request is a GET."""
+    return _HEAD in scope
+
+
 class Edge:
     """ASGI middleware. It must be the first one, so that it sees every answer and every exception."""
 
     def __init__(
         self,
         app: ASGIApp,
+        answer_early: Callable[[Scope], ASGIApp | None],
         internal_error: Callable[[Scope], ASGIApp],
         clock: Callable[[], float],
         sets_request_id: bool,
     ) -> None:
-        """`clock`: Unix time in seconds, for the access line. `sets_request_id`: put X-Request-Id into
-        answers.
+        """`answer_early`: what needs no route; None if it does. `clock`: Unix time in seconds, for the access line.
+        `sets_request_id`: put X-Request-Id into answers.
         """
         self._app = app
+        self._answer_early = answer_early
         self._internal_error = internal_error
         self._clock = clock
         self._sets_request_id = sets_request_id
@@ -85,6 +93,10 @@ class Edge:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        method = scope["method"]
+        if method == "HEAD":
+            # A copy: the server must go on to see a HEAD.
+            scope = {**scope, "method": "GET", _HEAD: True}
         arrival = Arrival(receive)
         facts = scope[_KEY] = Facts(_request_id(scope), arrival)
         started = time.monotonic()
@@ -99,10 +111,12 @@ class Edge:
                 if self._sets_request_id:
                     headers.append((b"x-request-id", facts.request_id.encode()))
                 _add_headers(headers)
+            elif method == "HEAD" and message["type"] == "http.response.body":
+                message = {**message, "body": b""}
             await send(message)
 
         try:
-            await self._app(scope, arrival, send_with_headers)
+            await (self._answer_early(scope) or self._app)(scope, arrival, send_with_headers)
         except ClientDisconnect:
             status = _CLIENT_GONE
         except Exception:
@@ -112,7 +126,7 @@ class Edge:
                 raise
             await self._internal_error(scope)(scope, arrival, send_with_headers)
         finally:
-            _write_access_line(self._clock(), scope, facts, status, time.monotonic() - started)
+            _write_access_line(self._clock(), method, scope, facts, status, time.monotonic() - started)
 
 
 def _request_id(scope: Scope) -> str:
@@ -132,10 +146,10 @@ def _add_headers(headers: list[tuple[bytes, bytes]]) -> None:
         headers.append((_CSP, _DOCS_CSP if is_page else _API_CSP))
 
 
-def _write_access_line(at: float, scope: Scope, facts: Facts, status: int, seconds: float) -> None:
+def _write_access_line(at: float, method: str, scope: Scope, facts: Facts, status: int, seconds: float) -> None:
     line = {
         "at": round(at, 3),
-        "method": scope["method"],
+        "method": method,
         # No route matched: the path is a stranger's text, and not logged.
         "route": getattr(scope.get("route"), "path", None),
         "status": status,

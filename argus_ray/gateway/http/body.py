@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+import re
 import sys
 from email.message import Message
 from typing import Any, TypeVar
@@ -17,7 +18,7 @@ from fastapi import Request
 from pydantic import BaseModel, ValidationError
 
 from argus_ray.core.errors import BodyTooLarge, FieldError, InvalidRequest, InvalidSpec
-from argus_ray.core.taskspec import MAX_SPEC_BYTES
+from argus_ray.core.taskspec import MAX_SPEC_BYTES, TaskSpec
 from argus_ray.gateway.http.problems import RequestTimeout, UnsupportedMediaType, field_rules
 
 YAML_TYPES = ("application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml", "text/plain")
@@ -25,6 +26,15 @@ JSON_TYPES = ("application/json",)
 MAX_JSON_BYTES = 16 * 1024
 #: A sender slower than this only holds a slot.
 READ_TIMEOUT_S = 30.0
+
+_MEDIA_TYPE = re.compile(r"\s*[\w!#$&^.+-]{1,64}/[\w!#$&^.+-]{1,64}\s*(?:;.*)?", re.ASCII)
+_FORM = "application/x-www-form-urlencoded"
+_FLAGS = {
+    YAML_TYPES: "--data-binary @FILE -H 'Content-Type: application/yaml'",
+    JSON_TYPES: "-H 'Content-Type: application/json'",
+}
+NEWLINES_GONE = "The body has no newlines: curl -d strips them, --data-binary @FILE does not."
+_FIELD = re.compile(rf"(?:{'|'.join(TaskSpec.model_fields)}): ")
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -64,23 +74,37 @@ def schema_of(model: type[BaseModel], *, required: bool = True) -> dict[str, Any
     }
 
 
+def lacks_newlines(spec: str) -> bool:
+    """Whether this broken TaskSpec is one whose lines were put into one."""
+    return "\n" not in spec and not spec.lstrip().startswith("{") and len(_FIELD.findall(spec)) > 1
+
+
 def _check_type(request: Request, accepted: tuple[str, ...]) -> None:
-    kind, is_utf8 = _content_type(request.headers.get("content-type", ""))
+    given = request.headers.get("content-type", "")
+    if "," in given:
+        # Two headers, joined by a proxy.
+        raise InvalidRequest("A header stands more than once.", [FieldError("Content-Type", "must be given once")])
+    kind, is_utf8 = _content_type(given)
     plain = request.headers.get("content-encoding", "identity").lower() == "identity"
     if kind not in accepted or not is_utf8:
-        raise UnsupportedMediaType(f"The Content-Type must be {' or '.join(accepted)}, in UTF-8.")
+        rule = f"The Content-Type must be {' or '.join(accepted)}, in UTF-8."
+        # What curl -d says of whatever it sends.
+        raise UnsupportedMediaType(rule if kind != _FORM else f"{rule} With curl: {_FLAGS[accepted]}.")
     if not plain:
         raise UnsupportedMediaType("The body must not have a Content-Encoding.")
 
 
 @functools.lru_cache(maxsize=64)
 def _content_type(value: str) -> tuple[str | None, bool]:
-    """The media type (None if there is none), and whether the text is UTF-8. Clients send few different ones."""
+    """The media type (None if it is none), and whether the text is UTF-8. Clients send few different ones."""
+    # Python's own parser takes what it does not understand for text/plain.
+    if not _MEDIA_TYPE.fullmatch(value):
+        return None, False
     header = Message()
     header["content-type"] = value
     charset = header.get_param("charset", "utf-8")
     is_utf8 = isinstance(charset, str) and charset.lower() in ("utf-8", "utf8", "us-ascii")
-    return (header.get_content_type() if value else None), is_utf8
+    return header.get_content_type(), is_utf8
 
 
 async def _read(request: Request, limit: int) -> bytes:

@@ -7,13 +7,12 @@ Nothing of the request is echoed, except the names of fields that broke a rule.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.routing import BaseRoute, Route
 from starlette.types import Scope
 
 from argus_ray.core.errors import ArgusError, BodyTooLarge, FieldError, InvalidRequest
@@ -127,10 +126,9 @@ def field_rules(errors: Sequence[Any]) -> list[FieldError]:
     return found
 
 
-def install(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
-    """Make every error of this app a problem document."""
-    # Starlette names in Allow only the methods of the first route with that path; the truth is all of them.
-    known = [(route.path_regex, route.methods or set()) for route in routes if isinstance(route, Route)]
+def install(app: FastAPI, allow: Callable[[Scope], str]) -> None:
+    """Make every error of this app a problem document. `allow`: the methods of a path. Starlette names only those of
+    the first route."""
 
     async def on_argus_error(request: Request, error: ArgusError) -> Response:
         return response(request, error)
@@ -143,9 +141,7 @@ def install(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
         if error.status_code == 404:
             return response(request, RouteNotFound())
         if error.status_code == 405:
-            allowed = set().union(*(m for pattern, m in known if pattern.match(request.url.path)))
-            allow = ", ".join(sorted(allowed)) or (error.headers or {}).get("Allow", "")
-            return response(request, MethodNotAllowed(), {"Allow": allow})
+            return response(request, MethodNotAllowed(), {"Allow": allow(request.scope)})
         if error.status_code == 413:
             return response(request, BodyTooLarge())
         return response(request, InvalidRequest() if error.status_code < 500 else ArgusError())

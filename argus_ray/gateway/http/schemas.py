@@ -73,7 +73,7 @@ class FieldRule(BaseModel):
 
 
 class Problem(BaseModel):
-    """RFC 9457."""
+    """RFC 9457. A member that is not here may be added."""
 
     type: str
     title: str
@@ -82,3 +82,7 @@ class Problem(BaseModel):
     instance: str
     code: str
     errors: list[FieldRule] = []
+
+
+class NotReady(Problem):
+    parts: dict[str, str] = Field(description="As of a 200")

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from fastapi import Response
 from starlette.types import Receive, Scope, Send
 
+from argus_ray.gateway.http.access import is_head
 from argus_ray.gateway.logs.flow import AllowanceSpent, ClientStalled, Flow
 
 _log = logging.getLogger("argus.gateway")
@@ -34,6 +35,11 @@ class EventStream(Response):
         self.init_headers({"X-Accel-Buffering": "no"})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if is_head(scope):
+            self._release()
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            await send({"type": "http.response.body", "body": b""})
+            return
         sending = asyncio.ensure_future(self._send_all(send))
         listening = asyncio.ensure_future(_until_disconnect(receive))
         try:

@@ -24,13 +24,33 @@ from argus_ray.gateway.logs.stream import Follower, Place
 router = APIRouter(prefix="/api/v2/tasks", tags=["logs"])
 
 _TEXT: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "The last lines"}
+    200: {
+        "content": {"text/plain": {"schema": {"type": "string"}}},
+        "description": "The last lines",
+        "headers": {
+            "X-Argus-Task-State": {"required": True, "schema": {"type": "string"}},
+            "X-Argus-Attempt": {"schema": {"type": "integer"}, "description": "None before there is one"},
+            "X-Argus-Log-Position": {"schema": {"type": "string"}, "description": "For Last-Event-ID of a stream"},
+        },
+    }
 }
 _EVENTS: dict[int | str, dict[str, Any]] = {
     200: {
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
-        "description": "The log as it grows",
+        # No schema: some tools take one for that of an event.
+        "content": {"text/event-stream": {"example": "id: 1:7\ndata: a line\n\n"}},
+        "description": "The log as it grows: events `attempt`, `gap`, `end`, `error`, and its lines without a name",
     }
+}
+_LAST_EVENT_ID: dict[str, Any] = {
+    "parameters": [
+        {
+            "name": "Last-Event-ID",
+            "in": "header",
+            "required": False,
+            "schema": {"type": "string"},
+            "description": "Go on after this event",
+        }
+    ]
 }
 
 
@@ -60,7 +80,7 @@ async def _tail(gateway: GatewayParts, attempt: Attempt, lines: int) -> logs.Spa
         raise LogNotFound() from None
 
 
-@router.get("/{task_id}/logs/stream", response_class=Response, responses=_EVENTS)
+@router.get("/{task_id}/logs/stream", response_class=Response, responses=_EVENTS, openapi_extra=_LAST_EVENT_ID)
 async def stream_log(
     request: Request, caller: TheCaller, gateway: TheGateway, task_id: TaskId, query: StreamParams
 ) -> Response:

@@ -26,18 +26,16 @@ from argus_ray.core.actions import (
 from argus_ray.core.errors import (
     ArgusError,
     BodyTooLarge,
-    FieldError,
-    InvalidRequest,
     InvalidSpec,
     Unauthenticated,
     Unavailable,
 )
 from argus_ray.core.pool import shortfall_per_node
-from argus_ray.core.taskspec import MAX_SPEC_BYTES
+from argus_ray.core.taskspec import MAX_SPEC_BYTES, TaskSpec
 from argus_ray.core.verl.command import gang_of
 from argus_ray.gateway.caller import SECURITY, Caller, TheCaller, TheGateway, caller_of
 from argus_ray.gateway.context import GatewayParts
-from argus_ray.gateway.http.body import YAML_TYPES, read_json, read_spec, schema_of
+from argus_ray.gateway.http.body import NEWLINES_GONE, YAML_TYPES, lacks_newlines, read_json, read_spec, schema_of
 from argus_ray.gateway.http.params import (
     EventsParams,
     NoQuery,
@@ -48,6 +46,7 @@ from argus_ray.gateway.http.params import (
     possible_id,
     refuse_query,
 )
+from argus_ray.gateway.http.prefix import outer_prefix
 from argus_ray.gateway.http.schemas import json_response
 from argus_ray.gateway.tasks.schemas import (
     EventOut,
@@ -77,6 +76,8 @@ _KEY_HEADER: dict[str, Any] = {
 _TASK_ID: dict[str, Any] = {
     "parameters": [{"name": "task_id", "in": "path", "required": True, "schema": {"type": "string"}}]
 }
+#: As a value, which for YAML is what a schema is of.
+_SPEC_SCHEMA = TaskSpec.model_json_schema()
 _SPEC_BODY = (
     SECURITY
     | _KEY_HEADER
@@ -84,12 +85,17 @@ _SPEC_BODY = (
         "requestBody": {
             "required": True,
             "description": f"A TaskSpec, at most {MAX_SPEC_BYTES} bytes of UTF-8",
-            "content": {kind: {"schema": {"type": "string"}} for kind in YAML_TYPES},
+            "content": {kind: {"schema": _SPEC_SCHEMA} for kind in YAML_TYPES},
         },
     }
 )
+_LOCATION: dict[str, Any] = {"Location": {"required": True, "schema": {"type": "string"}}}
+_REPLAYED: dict[str, Any] = {
+    "description": "The task that this Idempotency-Key created before",
+    "headers": _LOCATION | {"Idempotency-Replayed": {"required": True, "schema": {"type": "string", "enum": ["true"]}}},
+}
 _YAML_ANSWER: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/yaml": {"schema": {"type": "string"}}}, "description": "As submitted"}
+    200: {"content": {"text/yaml": {"schema": {"type": "object"}}}, "description": "Byte for byte as submitted"}
 }
 
 
@@ -98,7 +104,7 @@ _YAML_ANSWER: dict[int | str, dict[str, Any]] = {
     status_code=201,
     response_model=SubmittedOut,
     openapi_extra=_SPEC_BODY,
-    responses={200: {"model": SubmittedOut, "description": "The task that this Idempotency-Key created before"}},
+    responses={201: {"headers": _LOCATION}, 200: _REPLAYED | {"model": SubmittedOut}},
 )
 async def submit_task(request: Request) -> Response:
     """Submit a TaskSpec. Answered after the task is on disk."""
@@ -117,13 +123,15 @@ async def submit_task(request: Request) -> Response:
         spec = taskspec.parse(text, shared_root=gateway.settings.shared_root)
         await caller.recognize()  # nobody without a token has files looked at
         warnings = await gateway.inputs.warnings_of(spec)
-    except (InvalidSpec, BodyTooLarge, Unavailable):
+    except (InvalidSpec, BodyTooLarge, Unavailable) as error:
         # The key decides before the body does, and the token before both.
         replay = await caller.do(FindSubmission(text, key))
         if replay is None:
+            if isinstance(error, InvalidSpec) and lacks_newlines(text):
+                raise InvalidSpec(f"{error.detail}. {NEWLINES_GONE}", error.fields) from None
             raise
-        return _submitted(gateway, replay)
-    return _submitted(gateway, await caller.do(SubmitTask(text, spec.workload, gang_of(spec), key, warnings)))
+        return _submitted(request, gateway, replay)
+    return _submitted(request, gateway, await caller.do(SubmitTask(text, spec.workload, gang_of(spec), key, warnings)))
 
 
 @router.post(
@@ -131,7 +139,7 @@ async def submit_task(request: Request) -> Response:
     status_code=201,
     dependencies=[NoQuery],
     openapi_extra=_KEY_HEADER | schema_of(Resubmission, required=False),
-    responses={200: {"model": ResubmittedOut, "description": "The task that this Idempotency-Key created before"}},
+    responses={201: {"headers": _LOCATION}, 200: _REPLAYED | {"model": ResubmittedOut}},
 )
 async def resubmit_task(
     request: Request, response: Response, caller: TheCaller, gateway: TheGateway, task_id: TaskId
@@ -146,18 +154,19 @@ async def resubmit_task(
         spec = taskspec.parse_stored(text, shared_root=gateway.settings.shared_root)
         action = replace(action, warnings=await gateway.inputs.warnings_of(spec))
     submitted = await caller.do(action)
-    _answer_headers(response, gateway, submitted)
+    _answer_headers(request, response, gateway, submitted)
     return ResubmittedOut.of_copy(submitted, task_id)
 
 
-def _submitted(gateway: GatewayParts, submitted: Submitted) -> Response:
+def _submitted(request: Request, gateway: GatewayParts, submitted: Submitted) -> Response:
     response = json_response(SubmittedOut.of(submitted), 201)
-    _answer_headers(response, gateway, submitted)
+    _answer_headers(request, response, gateway, submitted)
     return response
 
 
-def _answer_headers(response: Response, gateway: GatewayParts, submitted: Submitted) -> None:
-    response.headers["Location"] = f"/api/v2/tasks/{submitted.task_id}"
+def _answer_headers(request: Request, response: Response, gateway: GatewayParts, submitted: Submitted) -> None:
+    prefix = outer_prefix(request.scope, gateway.trusted)
+    response.headers["Location"] = f"{prefix}/api/v2/tasks/{submitted.task_id}"
     if submitted.created:
         gateway.notify_scheduler()
     else:
@@ -166,12 +175,7 @@ def _answer_headers(response: Response, gateway: GatewayParts, submitted: Submit
 
 
 def _idempotency_key(request: Request) -> str | None:
-    keys = request.headers.getlist("idempotency-key")
-    if not keys:
-        return None
-    if len(keys) > 1:
-        raise InvalidRequest("The Idempotency-Key is not valid.", [FieldError("Idempotency-Key", "one header")])
-    return keys[0]
+    return request.headers.get("idempotency-key")
 
 
 @router.get("")

@@ -1,0 +1,90 @@
+"""The OpenAPI document: FastAPI's, with our errors, the headers of answers, and links from one call to the next."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
+
+from argus_ray.gateway.http import problems
+
+#: Of an answer that is a problem document, by which FastAPI's entries are known.
+PROBLEM = "A problem document"
+
+_REQUEST_ID = {"X-Request-Id": {"required": True, "schema": {"type": "string"}, "description": "Quote it in a report"}}
+_RETRY_AFTER = {"Retry-After": {"schema": {"type": "string"}, "description": "Seconds; of 429 and 503"}}
+_ALLOW = {"Allow": {"schema": {"type": "string"}, "description": "Of a 405"}}
+_CHALLENGE = {"WWW-Authenticate": {"required": True, "schema": {"type": "string"}}}
+#: Operation -> what its answer tells of the paths of others: parameter -> where.
+_TELLS = {
+    "submit_task": {"task_id": "/task_id"},
+    "resubmit_task": {"task_id": "/task_id"},
+    "list_tasks": {"task_id": "/tasks/0/task_id"},
+    "own_queue": {"task_id": "/running/0/task_id"},
+    "create_user": {"user_id": "/user_id"},
+    "issue_token": {"user_id": "/user_id", "token_id": "/token_id"},
+    "list_nodes": {"node": "/nodes/0/hostname"},
+}
+
+
+def operation_id(route: APIRoute) -> str:
+    """The function's name: short, and for links and generated clients it says what the call does."""
+    return route.name
+
+
+def describe(app: FastAPI) -> None:
+    """Have `app.openapi()` tell all of it. FastAPI would promise its own 422, which is a 400 problem here."""
+    document: dict[str, Any] = {}
+
+    def openapi() -> dict[str, Any]:
+        if not document:
+            found = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+            _complete(found)
+            document.update(found)
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _complete(document: dict[str, Any]) -> None:
+    operations = list(_operations(document))
+    for _, operation in operations:
+        answers = operation["responses"]
+        answers.pop("422", None)
+        if operation.get("security"):
+            answers["401"] = {**answers["4XX"], "headers": _CHALLENGE}
+        for status, answer in answers.items():
+            if answer.get("description") == PROBLEM:
+                answer["content"] = {problems.MEDIA_TYPE: next(iter(answer["content"].values()))}
+                answer["headers"] = answer.get("headers", {}) | _RETRY_AFTER | (_ALLOW if status == "4XX" else {})
+            answer["headers"] = answer.get("headers", {}) | _REQUEST_ID
+    for name in ("HTTPValidationError", "ValidationError"):
+        document["components"]["schemas"].pop(name, None)
+    _link(operations)
+
+
+def _operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each with its path."""
+    for path, methods in document["paths"].items():
+        for operation in methods.values():
+            yield path, operation
+
+
+def _link(operations: list[tuple[str, dict[str, Any]]]) -> None:
+    for _, operation in operations:
+        told = _TELLS.get(operation["operationId"])
+        if told is None:
+            continue
+        links = {}
+        for path, other in operations:
+            needed = re.findall(r"\{(\w+)\}", path)
+            if needed and set(needed) <= set(told):
+                parameters = {name: f"$response.body#{told[name]}" for name in needed}
+                links[other["operationId"]] = {"operationId": other["operationId"], "parameters": parameters}
+        for status, answer in operation["responses"].items():
+            if status.startswith("2"):
+                answer["links"] = links

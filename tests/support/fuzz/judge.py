@@ -1,0 +1,76 @@
+"""What no answer may be."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from argus_ray.gateway.http.problems import MEDIA_TYPE, PROBLEMS
+from tests.support.fuzz.wire import Answer
+from tests.support.fuzz.world import USERS
+
+_TASK = re.compile(r"argus-([a-z0-9-]+?)-(?:sft|ppo|grpo)-\d{8}-\d{6}-[0-9a-f]{4}")
+_OPEN = re.compile(r"/(healthz|readyz|docs|openapi\.json)(\?|$)")
+_SINGLE = ("content-type", "content-length", "location", "retry-after", "x-request-id", "www-authenticate")
+
+
+def faults(sender: str, method: str, target: str, sent: bytes, answer: Answer) -> Iterator[str]:
+    """`sent`: all of the request. What is wrong with the answer, whatever was asked."""
+    if answer.status >= 500:
+        yield f"a {answer.status}: {answer.body[:200]!r}"
+    if answer.status >= 400 and method != "HEAD":
+        yield from _of_problem(answer)
+    for name in _SINGLE:
+        if sum(given == name for given, _ in answer.headers) > 1:
+            yield f"{name} twice"
+    for name, value in answer.headers:
+        if name.startswith("access-control-"):
+            yield f"CORS: {name}"
+        if re.search(r"[\r\n\0]", value):
+            yield f"a control character in {name}"
+    if not answer.header("x-request-id"):
+        yield "no X-Request-Id"
+    if method == "HEAD" and answer.body:
+        yield "a body for a HEAD"
+    if sender in ("nobody", "stranger") and answer.status < 400 and method != "OPTIONS" and not _OPEN.match(target):
+        yield f"{answer.status} without a token"
+    if sender in USERS:
+        yield from (f"{sender} reads {what}" for what in _of_others(sender, sent, answer))
+
+
+def _of_problem(answer: Answer) -> Iterator[str]:
+    if answer.header("content-type") != MEDIA_TYPE:
+        yield f"{answer.status} as {answer.header('content-type')!r}"
+        return
+    found = json.loads(answer.body)
+    if PROBLEMS.get(found["code"], (0,))[0] != answer.status or found["status"] != answer.status:
+        yield f"{answer.status} with the code {found['code']}"
+    if (answer.status in (429, 503)) != bool(answer.header("retry-after")):
+        yield f"{answer.status}, Retry-After {answer.header('retry-after')!r}"
+
+
+def _of_others(sender: str, sent: bytes, answer: Answer) -> Iterator[str]:
+    text = answer.body.decode("utf-8", "replace") + " ".join(value for _, value in answer.headers)
+    for owner in _TASK.findall(text):
+        if owner != sender:
+            yield f"a task of {owner}"
+    if answer.body and answer.header("content-type").startswith("application/json"):
+        for name, value in _members(json.loads(answer.body)):
+            if name == "user_id" and value not in (sender, None):
+                yield f"the user id {value}"
+    for other in USERS:
+        # What it has said itself it may read again: a TaskSpec holds whatever its user wrote.
+        if other != sender and other in text and other.encode() not in sent:
+            yield f"something of {other}"
+
+
+def _members(value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for name, each in value.items():
+            yield name, each
+            yield from _members(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _members(each)
