@@ -187,9 +187,11 @@ class TestStandIn:
         program = CHATTY.format(told=str(told), pause=0.0)
         command = [*PYTHON, RUNNER, "--job-root", str(job_root), "--", *PYTHON, "-c", program]
         process = subprocess.Popen(command, stdout=subprocess.PIPE)
+        stopped: list[int] = []
         try:
             until(lambda: steps(told) >= 300, "it runs")
             (scribe,) = (pid for pid in _children(process.pid) if _writes(pid, job_root))
+            stopped.append(scribe)
             os.kill(scribe, signal.SIGSTOP)
             at = steps(told)
             until(lambda: steps(told) >= at + 120_000, "it prints 24 MB while the disk hangs")
@@ -203,6 +205,9 @@ class TestStandIn:
             assert Path(paths.exit_record(str(job_root))).exists()
         finally:
             process.kill()
+            for pid in stopped:
+                if is_alive(pid):
+                    os.kill(pid, signal.SIGKILL)
 
 
 def _children(pid: int) -> list[int]:
