@@ -76,6 +76,8 @@ class Limits(_Strict):
     #: While less is free on the shared filesystem nothing starts, and logs and rollouts do not grow: the database still
     #: can. 0: there is no such reserve.
     reserve_bytes: int = Field(default=2 * 1024**3, ge=0, le=2**50)
+    #: Of one attempt's log on the disk: its first half and the newest of the rest.
+    log_bytes: int = Field(default=1024 * 1024 * 1024, ge=1024 * 1024, le=1024**4)
     log_tail_bytes: int = Field(default=4 * 1024 * 1024, ge=1024, le=64 * 1024 * 1024)
 
     def waiting_tasks_of(self, user_id: str) -> int:

@@ -75,7 +75,7 @@ class Scratch:
             "trainer_device": "cpu",
             **fields,
         }
-        site = verl.Site(str(self.root), str(REPO / "argus_ray" / "payload"), sys.executable, 5)
+        site = verl.Site(str(self.root), str(REPO / "argus_ray" / "payload"), sys.executable, 5, 1 << 30)
         return verl.launch(
             TaskSpec.model_validate(spec, context={"shared_root": str(self.root)}),
             site,

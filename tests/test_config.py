@@ -112,3 +112,10 @@ def test_limits_of_users_are_checked() -> None:
     for key in ("users.Ada!", "users.bob.running_gpus", "users.bob.waiting_tasks", "users.bob.gpus", "half_life_s"):
         assert key in str(caught.value), key
     assert "1 to 32 of a-z, 0-9 and single hyphens" in str(caught.value)
+
+
+def test_a_log_has_a_bound_of_a_mebibyte_at_least() -> None:
+    assert load({}, {}).limits.log_bytes == 1024**3
+    assert load({"limits": {"log_bytes": 1024**2}}, {}).limits.log_bytes == 1024**2
+    with pytest.raises(ConfigError, match=r"limits\.log_bytes"):
+        load({"limits": {"log_bytes": 1024**2 - 1}}, {})

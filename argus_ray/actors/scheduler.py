@@ -225,6 +225,7 @@ class SchedulerActor:
             stop_grace_s=scheduling.stop_grace_s,
             reserve_bytes=settings.limits.reserve_bytes,
             umask=settings.files.umask_bits,
+            log_bytes=settings.limits.log_bytes,
         )
         inputs = Preflight(BoundedThreads("inputs", 4), _PREFLIGHT_S, settings.shared_root)
         ask_directly()

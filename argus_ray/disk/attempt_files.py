@@ -39,7 +39,7 @@ def look(job_root: str) -> FilesSeen:
         return FilesSeen(
             started=end_of(paths.start_marker(job_root), 1) is not None,
             exit=_exit_record(end_of(paths.exit_record(job_root), _MAX_RECORD_BYTES)),
-            log_tail=(end_of(paths.driver_log(job_root), TAIL_BYTES) or b"").decode("utf-8", "replace"),
+            log_tail=_log_end(job_root).decode("utf-8", "replace"),
             has_metrics=_metrics(root, _names(job_root, paths.metrics_file(job_root))).size > 0,
         )
     return FilesSeen()
@@ -93,6 +93,13 @@ def _read_end(root: int, names: tuple[str, ...], size: int) -> bytes | None:
     with beneath.suppress(*_NOT_WRITTEN), beneath.plain_file(root, *names, own=True) as fd:
         return logs.read_at(fd, max(0, os.fstat(fd).st_size - size), size)
     return None
+
+
+def _log_end(job_root: str) -> bytes:
+    try:
+        return logs.read_end(job_root, paths.driver_log(job_root), TAIL_BYTES).data
+    except (FileNotFoundError, logs.NotReadable):
+        return b""
 
 
 def _exit_record(raw: bytes | None) -> ExitRecord | None:

@@ -80,6 +80,50 @@ def lives(who: str) -> bool:
     return identity(int(pid)) == who
 
 
+def environment(pid: int) -> dict[str, str]:
+    """What it was started with; empty for one that has ended, or is another user's."""
+    try:
+        raw = Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return {}
+    pairs = (pair.partition("=") for pair in raw.decode(errors="replace").split("\0") if pair)
+    return {name: value for name, _, value in pairs}
+
+
+def not_below(pids: Iterable[int], name: str) -> list[int]:
+    """Those that live and have no ancestor of this name (as /proc/PID/comm tells it)."""
+    table = _table()
+
+    def has_ancestor(pid: int) -> bool:
+        for _ in range(len(table)):
+            if (entry := table.get(pid)) is None:
+                return False
+            if entry.name == name:
+                return True
+            pid = entry.parent
+        return False
+
+    return [pid for pid in pids if pid in table and not table[pid].has_ended and not has_ancestor(pid)]
+
+
+def kill_if(pid: int, is_meant: Callable[[], bool]) -> bool:
+    """SIGKILL, if this holds of the process that has this id now. Whether it was killed."""
+    try:
+        handle = os.pidfd_open(pid)
+    except OSError:
+        return False
+    try:
+        # Only now: the handle is of one process, whatever becomes of its id.
+        if not is_meant():
+            return False
+        signal.pidfd_send_signal(handle, signal.SIGKILL)
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+    return True
+
+
 def commands(pids: Iterable[int]) -> list[str]:
     """The command lines of those that live, words divided by spaces."""
     found = []
@@ -146,6 +190,7 @@ def _signal(pid: int, number: int) -> None:
 @dataclass(frozen=True)
 class _Entry:
     parent: int
+    name: str
     #: Only waiting to be collected by its parent.
     has_ended: bool
 
@@ -184,5 +229,6 @@ def _entry(pid: int) -> _Entry | None:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return None  # it is gone
-    state, parent = stat.rpartition(")")[2].split()[:2]
-    return _Entry(int(parent), state in "ZX")
+    head, _, tail = stat.rpartition(")")
+    state, parent = tail.split()[:2]
+    return _Entry(int(parent), head.partition("(")[2], state in "ZX")

@@ -26,6 +26,7 @@ from argus_ray.node.cli import BadSetting, Stop
 from argus_ray.node.decision import Joined, Verb, Versions, backoff_s, decide
 from argus_ray.node.fitness import Fitness, is_busy
 from argus_ray.node.journal import Journal
+from argus_ray.node.leftovers import Leftovers
 from argus_ray.node.raychild import RayChild, become_subreaper
 
 #: How many jobs a worker can run at once: each job's supervisor takes one for its whole life.
@@ -82,6 +83,7 @@ class Watchdog:
         self._patience: BoundedCall[Reading] = BoundedCall(_READ_TIMEOUT_S)
         folder = head_json.folder(settings.shared_root, settings.cluster)
         self._fitness = Fitness(folder, shutil.which("python3", path=_job_path(environ)) or "python3")
+        self._leftovers = Leftovers(Path(settings.shared_root) / "users", self._child.ours)
         self._joined: Joined | None = None
         self._since = 0.0
         self._started_at = 0.0
@@ -117,6 +119,8 @@ class Watchdog:
         self._child.reap()
         self._notice_start()
         now = time.monotonic()
+        for ended in self._leftovers.end(now):
+            self._journal.say("ended", ended)
         reading = self._read(now)
         alive = self._joined is not None and self._child.is_alive
         trouble = self._fitness.look(now)

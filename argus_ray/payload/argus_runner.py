@@ -1,324 +1,409 @@
 """Runs one attempt's program on its worker: `argus_runner.py --job-root ROOT -- ARGV...`.
 
-Owns the job root's start marker, driver log and exit record, and the life of the program: it runs at most
-once, never after a cancel, its end is recorded, and nothing of its process group outlives this one.
-Standard library only, and one thread only: the kernel ties the program's life (PR_SET_PDEATHSIG) to the
-thread that started it. The names of the files are those of argus_ray/core/paths.py, which this module
-cannot import where it runs."""
+Three processes, each a fork of the first one, with one thread each:
+- the runner, which Ray knows: hears signals, takes the program's output, and decides;
+- the guard (`argus_guard`): starts the program, and ends all that is left below it, also when the runner is killed;
+- the scribe (`argus_scribe`): writes the job root's files, since a disk that hangs holds whoever writes to it.
+
+The program runs at most once, never after a cancel, its end is recorded, and nothing of it outlives the runner.
+Standard library only, and little of it: each import is paid for before a task's first line."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import ctypes
-import json
 import os
-import secrets
-import selectors
+import select
 import signal
-import socket
-import stat
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
-from pathlib import Path
 
-#: Our own exit codes; a program that ran gives its own.
-EXIT_BAD_JOB_ROOT = 74
-EXIT_CANCELED = 75
-EXIT_RAN_ALREADY = 76
-EXIT_CANNOT_START = 127
+sys.path[:0] = [os.path.dirname(os.path.abspath(__file__))]  # its neighbours; Python was told to look nowhere else
 
-CANCEL_CHECK_S = 1.0
-#: How long output may still arrive after the program has ended: something outside its group may hold the
-#: pipe.
+import argus_processes  # type: ignore[import-not-found]  # noqa: E402
+from argus_guard import EXIT_CANNOT_START, Guard  # type: ignore[import-not-found]  # noqa: E402
+from argus_scribe import EXIT_BAD_JOB_ROOT, QUEUE_BYTES, Refused, Scribe  # type: ignore[import-not-found]  # noqa: E402
+
+_USAGE = 2
+_TROUBLE = "cannot write logs/driver.log"
+
+LOG_BYTES = 1 << 30
+#: How long output may still arrive after the program has ended: something that does not die may hold the pipe.
 DRAIN_S = 1.0
-_PR_SET_PDEATHSIG = 1
-_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+#: The disk hangs if it takes nothing for so long. Until then a program that prints faster than it waits for it.
+HANGS_AFTER_S = 5.0
+#: How long the end waits for the disk. The scribe may still write after that.
+RECORD_S = 8.0
+#: Of the program's output, to our standard output, which Ray keeps on the worker's own disk without a bound.
+HEAD_BYTES = 32 * 1024
+#: Its end follows there if the log could not be written.
+TAIL_BYTES = 16 * 1024
+_READ_BYTES = 1 << 16
 
 
-class Refused(Exception):
-    """The program must not run. Carries our exit code."""
+class Output:
+    """The program's output: all of it to the log, as far as the disk takes it; a bounded part of it to Ray's."""
 
-    def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
+    def __init__(self, scribe: Scribe, log: str) -> None:
+        self._scribe, self._log = scribe, log
+        #: Of the log, and of our standard output.
+        self._is_new_line, self._is_new_line_here = True, True
+        self._head_left = HEAD_BYTES
+        self._tail = b""
+        self._dropped = 0
+        self._log_fails = False
 
+    @property
+    def has_room(self) -> bool:
+        """Whether more may be read now. A program that prints faster than the disk takes it waits, but never for one
+        that hangs."""
+        return self._scribe.queued < QUEUE_BYTES or self._hangs
 
-class JobRoot:
-    """The job root, held by descriptor. Files are created exclusively and links are not followed, so that
-    nothing that was put there before can lead a write elsewhere."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        try:
-            self._fd = _make_directory(path, None)
-        except OSError as error:
-            raise Refused(f"cannot use the job root {path}: {error}", EXIT_BAD_JOB_ROOT) from None
-
-    def is_canceled(self) -> bool:
-        try:
-            os.stat("canceled", dir_fd=self._fd, follow_symlinks=False)
-        except OSError:
-            return False
-        return True
-
-    def claim(self) -> None:
-        """Create the start marker; only one process ever succeeds."""
-        if self.is_canceled():
-            raise Refused("the attempt was canceled before it started", EXIT_CANCELED)
-        marker = {
-            "pid": os.getpid(),
-            "host": socket.gethostname(),
-            "started_at": time.time(),
-            "submission_id": os.environ.get("ARGUS_SUBMISSION_ID", Path(self.path).name),
-        }
-        try:
-            self._write("started.json", marker)
-        except FileExistsError:
-            raise Refused("this submission id ran already: started.json exists", EXIT_RAN_ALREADY) from None
-        except OSError as error:
-            raise Refused(f"cannot write {self.path}/started.json: {error}", EXIT_BAD_JOB_ROOT) from None
-
-    def open_log(self) -> int:
-        logs = _make_directory("logs", self._fd)
-        try:
-            return os.open("driver.log", _NEW_FILE, 0o644, dir_fd=logs)
-        finally:
-            os.close(logs)
-
-    def record_exit(self, code: int, signal_number: int | None, started_at: float) -> None:
-        record = {
-            "exit_code": code,
-            "signal": signal_number,
-            "started_at": started_at,
-            "ended_at": time.time(),
-        }
-        temporary = f".exit.{secrets.token_hex(8)}"
-        self._write(temporary, record)
-        os.rename(temporary, "exit.json", src_dir_fd=self._fd, dst_dir_fd=self._fd)
-        os.fsync(self._fd)
-
-    def _write(self, name: str, content: Mapping[str, object]) -> None:
-        fd = os.open(name, _NEW_FILE, 0o644, dir_fd=self._fd)
-        try:
-            _write_all(fd, json.dumps(content).encode() + b"\n")
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        os.fsync(self._fd)
-
-
-class Tee:
-    """The program's output, byte for byte, to our standard output and to the log. A full disk stops
-    neither."""
-
-    def __init__(self, open_log: Callable[[], int]) -> None:
-        self._at_line_start = True
-        self._complained = False
-        self._log: int | None = None
-        try:
-            self._log = open_log()
-        except OSError as error:
-            self._complain(error)
+    @property
+    def _hangs(self) -> bool:
+        return self._scribe.queued > 0 and time.monotonic() - self._scribe.moved_at > HANGS_AFTER_S
 
     def write(self, data: bytes) -> None:
-        if not data:
+        self._tail = (self._tail + data)[-TAIL_BYTES:]
+        if self._head_left:
+            self._print(data[: self._head_left])
+            self._head_left -= min(len(data), self._head_left)
+            if not self._head_left:
+                self._print_line(f"the rest of the output is in {self._log} only")
+        if self._scribe.queued >= QUEUE_BYTES:
+            self._dropped += len(data)
             return
-        with contextlib.suppress(OSError):
-            _write_all(1, data)
-        self._at_line_start = data.endswith(b"\n")
-        if self._log is not None:
-            try:
-                _write_all(self._log, data)
-            except OSError as error:
-                self._complain(error)
+        self.tell_dropped()
+        self._scribe.log(data)
+        self._is_new_line = data.endswith(b"\n")
 
     def say(self, message: str) -> None:
         """A line of our own; it never breaks one of the program's."""
-        self.write(b"" if self._at_line_start else b"\n")
-        self.write(f"argus-runner: {message}\n".encode())
+        self.tell_dropped(now=True)
+        self._log_line(message)
+        self._print_line(message)
 
-    def _complain(self, error: OSError) -> None:
-        if not self._complained:
-            self._complained = True
-            self.say(f"cannot write logs/driver.log ({error}); the run goes on")
+    def complain(self, message: str) -> None:
+        """Of the log, so it is not said there."""
+        self._log_fails = True
+        self._print_line(message)
+
+    def tell_dropped(self, *, now: bool = False) -> None:
+        """Once the disk takes something again, or else now."""
+        if self._dropped and (now or self._scribe.queued <= QUEUE_BYTES // 2):
+            message = f"the log's disk did not answer; {self._dropped} bytes of the output are missing here"
+            self._dropped = 0
+            self._log_line(message)
+
+    def end(self, code: int) -> None:
+        """What Ray's own log should have, since ours may not."""
+        if code and not self._head_left and (self._log_fails or self._scribe.queued):
+            self._print_line("the end of the output:")
+            self._print(self._tail)
+
+    def _log_line(self, message: str) -> None:
+        self._scribe.log(_line(message, self._is_new_line))
+        self._is_new_line = True
+
+    def _print_line(self, message: str) -> None:
+        self._print(_line(message, self._is_new_line_here))
+
+    def _print(self, data: bytes) -> None:
+        with contextlib.suppress(OSError):
+            write_all(data)
+        if data:
+            self._is_new_line_here = data.endswith(b"\n")
 
 
-class Program:
-    """The child, in a session of its own, whose process group is what we signal."""
+class Stopping:
+    """Whether and by which signal the run is to be stopped. Signals only put their number into a pipe: the loop acts on
+    them, one at a time."""
 
-    def __init__(self, argv: list[str], cwd: str) -> None:
-        prctl = ctypes.CDLL(None, use_errno=True).prctl if sys.platform == "linux" else None
-        parent = os.getpid()
+    def __init__(self) -> None:
+        self.wakeup, writer = os.pipe()
+        for fd in (self.wakeup, writer):
+            os.set_blocking(fd, False)
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        for number in argus_processes.STOPS:
+            signal.signal(number, lambda *_: None)
+        # Ray blocks SIGINT in all that it starts.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, argus_processes.STOPS)
 
-        def tie_to_parent() -> None:
-            if prctl is not None:
-                prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-                if os.getppid() != parent:  # it died before the line above
-                    os._exit(EXIT_CANNOT_START)
-
-        self._process = subprocess.Popen(
-            argv,
-            cwd=cwd,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            preexec_fn=tie_to_parent,
-        )
-        assert self._process.stdout is not None
-        self.output = self._process.stdout.fileno()
-
-    def signal_group(self, number: int) -> None:
-        """Only before `reap`: until then the group's id cannot belong to anyone else."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, number)
-
-    def has_ended(self) -> bool:
-        flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
-        return os.waitid(os.P_PID, self._process.pid, flags) is not None
-
-    def reap(self) -> int:
-        return self._process.wait()
+    def number(self) -> int | None:
+        """The first stop that has come since the last look."""
+        return next((number for number in os.read(self.wakeup, 4096) if number in argus_processes.STOPS), None)
 
 
 class Supervision:
-    """Follows a program until it and its group have ended."""
+    """Follows a program until it, and all that it has started, has ended."""
 
-    def __init__(self, program: Program, tee: Tee, is_canceled: Callable[[], bool], grace_s: float) -> None:
-        self._program = program
-        self._tee = tee
-        self._is_canceled = is_canceled
+    def __init__(
+        self,
+        guard: Guard,
+        scribe: Scribe,
+        output: Output,
+        stopping: Stopping,
+        grace_s: float,
+        unheard: list[tuple[str, str]],
+        spare: tuple[int, ...],
+    ) -> None:
+        """`unheard`: what the scribe has said already. `spare`: children of ours that are none of the program's."""
+        self._spare = spare
+        self.collected: set[int] = set()
+        self._guard, self._scribe, self._output, self._stopping = guard, scribe, output, stopping
+        self._unheard = unheard
         self._grace_s = grace_s
-        self._stop_signal: int | None = None
+        self._is_stopping = False
         self._kill_at: float | None = None
         self._drain_until: float | None = None
-        self._check_cancel_at = time.monotonic() + CANCEL_CHECK_S
+        self._status: int | None = None
+        self.failure: str | None = None
 
-    def run(self, wakeup: socket.socket) -> int:
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._program.output, selectors.EVENT_READ)
-            selector.register(wakeup, selectors.EVENT_READ)
-            open_output = True
-            while self._drain_until is None or (open_output and time.monotonic() < self._drain_until):
-                for key, _ in selector.select(self._patience()):
-                    if key.fileobj is wakeup:
-                        self._note_signals(wakeup.recv(4096))
-                    elif data := os.read(self._program.output, 1 << 16):
-                        self._tee.write(data)
+    def run(self, pipe: int, looks: int) -> tuple[int, int | None]:
+        """The exit code, and the signal that ended the program. `pipe`: the program's output; `looks`: lines of
+        `argus_leftovers`."""
+        poll = select.poll()
+        for fd in (self._stopping.wakeup, self._guard.events, self._scribe.answers, looks):
+            poll.register(fd, select.POLLIN)
+        reads_pipe, is_open = False, True
+        for word, rest in self._unheard:
+            self._note_scribe(word, rest)
+        while self._drain_until is None or (is_open and time.monotonic() < self._drain_until):
+            wants = is_open and (self._output.has_room or self._drain_until is not None)
+            if wants != reads_pipe:
+                reads_pipe = wants
+                (poll.register if wants else poll.unregister)(pipe)
+            poll.register(self._scribe.channel, select.POLLOUT if self._scribe.queued else 0)
+            for fd, _ in poll.poll(self._patience_ms(reads_pipe)):
+                if fd == pipe:
+                    if data := os.read(pipe, _READ_BYTES):
+                        self._output.write(data)
                     else:
-                        selector.unregister(self._program.output)
-                        open_output = False
-                self._act(time.monotonic())
-        return self._program.reap()
+                        is_open = reads_pipe = False
+                        poll.unregister(pipe)
+                elif fd == self._scribe.channel:
+                    self._scribe.pump()
+                    self._output.tell_dropped()
+                elif fd == looks:
+                    if not self._say_lines(looks):
+                        poll.unregister(looks)
+                elif not self._hear(fd):
+                    poll.unregister(fd)
+            self._act(time.monotonic())
+        if self.failure is not None:
+            return EXIT_CANNOT_START, None
+        code = os.waitstatus_to_exitcode(self._status) if self._status is not None else -signal.SIGKILL
+        return (code, None) if code >= 0 else (128 - code, -code)
 
-    def _patience(self) -> float:
-        deadlines = [self._check_cancel_at, self._kill_at, self._drain_until]
-        return max(0.0, min(d for d in deadlines if d is not None) - time.monotonic())
+    def _patience_ms(self, reads_pipe: bool) -> float | None:
+        deadlines = [d for d in (self._kill_at, self._drain_until) if d is not None]
+        if not reads_pipe and self._drain_until is None:
+            deadlines.append(time.monotonic() + 0.25)  # a disk that hangs is told by the clock
+        return max(0.0, min(deadlines) - time.monotonic()) * 1000 + 1 if deadlines else None
 
-    def _note_signals(self, numbers: bytes) -> None:
-        for number in numbers:
-            if number in (signal.SIGTERM, signal.SIGINT):
+    def _hear(self, fd: int) -> bool:
+        """False: nothing more comes from there."""
+        if fd == self._stopping.wakeup:
+            if number := self._stopping.number():
                 self._stop(number, f"received {signal.Signals(number).name}")
+            return True
+        if fd == self._guard.events:
+            said, has_ended = self._guard.read()
+            for word, rest in said:
+                self._note_guard(word, rest)
+            if has_ended and self._drain_until is None:
+                self._output.say("its guard was killed; ending what runs below it")
+                left = argus_processes.end_children(spare=self._spare, reaped=self._note_child)
+                self._note_guard("stuck", " ".join(map(str, left)))
+                self._drain_until = time.monotonic() + DRAIN_S
+            return not has_ended
+        said, has_ended = self._scribe.read()
+        for word, rest in said:
+            self._note_scribe(word, rest)
+        if has_ended:
+            self._output.complain("what writes logs/driver.log was killed; the run goes on")
+        return not has_ended
+
+    def _note_scribe(self, word: str, rest: str) -> None:
+        if word == "canceled":
+            self._stop(signal.SIGTERM, "the attempt was canceled")
+        elif word in ("trouble", "crashed"):
+            self._output.complain(f"{_TROUBLE} ({rest}); the run goes on")
+
+    def _note_guard(self, word: str, rest: str) -> None:
+        if word == "failed":
+            self.failure = rest
+        elif word == "crashed":
+            self._output.say(f"its guard failed: {rest}")
+        elif word == "stuck" and rest:
+            self._output.say(f"processes that do not die: {rest}")
+        elif word == "ended":
+            self._status = int(rest)
+            self._drain_until = time.monotonic() + DRAIN_S
+
+    def _note_child(self, pid: int, status: int) -> None:
+        self.collected.add(pid)
+        if pid == self._guard.program:
+            self._status = status
+
+    def _say_lines(self, looks: int) -> bytes:
+        data = os.read(looks, 4096)
+        for line in data.decode(errors="replace").splitlines():
+            self._output.say(line)
+        return data
 
     def _stop(self, number: int, why: str) -> None:
-        if self._stop_signal is None and self._drain_until is None:
-            self._stop_signal = number
+        if not self._is_stopping and self._drain_until is None:
+            self._is_stopping = True
             self._kill_at = time.monotonic() + self._grace_s
-            self._tee.say(f"{why}; the program has {self._grace_s:g} s to end")
-            self._program.signal_group(number)
+            self._output.say(f"{why}; the program has {self._grace_s:g} s to end")
+            self._guard.signal(number)
 
     def _act(self, now: float) -> None:
-        if self._drain_until is not None:
-            return
-        if self._program.has_ended():
-            # Not reaped yet, so the group's id is still its own: end what it left behind.
-            self._program.signal_group(signal.SIGKILL)
-            self._drain_until = now + DRAIN_S
-            return
-        if now >= self._check_cancel_at:
-            self._check_cancel_at = now + CANCEL_CHECK_S
-            if self._stop_signal is None and self._is_canceled():
-                self._stop(signal.SIGTERM, "the attempt was canceled")
         if self._kill_at is not None and now >= self._kill_at:
             self._kill_at = None
-            self._tee.say("the program did not end in time; killed")
-            self._program.signal_group(signal.SIGKILL)
+            if self._drain_until is None:
+                self._output.say("the program did not end in time; killed")
+                self._guard.signal(signal.SIGKILL)
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="argus_runner.py")
-    parser.add_argument("--job-root", required=True)
-    parser.add_argument("argv", nargs="+", metavar="ARGV")
-    options = parser.parse_args(arguments)
-    wakeup = _wake_on_signals()
     try:
-        root = JobRoot(options.job_root)
-        root.claim()
+        job_root, log_bytes, argv = _parse(arguments)
+    except (ValueError, KeyError):
+        write_all(b"usage: argus_runner.py --job-root ROOT [--log-bytes N] -- ARGV...\n")
+        return _USAGE
+    stopping = Stopping()
+    scribe = Scribe(job_root, log_bytes)
+    try:
+        unheard = _await_claim(scribe, stopping)
     except Refused as refusal:
-        _write_all(1, f"argus-runner: {refusal}\n".encode())
+        write_all(_line(str(refusal), True))
         return refusal.exit_code
+    argus_processes.become_subreaper()
     started_at = time.time()
-    tee = Tee(root.open_log)
-    signal_number = None
-    # Once more: whoever cancels writes the marker first and looks for started.json then, so one of us sees
-    # the other.
-    if root.is_canceled():
-        tee.say("the attempt was canceled before it started")
-        code = EXIT_CANCELED
-    else:
-        try:
-            program = Program(options.argv, options.job_root)
-        except (OSError, subprocess.SubprocessError) as error:
-            tee.say(f"cannot start {options.argv[0]}: {error}")
-            code = EXIT_CANNOT_START
-        else:
-            grace_s = float(os.environ.get("ARGUS_STOP_GRACE_S", "25"))
-            code = Supervision(program, tee, root.is_canceled, grace_s).run(wakeup)
-            if code < 0:
-                signal_number, code = -code, 128 - code
-    try:
-        root.record_exit(code, signal_number, started_at)
-    except OSError as error:
-        tee.say(f"cannot write exit.json: {error}")
+    output = Output(scribe, f"{job_root}/logs/driver.log")
+    code, signal_number = _run(argv, job_root, scribe, output, stopping, unheard)
+    output.tell_dropped(now=True)
+    scribe.record_exit(code, signal_number, started_at)
+    _await_record(scribe, output)
+    output.end(code)
     return code
 
 
-def _wake_on_signals() -> socket.socket:
-    """Signals only put their number into a socket: the loop acts on them, one at a time."""
-    reader, writer = socket.socketpair()
-    reader.setblocking(False)
-    writer.setblocking(False)
-    signal.set_wakeup_fd(writer.detach(), warn_on_full_buffer=False)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
-        signal.signal(number, lambda *_: None)
-    return reader
-
-
-def _make_directory(path: str, parent: int | None) -> int:
-    """A directory of mode 0755 at `path`, new or there already, as a descriptor. A link in its place is an
-    error."""
-    if parent is None:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
+def _run(
+    argv: list[str],
+    job_root: str,
+    scribe: Scribe,
+    output: Output,
+    stopping: Stopping,
+    unheard: list[tuple[str, str]],
+) -> tuple[int, int | None]:
+    pipe, writer = os.pipe()
     try:
-        os.mkdir(path, 0o755, dir_fd=parent)
-        is_new = True
-    except FileExistsError:
-        is_new = False
-    fd = os.open(path, _DIRECTORY, dir_fd=parent)
-    if is_new and stat.S_IMODE(os.fstat(fd).st_mode) != 0o755:  # the umask took something
-        os.fchmod(fd, 0o755)
-    return fd
+        # The scribe hears of the runner's death once the guard has ended all.
+        guard = Guard(argv, job_root, writer, keep=(scribe.channel,))
+    except OSError as error:
+        output.say(f"cannot start {argv[0]}: {error}")
+        return EXIT_CANNOT_START, None
+    finally:
+        os.close(writer)
+    looks, teller = os.pipe()
+    helper = argus_processes.fork(lambda: _look(job_root, teller), (), teller)
+    os.close(teller)
+    grace_s = float(os.environ.get("ARGUS_STOP_GRACE_S", "25"))
+    supervision = Supervision(guard, scribe, output, stopping, grace_s, unheard, (scribe.pid, helper))
+    try:
+        code, number = supervision.run(pipe, looks)
+    finally:
+        if helper not in supervision.collected and os.waitpid(helper, os.WNOHANG) == (0, 0):
+            # It still looks, perhaps by a program of its own.
+            argus_processes.end_children(spare=(scribe.pid,))
+    if supervision.failure is not None:
+        output.say(f"cannot start {argv[0]}: {supervision.failure}")
+    return code, number
 
 
-def _write_all(fd: int, data: bytes) -> None:
+def _look(job_root: str, teller: int) -> None:
+    import argus_leftovers  # type: ignore[import-not-found]
+
+    argus_leftovers.look(job_root, lambda line: os.write(teller, line.encode(errors="replace") + b"\n"))
+
+
+def _await_claim(scribe: Scribe, stopping: Stopping) -> list[tuple[str, str]]:
+    """Until the program may start: what the scribe has said beyond that. Raises Refused."""
+    poll = select.poll()
+    poll.register(scribe.answers, select.POLLIN)
+    poll.register(stopping.wakeup, select.POLLIN)
+    while True:
+        for fd, _ in poll.poll():
+            if fd == stopping.wakeup:
+                if number := stopping.number():
+                    name = signal.Signals(number).name
+                    raise Refused(f"received {name} before the program started", 128 + number)
+                continue
+            said, has_ended = scribe.read()
+            if said:
+                word, rest = said[0]
+                if word == "claimed":
+                    return said[1:]
+                if word == "crashed":
+                    raise Refused(f"cannot use the job root: {rest}", EXIT_BAD_JOB_ROOT)
+                code, _, why = rest.partition(" ")
+                raise Refused(why, int(code))
+            if has_ended:
+                raise Refused("what writes the job root's files was killed", EXIT_BAD_JOB_ROOT)
+
+
+def _await_record(scribe: Scribe, output: Output) -> None:
+    """Wait until all is written, with a bound."""
+    deadline = time.monotonic() + RECORD_S
+    poll = select.poll()
+    poll.register(scribe.answers, select.POLLIN)
+    while (left := deadline - time.monotonic()) > 0:
+        poll.register(scribe.channel, select.POLLOUT if scribe.queued else 0)
+        for fd, _ in poll.poll(left * 1000 + 1):
+            if fd == scribe.channel:
+                scribe.pump()
+                continue
+            said, has_ended = scribe.read()
+            for word, rest in said:
+                if word == "trouble":
+                    output.complain(f"{_TROUBLE} ({rest})")
+                if word == "recorded":
+                    if rest:
+                        output.complain(f"cannot write exit.json: {rest}")
+                    scribe.end()
+                    return
+            if has_ended:
+                output.complain("cannot write exit.json: what writes it was killed")
+                return
+    scribe.leave()
+    output.complain(
+        f"cannot write exit.json: the disk did not answer for {RECORD_S:g} s; what writes it waits on for the disk"
+    )
+
+
+def _parse(arguments: list[str]) -> tuple[str, int, list[str]]:
+    """Raises ValueError or KeyError. No argparse: it takes longer to import than all else here."""
+    split = arguments.index("--")
+    options = dict(zip(arguments[:split:2], arguments[1:split:2], strict=True))
+    job_root, log_bytes = options.pop("--job-root"), int(options.pop("--log-bytes", LOG_BYTES))
+    argv = arguments[split + 1 :]
+    if options or not argv:
+        raise ValueError
+    return job_root, log_bytes, argv
+
+
+def _line(message: str, is_new_line: bool) -> bytes:
+    return (b"" if is_new_line else b"\n") + f"argus-runner: {message}\n".encode(errors="replace")
+
+
+def write_all(data: bytes) -> None:
+    """To our standard output."""
     view = memoryview(data)
     while view:
-        view = view[os.write(fd, view) :]
+        view = view[os.write(1, view) :]
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    os._exit(main(sys.argv[1:]))

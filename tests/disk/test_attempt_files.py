@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import importlib.util
+import marshal
 import os
 import tempfile
 from pathlib import Path
@@ -150,6 +152,19 @@ def test_the_payload_is_published_once_and_complete(tmp_path: Path) -> None:
     names = {path.name for path in Path(first).iterdir()}
     assert "argus_runner.py" in names and "__init__.py" not in names
     assert [path.name for path in Path(first).parent.iterdir()] == [Path(first).name], "no half-made folder is left"
+
+
+def test_the_payload_is_compiled_for_workers_that_may_not_write_there(tmp_path: Path) -> None:
+    previous = os.umask(0o077)
+    try:
+        folder = Path(payload.publish(str(tmp_path)))
+    finally:
+        os.umask(previous)
+    compiled = Path(importlib.util.cache_from_source(str(folder / "argus_guard.py")))
+    assert compiled.stat().st_mode & 0o777 == 0o644
+    assert compiled.parent.stat().st_mode & 0o777 == 0o755
+    code = marshal.loads(compiled.read_bytes()[16:])  # noqa: S302
+    assert code.co_filename == str(folder / "argus_guard.py"), "what a traceback names"
 
 
 def test_another_content_is_another_version(tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def test_the_end_of_a_file(data: bytes, whole: bool, step: int | None) -> None:
 def test_the_total_is_the_one_that_verl_was_given(tmp_path: Path, workload: str, steps: int | None) -> None:
     """Never what the text looks like: this one fools a search for the field's name."""
     text = "# total_training_steps: 7\n" + spec_yaml("/private", workload=workload, total_training_steps=steps)
-    site = command.Site("/private", "/private/ray/payload/x", "python3", 30)
+    site = command.Site("/private", "/private/ray/payload/x", "python3", 30, 1 << 30)
     launch = command.launch(parse(text, shared_root="/private"), site, submission_id="t--a01", job_root="/private/j")
     attempts = (dataclasses.replace(attempt(tmp_path), command=launch.command),)
     task = Task("t", "alice", 1, workload, TaskState.RUNNING, Gang(1, 1, 1.0), text, 0.0, 0.0, attempts=attempts)

@@ -5,83 +5,23 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
+import socket
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from argus_ray.core import paths
-
-#: Without site packages, whose import costs more than the tests.
-PYTHON = (sys.executable, "-u", "-S")
-RUNNER = (*PYTHON, str(Path(__file__).parents[2] / "argus_ray/payload/argus_runner.py"), "--job-root")
-DEADLINE_S = 15.0
-
-Start = Callable[..., "subprocess.Popen[bytes]"]
-
-
-@pytest.fixture
-def job_root(tmp_path: Path) -> Path:
-    return tmp_path / "users" / "ada" / "jobs" / "argus-ada-sft-20260101-000000-abcd--a01"
-
-
-@pytest.fixture
-def start(job_root: Path) -> Iterator[Start]:
-    """Starts the runner with a program in Python; ends what a failed test leaves."""
-    started: list[subprocess.Popen[bytes]] = []
-
-    def start(program: str, *, grace_s: float = 5.0, argv: tuple[str, ...] = ()) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen(
-            [*RUNNER, str(job_root), "--", *(argv or (*PYTHON, "-c", program))],
-            stdout=subprocess.PIPE,
-            env={**os.environ, "ARGUS_STOP_GRACE_S": str(grace_s), "ARGUS_SUBMISSION_ID": job_root.name},
-        )
-        started.append(process)
-        return process
-
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate(timeout=DEADLINE_S)
-
-
-def finish(process: subprocess.Popen[bytes]) -> tuple[int, bytes]:
-    output, _ = process.communicate(timeout=DEADLINE_S)
-    return process.returncode, output
-
-
-def until(condition: Callable[[], Any], what: str) -> Any:
-    deadline = time.monotonic() + DEADLINE_S
-    while time.monotonic() < deadline:
-        if value := condition():
-            return value
-        time.sleep(0.005)
-    raise AssertionError(f"not within {DEADLINE_S} s: {what}")
-
-
-def content(path: Path) -> str:
-    return path.read_text() if path.exists() else ""
-
-
-def is_alive(pid: int) -> bool:
-    """Not counting a zombie, which only waits for its parent."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def record(job_root: Path) -> dict[str, Any]:
-    loaded: dict[str, Any] = json.loads(Path(paths.exit_record(str(job_root))).read_text())
-    return loaded
-
-
-SLEEPER = "import os, time; open('pid', 'w').write(str(os.getpid())); print('up'); time.sleep(60)"
-STUBBORN = f"import signal; signal.signal(signal.SIGTERM, lambda *_: print('no')); {SLEEPER}"
+from tests.support.running import (
+    SLEEPER,
+    STUBBORN,
+    Start,
+    content,
+    finish,
+    is_alive,
+    record,
+    until,
+)
 
 
 class TestEnd:
@@ -110,11 +50,22 @@ class TestEnd:
         assert not is_alive(int(output))
 
     def test_a_pipe_that_is_held_open_elsewhere_does_not_hold_the_runner(self, start: Start, job_root: Path) -> None:
-        daemon = "import subprocess; p = subprocess.Popen(['sleep', '60'], start_new_session=True); print(p.pid)"
-        process = start(daemon)
-        assert process.wait(timeout=DEADLINE_S) == 0
-        log = until(lambda: content(job_root / "logs" / "driver.log"), "the log")
-        os.kill(int(log), signal.SIGKILL)
+        """As by a process that does not die. Here the test holds it, by a socket."""
+        job_root.parent.mkdir(parents=True)
+        with socket.socket(socket.AF_UNIX) as server:
+            os.chdir(job_root.parent)  # a short name
+            server.bind("s")
+            server.listen()
+            give = (
+                "s = socket.socket(socket.AF_UNIX); s.connect('../s'); socket.send_fds(s, [b'x'], [1]); print('given')"
+            )
+            process = start(f"import socket; {give}")
+            with server.accept()[0] as connection:
+                _, held, _, _ = socket.recv_fds(connection, 1, 1)
+            try:
+                assert finish(process) == (0, b"given\n")
+            finally:
+                os.close(held[0])
 
 
 class TestStart:
@@ -160,9 +111,8 @@ class TestOutput:
 
     def test_huge_line_torn_line_and_bytes_that_are_no_text(self, start: Start, job_root: Path) -> None:
         program = "import sys; sys.stdout.buffer.write(b'x' * 3_000_000 + b'\\xff\\x00\\r\\ntorn')"
-        _, output = finish(start(program))
-        assert output == b"x" * 3_000_000 + b"\xff\x00\r\ntorn"
-        assert Path(paths.driver_log(str(job_root))).read_bytes() == output
+        assert finish(start(program))[0] == 0
+        assert Path(paths.driver_log(str(job_root))).read_bytes() == b"x" * 3_000_000 + b"\xff\x00\r\ntorn"
 
     def test_output_is_not_held_back(self, start: Start, job_root: Path) -> None:
         process = start(SLEEPER)
@@ -177,21 +127,6 @@ class TestOutput:
         assert code == 0
         assert output.count(b"argus-runner: cannot write logs/driver.log") == 1
         assert output.endswith(b"1\n2\n")
-
-    def test_full_disk_is_said_once_and_the_run_goes_on(
-        self, job_root: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-    ) -> None:
-        from argus_ray.payload.argus_runner import Tee
-
-        full = os.open("/dev/full", os.O_WRONLY)
-        tee = Tee(lambda: full)
-        tee.write(b"torn")
-        tee.write(b"more\n")
-        os.close(full)
-        output = capfd.readouterr().out
-        assert output.startswith("torn\nargus-runner: cannot write logs/driver.log")
-        assert output.endswith("the run goes on\nmore\n")
-        assert output.count("argus-runner") == 1
 
 
 class TestLinks:

@@ -66,7 +66,9 @@ def _steps_when_resumed(cluster: Cluster, user: Api, view: dict[str, Any], name:
     # More epochs than it had: what is left is a question of steps.
     changes = {"total_training_steps": total, "total_epochs": spec.total_epochs + 1, "save_freq": total}
     spec = spec.model_copy(update=changes)
-    site = verl.Site(str(cluster.shared), str(ROOT / "argus_ray" / "payload"), sys.executable, stop_grace_s=30)
+    site = verl.Site(
+        str(cluster.shared), str(ROOT / "argus_ray" / "payload"), sys.executable, stop_grace_s=30, log_bytes=1 << 30
+    )
     root = cluster.machine.root / f"resumed-{name}"
     root.mkdir()
     launch = verl.launch(spec, site, submission_id=name, job_root=str(root), resume_from=found.path)

@@ -23,8 +23,8 @@ from argus_ray.core.verl import files, settings
 CPUS_PER_GPU = 3
 #: The custom Ray resource that every worker offers and the head does not.
 WORKER_RESOURCE = "worker_node"
-#: Ray's own SIGKILL must come after the runner's, or the runner cannot record the end.
-RAY_STOP_MARGIN_S = 10
+#: Ray's own SIGKILL must come after the runner's, which may wait for what dies slowly, and for the disk.
+RAY_STOP_MARGIN_S = 20
 
 Overrides = list[str]
 _TOTAL_STEPS = "trainer.total_training_steps="
@@ -40,6 +40,8 @@ class Site:
     worker_python: str
     #: Seconds between SIGTERM and SIGKILL when a run is stopped.
     stop_grace_s: int
+    #: That an attempt's log may take on the disk.
+    log_bytes: int
     #: With less free on the filesystem of its job root a run's log does not grow; 0: whatever is free.
     reserve_bytes: int = 0
     #: Of what a run makes in its job root.
@@ -125,8 +127,11 @@ def given_steps(command: Sequence[str]) -> int | None:
 
 def entrypoint(site: Site, job_root: str, command: tuple[str, ...]) -> str:
     """The command under the runner, as one string for a shell: every word quoted."""
-    runner = (site.worker_python, "-u", f"{site.payload_dir}/argus_runner.py", "--job-root", job_root, "--")
-    return shlex.join([*runner, *command])
+    # Isolated: it needs nothing that is installed, and what lies in the user's code under the name of a standard module
+    # is not meant for it.
+    python = (site.worker_python, "-I", "-S", "-u")
+    runner = (f"{site.payload_dir}/argus_runner.py", "--job-root", job_root, "--log-bytes", str(site.log_bytes), "--")
+    return shlex.join([*python, *runner, *command])
 
 
 def _environment(spec: TaskSpec, site: Site, submission_id: str, job_root: str, *, resumes: bool) -> dict[str, str]:

@@ -19,7 +19,7 @@ from argus_ray.core.taskspec import TaskSpec
 from argus_ray.core.verl import command as verl
 from argus_ray.payload import argus_folders, argus_reserve
 
-SITE = verl.Site("/private", "/private/ray/payload/abc", "/venv/bin/python", 20)
+SITE = verl.Site("/private", "/private/ray/payload/abc", "/venv/bin/python", 20, 5 << 20)
 SUBMISSION = "argus-ada-x-20260101-000000-abcd--a01"
 ROOT = paths.job_root("/private", "ada", SUBMISSION)
 WORKLOADS = ("ppo", "grpo", "sft")
@@ -60,7 +60,7 @@ ENVIRONMENT = """
     HYDRA_FULL_ERROR=1
     PYTHONPATH=/private/ray/payload/abc:/private/common/code/verl
     PYTHONUNBUFFERED=1
-    RAY_JOB_STOP_WAIT_TIME_S=30
+    RAY_JOB_STOP_WAIT_TIME_S=40
     TENSORBOARD_DIR=/private/users/ada/jobs/argus-ada-x-20260101-000000-abcd--a01/tensorboard
     TOKENIZERS_PARALLELISM=true
     TRANSFORMERS_OFFLINE=1
@@ -98,8 +98,9 @@ class TestGolden:
 
     def test_entrypoint_is_the_command_under_the_runner(self, workload: str, device: str) -> None:
         made = launch(spec(workload, device))
-        runner = [SITE.worker_python, "-u", f"{SITE.payload_dir}/argus_runner.py"]
-        assert shlex.split(made.entrypoint) == [*runner, "--job-root", ROOT, "--", *made.command]
+        runner = [SITE.worker_python, "-I", "-S", "-u", f"{SITE.payload_dir}/argus_runner.py"]
+        options = ["--job-root", ROOT, "--log-bytes", "5242880"]
+        assert shlex.split(made.entrypoint) == [*runner, *options, "--", *made.command]
 
     def test_gang(self, workload: str, device: str) -> None:
         assert verl.gang_of(spec(workload, device)) == Gang(2, 4, 12.0)
