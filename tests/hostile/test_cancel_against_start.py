@@ -10,7 +10,7 @@ from pathlib import Path
 
 from argus_ray.core import paths
 from argus_ray.disk import attempt_files
-from tests.payload.test_runner import RUNNER, is_alive, until
+from tests.support.running import PYTHON, RUNNER, is_alive, until
 
 DEADLINE_S = 30.0
 ROUNDS = 24
@@ -22,7 +22,7 @@ def test_cancel_against_start(tmp_path: Path) -> None:
     began = 0
     for number in range(ROUNDS):
         root = tmp_path / f"users/ada/jobs/argus-ada-sft-20260101-000000-{number:04x}--a01"
-        argv = [*RUNNER, str(root), "--", sys.executable, "-S", "-c", PROGRAM]
+        argv = [*PYTHON, RUNNER, "--job-root", str(root), "--", sys.executable, "-S", "-c", PROGRAM]
         runner = subprocess.Popen(argv, stdout=subprocess.PIPE, env={**os.environ, "ARGUS_STOP_GRACE_S": "1"})
         try:
             if number % 2:

@@ -20,7 +20,7 @@ from argus_ray.core.model import SlimAttempt
 from argus_ray.core.observation import FailureKind, JobSeen, JobStatus, next_step
 from argus_ray.core.states import AttemptState, Outcome, TaskState
 from argus_ray.disk import attempt_files
-from tests.payload.test_runner import RUNNER, STUBBORN, until
+from tests.support.running import PYTHON, RUNNER, STUBBORN, until
 from tests.support.simlab import Lab, checked_lab
 
 DEADLINE_S = 30.0
@@ -39,7 +39,7 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
 
 
 def run(job_root: Path, program: str) -> subprocess.CompletedProcess[bytes]:
-    argv = [*RUNNER, str(job_root), "--", sys.executable, "-S", "-c", program]
+    argv = [*PYTHON, RUNNER, "--job-root", str(job_root), "--", sys.executable, "-S", "-c", program]
     return subprocess.run(argv, capture_output=True, timeout=DEADLINE_S, check=False)
 
 
@@ -114,7 +114,9 @@ def test_cancel_marker_that_the_program_deletes(job_root: Path) -> None:
     """It has been seen once, and the program is ended all the same."""
     environ = {**os.environ, "ARGUS_STOP_GRACE_S": "0.2"}
     runner = subprocess.Popen(
-        [*RUNNER, str(job_root), "--", sys.executable, "-S", "-u", "-c", STUBBORN], env=environ, stdout=subprocess.PIPE
+        [*PYTHON, RUNNER, "--job-root", str(job_root), "--", sys.executable, "-S", "-u", "-c", STUBBORN],
+        env=environ,
+        stdout=subprocess.PIPE,
     )
     try:
         assert runner.stdout is not None and runner.stdout.readline() == b"up\n"
