@@ -25,6 +25,8 @@ from tests.support.simlab import Lab, checked_lab
 
 DEADLINE_S = 30.0
 NAME = "argus-ada-sft-20260101-000000-abcd--a01"
+#: The guard is the program's parent, and the runner the guard's.
+KILL_RUNNER = "os.kill(int(open(f'/proc/{os.getppid()}/stat').read().rsplit(')', 1)[1].split()[1]), 9)"
 FORGE = "import json, os; json.dump({'exit_code': 0, 'signal': None}, open('exit.json', 'w')); "
 
 
@@ -74,7 +76,7 @@ def test_forged_exit_marker_of_a_program_that_fails(job_root: Path, also: str) -
 def test_forged_exit_marker_of_a_program_that_kills_its_runner(job_root: Path) -> None:
     """While Ray has a word it is Ray's that counts; where it has none, the run's own record does: it decides about its
     own task alone."""
-    ended = run(job_root, f"{FORGE}os.kill(os.getppid(), 9)")
+    ended = run(job_root, f"{FORGE}{KILL_RUNNER}")
     assert ended.returncode == -9
     verdict = believed(job_root, failed(137))
     assert isinstance(verdict, End) and verdict.outcome is Outcome.APPLICATION
@@ -104,7 +106,7 @@ def test_forged_start_marker_starts_nothing_twice(job_root: Path) -> None:
 
 def test_start_marker_that_the_program_deletes(job_root: Path) -> None:
     """Its submission is not given to Ray again: the attempt is known to have run."""
-    run(job_root, "import os; os.unlink('started.json'); os.kill(os.getppid(), 9)")
+    run(job_root, f"import os; os.unlink('started.json'); {KILL_RUNNER}")
     assert not attempt_files.look(str(job_root)).started
     verdict = believed(job_root, JobSeen(JobStatus.ABSENT))
     assert isinstance(verdict, End) and verdict.outcome is Outcome.INFRASTRUCTURE
