@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from threading import Event
 
 import pytest
 
@@ -60,6 +61,13 @@ def test_one_whose_loop_has_ended_is_told_to_wake_and_to_stop_again(tmp_path: Pa
     assert actor.stop(20)
     actor.wake()
     assert actor.stop(0)
+
+
+def test_a_scheduler_that_was_told_to_stop_is_going_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leaving, "END_AFTER_S", 0.2)
+    settings, ended = Settings(shared_root=str(tmp_path), cluster_name="argus").model_dump(mode="json"), Event()
+    assert SchedulerActor(settings, "f", end=ended.set).stop(20)
+    assert ended.wait(10)
 
 
 def test_it_ends_within_a_minute_and_not_before_the_goodbye_is_over() -> None:

@@ -8,11 +8,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import math
 import os
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +24,14 @@ from argus_ray.core.errors import ArgusError, FieldError
 from argus_ray.core.lifecycle import Change, End
 from argus_ray.core.model import Event, Task
 from argus_ray.core.observation import FailureKind, JobStatus
-from argus_ray.core.orders import Machine, NodeOrder
 from argus_ray.core.reasons import Code, Reason, words
-from argus_ray.core.states import AttemptState, Outcome, TaskState
+from argus_ray.core.states import Outcome, TaskState
 from argus_ray.disk.inputs import Findings
 from argus_ray.scheduler.tick import MAX_LOOKS, Next
-from argus_ray.store import orders
-from tests.support.builders import ADMIN, World, make_service
+from tests.support.builders import World, make_service
+from tests.support.histories import Actor, Operator
 from tests.support.sanity import sanity_check
-from tests.support.simray import AGAIN, Crash, NoAnswer, SimRay, SimState, check_view, make_dispatcher, settle
+from tests.support.simray import AGAIN, Crash, NoAnswer, SimRay, make_dispatcher, settle
 
 RUNS = int(os.environ.get("ARGUS_SIM_RUNS", "25"))
 SEED = os.environ.get("ARGUS_SIM_SEED")
@@ -718,112 +716,6 @@ def test_a_remark_about_an_admission_that_came_too_late_is_not_written(world: Wo
     world.service.handle(ada, actions.CancelTask(task.task_id))
     assert world.service.apply([admission]) == [False]
     assert remarks(world, ada, task) == []
-
-
-class Actor:
-    """The scheduler's process of a history: it lives on from tick to tick, and is made anew where it crashed."""
-
-    def __init__(self, world: World, ray: SimRay, rng: random.Random) -> None:
-        self.world, self.ray, self.rng = world, ray, rng
-        self.dispatcher = make_dispatcher(world, ray, rng)
-        #: How long each task that waits has been overtaken, by its wait.
-        self.ages: dict[tuple[str, int], float] = {}
-        #: Since when attempts have run, by the clock that nobody sets.
-        self.ran_from: dict[str, float] = {}
-
-    def tick(self, crashiness: float = 0.0) -> None:
-        state = self.dispatcher.state = self.dispatcher.queue.state = SimState(self.world, self.rng, crashiness)
-        try:
-            with contextlib.suppress(NoAnswer):
-                asyncio.run(self.dispatcher.tick())
-        except Crash:
-            self.dispatcher = make_dispatcher(self.world, self.ray, self.rng)
-        state.crashiness = 0.0
-        assert state.calls["queue_changes"] <= 1 and state.calls["apply"] <= 1, "all is read once, and stored at once"
-        # A copy: what the check learns must not be hidden from the next tick.
-        mine = self.dispatcher.queue
-        waiting = self.dispatcher.policy.no_tasks()
-        waiting.add_all(mine.tasks)
-        check_view(self.world, replace(mine, tasks=waiting, live=dict(mine.live)))
-        self._check_clocks()
-
-    def set_clock(self, seconds: float, *, is_seen: bool) -> None:
-        """`is_seen`: by a state actor that is there; else it is down, and a new one comes up."""
-        self.world.clock.jump(seconds)
-        if is_seen:
-            self.world.service.queue_changes("", 0)
-        else:
-            self.world.reopen()
-            self.ages.clear()  # what was stored by a clock that nobody has seen change is worth no more
-
-    def _check_clocks(self) -> None:
-        """An overtaking clock never goes back, nobody waits for longer than the policy can mean, and no run is stopped
-        before it has had its time, however the wall clock was set."""
-        now, scheduling = self.world.clock.now, self.world.settings.scheduling
-        waiting = {(task.task_id, len(task.attempts)): task for task in self.world.waiting()}
-        with self.world.store.transaction() as db:
-            maintenance = orders.read(db).maintenance
-        # In maintenance the clocks stand still.
-        until = now if maintenance is None else min(now, maintenance.since)
-        since = {key: task.overtaken_since for key, task in waiting.items() if task.overtaken_since is not None}
-        ages = {key: max(0.0, until - at) for key, at in since.items()}
-        for key, age in self.ages.items():
-            assert key not in waiting or ages.get(key, -math.inf) >= age, f"the overtaking clock of {key} went back"
-        assert all(age >= 0 for age in ages.values())
-        self.ages = ages
-        latest = now + scheduling.retry_policy().longest_wait_s
-        assert all(task.not_before is None or task.not_before <= latest for task in waiting.values())
-        for task in self.world.active():
-            attempt = task.attempts[-1]
-            if attempt.state is AttemptState.RUNNING:
-                began = self.ran_from.setdefault(attempt.submission_id, self.world.clock.since_boot)
-                if (attempt.stop_reason or "").startswith("no new step"):
-                    assert self.world.clock.since_boot - began >= scheduling.stall_after_s
-
-
-@dataclass
-class Operator:
-    """Cordons, drains, and turns maintenance on. What is alive at that moment may go on; nothing new may come."""
-
-    world: World
-    rng: random.Random
-    machines: list[str]
-    cordoned: dict[str, set[str]] = field(default_factory=dict)
-    in_maintenance: set[str] | None = None
-
-    def speak(self) -> None:
-        if self.rng.random() < 0.3:
-            self._maintain(on=self.in_maintenance is None)
-            return
-        name = self.rng.choice(self.machines)
-        order = self.rng.choice([NodeOrder.CORDON, NodeOrder.DRAIN, NodeOrder.UNCORDON, NodeOrder.UNCORDON])
-        self._order(name, order, self.rng.choice([None, 0.0, 50.0]) if order is NodeOrder.DRAIN else None)
-
-    def take_back(self) -> None:
-        for name in list(self.cordoned):
-            self._order(name, NodeOrder.UNCORDON)
-        if self.in_maintenance is not None:
-            self._maintain(on=False)
-
-    def check(self) -> None:
-        alive = self._alive()
-        for name, before in self.cordoned.items():
-            assert {key for key, nodes in alive.items() if name in nodes} <= before, name
-        assert self.in_maintenance is None or alive.keys() <= self.in_maintenance
-
-    def _order(self, name: str, order: NodeOrder, deadline_s: float | None = None) -> None:
-        self.world.service.handle(ADMIN, actions.OrderNode(Machine(name, (name,)), order, deadline_s=deadline_s))
-        self.cordoned.pop(name, None)
-        if order is not NodeOrder.UNCORDON:
-            self.cordoned[name] = {key for key, nodes in self._alive().items() if name in nodes}
-
-    def _maintain(self, *, on: bool) -> None:
-        self.world.service.handle(ADMIN, actions.SetMaintenance(on))
-        self.in_maintenance = set(self._alive()) if on else None
-
-    def _alive(self) -> dict[str, tuple[str, ...]]:
-        live = [task.live_attempt for task in self.world.active()]
-        return {attempt.submission_id: attempt.nodes for attempt in live if attempt is not None}
 
 
 @pytest.mark.parametrize("seed", [int(SEED)] if SEED else range(RUNS))

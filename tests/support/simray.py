@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import pickle
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -26,6 +26,12 @@ from argus_ray.scheduler.ports import Prepared
 from argus_ray.scheduler.queue import QueueView
 from argus_ray.scheduler.tick import Dispatcher, Next
 from tests.support.builders import World
+
+VERLS_SENTENCE = "ValueError: Total available GPUs 0 is less than total desired GPUs 4\n"
+
+
+def machine_of(node_id: str) -> str:
+    return node_id.partition(".")[0]
 
 
 class Crash(BaseException):
@@ -69,8 +75,18 @@ class SimRay:
     #: Nodes that cannot start a program: it ends with 127 at once. And those on which a start hangs until Ray gives up.
     bad: set[str] = field(default_factory=set)
     clogged: set[str] = field(default_factory=set)
-    #: GPUs of each node that somebody uses beside Argus.
-    taken: Counter[str] = field(default_factory=Counter)
+    #: GPUs of each node that somebody uses beside Argus; also parts of one.
+    taken: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    #: Tasks whose program says each time what verl says where there are too few GPUs, and such as take their node down
+    #: with them.
+    picky: set[str] = field(default_factory=set)
+    poison: set[str] = field(default_factory=set)
+    #: Probability that a run which has its gang goes on for one more step.
+    patience: float = 0.0
+    #: What programs print that fail.
+    last_words: str = ""
+    #: The shared root is away: nobody can say anything about files.
+    is_root_away: bool = False
     #: The disk does not say what lost attempts have left.
     is_silent: bool = False
     #: The metrics file: job root -> what is seen of it.
@@ -115,18 +131,23 @@ class SimRay:
 
     async def forbid_start(self, job_root: str) -> None:
         self._maybe_fail()
+        self.need_root()
         self.markers.add(job_root)
 
     async def files(self, job_root: str) -> FilesSeen:
         self._maybe_fail()
+        self.need_root()
         has_metrics = self.metrics.get(job_root, MetricsSeen()).size > 0
         return FilesSeen(self.started[job_root] > 0, self.exits.get(job_root), self.logs.get(job_root, ""), has_metrics)
 
     async def check_inputs(self, task: Task) -> Findings:
+        if self.is_root_away:
+            return Findings(unknown="the root of the inputs is away")
         return self.findings.get(task.task_id, Findings())
 
     async def find_checkpoint(self, task: Task) -> Checkpoint | None:
         self._maybe_fail()
+        self.need_root()
         known = [*(task.resume_roots or ()), *(attempt.job_root for attempt in task.attempts)]
         roots = [root for root in known if root in self.saved]
         if not roots:
@@ -141,7 +162,9 @@ class SimRay:
         for job in self.jobs.values():
             held.update(job.held)
         nodes = [
-            NodeView(name, name, False, gpus, 64, gpus - held[name] - self.taken[name], 64 - held[name], 100, 100)
+            NodeView(
+                name, machine_of(name), False, gpus, 64, gpus - held[name] - self.taken[name], 64 - held[name], 100, 100
+            )
             for name, gpus in sorted(self.nodes.items())
         ]
         shares = {
@@ -164,19 +187,28 @@ class SimRay:
             self._finish(key, JobStatus.STOPPED if job.stop_asked else JobStatus.FAILED, 143)
         elif job.status is JobStatus.PENDING:
             self._start(key)
+        elif job.task.task_id in self.picky:
+            self.logs[root] = VERLS_SENTENCE
+            self._finish(key, JobStatus.FAILED, 1)
         elif not job.held:
             self._claim(job)
+        elif job.task.task_id in self.poison:
+            self.lose_node(job.task.attempts[-1].nodes[0])
+        elif self.patience and self.rng.random() < self.patience:
+            pass
         else:
             self._finish(key, JobStatus.SUCCEEDED, 0) if self.rng.random() < 0.8 else self._fail(key)
 
-    def lose_node(self) -> str | None:
-        """A node dies with all that runs on it; None if there is but one."""
-        if len(self.nodes) < 2:
-            return None
-        name = self.rng.choice(sorted(self.nodes))
-        del self.nodes[name]
+    def lose_node(self, name: str | None = None) -> str | None:
+        """A node (of all but the last one, unless it is named) dies with all that runs on it; None: none has."""
+        if name is None:
+            if len(self.nodes) < 2:
+                return None
+            name = self.rng.choice(sorted(self.nodes))
+        self.nodes.pop(name, None)
         for key, job in self.jobs.items():
-            if job.is_alive and name in job.held:
+            drives = job.status is JobStatus.RUNNING and job.task.attempts[-1].nodes[0] == name
+            if job.is_alive and (name in job.held or drives):
                 job.held, job.status, job.failure = {}, JobStatus.FAILED, FailureKind.SUPERVISOR
                 del key
         return name
@@ -199,6 +231,12 @@ class SimRay:
                 job.status, job.failure = JobStatus.FAILED, FailureKind.SUPERVISOR
         self.dead.clear()
 
+    def rejoin(self) -> None:
+        """Each machine that has no node joins again; Ray gives it another id."""
+        for machine in sorted(self.full_nodes.keys() - set(map(machine_of, self.nodes))):
+            self._joins += 1
+            self.nodes[f"{machine}.{self._joins}"] = self.full_nodes[machine]
+
     def lose_session(self) -> None:
         """The head dies without a durable GCS: Ray forgets everything, and the workers start anew."""
         self.session = f"session-{int(self.session.split('-')[1]) + 1}"
@@ -208,6 +246,9 @@ class SimRay:
         job, root = self.jobs[key], self.job_root(key)
         nodes = job.task.attempts[-1].nodes
         if nodes[0] in self.dead:
+            return
+        if nodes[0] not in self.nodes:
+            job.status, job.failure = JobStatus.FAILED, FailureKind.SUPERVISOR
             return
         if nodes[0] in self.clogged:
             if self.rng.random() < 0.1:
@@ -246,6 +287,7 @@ class SimRay:
         job = self.jobs[key]
         if self.rng.random() < 0.5:
             job.failure = FailureKind.DRIVER
+            self.logs[self.job_root(key)] = self.last_words
             self._finish(key, JobStatus.FAILED, 1)
         else:
             job.failure, job.status, job.held = FailureKind.SUPERVISOR, JobStatus.FAILED, {}
@@ -264,8 +306,14 @@ class SimRay:
         if self.rng.random() < self.flakiness:
             raise NoAnswer
 
+    def need_root(self) -> None:
+        if self.is_root_away:
+            raise TimeoutError
+
     def __post_init__(self) -> None:
+        #: By machine, which is the id of its first node.
         self.full_nodes = dict(self.nodes)
+        self._joins = 0
 
 
 @dataclass
@@ -314,6 +362,7 @@ class SimFiles:
 
     async def metrics(self, job_root: str) -> MetricsSeen:
         self.ray._maybe_fail()
+        self.ray.need_root()
         return self.ray.metrics.get(job_root, MetricsSeen())
 
     async def forbid_start(self, job_root: str) -> None:
@@ -321,6 +370,7 @@ class SimFiles:
 
     async def saved_step(self, task: SlimTask) -> int | None:
         self.ray._maybe_fail()
+        self.ray.need_root()
         if self.ray.is_silent:
             raise TimeoutError
         assert task.live is not None
