@@ -225,8 +225,14 @@ class TestWhatTheProgramGets:
             "signal.pthread_sigmask(signal.SIG_BLOCK, []), sorted(os.listdir('/proc/self/fd'))[:-1], "
             "os.getsid(0) == os.getpid())"
         )
+
+        def as_from_a_terminal() -> None:
+            for number in (signal.SIGHUP, signal.SIGINT):  # ignored by what is started in the background
+                signal.signal(number, signal.SIG_DFL)
+
         expected = subprocess.run(
             [*PYTHON, "-c", ask],
+            preexec_fn=as_from_a_terminal,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             start_new_session=True,
