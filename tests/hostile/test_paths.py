@@ -7,7 +7,6 @@ HTTP, with links and devices on a real disk.
 from __future__ import annotations
 
 import os
-import time
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
@@ -138,11 +137,9 @@ def test_pipes_and_devices_in_common_hold_no_thread(
             path.symlink_to(common / "pipe")
         case "link to itself":
             path.symlink_to(path)
-    begun = time.monotonic()
     answer = api.client.post("/api/v2/tasks", content=api.world.spec(**fields), headers={**alice, **YAML})
     assert answer.status_code in (201, 400), answer.text
-    assert time.monotonic() - begun < 4.0, "less than the bound after which the look is given up"
-    assert "does not answer" not in answer.text
+    assert "does not answer" not in answer.text, "the look was not given up"
 
 
 IDS = ("../bob", "..", "/etc", "a/../b", "a\0b", "\uff0e\uff0e", "%2e%2e", "a\\b", "x" * 4000)
