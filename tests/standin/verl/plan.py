@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 import zipfile
@@ -36,6 +37,8 @@ class Plan:
     #: Before step `wait_at_step`, with the gang claimed, wait until this file is there.
     wait_for_file: str | None = None
     wait_at_step: int = 1
+    #: Both the driver and the training process start programs that leave their session or their parent and stay.
+    leave_behind: bool = False
     #: Create TransferQueue's named controller, or attach to one that is there, as verl's RL trainer does.
     transfer_queue: bool = False
 
@@ -127,6 +130,13 @@ class Run:
         shards = [f"{kind}_world_size_{self.world}_rank_{rank}.pt" for kind in kinds for rank in ranks]
         loaders = [f"data_{rank}.pt" for rank in ranks] if parts == (".",) else ["data.pt"]
         return [*(f"{part}/{name}" for part in parts for name in shards), *loaders]
+
+
+def leave_behind() -> None:
+    """In the same session, in one of its own, and without its parent."""
+    streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    for command, apart in (("sleep 3600", False), ("sleep 3600", True), ("setsid sleep 3600 & exit 0", True)):
+        subprocess.Popen(["sh", "-c", command], start_new_session=apart, **streams)
 
 
 def insufficient(available: int, desired: int) -> ValueError:

@@ -8,7 +8,7 @@ from typing import Any
 
 import ray
 
-from verl.plan import KillDriver, Run, insufficient, overrides
+from verl.plan import KillDriver, Run, insufficient, leave_behind, overrides
 from verl.single_controller.ray.base import make_groups
 
 
@@ -29,6 +29,8 @@ class TaskRunner:
         """False if the driver is to end by SIGKILL."""
         run = Run(settings)
         run.record_execution()
+        if run.plan.leave_behind:
+            leave_behind()
         if run.plan.transfer_queue:
             self._controller = attach_or_create()
         nnodes = int(settings["trainer.nnodes"])
@@ -66,7 +68,10 @@ def attach_or_create() -> Any:
 
 def main() -> None:
     ray.init()
-    survives = ray.get(TaskRunner.remote().run.remote(overrides(sys.argv[1:])))
+    settings = overrides(sys.argv[1:])
+    if Run(settings).plan.leave_behind:
+        leave_behind()
+    survives = ray.get(TaskRunner.remote().run.remote(settings))
     if not survives:
         sys.stdout.flush()
         os.kill(os.getpid(), signal.SIGKILL)
