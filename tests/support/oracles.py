@@ -187,7 +187,10 @@ class Oracles:
             node for node, starts in self._starts.items() if starts.barred_at and now - starts.barred_at < FIRST_PAUSE_S
         }
         count = sum(not node.is_cordoned for node in nodes)
-        if 2 * len(slow | {node for node, starts in self._starts.items() if starts.failed}) > count:
+        failed = {node for node, starts in self._starts.items() if starts.failed}
+        # Also those that the scheduler takes for bad: that a start began there may have been hidden from it.
+        told = {node.node_id for node in nodes if node.barred}
+        if 2 * len(slow | failed | told) > count:
             return  # it is not the nodes
         for attempt in new:
             assert attempt.nodes[0] not in barred, f"{attempt.submission_id}: starts on {attempt.nodes[0]} have failed"
