@@ -222,7 +222,8 @@ class Oracles:
             attempt = _live(task)
             if attempt is None or attempt.state is AttemptState.STOPPING or attempt.stop_reason is not None:
                 continue
-            here = over & set(map(machine_of, attempt.nodes)) & {machine_of(node) for node in self.ray.nodes}
+            # What ran on a node that has left is no drain's, though its machine has joined again.
+            here = {node for node in attempt.nodes if node in self.ray.nodes and machine_of(node) in over}
             assert not here, f"{attempt.submission_id} goes on on {here}, whose drain is over"
 
     def _who_can_start_has_started(self, tasks: Sequence[Task], nodes: Sequence[NodeView]) -> None:
