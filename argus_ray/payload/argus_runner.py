@@ -375,7 +375,8 @@ def _await_record(scribe: Scribe, output: Output) -> None:
                     scribe.end()
                     return
             if has_ended:
-                output.complain("cannot write exit.json: what writes it was killed")
+                if why := scribe.record_anew(max(1.0, deadline - time.monotonic())):
+                    output.complain(f"cannot write exit.json: what writes it was killed, and another one: {why}")
                 return
     scribe.leave()
     output.complain(

@@ -56,6 +56,7 @@ class Scribe:
         def run() -> None:
             _Writer(job_root, log_bytes, channel, answers).run()
 
+        self._job_root, self._record = job_root, b""
         self.pid = argus_processes.fork(run, (channel,), answers)
         os.close(channel)
         os.close(answers)
@@ -82,7 +83,25 @@ class Scribe:
         record = (
             f'{{"exit_code": {code}, "signal": {number}, "started_at": {started_at!r}, "ended_at": {time.time()!r}}}'
         )
-        self._put(_EXIT, record.encode())
+        self._record = record.encode()
+        self._put(_EXIT, self._record)
+
+    def record_anew(self, patience_s: float) -> str:
+        """Where the scribe was killed: the exit record by another process, which may hang as well. Why not, else empty:
+        without a record nobody knows that the attempt is over."""
+        answers, teller = os.pipe()
+
+        def run() -> None:
+            JobRoot(self._job_root).record_exit(self._record)
+            os.write(teller, b"recorded")
+
+        argus_processes.fork(run, (), teller)
+        os.close(teller)
+        poll = select.poll()
+        poll.register(answers, select.POLLIN)
+        said = os.read(answers, 4096) if poll.poll(patience_s * 1000) else b"the disk does not answer"
+        os.close(answers)
+        return "" if said == b"recorded" else said.decode(errors="replace").strip()
 
     def pump(self) -> None:
         """Hand over what it takes now."""

@@ -25,7 +25,6 @@ _MARK = b"ARGUS_SUBMISSION_ID="
 
 pytestmark = [
     pytest.mark.timeout(600 + 30 * ATTEMPTS),
-    # One known gap: an attempt whose scribe was killed has no exit record, so what its actors left stays.
     pytest.mark.skipif(not ATTEMPTS, reason="takes minutes: ARGUS_LEFT_ATTEMPTS=100"),
 ]
 

@@ -182,6 +182,26 @@ class TestFull:
 class TestStandIn:
     """Without root: the scribe is stopped, which holds it as a disk that hangs does."""
 
+    def test_a_killed_scribe_costs_the_log_and_not_the_exit_record(self, tmp_path: Path) -> None:
+        """Without a record nobody would know that the attempt is over, and what it has left would stay."""
+        told, job_root = tmp_path / "told", tmp_path / "job"
+        program = CHATTY.format(told=str(told), pause=0.001)
+        command = [*PYTHON, RUNNER, "--job-root", str(job_root), "--", *PYTHON, "-c", program]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE)
+        try:
+            until(lambda: steps(told) >= 100, "it runs")
+            (scribe,) = (pid for pid in _children(process.pid) if _writes(pid, job_root))
+            os.kill(scribe, signal.SIGKILL)
+            at = steps(told)
+            until(lambda: steps(told) >= at + 100, "it goes on")
+            process.terminate()
+            output, _ = process.communicate(timeout=DEADLINE_S)
+            assert b"what writes logs/driver.log was killed; the run goes on" in output
+            assert record(job_root)["signal"] == signal.SIGTERM
+        finally:
+            process.kill()
+            process.wait(10)
+
     def test_a_program_goes_on_and_its_stop_is_heard(self, tmp_path: Path) -> None:
         told, job_root = tmp_path / "told", tmp_path / "job"
         program = CHATTY.format(told=str(told), pause=0.0)
