@@ -59,7 +59,9 @@ def end(task: str, way: str, user: Api, hosts: list[Host]) -> None:
     elif way == "fork":
         kill(runners(task, hosts)[-1:])
     elif way == "driver":
-        kill([pid for host in hosts for pid, command in host.find("-m verl.trainer") if f"{task}--" in command])
+        # Not its runner and its forks, whose command lines hold the driver's.
+        found = [each for host in hosts for each in host.find("-m verl.trainer") if f"{task}--" in each[1]]
+        kill([pid for pid, command in found if "argus_runner.py" not in command])
 
 
 def kill(pids: list[int]) -> None:
