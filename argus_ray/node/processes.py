@@ -32,27 +32,13 @@ def with_variable(name: str, value: str) -> list[int]:
     A process that has ended and was not collected by its parent has no environment any more, so it does not count.
     """
     wanted = f"{name}={value}".encode()
-    found = []
-    for pid in _listed():
-        if pid == os.getpid():
-            continue
-        try:
-            environ = Path(f"/proc/{pid}/environ").read_bytes()
-        except OSError:
-            continue  # it ended, or is another user's
-        if wanted in environ.split(b"\0"):
-            found.append(pid)
-    return found
+    return [pid for pid in _listed() if pid != os.getpid() and wanted in _environ(pid)]
 
 
 def variable(pid: int, name: str) -> str | None:
     """What this environment variable of a process said when it was started; None if it had none or has ended."""
-    try:
-        environ = Path(f"/proc/{pid}/environ").read_bytes()
-    except OSError:
-        return None
     wanted = os.fsencode(name) + b"="
-    found = next((entry for entry in environ.split(b"\0") if entry.startswith(wanted)), None)
+    found = next((entry for entry in _environ(pid) if entry.startswith(wanted)), None)
     return None if found is None else os.fsdecode(found[len(wanted) :])
 
 
@@ -82,12 +68,15 @@ def lives(who: str) -> bool:
 
 def environment(pid: int) -> dict[str, str]:
     """What it was started with; empty for one that has ended, or is another user's."""
-    try:
-        raw = Path(f"/proc/{pid}/environ").read_bytes()
-    except OSError:
-        return {}
-    pairs = (pair.partition("=") for pair in raw.decode(errors="replace").split("\0") if pair)
+    pairs = (entry.decode(errors="replace").partition("=") for entry in _environ(pid) if entry)
     return {name: value for name, _, value in pairs}
+
+
+def _environ(pid: int) -> list[bytes]:
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return []
 
 
 def not_below(pids: Iterable[int], name: str) -> list[int]:

@@ -12,7 +12,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from argus_ray.disk import atomic, own
@@ -108,10 +108,8 @@ class RayChild:
     def living_owner(self) -> str:
         """Who else has started processes with our mark and lives, in words; empty if nobody. The lock in the run dir
         is no proof that nobody does: the folder may have been deleted under one that lives."""
-        owners = {processes.variable(pid, NODE_OWNER) for pid in processes.with_variable(NODE_MARK, self._mark)}
-        for owner in owners - {None, processes.identity(os.getpid())}:
-            if owner and processes.lives(owner):
-                return f"Ray of this node name and run dir runs already: process {owner.split()[0]} has started it"
+        for owner in self._living(self._owners().values()):
+            return f"Ray of this node name and run dir runs already: process {owner.split()[0]} has started it"
         return ""
 
     def end(self, grace_s: float) -> None:
@@ -159,12 +157,18 @@ class RayChild:
 
     def _marked(self) -> list[int]:
         """Those of one that lives are not ours, whatever their mark."""
-        mine = (None, processes.identity(os.getpid()))
-        return [
-            pid
-            for pid in processes.with_variable(NODE_MARK, self._mark)
-            if (owner := processes.variable(pid, NODE_OWNER)) in mine or owner is None or not processes.lives(owner)
-        ]
+        owners = self._owners()
+        others = self._living(owners.values())
+        return [pid for pid, owner in owners.items() if owner not in others]
+
+    def _owners(self) -> dict[int, str | None]:
+        """Of each process with our mark, who has started it; None: it does not say."""
+        return {pid: processes.variable(pid, NODE_OWNER) for pid in processes.with_variable(NODE_MARK, self._mark)}
+
+    @staticmethod
+    def _living(owners: Iterable[str | None]) -> set[str]:
+        """Those that live, without ourselves."""
+        return {owner for owner in {*owners} - {processes.identity(os.getpid())} if owner and processes.lives(owner)}
 
 
 def command_beside_python(name: str) -> str:
