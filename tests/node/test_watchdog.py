@@ -11,7 +11,6 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +22,6 @@ from tests.support.fakeray import ROOT, Machine, Program
 RAYLET_OF_ANOTHER = (
     "import ctypes, signal; ctypes.CDLL(None).prctl(15, b'raylet', 0, 0, 0); print('up', flush=True); signal.pause()"
 )
-
-
-@pytest.fixture
-def machine(tmp_path: Path) -> Iterator[Machine]:
-    made = Machine(tmp_path)
-    made.make_token()
-    yield made
-    made.close()
 
 
 def joined(machine: Machine, *argv: str, **environ: str) -> Program:

@@ -80,16 +80,21 @@ def steps(told: Path) -> int:
     return int(content(told) or 0)
 
 
+def freeze_while_it_prints(told: Path, frozen: Callable[[bool], None], count: int, words: str) -> None:
+    """Once the program runs; until it has printed so many lines more."""
+    until(lambda: steps(told) >= 300, "it runs")
+    frozen(True)
+    at = steps(told)
+    until(lambda: steps(told) >= at + count, words)
+
+
 class TestFrozen:
     def test_a_program_goes_on_and_nothing_is_lost(
         self, disk: Path, frozen: Callable[[bool], None], start: Callable[..., subprocess.Popen[bytes]], tmp_path: Path
     ) -> None:
         told = tmp_path / "told"
         process = start(CHATTY.format(told=str(told), pause=0.005).replace("10 ** 9", "20000"))
-        until(lambda: steps(told) >= 300, "it runs")
-        frozen(True)
-        at = steps(told)
-        until(lambda: steps(told) >= at + 5_000, "it goes on for more than a pipe and a page hold")
+        freeze_while_it_prints(told, frozen, 5_000, "it goes on for more than a pipe and a page hold")
         frozen(False)
         assert process.wait(DEADLINE_S) == 0
         assert len(log_of(disk / "job").splitlines()) == 20_000
@@ -100,10 +105,7 @@ class TestFrozen:
     ) -> None:
         told = tmp_path / "told"
         process = start(CHATTY.format(told=str(told), pause=0.0))
-        until(lambda: steps(told) >= 300, "it runs")
-        frozen(True)
-        at = steps(told)
-        until(lambda: steps(told) >= at + 120_000, "it prints 24 MB while the disk hangs")
+        freeze_while_it_prints(told, frozen, 120_000, "it prints 24 MB while the disk hangs")
         process.terminate()  # heard all the same
         frozen(False)
         assert process.wait(DEADLINE_S) == 128 + signal.SIGTERM
@@ -119,10 +121,7 @@ class TestFrozen:
     ) -> None:
         told = tmp_path / "told"
         process = start(CHATTY.format(told=str(told), pause=0.0))
-        until(lambda: steps(told) >= 300, "it runs")
-        frozen(True)
-        at = steps(told)
-        until(lambda: steps(told) >= at + 5_000, "it prints while the disk hangs")
+        freeze_while_it_prints(told, frozen, 5_000, "it prints while the disk hangs")
         process.terminate()
         begin = time.monotonic()
         output, _ = process.communicate(timeout=DEADLINE_S)

@@ -24,8 +24,7 @@ from argus_ray.disk.inputs import Findings
 from argus_ray.scheduler import standing
 from argus_ray.scheduler.ports import SubmissionRefused
 from tests.support.builders import ADMIN, make_service
-from tests.support.sanity import sanity_check
-from tests.support.simlab import Lab
+from tests.support.simlab import Lab, checked
 from tests.support.simray import make_dispatcher
 
 HOUR = 3600
@@ -62,11 +61,7 @@ def make(root: Path, nodes: dict[str, int] | None = None, **settings: Any) -> Cl
 
 @pytest.fixture
 def lab(tmp_path: Path) -> Iterator[Clocks]:
-    made = make(tmp_path, {"n1": 4, "n2": 4})
-    yield made
-    assert made.ray.violations == []
-    sanity_check(made.world.store)
-    made.world.close()
+    yield from checked(make(tmp_path, {"n1": 4, "n2": 4}))
 
 
 # --- runs that make no steps

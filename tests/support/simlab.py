@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from argus_ray.core import actions
 from argus_ray.core.model import Event, Task
@@ -14,6 +15,8 @@ from argus_ray.core.orders import Machine, NodeOrder
 from tests.support.builders import ADMIN, World, make_service
 from tests.support.sanity import sanity_check
 from tests.support.simray import Job, SimRay, make_dispatcher, settle
+
+_L = TypeVar("_L", bound="Lab")
 
 
 class Lab:
@@ -67,8 +70,12 @@ class Lab:
 
 
 def checked_lab(root: Path) -> Iterator[Lab]:
-    """For a fixture: two nodes of four GPUs, and what must be true when the test is over."""
-    made = Lab(root, {"n1": 4, "n2": 4})
+    """For a fixture: two nodes of four GPUs."""
+    yield from checked(Lab(root, {"n1": 4, "n2": 4}))
+
+
+def checked(made: _L) -> Iterator[_L]:
+    """For a fixture: what must be true when the test is over."""
     yield made
     assert made.ray.violations == []
     sanity_check(made.world.store)
