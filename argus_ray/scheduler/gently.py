@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable
+from collections.abc import AsyncIterator, Coroutine, Iterable
 from typing import Any, TypeVar
 
 _T = TypeVar("_T")
 
-#: Calls that begin before others get their turn: some milliseconds.
+#: Calls that begin, or things that are looked at, before others get their turn: some milliseconds.
 _AT_ONCE = 500
 
 
@@ -31,6 +31,14 @@ async def gather(calls: Iterable[Coroutine[Any, Any, _T]]) -> list[_T | BaseExce
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
         found.append(task.result() if error is None else error)
     return found
+
+
+async def over(items: Iterable[_T]) -> AsyncIterator[_T]:
+    """Them all, with a turn for others now and then."""
+    for number, item in enumerate(items, 1):
+        yield item
+        if number % _AT_ONCE == 0:
+            await others_first()
 
 
 async def others_first() -> None:

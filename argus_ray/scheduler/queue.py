@@ -9,6 +9,7 @@ from itertools import islice
 
 from argus_ray.core.model import PoolOrders, QueueChanges, SlimTask
 from argus_ray.core.waiting import WaitingTasks
+from argus_ray.scheduler import collector
 from argus_ray.scheduler.ports import State
 
 #: Rows that are taken in at a time. All come when a scheduler or a writer begins; others get their turn meanwhile.
@@ -43,6 +44,7 @@ class QueueView:
             self.live.clear()
         for seq in changes.gone:
             self._remove(seq)
+        collector.have_come(len(changes.rows))
         rows = iter(changes.rows)
         while some := list(islice(rows, _AT_ONCE)):
             self._take_in(some)

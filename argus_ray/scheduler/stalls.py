@@ -55,7 +55,7 @@ class StallWatch:
         wall = self.clock()
         grown = await gently.gather(self._grown(attempt, now, wall) for _, attempt in pairs)
         found: list[Stall | Halt | None] = []
-        for (task, attempt), growth in zip(pairs, grown, strict=True):
+        async for (task, attempt), growth in gently.over(zip(pairs, grown, strict=True)):
             if isinstance(growth, BaseException):
                 raise growth
             if growth is None:

@@ -46,6 +46,7 @@ class _World:
         self.nodes = decide.nodes_of(nodes)
         live = decide.running_on(self.nodes)
         self.queue = decide.queue_of(waiting)
+        self._by_id = {task.task_id: task for task in self.queue}
         self.view = ClusterView("session", tuple(self.nodes), {})
         self.changes = QueueChanges("w", 1, True, (*self.queue, *live))
         self.live = live
@@ -63,10 +64,9 @@ class _World:
     async def apply(self, changes: Sequence[Change]) -> list[bool]:
         """What is held is read back, as it is from the state actor."""
         rows = []
-        by_id = {task.task_id: task for task in self.queue} if any(isinstance(c, Hold) for c in changes) else {}
         for change in changes:
-            if isinstance(change, Hold) and change.task_id in by_id:
-                task = by_id[change.task_id]
+            task = self._by_id.get(change.task_id) if isinstance(change, Hold) else None
+            if isinstance(change, Hold) and task is not None:
                 rows.append(replace(task, state=TaskState.PENDING_RESOURCES, reason=change.reason or task.reason))
         self.changes = replace(self.changes, rows=tuple(rows))
         return [True] * len(changes)

@@ -48,6 +48,21 @@ def test_others_get_their_turn_while_they_begin() -> None:
     asyncio.run(run())
 
 
+def test_others_get_their_turn_while_all_are_gone_over() -> None:
+    async def run() -> None:
+        turns: list[str] = []
+        other = asyncio.create_task(_note(turns, 3))
+        seen = []
+        async for number in gently.over(range(2_000)):
+            seen.append(number)
+            turns.append("one")
+        await other
+        places = [place for place, name in enumerate(turns) if name == "other"]
+        assert seen == list(range(2_000)) and places[-1] < 2_000
+
+    asyncio.run(run())
+
+
 async def _note(turns: list[str], times: int) -> None:
     for _ in range(times):
         turns.append("other")
