@@ -22,6 +22,7 @@ from argus_ray.core.attempts import RetryPolicy
 from argus_ray.core.errors import InvalidRequest
 from argus_ray.core.quotas import Quotas
 from argus_ray.core.taskspec import field_errors
+from argus_ray.core.verl.recipes import VerlSettings
 
 
 class ConfigError(Exception):
@@ -196,6 +197,7 @@ class Settings(_Strict):
     scheduling: Scheduling = Scheduling()
     retention: Retention = Retention()
     files: Files = Files()
+    verl: VerlSettings = VerlSettings()
 
     def admission_policy(self) -> AdmissionPolicy:
         scheduling = self.scheduling
