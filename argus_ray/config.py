@@ -19,7 +19,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from argus_ray.core import ids, retention, stall
 from argus_ray.core.admission import AdmissionPolicy
 from argus_ray.core.attempts import RetryPolicy
-from argus_ray.core.errors import InvalidRequest
+from argus_ray.core.errors import FieldError, InvalidRequest
 from argus_ray.core.quotas import Quotas
 from argus_ray.core.taskspec import field_errors
 from argus_ray.core.verl.recipes import VerlSettings
@@ -229,11 +229,26 @@ def load(args: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> Se
     for key, variable in (("shared_root", "ARGUS_SHARED_ROOT"), ("cluster_name", "ARGUS_CLUSTER")):
         if environ.get(variable):
             merged[key] = environ[variable]
+    settings, broken = None, list[FieldError]()
     try:
-        return Settings.model_validate(merged)
+        settings = Settings.model_validate(merged)
+        verl = settings.verl
     except ValidationError as error:
-        rules = "\n".join(f"  {item.field}: {item.rule}" for item in field_errors(error))
-        raise ConfigError(f"serve_config.yaml, the application's args:\n{rules}") from None
+        broken += field_errors(error)
+        verl = _verl_alone(merged)
+    broken += verl.broken(settings.shared_root if settings else str(merged.get("shared_root", "")))
+    if settings is None or broken:
+        rules = "\n".join(f"  {item.field}: {item.rule}" for item in broken)
+        raise ConfigError(f"serve_config.yaml, the application's args:\n{rules}")
+    return settings
+
+
+def _verl_alone(args: Mapping[str, Any]) -> VerlSettings:
+    """So that one answer also says what is wrong there, where something else is wrong too."""
+    try:
+        return VerlSettings.model_validate(args.get("verl", {}))
+    except ValidationError:
+        return VerlSettings()
 
 
 def fingerprint(settings: Settings) -> str:
@@ -241,6 +256,6 @@ def fingerprint(settings: Settings) -> str:
     digest = hashlib.sha256(json.dumps(settings.model_dump(mode="json"), sort_keys=True).encode())
     package = Path(__file__).parent
     for path in sorted(package.rglob("*")):
-        if path.suffix in (".py", ".sql"):
+        if path.suffix in (".py", ".sql", ".tsv"):
             digest.update(str(path.relative_to(package)).encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]
