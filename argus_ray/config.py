@@ -10,10 +10,12 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from argus_ray.core import ids, retention, stall
@@ -251,6 +253,20 @@ def _verl_alone(args: Mapping[str, Any]) -> VerlSettings:
         return VerlSettings()
 
 
+def main(arguments: Sequence[str]) -> int:
+    """`python -m argus_ray.config FILE`: says what is wrong with this serve_config.yaml, and deploys nothing."""
+    try:
+        applications = yaml.safe_load(Path(arguments[0]).read_text())["applications"]
+        load(next(each["args"] for each in applications if each["name"] == "argus"))
+    except (ConfigError, OSError, yaml.YAMLError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    except (LookupError, TypeError, StopIteration):
+        sys.stderr.write("name one serve_config.yaml, whose application argus has args\n")
+        return 2
+    return 0
+
+
 def fingerprint(settings: Settings) -> str:
     """Changes when the code or the settings change. Actors that carry another one are replaced at the next start."""
     digest = hashlib.sha256(json.dumps(settings.model_dump(mode="json"), sort_keys=True).encode())
@@ -259,3 +275,7 @@ def fingerprint(settings: Settings) -> str:
         if path.suffix in (".py", ".sql", ".tsv"):
             digest.update(str(path.relative_to(package)).encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 
 from argus_ray.core.errors import FieldError
 from argus_ray.core.verl import arithmetic, keys, layers, reserved
@@ -16,7 +16,16 @@ class _Strict(BaseModel):
 
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9_-]{0,62}[a-z0-9])?$")]
-Patterns = Annotated[tuple[str, ...], Field(max_length=100)]
+
+
+def _listed(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+#: One may stand without a list.
+Patterns = Annotated[tuple[str, ...], BeforeValidator(_listed), Field(max_length=100)]
+Workloads = Annotated[tuple[Literal["ppo", "grpo", "sft"], ...], BeforeValidator(_listed)]
+Devices = Annotated[tuple[Literal["cuda", "cpu"], ...], BeforeValidator(_listed)]
 
 
 class RangeSettings(_Strict):
@@ -29,8 +38,8 @@ class RangeSettings(_Strict):
 class MatchSettings(_Strict):
     """All that is named must hold. Of patterns, one; `*` stands for any characters, slashes too."""
 
-    workload: tuple[Literal["ppo", "grpo", "sft"], ...] = ()
-    trainer_device: tuple[Literal["cuda", "cpu"], ...] = ()
+    workload: Workloads = ()
+    trainer_device: Devices = ()
     user: Patterns = ()
     model_id: Patterns = ()
     train_file: Patterns = ()

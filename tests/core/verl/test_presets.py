@@ -22,9 +22,9 @@ EXAMPLE: dict[str, Any] = {
         "lora": {"actor_rollout_ref.model.lora_rank": 32},
     },
     "rules": [
-        {"match": {"workload": ["grpo", "ppo"], "model_id": ["*8B*"], "n_gpus_per_node": {"min": 8}}, "use": ["long"]},
+        {"match": {"workload": ["grpo", "ppo"], "model_id": "*8B*", "n_gpus_per_node": {"min": 8}}, "use": ["long"]},
         {
-            "match": {"user": ["alice"], "train_file": ["/private/common/datasets/hard/*"]},
+            "match": {"user": ["alice"], "train_file": "/private/common/datasets/hard/*"},
             "set": {f"{ACTOR}.optim.lr": 5.0e-7},
         },
     ],
