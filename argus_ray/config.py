@@ -23,6 +23,7 @@ from argus_ray.core.errors import InvalidRequest
 from argus_ray.core.quotas import Quotas
 from argus_ray.core.taskspec import field_errors
 from argus_ray.core.verl.command import Site
+from argus_ray.core.verl.recipes import VerlSettings
 
 
 class ConfigError(Exception):
@@ -197,6 +198,7 @@ class Settings(_Strict):
     scheduling: Scheduling = Scheduling()
     retention: Retention = Retention()
     files: Files = Files()
+    verl: VerlSettings = VerlSettings()
 
     def site(self, payload_dir: str) -> Site:
         """Of the workers. `payload_dir`: the payload of this version on the shared filesystem."""

@@ -33,8 +33,8 @@ _NEVER = frozenset({Code.NO_WORKER, Code.NODE_TOO_SMALL, Code.POOL_TOO_SMALL})
 def prospect(
     gang: Gang, nodes: Sequence[NodeView] | None, *, gpus_held: int, gpus_quota: int | None, is_held_up: bool = False
 ) -> Prospect:
-    """`nodes`: with what is free of each; None: not known. `gpus_held`, `gpus_quota`: of its user. `is_held_up`: nothing
-    starts now, whatever is free."""
+    """`nodes`: with what is free of each; None: not known. `gpus_held`, `gpus_quota`: of its user. `is_held_up`:
+    nothing starts now, whatever is free."""
     if nodes is None:
         return Prospect(Fit.UNKNOWN)
     # A node that takes no gang has no room now; one that is cordoned is none of the pool's.

@@ -1,4 +1,4 @@
-"""The operator's presets of verl's settings: what may be chosen, and for an admin all of it. The wire, then the route."""
+"""Presets of verl's settings: what may be chosen, and for an admin all that there is. The wire, then the route."""
 
 from __future__ import annotations
 

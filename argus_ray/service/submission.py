@@ -179,7 +179,8 @@ class _Origin:
             return said if settings is None else f"{said}, with its settings"
         if settings is None:
             return said
-        return f"{said}, with {'its settings' if settings == self.task.settings else 'the settings of today, not its own'}"
+        same = settings == self.task.settings
+        return f"{said}, with {'its settings' if same else 'the settings of today, not its own'}"
 
 
 @dataclass(frozen=True)

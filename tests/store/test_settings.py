@@ -1,4 +1,4 @@
-"""What tasks were accepted with: once for each content, found with the task, and NULL for those of an earlier version."""
+"""What tasks were accepted with: once for each content, found with the task, and none for those of before."""
 
 from __future__ import annotations
 

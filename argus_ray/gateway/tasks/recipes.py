@@ -1,4 +1,4 @@
-"""What the operator's settings of verl come to for a submission: resolved here, so that the state actor only stores it."""
+"""What verl's settings come to for a submission: resolved here, so that the state actor only stores it."""
 
 from __future__ import annotations
 

@@ -37,8 +37,8 @@ from argus_ray.gateway.caller import SECURITY, Caller, TheCaller, TheGateway, ca
 from argus_ray.gateway.context import GatewayParts
 from argus_ray.gateway.http.body import NEWLINES_GONE, YAML_TYPES, lacks_newlines, read_json, read_spec, schema_of
 from argus_ray.gateway.http.params import (
-    EventsParams,
     PRESET_PARAMETER,
+    EventsParams,
     NoQuery,
     TaskId,
     TasksParams,

@@ -220,7 +220,7 @@ class TaskOut(TaskSummary):
     warnings: list[WarningOut] = Field(description="What the inputs left in doubt at the submission")
     presets: list[str] = Field(description="As they were chosen at the submission")
     settings: list[SettingOut] | None = Field(
-        description="What verl is told beyond the TaskSpec, as it was when the task was accepted; each attempt uses it. "
+        description="What verl is told beyond the TaskSpec, as the task was accepted with it; each attempt uses it. "
         "null: a task of a version that stored none"
     )
     attempts: list[AttemptOut]

@@ -134,14 +134,10 @@ async def validated(
     )
 
 
-def _launch(
-    settings: Settings, spec: TaskSpec, user_id: str, chosen: tuple[layers.Setting, ...]
-) -> command.Launch:
+def _launch(settings: Settings, spec: TaskSpec, user_id: str, chosen: tuple[layers.Setting, ...]) -> command.Launch:
     stem = paths.job_root(settings.shared_root, user_id, "x").removesuffix("x")
     site = settings.site(_payload_dir(settings.shared_root))
-    return command.launch(
-        spec, site, submission_id=SUBMISSION_ID, job_root=f"{stem}{SUBMISSION_ID}", chosen=chosen
-    )
+    return command.launch(spec, site, submission_id=SUBMISSION_ID, job_root=f"{stem}{SUBMISSION_ID}", chosen=chosen)
 
 
 @functools.cache
@@ -157,9 +153,7 @@ async def _fit(caller: Caller, gang: Gang, seen: Foresight) -> FitOut:
         nodes = await caller.gateway.look_at_nodes()
     low_disk = (await caller.gateway.readiness()).get(DISK)
     held_up = maintenance_words(seen.maintenance) if seen.maintenance is not None else low_disk
-    found = prospect(
-        gang, nodes, gpus_held=seen.gpus_held, gpus_quota=seen.gpus_quota, is_held_up=held_up is not None
-    )
+    found = prospect(gang, nodes, gpus_held=seen.gpus_held, gpus_quota=seen.gpus_quota, is_held_up=held_up is not None)
     because = words(found.reason) if found.reason is not None else held_up
     ahead = seen.own_ahead + seen.others_ahead
     line = f"; {ahead} wait before it, {seen.own_ahead} of them yours" if ahead else ""

@@ -17,6 +17,7 @@ from argus_ray.core import paths
 from argus_ray.core.model import Gang
 from argus_ray.core.taskspec import TaskSpec
 from argus_ray.core.verl import command as verl
+from argus_ray.core.verl import values
 from argus_ray.payload import argus_folders, argus_reserve
 
 SITE = verl.Site("/private", "/private/ray/payload/abc", "/venv/bin/python", 20, 5 << 20)
@@ -220,7 +221,7 @@ def test_what_cannot_be_quoted_is_refused(bad: str) -> None:
 @pytest.mark.parametrize("word", ["null", "true", "False", "nan", "inf", "7", "1e3", "a:b", "a,b", "a b", "[a]"])
 def test_words_with_a_meaning_of_their_own_stay_text(word: str) -> None:
     parser = pytest.importorskip("hydra.core.override_parser.overrides_parser").OverridesParser.create()
-    [override] = parser.parse_overrides([verl._set("key", word)])
+    [override] = parser.parse_overrides([f"key={values.written(word)}"])
     value = override.value()
     assert value == word and isinstance(value, str)
 
