@@ -24,6 +24,7 @@ from argus_ray.core.attempts import RetryPolicy
 from argus_ray.core.errors import FieldError, InvalidRequest
 from argus_ray.core.quotas import Quotas
 from argus_ray.core.taskspec import field_errors
+from argus_ray.core.verl.command import Site
 from argus_ray.core.verl.recipes import VerlSettings
 
 
@@ -200,6 +201,18 @@ class Settings(_Strict):
     retention: Retention = Retention()
     files: Files = Files()
     verl: VerlSettings = VerlSettings()
+
+    def site(self, payload_dir: str) -> Site:
+        """Of the workers. `payload_dir`: the payload of this version on the shared filesystem."""
+        return Site(
+            shared_root=self.shared_root,
+            payload_dir=payload_dir,
+            worker_python=self.worker_python,
+            stop_grace_s=self.scheduling.stop_grace_s,
+            reserve_bytes=self.limits.reserve_bytes,
+            umask=self.files.umask_bits,
+            log_bytes=self.limits.log_bytes,
+        )
 
     def admission_policy(self) -> AdmissionPolicy:
         scheduling = self.scheduling

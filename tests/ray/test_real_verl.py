@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from argus_ray.core import taskspec
 from argus_ray.core.verl import command as verl
@@ -84,6 +89,86 @@ def _steps_when_resumed(cluster: Cluster, user: Api, view: dict[str, Any], name:
     return steps
 
 
+#: What a researcher changes first, and what comes to lie behind the same name while the run is under way.
+_SHORT = {
+    "actor_rollout_ref.rollout.n": 2,
+    "data.max_response_length": 6,
+    "actor_rollout_ref.actor.optim.lr": 0.0005,
+}
+_CHANGED = {
+    "actor_rollout_ref.rollout.n": 3,
+    "data.max_response_length": 4,
+    "actor_rollout_ref.actor.optim.lr": 0.25,
+    "data.train_batch_size": 16,
+}
+
+
+def test_a_preset_is_what_is_trained_whatever_the_configuration_says_later_and_whatever_dies(
+    cluster: Cluster, alone: Alone
+) -> None:
+    _deploy(cluster, {"presets": {"short": _SHORT}, "selectable": ["short"]})
+    user = cluster.user()
+    task = user.submit_example("cpu-grpo", presets=["short"])
+    accepted = user.task(task)
+    assert {each["key"]: each["value"] for each in accepted["settings"] if each["source"] == "preset short"} == _SHORT
+
+    def has_begun(view: dict[str, Any]) -> bool:
+        return bool(view["attempts"]) and _resolved(cluster, view, 0).exists() and bool(view["attempts"][0]["node_ip"])
+
+    first = user.wait(task, has_begun, "at verl's own configuration")["attempts"][0]
+    # So that it is still under way when the other configuration is in force.
+    for pid in processes.with_variable("ARGUS_SUBMISSION_ID", first["submission_id"]):
+        os.kill(pid, signal.SIGSTOP)
+    # From here on "again" says what "short" said. It stays so, for the tests below.
+    _deploy(cluster, {"presets": {"short": _CHANGED, "again": _SHORT}, "selectable": ["short", "again"]})
+    view = user.task(task)
+    assert (view["state"], view["settings"]) == ("RUNNING", accepted["settings"])
+    victim = cluster.machine.worker_at(first["node_ip"])
+    cluster.machine.end_worker(victim)
+    try:
+        view = wait_long(user, task)
+    finally:
+        cluster.machine.start_worker(victim)
+        cluster.machine.wait_for_worker(victim)
+    assert [attempt["outcome"] for attempt in view["attempts"]] == ["INFRASTRUCTURE", "SUCCEEDED"]
+    for number in (0, 1):
+        assert _of_hydra(cluster, view, number, _CHANGED) == {**_SHORT, "data.train_batch_size": 8}, number
+    root = cluster.job_root(view)
+    assert metric(root, "actor/lr") == [0.0005, 0.0005]
+    assert max(metric(root, "response_length/max")) <= 6
+    for step in (1, 2):
+        answers = (root / "rollouts" / f"{step}.jsonl").read_text().splitlines()
+        assert len(answers) == 8 * 2, "two answers to each of the eight prompts"
+    alone["grpo"] = curves(user, task)
+
+
+def _deploy(cluster: Cluster, verl: dict[str, Any]) -> None:
+    """`serve deploy` of the same file with these settings of verl."""
+    config = cluster.machine.root / "serve_config.yaml"
+    content = yaml.safe_load(config.read_text())
+    content["applications"][0]["args"]["verl"] = verl
+    config.write_text(yaml.safe_dump(content, sort_keys=False))
+    cluster.machine.deploy(config)
+
+    def is_in_force() -> bool:
+        # By a replica of the new version, which comes up after the actors were replaced.
+        found = cluster.admin.get("/api/v2/presets")["presets"]
+        return {each["name"]: each["set"] for each in found} == verl["presets"]
+
+    assert processes.wait_until(is_in_force, 180, 0.5)
+    cluster.machine.wait_for_service()
+
+
+def _resolved(cluster: Cluster, view: dict[str, Any], number: int) -> Path:
+    """What Hydra has made of an attempt's command line, as verl reads it."""
+    return cluster.job_root(view, number) / "hydra" / ".hydra" / "config.yaml"
+
+
+def _of_hydra(cluster: Cluster, view: dict[str, Any], number: int, keys: Iterable[str]) -> dict[str, Any]:
+    whole = yaml.safe_load(_resolved(cluster, view, number).read_text())
+    return {key: functools.reduce(lambda part, name: part[name], key.split("."), whole) for key in keys}
+
+
 def test_four_tasks_of_two_users_at_once_train_as_each_does_alone(
     cluster: Cluster, alone: Alone, ray_view: Any
 ) -> None:
@@ -91,6 +176,8 @@ def test_four_tasks_of_two_users_at_once_train_as_each_does_alone(
     another user, and it hangs when the first one ends."""
     from ray.util.state import list_actors
 
+    # Alone, too, grpo ran with them, if it did in the test before.
+    presets = ["again"] if "grpo" in alone else []
     # ppo shares all of its ways to meet others with grpo, and an alone run of it would take another minute and a half.
     for workload in ("grpo", "sft"):
         if workload not in alone:  # sft comes from the test before, unless this one was asked for by itself
@@ -100,7 +187,10 @@ def test_four_tasks_of_two_users_at_once_train_as_each_does_alone(
     ada, bob = cluster.user(), cluster.user()
     workloads = ("grpo", "ppo", "sft", "grpo")
     callers = (ada, bob, ada, bob)
-    tasks = [caller.submit_example(f"cpu-{workload}") for caller, workload in zip(callers, workloads, strict=True)]
+    tasks = [
+        caller.submit_example(f"cpu-{workload}", presets if workload == "grpo" else ())
+        for caller, workload in zip(callers, workloads, strict=True)
+    ]
     owners: dict[str, set[str]] = {}
     #: Where Ray's placement groups of each job were seen.
     places: dict[str, set[str]] = {}
