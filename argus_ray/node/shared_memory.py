@@ -127,7 +127,7 @@ class SharedMemory:
         with contextlib.suppress(OSError), os.scandir(f"/proc/{pid}/fd") as entries:
             for entry in entries:
                 with contextlib.suppress(OSError):
-                    if name := self._name(os.readlink(entry.path)):
+                    if name := self._name(str(Path(entry.path).readlink())):
                         status = entry.stat()
                         found.add(File(name, status.st_dev, status.st_ino))
         return found
