@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from argus_ray.node.leftovers import GRACE_S, LOOK_EVERY_S, Leftovers
-from argus_ray.node.shared_memory import SharedMemory
+from argus_ray.node.leftovers import LOOK_EVERY_S, Leftovers
+from argus_ray.node.shared_memory import GRACE_S, SharedMemory
 from tests.support.segments import Segments
 
 ADA = "argus-ada-grpo-20260101-000000-abcd--a01"

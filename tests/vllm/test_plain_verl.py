@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import subprocess
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -32,7 +33,7 @@ def common(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def spec(common: Path, workload: str, steps: int) -> TaskSpec:
+def spec(common: Path, workload: Literal["grpo", "ppo"], steps: int) -> TaskSpec:
     data = common / "datasets" / "add"
     return TaskSpec(
         workload=workload,

@@ -1,5 +1,5 @@
-"""The same rollout as a task of Argus, chosen by an operator's rule: HTTP, queue, Ray Jobs, a worker with a Python of its
-own, and a second attempt after a loss. `scripts/test --vllm` runs it; minutes on two cores."""
+"""The same rollout as a task of Argus, chosen by an operator's rule: HTTP, queue, Ray Jobs, a worker with a Python of
+its own, and a second attempt after a loss. `scripts/test --vllm` runs it; minutes on two cores."""
 
 from __future__ import annotations
 
