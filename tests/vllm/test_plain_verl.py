@@ -10,6 +10,7 @@ from typing import Literal
 
 import pytest
 
+from argus_ray.core import taskspec
 from argus_ray.core.taskspec import TaskSpec
 from tests.support import vllm
 from tests.support.raycluster import ROOT
@@ -35,20 +36,22 @@ def common(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def spec(common: Path, workload: Literal["grpo", "ppo"], steps: int) -> TaskSpec:
     data = common / "datasets" / "add"
-    return TaskSpec(
-        workload=workload,
-        code_path=str(common / "code" / "verl"),
-        model_id=str(common / "models" / "small"),
-        train_file=str(data / "rl_train.parquet"),
-        val_file=str(data / "rl_val.parquet"),
-        nnodes=1,
-        n_gpus_per_node=1,
-        total_epochs=4,
-        total_training_steps=steps,
-        save_freq=2,
-        test_freq=-1,
-        trainer_device="cuda",
-    )
+    fields = {
+        "workload": workload,
+        "code_path": common / "code" / "verl",
+        "model_id": common / "models" / "small",
+        "train_file": data / "rl_train.parquet",
+        "val_file": data / "rl_val.parquet",
+        "nnodes": 1,
+        "n_gpus_per_node": 1,
+        "total_epochs": 4,
+        "total_training_steps": steps,
+        "save_freq": 2,
+        "test_freq": -1,
+        "trainer_device": "cuda",
+    }
+    text = "".join(f"{name}: {value}\n" for name, value in fields.items())
+    return taskspec.parse(text, shared_root=str(common.parent))
 
 
 def check(run: vllm.PlainRun, steps: list[int], shared_memory_before: set[str]) -> None:
