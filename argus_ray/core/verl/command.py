@@ -233,7 +233,7 @@ def _rl(spec: TaskSpec, site: Site, submission_id: str, job_root: str, resume_fr
         _set(f"{rollout}.gpu_memory_utilization", chosen.rollout_memory),
         _set(f"{rollout}.log_prob_micro_batch_size_per_gpu", chosen.micro_batch),
         _set(f"{rollout}.agent.num_workers", chosen.agent_workers),
-        # verl's own scorers for the data sources it knows, a plain comparison for the others.
+        # What a model writes is compared, never run; verl's default would run it for some data sources.
         _set("reward.custom_reward_function.path", f"{site.payload_dir}/argus_verl_reward.py"),
         _set("reward.custom_reward_function.name", "compute_score"),
         _set("reward.num_workers", chosen.reward_workers),
