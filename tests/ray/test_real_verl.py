@@ -14,6 +14,7 @@ from argus_ray.core import taskspec
 from argus_ray.core.verl import command as verl
 from argus_ray.disk.checkpoints import newest_complete
 from argus_ray.node import processes
+from tests.support import shadows
 from tests.support.raycluster import FINAL, ROOT, Api, Cluster, view_of_ray
 from tests.support.realverl import (
     attacks_in,
@@ -39,6 +40,8 @@ long = pytest.mark.skipif(os.environ.get("ARGUS_LONG") != "1", reason="takes min
 @pytest.fixture(scope="module")
 def alone(cluster: Cluster) -> Alone:
     make_inputs(cluster.shared)
+    # The code of all runs here: verl, torchrun and Ray start beside them, and train as if they were not there.
+    shadows.put(cluster.shared / "common" / "code" / "verl")
     return {}
 
 
