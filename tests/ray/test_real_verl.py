@@ -19,8 +19,18 @@ from argus_ray.core import taskspec
 from argus_ray.core.verl import command as verl
 from argus_ray.disk.checkpoints import newest_complete
 from argus_ray.node import processes
+from tests.support import shadows
 from tests.support.raycluster import FINAL, ROOT, Api, Cluster, view_of_ray
-from tests.support.realverl import curves, differences, make_inputs, metric, needs_verl, wait_long
+from tests.support.realverl import (
+    attacks_in,
+    curves,
+    differences,
+    make_attacks,
+    make_inputs,
+    metric,
+    needs_verl,
+    wait_long,
+)
 
 pytestmark = [pytest.mark.verl, pytest.mark.timeout(1500), needs_verl]
 
@@ -35,6 +45,8 @@ long = pytest.mark.skipif(os.environ.get("ARGUS_LONG") != "1", reason="takes min
 @pytest.fixture(scope="module")
 def alone(cluster: Cluster) -> Alone:
     make_inputs(cluster.shared)
+    # The code of all runs here: verl, torchrun and Ray start beside them, and train as if they were not there.
+    shadows.put(cluster.shared / "common" / "code" / "verl")
     return {}
 
 
@@ -178,17 +190,22 @@ def test_four_tasks_of_two_users_at_once_train_as_each_does_alone(
 
     # Alone, too, grpo ran with them, if it did in the test before.
     presets = ["again"] if "grpo" in alone else []
+    # Their model writes answers that make files where they are run: it trains, and none is.
+    attacks = make_attacks(cluster.shared)
+    changes = {"grpo": attacks, "ppo": attacks, "sft": {}}
     # ppo shares all of its ways to meet others with grpo, and an alone run of it would take another minute and a half.
     for workload in ("grpo", "sft"):
         if workload not in alone:  # sft comes from the test before, unless this one was asked for by itself
             user = cluster.user()
-            alone[workload] = curves(user, wait_long(user, user.submit_example(f"cpu-{workload}"))["task_id"])
+            alone[workload] = curves(
+                user, wait_long(user, user.submit_example(f"cpu-{workload}", **changes[workload]))["task_id"]
+            )
 
     ada, bob = cluster.user(), cluster.user()
     workloads = ("grpo", "ppo", "sft", "grpo")
     callers = (ada, bob, ada, bob)
     tasks = [
-        caller.submit_example(f"cpu-{workload}", presets if workload == "grpo" else ())
+        caller.submit_example(f"cpu-{workload}", presets if workload == "grpo" else (), **changes[workload])
         for caller, workload in zip(callers, workloads, strict=True)
     ]
     owners: dict[str, set[str]] = {}
@@ -228,6 +245,12 @@ def test_four_tasks_of_two_users_at_once_train_as_each_does_alone(
         parts = ("actor", "critic") if view["workload"] == "ppo" else ("actor",)
         assert all((cluster.job_root(view) / "checkpoints" / "global_step_2" / part).is_dir() for part in parts)
         assert newest_complete([str(cluster.job_root(view))], view["workload"], 1) is not None
+        attacked = attacks_in(cluster.job_root(view))
+        print(f"{view['workload']}: {attacked} answers that make files where they are run")
+        assert attacked >= 8
+        log = callers[tasks.index(view["task_id"])].request("GET", f"/api/v2/tasks/{view['task_id']}/logs").text
+        assert "code that answers 'apps' is not run" in log, "the reward function saw them"
+    assert list((cluster.shared / "marks").iterdir()) == [], "what a model writes was run"
     head = next(node for node in cluster.admin.get("/api/v2/nodes")["nodes"] if node["is_head"])
     assert (head["gpus_total"], head["cpus_total"]) == (0, 0)
     assert head["node_id"] not in {view["attempts"][0]["node_id"] for view in views}, "no driver ran on the head"

@@ -149,6 +149,9 @@ def entrypoint(site: Site, job_root: str, command: tuple[str, ...]) -> str:
 
 def _environment(spec: TaskSpec, site: Site, submission_id: str, job_root: str, *, resumes: bool) -> dict[str, str]:
     env = {
+        # Put after the standard library by the payload's sitecustomize: before it, a `queue.py` of the user's would
+        # stand in for Python's own, in Ray's processes too.
+        "ARGUS_CODE_PATH": spec.code_path,
         "ARGUS_JOB_ROOT": job_root,
         "ARGUS_STOP_GRACE_S": str(site.stop_grace_s),
         "ARGUS_SUBMISSION_ID": submission_id,
@@ -159,8 +162,8 @@ def _environment(spec: TaskSpec, site: Site, submission_id: str, job_root: str, 
         "HF_HUB_OFFLINE": "1",
         "HF_MODULES_CACHE": f"{job_root}/cache/modules",
         "HYDRA_FULL_ERROR": "1",
-        # Ours first, so that nothing in the user's code stands in for it; all its names begin with argus_.
-        "PYTHONPATH": f"{site.payload_dir}:{spec.code_path}",
+        # All names in it begin with argus_, but for sitecustomize.
+        "PYTHONPATH": site.payload_dir,
         "PYTHONUNBUFFERED": "1",
         "RAY_JOB_STOP_WAIT_TIME_S": str(site.stop_grace_s + RAY_STOP_MARGIN_S),
         "TENSORBOARD_DIR": f"{job_root}/tensorboard",
@@ -235,7 +238,7 @@ def _reserved(
     else:
         found["data.prompt_key"] = "prompt"
         if "reward.custom_reward_function.path" not in {each.key for each in chosen}:
-            # verl's own scorers for the data sources it knows, a plain comparison for the others.
+            # What a model writes is compared, never run; verl's default would run it for some data sources.
             found["reward.custom_reward_function.path"] = f"{site.payload_dir}/argus_verl_reward.py"
             found["reward.custom_reward_function.name"] = "compute_score"
         found |= {

@@ -50,6 +50,7 @@ def launch(task: TaskSpec, **arguments: Any) -> verl.Launch:
 
 
 ENVIRONMENT = """
+    ARGUS_CODE_PATH=/private/common/code/verl
     ARGUS_JOB_ROOT=/private/users/ada/jobs/argus-ada-x-20260101-000000-abcd--a01
     ARGUS_STOP_GRACE_S=20
     ARGUS_SUBMISSION_ID=argus-ada-x-20260101-000000-abcd--a01
@@ -59,7 +60,7 @@ ENVIRONMENT = """
     HF_HUB_OFFLINE=1
     HF_MODULES_CACHE=/private/users/ada/jobs/argus-ada-x-20260101-000000-abcd--a01/cache/modules
     HYDRA_FULL_ERROR=1
-    PYTHONPATH=/private/ray/payload/abc:/private/common/code/verl
+    PYTHONPATH=/private/ray/payload/abc
     PYTHONUNBUFFERED=1
     RAY_JOB_STOP_WAIT_TIME_S=40
     TENSORBOARD_DIR=/private/users/ada/jobs/argus-ada-x-20260101-000000-abcd--a01/tensorboard
