@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 from argus_ray.core import paths
 from argus_ray.core.model import Gang
 from argus_ray.core.taskspec import TaskSpec
-from argus_ray.core.verl import files, layers, values
+from argus_ray.core.verl import files, keys, layers, reserved, values
 from argus_ray.core.verl.layers import Setting
 from argus_ray.core.verl.values import Value
 
@@ -29,6 +29,7 @@ RAY_STOP_MARGIN_S = 20
 
 Overrides = list[str]
 _TOTAL_STEPS = "trainer.total_training_steps="
+_NODE_RESOURCE = "transfer_queue.backend.SimpleStorage.required_node_resource"
 
 
 @dataclass(frozen=True)
@@ -190,10 +191,18 @@ def _environment(spec: TaskSpec, site: Site, submission_id: str, job_root: str, 
 def _overrides(
     spec: TaskSpec, site: Site, submission_id: str, job_root: str, resume_from: str | None, chosen: tuple[Setting, ...]
 ) -> Overrides:
-    """Each key once: the chosen settings, then what the TaskSpec says, then what is nobody's to choose."""
+    """Each key once: the chosen settings, then what the TaskSpec says, then what is nobody's to choose. What was stored
+    by a version that let more be chosen is held to the rules of this one."""
     above = _of_spec(spec, resume_from) | _reserved(spec, site, submission_id, job_root, resume_from, chosen)
-    below = {each.key: each.value for each in chosen if each.key not in above}
-    return [f"{_prefix(key)}{key}={values.written(value)}" for key, value in (below | above).items()]
+    below = {each.key: each.value for each in chosen if each.key not in above and not reserved.never(each.key)}
+    return [f"{_sign(key)}{key}={values.written(value)}" for key, value in (below | above).items()]
+
+
+def _sign(key: str) -> str:
+    """Hydra's, for a key that verl's own configuration does not have."""
+    if key == _NODE_RESOURCE:
+        return "++"
+    return "" if key == "hydra.run.dir" else keys.prefix(key)
 
 
 def _of_spec(spec: TaskSpec, resume_from: str | None) -> dict[str, Value]:
@@ -229,12 +238,13 @@ def _reserved(
             # verl's own scorers for the data sources it knows, a plain comparison for the others.
             found["reward.custom_reward_function.path"] = f"{site.payload_dir}/argus_verl_reward.py"
             found["reward.custom_reward_function.name"] = "compute_score"
-        storage = "transfer_queue.backend.SimpleStorage"
         found |= {
             # TransferQueue spreads its storage over all nodes, and fails on a head without CPUs.
-            f"{storage}.required_node_resource": WORKER_RESOURCE,
+            _NODE_RESOURCE: WORKER_RESOURCE,
             # Not eight, verl's default, on a small pool.
-            f"{storage}.num_data_storage_units": 1 if spec.trainer_device == "cpu" else min(spec.nnodes, 8),
+            "transfer_queue.backend.SimpleStorage.num_data_storage_units": 1
+            if spec.trainer_device == "cpu"
+            else min(spec.nnodes, 8),
             "trainer.rollout_data_dir": f"{job_root}/rollouts",
             "trainer.validation_data_dir": f"{job_root}/validation",
         }
@@ -260,10 +270,3 @@ def _has_all_steps(spec: TaskSpec, resume_from: str | None) -> bool:
         return False
     step = files.step_of(PurePosixPath(resume_from).name)
     return step is not None and step >= spec.total_training_steps
-
-
-def _prefix(key: str) -> str:
-    """Hydra's sign for a key that verl's own configuration does not have."""
-    if key.startswith("transfer_queue."):
-        return "++" if key.endswith(".required_node_resource") else ""
-    return "+" if ".override_config." in key or key.endswith(".mixed_precision") else ""

@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 
 from argus_ray.core.errors import FieldError, InvalidSpec
 from argus_ray.core.taskspec import TaskSpec
-from argus_ray.core.verl import defaults
+from argus_ray.core.verl import arithmetic, defaults, keys, reserved
 from argus_ray.core.verl.values import Value
 
 DEFAULT = "default"
@@ -98,16 +98,40 @@ def resolve(spec: TaskSpec, *, user_id: str, recipes: Recipes, chosen: Sequence[
             "the presets are not valid",
             [FieldError("preset", f"{name!r:.80} is not offered here; offered: {offered}") for name in unknown],
         )
+    unfit = [
+        FieldError("preset", f"{name} sets nothing that a task of {spec.workload} has")
+        for name in dict.fromkeys(chosen)
+        if not any(keys.is_of(key, spec.workload) for key in recipes.presets[name])
+    ]
     found: dict[str, Setting] = {}
     _lay(found, defaults.of(spec), DEFAULT)
     for number, rule in enumerate(recipes.rules, start=1):
         if rule.match.holds(spec, user_id):
             for name in rule.use:
-                _lay(found, recipes.presets[name], f"rule {number}")
-            _lay(found, rule.set, f"rule {number}")
+                _lay(found, _own(recipes.presets[name], spec), f"rule {number}")
+            _lay(found, _own(rule.set, spec), f"rule {number}")
     for name in dict.fromkeys(chosen):
-        _lay(found, recipes.presets[name], f"preset {name}")
-    return tuple(found.values())
+        _lay(found, _own(recipes.presets[name], spec), f"preset {name}")
+    settings = tuple(found.values())
+    if broken := [*unfit, *_misfits(settings, spec)]:
+        raise InvalidSpec("the settings of verl do not fit this task", broken)
+    return settings
+
+
+def _own(layer: Mapping[str, Value], spec: TaskSpec) -> dict[str, Value]:
+    """What the trainer of this workload has: one rule may be for all of them."""
+    return {key: value for key, value in layer.items() if keys.is_of(key, spec.workload)}
+
+
+def _misfits(settings: tuple[Setting, ...], spec: TaskSpec) -> list[FieldError]:
+    values = {each.key: each.value for each in settings}
+    sources = {each.key: each.source for each in settings}
+    world = arithmetic.World(spec.nnodes, spec.n_gpus_per_node)
+    broken = arithmetic.of_task(values, sources, spec.workload, world)
+    for key, value in values.items():
+        if rule := reserved.device_rule(key, value, spec.trainer_device):
+            broken.append(FieldError(f"verl.{key}", f"is {value} ({sources[key]}): {rule}"))
+    return broken
 
 
 def encode(settings: Iterable[Setting]) -> str:
@@ -123,10 +147,9 @@ def decode(text: str) -> tuple[Setting, ...]:
         raise ValueError("settings are a list")
     found = []
     for row in rows:
-        key, value, source = row
-        if not isinstance(key, str) or not isinstance(source, str):
+        if not isinstance(row, list) or len(row) != 3 or not isinstance(row[0], str) or not isinstance(row[2], str):
             raise ValueError("a setting is a key, a value and a source")
-        found.append(Setting(key, value, source))
+        found.append(Setting(*row))
     return tuple(found)
 
 

@@ -15,7 +15,7 @@ _PLAIN = re.compile(r"/[A-Za-z0-9._/-]+|(?!(?:null|true|false|inf|nan)$)[A-Za-z]
 #: Inside quotes these would still mean something to Hydra (escape) or OmegaConf (interpolation).
 _NEVER = re.compile(r"['\"\\$]|[^ -~]")
 #: Of a dictionary within a value.
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 
 def broken_rule(value: object) -> str | None:
