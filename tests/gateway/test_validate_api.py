@@ -64,8 +64,9 @@ def test_it_tells_what_a_submission_would_train_and_stores_nothing(api: Api) -> 
     name = f"{task_id}--a01"
     root = f"{api.world.shared_root}/users/alice/jobs/{name}"
     prepared = prepare(task, site, name, root, None)
-    assert [word.replace("SUBMISSION_ID", name) for word in found["command"]] == list(prepared.command)
-    assert {key: value.replace("SUBMISSION_ID", name) for key, value in found["env"].items()} == dict(prepared.env)
+    stands = found["placeholder"]
+    assert [word.replace(stands, name) for word in found["command"]] == list(prepared.command)
+    assert {key: value.replace(stands, name) for key, value in found["env"].items()} == dict(prepared.env)
 
 
 def test_all_that_a_submission_would_refuse_with_the_first_one_first(api: Api) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pydantic import BaseModel, Field
 
 from argus_ray.config import Settings
-from argus_ray.core import paths, taskspec
+from argus_ray.core import ids, paths, taskspec
 from argus_ray.core.actions import ForeseeSubmission, Foresight
 from argus_ray.core.errors import ArgusError, BodyTooLarge, FieldError, InvalidSpec, Unavailable
 from argus_ray.core.model import Gang, NodeView
@@ -27,8 +27,8 @@ from argus_ray.gateway.http.problems import PROBLEMS
 from argus_ray.gateway.http.schemas import FieldRule, MaintenanceOut
 from argus_ray.gateway.tasks.schemas import GangOut, NodeShortfallOut, SettingOut, WarningOut
 
-#: Stands for what only an attempt has. A name that no value of the command is quoted for, as that of an attempt is not.
-SUBMISSION_ID = "SUBMISSION_ID"
+#: The end of a task id that no task has: in the place of when it is accepted, and of chance.
+_NOBODYS = "00000000-000000-0000"
 
 
 class RefusalOut(BaseModel):
@@ -77,9 +77,11 @@ class ValidationOut(BaseModel):
     gang: GangOut | None
     presets: list[str]
     settings: list[SettingOut] | None
-    command: list[str] | None = Field(
-        description=f"Of the first attempt; `{SUBMISSION_ID}` stands for its id, as `<task_id>--a01`"
+    placeholder: str | None = Field(
+        description="Stands in `command` and `env` for the id of the first attempt, which has the time of its acceptance "
+        "where this has zeros"
     )
+    command: list[str] | None = Field(description="Of the first attempt")
     env: dict[str, str] | None
     fit: FitOut | None = Field(description="As far as a look at the pool tells; null while the gang is not known")
     limits: LimitsOut
@@ -121,6 +123,7 @@ async def validated(
         gang=None if gang is None else GangOut.of(gang),
         presets=list(presets),
         settings=None if chosen is None else [SettingOut.of(each) for each in chosen],
+        placeholder=None if spec is None or launch is None else _placeholder(spec, seen.user_id),
         command=None if launch is None else list(launch.command),
         env=None if launch is None else dict(sorted(launch.env.items())),
         fit=None if gang is None else await _fit(caller, gang, seen),
@@ -134,10 +137,15 @@ async def validated(
     )
 
 
+def _placeholder(spec: TaskSpec, user_id: str) -> str:
+    return ids.submission_id(f"argus-{user_id}-{spec.workload}-{_NOBODYS}", 1)
+
+
 def _launch(settings: Settings, spec: TaskSpec, user_id: str, chosen: tuple[layers.Setting, ...]) -> command.Launch:
-    stem = paths.job_root(settings.shared_root, user_id, "x").removesuffix("x")
     site = settings.site(_payload_dir(settings.shared_root))
-    return command.launch(spec, site, submission_id=SUBMISSION_ID, job_root=f"{stem}{SUBMISSION_ID}", chosen=chosen)
+    name = _placeholder(spec, user_id)
+    root = paths.job_root(settings.shared_root, user_id, name)
+    return command.launch(spec, site, submission_id=name, job_root=root, chosen=chosen)
 
 
 @functools.cache
