@@ -165,7 +165,7 @@ def _deploy(cluster: Cluster, verl: dict[str, Any]) -> None:
     def is_in_force() -> bool:
         # By a replica of the new version, which comes up after the actors were replaced.
         found = cluster.admin.get("/api/v2/presets")["presets"]
-        return {each["name"]: each["set"] for each in found} == verl["presets"]
+        return bool({each["name"]: each["set"] for each in found} == verl["presets"])
 
     assert processes.wait_until(is_in_force, 180, 0.5)
     cluster.machine.wait_for_service()
@@ -205,7 +205,7 @@ def test_four_tasks_of_two_users_at_once_train_as_each_does_alone(
     workloads = ("grpo", "ppo", "sft", "grpo")
     callers = (ada, bob, ada, bob)
     tasks = [
-        caller.submit_example(f"cpu-{workload}", presets if workload == "grpo" else (), **changes[workload])
+        caller.submit_example(f"cpu-{workload}", presets=presets if workload == "grpo" else (), **changes[workload])
         for caller, workload in zip(callers, workloads, strict=True)
     ]
     owners: dict[str, set[str]] = {}

@@ -115,7 +115,7 @@ class Api:
         }
         return self._submit(spec, key)
 
-    def submit_example(self, name: str, presets: Sequence[str] = (), **fields: Any) -> str:
+    def submit_example(self, name: str, *, presets: Sequence[str] = (), **fields: Any) -> str:
         """One of examples/, with the paths of this pool, and other values for some fields."""
         text = (ROOT / "examples" / f"{name}.yaml").read_text().replace("/private/", f"{self.shared}/")
         return self._submit({**yaml.safe_load(text), **fields}, os.urandom(8).hex(), presets)

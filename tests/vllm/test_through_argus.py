@@ -77,7 +77,7 @@ def _config(root: Path) -> Path:
 
 
 def submit(user: Api, workload: str, steps: int) -> str:
-    fields = {
+    fields: dict[str, Any] = {
         "model_id": str(user.shared / "common" / "models" / "small"),
         "total_epochs": 4,
         "total_training_steps": steps,
