@@ -27,6 +27,8 @@ from argus_ray.core.taskspec import field_errors
 from argus_ray.core.verl.command import Site
 from argus_ray.core.verl.recipes import VerlSettings
 
+REFUSED = 65
+
 
 class ConfigError(Exception):
     """The settings break rules; the message lists all of them, one a line."""
@@ -267,13 +269,14 @@ def _verl_alone(args: Mapping[str, Any]) -> VerlSettings:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """`python -m argus_ray.config FILE`: says what is wrong with this serve_config.yaml, and deploys nothing."""
+    """`python -m argus_ray.config FILE`: says what is wrong with this serve_config.yaml, and deploys nothing. Exit code
+    65 (of sysexits.h: the data is wrong) if there is something; the launcher asks for it before it deploys."""
     try:
         applications = yaml.safe_load(Path(arguments[0]).read_text())["applications"]
         load(next(each["args"] for each in applications if each["name"] == "argus"))
     except (ConfigError, OSError, yaml.YAMLError) as error:
         sys.stderr.write(f"{error}\n")
-        return 1
+        return REFUSED
     except (LookupError, TypeError, StopIteration):
         sys.stderr.write("name one serve_config.yaml, whose application argus has args\n")
         return 2

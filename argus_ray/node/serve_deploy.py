@@ -7,6 +7,7 @@ import enum
 import http.client
 import secrets
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.parse
@@ -22,6 +23,8 @@ from argus_ray.node.journal import Journal
 from argus_ray.node.raychild import command_beside_python
 
 _TIMEOUT_S = 240.0
+#: The exit code of `argus_ray.config` for settings with mistakes.
+_REFUSED = 65
 #: A head that came back on its durable store brings the API back by itself; `serve deploy` then only applies what has
 #: changed in the file, and must not compete with it for the machine.
 _COMES_BACK_S = 60.0
@@ -107,6 +110,7 @@ class Deployment:
         self._log = log
         self._ours = ours
         self._child: subprocess.Popen[bytes] | None = None
+        self._checks = False
         self._begun = time.monotonic()
         self._next = 0.0
         self._failures = 0
@@ -115,7 +119,7 @@ class Deployment:
 
     @property
     def pid(self) -> int | None:
-        """Of `serve deploy`, while it has not been waited for."""
+        """Of `serve deploy`, or of the check before it, while it has not been waited for."""
         return self._child.pid if self._child is not None else None
 
     def look(self) -> ApiLook:
@@ -139,13 +143,18 @@ class Deployment:
         if self._child is None:
             if self._comes_back and now - self._begun < _COMES_BACK_S and self.look().state is not ApiState.OURS:
                 return
-            self._child, self._comes_back = self._start(), False
-            self._begun = now
+            self._start(self._check())
+            self._checks, self._comes_back, self._begun = True, False, now
             return
         code = self._child.poll()
         if code is None and now - self._begun < _TIMEOUT_S:
             return
         self.end()
+        if self._checks and code != _REFUSED:
+            # What it cannot tell, `serve deploy` does.
+            self._start(self._deploy())
+            self._checks, self._begun = False, now
+            return
         if code == 0:
             self.is_done = True
             self.words = f"{self._application.config} is deployed"
@@ -154,22 +163,33 @@ class Deployment:
         self._failures += 1
         pause = backoff_s(self._failures, secrets.randbelow(1000) / 1000)
         self._next = now + pause
+        if self._checks:
+            self.words = f"{self._application.config} has mistakes; see {self._log}"
+            self._journal.say("deploy failed", self.words)
+            return
         self.words = f"`serve deploy` has failed {self._failures} times; see {self._log}"
         self._journal.say("deploy failed", f"{'no answer' if code is None else f'exit code {code}'}; see {self._log}")
 
     def end(self) -> None:
-        """End `serve deploy` if it runs."""
+        """End what runs."""
         if self._child is not None and self._child.poll() is None:
             self._child.kill()
         if self._child is not None:
             self._child.wait()
         self._child = None
 
-    def _start(self) -> subprocess.Popen[bytes]:
+    def _check(self) -> list[str]:
+        """`serve deploy` says that all is well whatever Argus's own settings are: they are read later, inside Ray."""
+        return [sys.executable, "-I", "-m", "argus_ray.config", str(self._application.config)]
+
+    def _deploy(self) -> list[str]:
         command = [command_beside_python("serve"), "deploy", str(self._application.config)]
+        return [*command, "--address", self._application.dashboard]
+
+    def _start(self, command: list[str]) -> None:
         with own.open_log(self._log, append=True) as out:
-            return subprocess.Popen(
-                [*command, "--address", self._application.dashboard],
+            self._child = subprocess.Popen(
+                command,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,

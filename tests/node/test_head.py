@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 from filelock import FileLock, Timeout
 
 from argus_ray.discovery import epoch, sentinel
@@ -278,6 +279,22 @@ def test_a_deployment_that_fails_is_tried_again(machine: Machine) -> None:
     machine.withdraw("serve-fail")
     program.is_in_state("serving")
     assert len(machine.starts()) == 1, "the head itself went on"
+
+
+def test_settings_with_a_mistake_are_not_deployed_until_they_are_right(machine: Machine) -> None:
+    path, text = machine.serve_config, machine.serve_config.read_text()
+    mistake = {"verl": {"presets": {"long": {"data.max_respnse_length": 1}}}}
+    path.write_text(text + yaml.safe_dump({"applications": [{"name": "argus", "args": mistake}]}))
+    program = machine.head()
+    program.says("deploy failed: ", 1)
+    program.until(lambda: "has mistakes" in program.status["reason"], "its status says so")
+    assert program.status["state"] == "deploying"
+    (log,) = machine.run_dir.glob("*.deploy.log")
+    assert "did you mean data.max_response_length?" in log.read_text()
+    assert machine.starts("deploys") == []
+    path.write_text(text)
+    program.says("deployed: ")
+    assert len(machine.starts("deploys")) == 1
 
 
 def test_a_deployment_that_hangs_ends_with_us(machine: Machine) -> None:

@@ -101,8 +101,7 @@ def test_settings_with_a_mistake_are_refused_and_what_runs_goes_on_with_the_old_
         assert user.wait_final(user.submit(n_gpus_per_node=1))["state"] == "SUCCEEDED"
         token = cluster.admin.request("POST", f"/api/v2/users/user-{cluster.users}/tokens")
         assert token.status_code == 201, "a second one: the limit is still the old one"
-        assert replicas() == before
     finally:
         machine.deploy(good)
     assert processes.wait_until(lambda: application()["status"] == "RUNNING", PATIENCE_S, 0.3)
-    machine.wait_for_service()
+    assert replicas() == before, "the same all the time"

@@ -270,7 +270,8 @@ class Machine:
             (bin_ / name).chmod(0o755)
         self.http_port = free_port()
         self.order("api-port", str(self.http_port))
-        (folder / "serve.yaml").write_text(f"http_options:\n  host: 127.0.0.1\n  port: {self.http_port}\n")
+        self.serve_config = folder / "serve.yaml"
+        self.serve_config.write_text(f"http_options:\n  host: 127.0.0.1\n  port: {self.http_port}\n")
         # Others than the defaults, whatever else runs on this machine.
         self.ports = {name: free_port() for name in ("gcs", "dashboard", "proxy")}
 
@@ -329,7 +330,7 @@ class Machine:
         return self._run("watchdog", f"worker-{self.cluster}-{node}", node, ["--poll=0.05", *argv], environ)
 
     def head(self, *argv: str, node: str = "h", ip: str = "127.0.0.1", **environ: str) -> Program:
-        fixed = [f"--node-ip={ip}", f"--serve-config={self._folder}/serve.yaml", "--api-url=http://127.0.0.1:9"]
+        fixed = [f"--node-ip={ip}", f"--serve-config={self.serve_config}", "--api-url=http://127.0.0.1:9"]
         fixed += [f"--gcs-port={self.ports['gcs']}", f"--dashboard-port={self.ports['dashboard']}"]
         fixed += [f"--proxy-ports={self.proxy_ports}"]
         return self._run("head", f"head-{self.cluster}-{node}", node, [*fixed, *argv], environ)

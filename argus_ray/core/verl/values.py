@@ -14,8 +14,11 @@ Value: TypeAlias = Union[bool, int, float, str, "list[Value]", "dict[str, Value]
 _PLAIN = re.compile(r"/[A-Za-z0-9._/-]+|(?!(?:null|true|false|inf|nan)$)[A-Za-z][A-Za-z0-9_-]*", re.IGNORECASE)
 #: Inside quotes these would still mean something to Hydra (escape) or OmegaConf (interpolation).
 _NEVER = re.compile(r"['\"\\$]|[^ -~]")
-#: Of a dictionary within a value.
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+#: To OmegaConf: a value that is missing.
+_MISSING = "???"
+#: Of a dictionary within a value; Hydra reads its literals as such there, too.
+_NAME = re.compile(r"(?!(?:null|true|false|inf|nan)$)[A-Za-z][A-Za-z0-9_]*", re.IGNORECASE)
+_MAX_TEXT = 4096
 
 
 def broken_rule(value: object) -> str | None:
@@ -23,13 +26,15 @@ def broken_rule(value: object) -> str | None:
     if isinstance(value, str):
         if _NEVER.search(value):
             return "must be printable ASCII without quotes, backslashes and '$'"
-        return None
+        if len(value) > _MAX_TEXT:
+            return f"must be at most {_MAX_TEXT} characters long"
+        return "means to verl that the value is missing" if value == _MISSING else None
     if isinstance(value, list):
         return next((rule for each in value if (rule := broken_rule(each))), None)
     if isinstance(value, dict):
         for name, each in value.items():
             if not isinstance(name, str) or not _NAME.fullmatch(name):
-                return "must have keys of letters, digits and '_'"
+                return "must have keys of letters, digits and '_' that are no words of YAML"
             if rule := broken_rule(each):
                 return rule
         return None
