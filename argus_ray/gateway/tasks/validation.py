@@ -78,8 +78,8 @@ class ValidationOut(BaseModel):
     presets: list[str]
     settings: list[SettingOut] | None
     placeholder: str | None = Field(
-        description="Stands in `command` and `env` for the id of the first attempt, which has the time of its acceptance "
-        "where this has zeros"
+        description="Stands in `command` and `env` for the id of the first attempt, which has the time of the "
+        "acceptance where this has zeros"
     )
     command: list[str] | None = Field(description="Of the first attempt")
     env: dict[str, str] | None
