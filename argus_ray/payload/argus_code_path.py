@@ -19,10 +19,10 @@ VARIABLE = "ARGUS_CODE_PATH"
 #: runs at its start. `core/verl/code.py` has the same names; tests compare both with what Ray imports.
 RESERVED = frozenset(
     """
-    aiohappyeyeballs aiohttp aiosignal annotated_types attr attrs certifi chardet charset_normalizer click colorama colorful
-    filelock frozenlist google idna jsonschema jsonschema_specifications msgpack multidict numpy packaging propcache
-    psutil pydantic pydantic_core ray referencing requests rpds setproctitle sitecustomize tqdm typing_extensions
-    typing_inspection urllib3 usercustomize uvloop yaml yarl
+    aiohappyeyeballs aiohttp aiosignal annotated_types attr attrs certifi chardet charset_normalizer click colorama
+    colorful filelock frozenlist google idna jsonschema jsonschema_specifications msgpack multidict numpy packaging
+    propcache psutil pydantic pydantic_core ray referencing requests rpds setproctitle sitecustomize tqdm
+    typing_extensions typing_inspection urllib3 usercustomize uvloop yaml yarl
     """.split()  # noqa: SIM905  # one a word
 )
 
@@ -49,8 +49,9 @@ class Installed:
 def put() -> None:
     """Does nothing where the variable names no folder."""
     code_path = os.environ.get(VARIABLE)
-    if not code_path or code_path in sys.path:
+    if not code_path:
         return
+    sys.path[:] = [entry for entry in sys.path if entry != code_path]
     sys.path.insert(_after_standard_library(), code_path)
     # Not before what others have put first: setuptools has its own distutils.
     at = sys.meta_path.index(PathFinder) if PathFinder in sys.meta_path else 0

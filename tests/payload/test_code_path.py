@@ -70,7 +70,6 @@ def test_a_verl_in_the_code_is_found_before_the_installed_one(tmp_path: Path, en
         (tmp_path / "code" / name).mkdir()
         (tmp_path / "code" / name / "__init__.py").touch()
     shadows.put(tmp_path / "code", "queue", "only_mine")
-    (tmp_path / "mine").mkdir()
     found = origins(env, "verl", "httpx", "only_mine", "queue", "ray", "argus_verl_tq")
     mine = str(tmp_path / "code")
     assert {name for name, origin in found.items() if origin.startswith(mine)} == {"verl", "httpx", "only_mine"}
@@ -115,6 +114,12 @@ def test_the_machines_own_sitecustomize_is_run_and_the_users_is_not(tmp_path: Pa
     env["PYTHONPATH"] += f":{tmp_path / 'machine'}"
     shadows.put(tmp_path / "code", "sitecustomize", "usercustomize")
     assert run(env, "-c", "print('program')").split() == ["machine", "program"]
+
+
+def test_it_is_in_its_place_also_where_the_cluster_has_it_first(tmp_path: Path, env: dict[str, str]) -> None:
+    shadows.put(tmp_path / "code", "queue", "mine")
+    found = origins({**env, "PYTHONPATH": f"{env['PYTHONPATH']}:{tmp_path / 'code'}"}, "queue", "mine")
+    assert found == {"queue": f"{LIBRARY}/queue.py", "mine": str(tmp_path / "code" / "mine.py")}
 
 
 def test_without_code_and_where_it_is_gone_nothing_changes(tmp_path: Path, env: dict[str, str]) -> None:

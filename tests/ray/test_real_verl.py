@@ -247,8 +247,8 @@ def test_four_tasks_of_two_users_at_once_train_as_each_does_alone(
         assert newest_complete([str(cluster.job_root(view))], view["workload"], 1) is not None
         attacked = attacks_in(cluster.job_root(view))
         print(f"{view['workload']}: {attacked} answers that make files where they are run")
-        assert attacked >= 8
-        log = callers[tasks.index(view["task_id"])].request("GET", f"/api/v2/tasks/{view['task_id']}/logs").text
+        assert attacked >= 4
+        log = (cluster.job_root(view) / "logs" / "driver.log").read_text(errors="replace")
         assert "code that answers 'apps' is not run" in log, "the reward function saw them"
     assert list((cluster.shared / "marks").iterdir()) == [], "what a model writes was run"
     head = next(node for node in cluster.admin.get("/api/v2/nodes")["nodes"] if node["is_head"])

@@ -1,7 +1,7 @@
 """What of a folder of code a run does not import, for its name: pure.
 
-A run finds the standard library first, then its `code_path`, then what is installed (payload/argus_code_path.py). What Ray's
-own processes need to start is found where it is installed."""
+A run finds the standard library first, then its `code_path`, then what is installed. What Ray's own processes need to
+start is found where it is installed (payload/argus_code_path.py)."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from collections.abc import Iterable
 #: The same names as in payload/argus_code_path.py, which travels alone.
 RESERVED = frozenset(
     """
-    aiohappyeyeballs aiohttp aiosignal annotated_types attr attrs certifi chardet charset_normalizer click colorama colorful
-    filelock frozenlist google idna jsonschema jsonschema_specifications msgpack multidict numpy packaging propcache
-    psutil pydantic pydantic_core ray referencing requests rpds setproctitle sitecustomize tqdm typing_extensions
-    typing_inspection urllib3 usercustomize uvloop yaml yarl
+    aiohappyeyeballs aiohttp aiosignal annotated_types attr attrs certifi chardet charset_normalizer click colorama
+    colorful filelock frozenlist google idna jsonschema jsonschema_specifications msgpack multidict numpy packaging
+    propcache psutil pydantic pydantic_core ray referencing requests rpds setproctitle sitecustomize tqdm
+    typing_extensions typing_inspection urllib3 usercustomize uvloop yaml yarl
     """.split()  # noqa: SIM905  # one a word
 )
 _ENDINGS = (".py", ".pyc", ".so")
