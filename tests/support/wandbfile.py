@@ -36,7 +36,8 @@ class Kept:
 
 def runs_in(folder: Path) -> list[Kept]:
     """In the order in which they began."""
-    return [_read(path) for path in sorted(folder.glob("wandb/*run-*/run-*.wandb"))]
+    found = folder.glob("wandb/*run-*/run-*.wandb")
+    return [_read(path) for path in sorted(found, key=lambda path: path.parent.name.removeprefix("offline-"))]
 
 
 def _read(path: Path) -> Kept:
