@@ -537,7 +537,9 @@ def test_the_tokens_that_the_service_is_told_of_reach_it_as_digests(machine: Mac
     assert program.lines("warning: MVP_ADMIN_TOKEN: is shorter than 16 characters")
 
 
-def test_the_key_of_a_tracking_server_is_in_a_file_of_its_own_and_nowhere_else(machine: Machine, tmp_path: Path) -> None:
+def test_the_key_of_a_tracking_server_is_in_a_file_of_its_own_and_nowhere_else(
+    machine: Machine, tmp_path: Path
+) -> None:
     with (tmp_path / "serve.yaml").open("a") as config:
         config.write("    args:\n      verl:\n        tracking: {wandb: {api_key_env: SITE_WANDB_KEY}}\n")
     key = "0123456789abcdef0123456789abcdef01234567"
