@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import secrets
 
 from argus_ray.disk import beneath
-from argus_ray.disk.beneath import NOT_THERE
+from argus_ray.disk.beneath import NOT_THERE, Meaning
 from argus_ray.payload import argus_folders, argus_secrets
 
 
@@ -26,14 +26,16 @@ def hand_over(job_root: str, name: str, value: str, umask: int = argus_folders.D
 
 
 def clear(job_root: str) -> None:
-    """Nothing of it is left. Raises OSError when the shared filesystem does not answer."""
-    with beneath.suppress(*NOT_THERE), beneath.folder(job_root) as root:
+    """Nothing of it is left that we may touch. Raises OSError when the shared filesystem does not answer."""
+    with beneath.suppress(*NOT_THERE, Meaning.CLOSED), beneath.folder(job_root) as root:
         argus_secrets.clear(root)
 
 
 def _write(folder: int, name: str, content: bytes) -> None:
     """Whole or not at all: an attempt that Ray has got already may be looking for it."""
-    temporary = f".{name}.{secrets.token_hex(8)}"
+    temporary = name + argus_secrets.NEW
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(temporary, dir_fd=folder)
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder)
     try:
         try:

@@ -13,6 +13,8 @@ import stat
 
 FOLDER = "secrets"
 WANDB = "wandb"
+#: A secret on its way to its name.
+NEW = ".new"
 MAX_BYTES = 4096
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -41,7 +43,8 @@ def take(job_root: str, name: str) -> str | None:
 
 
 def clear(root: int) -> None:
-    """Nothing is left of it in the job root, which is open. Raises OSError; what is no folder of ours is left alone."""
+    """Nothing is left of it in the job root, which is open. Raises OSError; what a program has put there is left alone,
+    and not even listed, for it may be much."""
     try:
         folder = os.open(FOLDER, _FOLDER, dir_fd=root)
     except (FileNotFoundError, NotADirectoryError):
@@ -51,7 +54,7 @@ def clear(root: int) -> None:
             return
         raise
     try:
-        for name in os.listdir(folder):  # noqa: PTH208 - pathlib is slow to import
+        for name in (WANDB, WANDB + NEW):
             try:
                 os.unlink(name, dir_fd=folder)
             except (FileNotFoundError, IsADirectoryError):

@@ -56,7 +56,7 @@ class Tracked:
             self._first_place = int(getattr(run, "starting_step", 0) or 0)
             self._try("cannot set the axis", run.define_metric, AXIS)
             self._try("cannot set the axis", run.define_metric, "*", step_metric=AXIS)
-            self._log = self._wandb.log
+            self._log = run.log
         self._wandb.log = self.log
         return run
 

@@ -59,9 +59,19 @@ def test_a_second_submission_puts_the_key_of_now_in_its_place(root: Path) -> Non
 def test_nothing_is_left_of_it(root: Path) -> None:
     secrets.clear(str(root))
     file = hand_over(root)
-    (file.parent / ".wandb.half").write_text(KEY)
+    (file.parent / "wandb.new").write_text(KEY)  # the head died while it wrote
     secrets.clear(str(root))
     assert root.is_dir() and not (root / "secrets").exists()
+    (file.parent / "wandb").mkdir(parents=True)
+    secrets.clear(str(root))
+    assert (file.parent / "wandb").is_dir(), "what a program has put there is its own"
+
+
+def test_a_half_that_was_left_does_not_stand_in_the_way(root: Path) -> None:
+    file = hand_over(root)
+    (file.parent / "wandb.new").write_text("half")
+    hand_over(root, "another")
+    assert take(root) == "another" and list(file.parent.iterdir()) == []
 
 
 @pytest.mark.parametrize("linked", ["secrets", "secrets/wandb"])

@@ -156,7 +156,11 @@ def test_one_task_is_one_run_and_steps_that_go_back_are_kept(tmp_path: Path, sou
 
         assert server.keys == {KEY}
         assert KEY not in output
-        assert [str(path) for path in tmp_path.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()] == []
+        assert files_with_the_key(tmp_path) == []
+
+
+def files_with_the_key(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
 
 
 def everything_of(pid: int) -> list[int]:
@@ -188,6 +192,18 @@ def test_a_server_that_is_away_costs_a_wait_and_nothing_else(tmp_path: Path, sou
     assert (kept.project, kept.run_id, kept.exit_code) == ("ada-grpo", TASK, 0)
     assert own.in_file() == [1, 1, 2, 2, 3, 3]
     assert KEY not in output
+    assert files_with_the_key(tmp_path) == []
+
+
+def test_a_server_that_hangs_while_a_run_is_tracked_holds_up_its_end_for_a_while_only(
+    tmp_path: Path, source: str
+) -> None:
+    with Server(takes_history=False) as server:
+        own = Attempts(tmp_path, source, Tracking("{user}-{workload}", "online", server.url))
+        own.run(range(1, 4), WANDB_FINISH_TIMEOUT="3")
+    assert server.run("ada-grpo", TASK).history == {}
+    assert own.kept().of("trainer/global_step", "train/loss") == [(1, 9.0), (2, 8.0), (3, 7.0)]
+    assert own.in_file() == [1, 1, 2, 2, 3, 3]
 
 
 def test_a_run_without_a_key_is_kept_on_the_disk(tmp_path: Path, source: str) -> None:

@@ -39,7 +39,10 @@ class Run:
 class Server:
     """`with Server() as server`: listens on a free port of this machine."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, takes_history: bool = True) -> None:
+        """`takes_history`: False, and it never answers who sends some."""
+        self.takes_history = takes_history
+        self.closes = threading.Event()
         self.runs: dict[tuple[str, str], Run] = {}
         #: Keys that calls have carried.
         self.keys: set[str] = set()
@@ -53,6 +56,7 @@ class Server:
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.closes.set()
         self._http.shutdown()
         self._http.server_close()
 
@@ -139,6 +143,9 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
             raw = self.rfile.read(int(self.headers.get("Content-Length", "0")))
             if self.headers.get("Content-Encoding") == "gzip":
                 raw = gzip.decompress(raw)
+            if _FILE_STREAM.fullmatch(self.path) and not server.takes_history:
+                server.closes.wait()
+                return
             with server.lock:
                 self._note_key()
                 if found := _FILE_STREAM.fullmatch(self.path):
