@@ -222,7 +222,7 @@ def test_what_was_kept_on_the_disk_is_sent_by_wandb_sync(tmp_path: Path, source:
         for number in (1, 2):  # as docs/operations.md says it
             folder = own.jobs / f"{TASK}--a{number:02d}" / "wandb"
             argv = [sys.executable, "-m", "wandb", "sync", str(folder)]
-            done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=240)
+            done = subprocess.run(argv, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=240)
             assert done.returncode == 0, done.stdout + done.stderr
         run = server.run("ada-grpo", TASK)
         steps = [*range(1, 6), *range(3, 8)]
