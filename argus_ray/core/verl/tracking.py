@@ -133,7 +133,8 @@ def with_logger(command: Sequence[str]) -> tuple[str, ...]:
         key, _, value = words[place].partition("=")
         if key.lstrip("+") == _LOGGER and value.endswith("]"):
             if not re.search(r"\bwandb\b", value):
-                words[place] = f'{key}={value[:-1]},"wandb"]'
+                comma = "" if value == "[]" else ","
+                words[place] = f'{key}={value[:-1]}{comma}"wandb"]'
             return tuple(words)
     return (*words, _LOGGERS)
 

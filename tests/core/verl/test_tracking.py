@@ -136,6 +136,7 @@ def test_the_module_is_in_the_payload_and_knows_the_place_of_the_key() -> None:
     [
         ("trainer.logger=[console]", 'trainer.logger=[console,"wandb"]'),
         ("++trainer.logger=['file','console']", "++trainer.logger=['file','console',\"wandb\"]"),
+        ("trainer.logger=[]", 'trainer.logger=["wandb"]'),
         ("trainer.logger=[wandb,file]", "trainer.logger=[wandb,file]"),
     ],
 )
