@@ -214,6 +214,7 @@ class Settings(_Strict):
             reserve_bytes=self.limits.reserve_bytes,
             umask=self.files.umask_bits,
             log_bytes=self.limits.log_bytes,
+            tracking=self.verl.tracking.for_runs(),
         )
 
     def admission_policy(self) -> AdmissionPolicy:

@@ -7,12 +7,13 @@ import logging
 import os
 import pickle
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
 
 from argus_ray.actors import detached, proof
+from argus_ray.actors.tracking import TrackingKeys
 from argus_ray.cluster import view as cluster_view
 from argus_ray.cluster.jobs import JobRequest, RayJobs, RayRefused
 from argus_ray.core import ids, taskspec
@@ -104,8 +105,10 @@ class ClusterLook:
 class JobsOfRay:
     ray_jobs: RayJobs
     site: command.Site
+    keys: TrackingKeys
 
     async def submit(self, task: Task, attempt: Attempt) -> None:
+        await self.keys.hand_over(task, attempt)
         entrypoint = command.entrypoint(self.site, attempt.job_root, attempt.command)
         metadata = {"argus_user": task.user_id, "argus_task": task.task_id, "argus_workload": task.workload}
         try:
@@ -200,6 +203,8 @@ class InputsOfTasks:
 
 def prepare(task: Task, site: command.Site, submission_id: str, job_root: str, resume_from: str | None) -> Prepared:
     spec = taskspec.parse_stored(task.spec_yaml, shared_root=site.shared_root)
+    if site.tracking is not None:
+        site = replace(site, tracking=site.tracking.as_begun(dict(attempt.env) for attempt in task.attempts))
     # As it was accepted, whatever the configuration says by now. What cannot be read raises: the task is held.
     chosen = None if task.settings is None else layers.decode(task.settings)
     launch = command.launch(

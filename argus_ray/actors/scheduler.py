@@ -14,6 +14,7 @@ from typing import Any
 
 from argus_ray.actors import leaving
 from argus_ray.actors.adapters import ClusterLook, FilesOfAttempts, InputsOfTasks, JobsOfRay, StateHandle, prepare
+from argus_ray.actors.tracking import TrackingKeys
 from argus_ray.cluster.jobs import RayJobs, ask_directly
 from argus_ray.config import Settings
 from argus_ray.core.reserve import Space
@@ -218,13 +219,21 @@ class SchedulerActor:
         folder = head_json.folder(settings.shared_root, settings.cluster_name)
 
         site = settings.site(await self._publish(pace, disk, folder))
+        keys = TrackingKeys(
+            site.tracking,
+            settings.verl.tracking.variable,
+            BoundedThreads("tracking", 4),
+            scheduling.ray_timeout_s,
+            site.umask,
+            lambda: sentinel.read(folder),
+        )
         inputs = Preflight(BoundedThreads("inputs", 4), _PREFLIGHT_S, settings.shared_root)
         ask_directly()
         self._jobs = RayJobs(timeout_s=scheduling.ray_timeout_s, concurrency=scheduling.ray_concurrency)
         return Dispatcher(
             state=StateHandle(ray_calls),
             cluster=ClusterLook(ray_calls, scheduling.ray_timeout_s),
-            jobs=JobsOfRay(self._jobs, site),
+            jobs=JobsOfRay(self._jobs, site, keys),
             files=FilesOfAttempts(disk, scheduling.ray_timeout_s, settings.files.umask_bits),
             inputs=InputsOfTasks(inputs, disk, scheduling.ray_timeout_s, lambda: sentinel.read(folder)),
             prepare=lambda task, *where: prepare(task, site, *where),

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from argus_ray.discovery import epoch, head_json, head_secrets, sentinel
+from argus_ray.discovery import epoch, head_json, head_secrets, sentinel, tracking_keys
 from argus_ray.discovery.epoch import EpochUnknown, HeadClaim, Superseded
 from argus_ray.disk import atomic
 from argus_ray.disk.bounded import BoundedCall
@@ -49,7 +49,7 @@ class Launcher:
         self._mine = mine
         self._journal = journal
         tokens = {name.removesuffix(head_secrets.DIGEST_SUFFIX) for name in settings.token_digests}
-        self._inherited = environment.for_head(environ, settings.pass_env, tokens)
+        self._inherited = environment.for_head(environ, settings.pass_env, tokens | {*settings.tracking_key_names})
         self._stop = stop
         self._child = RayChild(settings.mark, settings.run_dir / f"{settings.name}.ray.log")
         self._deploy: Deployment | None = None
@@ -84,8 +84,9 @@ class Launcher:
                 self._journal.say("wait", f"{type(error).__name__}: {error}")
                 self._report("waiting", str(error))
                 self._stop.wait(cli.jitter(2.0))
-        with contextlib.suppress(OSError):
-            self._settings.call_key.unlink()
+        for secret in (self._settings.call_key, self._settings.tracking_keys_file):
+            with contextlib.suppress(OSError):
+                secret.unlink()
         shutil.rmtree(haproxy.folder_of(self._settings.run_dir, self._settings.name), ignore_errors=True)
         self._report("stopped", f"asked to by {self._stop.signal}")
         self._journal.say("stopped", "nothing is left running")
@@ -198,6 +199,7 @@ class Launcher:
         )
         _forget_address(Path(settings.temp_dir), f"{claim.head_ip}:{claim.gcs_port}")
         head_secrets.make_key(settings.call_key)
+        tracking_keys.write(settings.tracking_keys_file, settings.tracking_keys)
         self._child.start(self._ray_options(), environ)
         self._report("starting", "`ray start` runs", claim)
         is_up = False
@@ -320,6 +322,7 @@ class Launcher:
             head_json.HEAD_ID_VARIABLE: head_id,
             **settings.token_digests,
             head_secrets.KEY_VARIABLE: str(settings.call_key),
+            tracking_keys.VARIABLE: str(settings.tracking_keys_file),
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(settings.token),
             "RAY_USAGE_STATS_ENABLED": "0",

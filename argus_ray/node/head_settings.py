@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from argus_ray.discovery import head_json, head_secrets
+from argus_ray.discovery import head_json, head_secrets, tracking_keys
 from argus_ray.disk import atomic
 from argus_ray.node import cli, haproxy
 from argus_ray.node.cli import BadSetting
@@ -44,6 +44,9 @@ class HeadSettings:
     #: Digests of the tokens, as variables of Ray's processes; and what is doubtful about them.
     token_digests: Mapping[str, str] = field(default_factory=dict, repr=False)
     token_warnings: tuple[str, ...] = ()
+    #: Of tracking servers, by the variable that held them; and the variables that may hold one.
+    tracking_keys: Mapping[str, str] = field(default_factory=dict, repr=False)
+    tracking_key_names: tuple[str, ...] = ()
     #: Make the shared root this cluster's, and start nothing.
     is_init: bool = False
 
@@ -65,6 +68,10 @@ class HeadSettings:
     def call_key(self) -> Path:
         """The file with the key of calls to the actors."""
         return self.run_dir / f"{self.name}.key"
+
+    @property
+    def tracking_keys_file(self) -> Path:
+        return self.run_dir / f"{self.name}.tracking"
 
     @property
     def gcs_root(self) -> Path:
@@ -156,7 +163,9 @@ def read(argv: Sequence[str], environ: Mapping[str, str]) -> HeadSettings:
     cli.refuse_ipv6(f"http_options.host of --serve-config {config}", http_host)
     try:
         digests, warnings = head_secrets.digests(head_secrets.names_in(text), environ)
-    except head_secrets.BadToken as error:
+        key_names = tracking_keys.names_in(text)
+        keys, key_warnings = tracking_keys.found(key_names, environ)
+    except (head_secrets.BadToken, tracking_keys.BadKey) as error:
         raise BadSetting(str(error)) from None
     return HeadSettings(
         shared_root=arguments.shared_root,
@@ -180,7 +189,9 @@ def read(argv: Sequence[str], environ: Mapping[str, str]) -> HeadSettings:
         ray_options=(*cli.ray_options(arguments), *rest),
         pass_env=arguments.pass_env,
         token_digests=head_secrets.as_variables(digests),
-        token_warnings=warnings,
+        token_warnings=(*warnings, *key_warnings),
+        tracking_keys=keys,
+        tracking_key_names=key_names,
         is_init=arguments.init,
     )
 

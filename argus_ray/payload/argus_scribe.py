@@ -17,6 +17,7 @@ import time
 import argus_folders  # type: ignore[import-not-found]
 import argus_processes  # type: ignore[import-not-found]
 import argus_reserve  # type: ignore[import-not-found]
+import argus_secrets  # type: ignore[import-not-found]
 from argus_log import NEW_FILE, Log, write_all  # type: ignore[import-not-found]
 
 CANCEL_CHECK_S = 1.0
@@ -272,6 +273,7 @@ class JobRoot:
         return argus_folders.folder("logs", self.fd, self._umask)
 
     def record_exit(self, record: bytes) -> None:
+        self._clear_secrets()
         temporary = f".exit.{os.urandom(8).hex()}"
         self._write(temporary, record)
         os.rename(temporary, "exit.json", src_dir_fd=self.fd, dst_dir_fd=self.fd)
@@ -279,7 +281,12 @@ class JobRoot:
 
     def note_killed(self) -> None:
         """Tell whoever finds something of this attempt, on another node, that nobody owns it any more."""
+        self._clear_secrets()
         self._write("killed.json", f'{{"at": {time.time()!r}}}'.encode())
+
+    def _clear_secrets(self) -> None:
+        with contextlib.suppress(OSError):  # no reason to leave no record
+            argus_secrets.clear(self.fd)
 
     def _write(self, name: str, content: bytes) -> None:
         fd = os.open(name, NEW_FILE, 0o666, dir_fd=self.fd)

@@ -22,7 +22,7 @@ from typing import Protocol
 from argus_ray.core import paths
 from argus_ray.core.lifecycle import Change, Deleted, FilesMeasured, Trashed
 from argus_ray.core.retention import Chore, Chores, JobRoot, RetentionPolicy, Seen, TaskFiles
-from argus_ray.disk import trash
+from argus_ray.disk import secrets, trash
 from argus_ray.disk.trash import Budget, Exhausted
 
 log = logging.getLogger(__name__)
@@ -213,6 +213,8 @@ class Housekeeper:
         return self._look(task, budget, may_prune)
 
     def _to_trash(self, task: TaskFiles) -> Change:
+        for root in task.roots:
+            secrets.clear(self._checked(task, root))
         moved = [name for name in self._names(task) if trash.to_trash(self.shared_root, task.user_id, name)]
         if not moved:
             return Trashed(task.task_id, message=None)
@@ -235,6 +237,8 @@ class Housekeeper:
 
     def _look(self, task: TaskFiles, budget: Budget, may_prune: bool) -> Change:
         message, sizes, seen = None, [], Seen.OVER if task.is_over else Seen.ALIVE
+        for root in task.roots if task.is_over else task.roots[:-1]:
+            secrets.clear(self._checked(task, root))  # of a run whose runner has died with its machine
         if task.is_over and self.policy.keep_checkpoints:
             if may_prune:
                 message, is_whole = self._prune(task, budget)

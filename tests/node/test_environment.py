@@ -38,8 +38,16 @@ TURNS_ROUND = {
     "ARGUS_ADMIN_TOKEN": "of-the-admin-0123456789",
     "MVP_ADMIN_TOKEN": "of-the-admin-0123456788",
     "MVP_INTERNAL_TOKEN": "of-the-internal-0123456787",
+    "WANDB_API_KEY": "of-a-team-0123456785",
 }
-SECRETS = ("RAY_AUTH_TOKEN", "AWS_SECRET_ACCESS_KEY", "ARGUS_ADMIN_TOKEN", "MVP_ADMIN_TOKEN", "MVP_INTERNAL_TOKEN")
+SECRETS = (
+    "WANDB_API_KEY",
+    "RAY_AUTH_TOKEN",
+    "AWS_SECRET_ACCESS_KEY",
+    "ARGUS_ADMIN_TOKEN",
+    "MVP_ADMIN_TOKEN",
+    "MVP_INTERNAL_TOKEN",
+)
 #: What programs on a worker need.
 FOR_JOBS = {
     "CUDA_VISIBLE_DEVICES": "0", "NVIDIA_DRIVER_CAPABILITIES": "all", "NCCL_DEBUG": "INFO", "HF_HOME": "/hf",
@@ -109,10 +117,17 @@ def test_an_operator_adds_names(machine: Machine) -> None:
 
 
 def test_a_beginning_that_covers_a_secret_does_not_pass_it_on(machine: Machine) -> None:
-    program = joined(machine, "--pass-env=FAKERAY,ARGUS_*,RAY_*,MVP_*", **TURNS_ROUND, RAY_PROFILING="1")
+    program = joined(machine, "--pass-env=FAKERAY,ARGUS_*,RAY_*,MVP_*,WANDB_*", **TURNS_ROUND, RAY_PROFILING="1")
     given = machine.starts()[0]["env"]
     assert given["RAY_PROFILING"] == "1"
-    for name in ("ARGUS_ADMIN_TOKEN", "MVP_INTERNAL_TOKEN", "RAY_AUTH_TOKEN", "RAY_ADDRESS", "RAY_RUNTIME_ENV_HOOK"):
+    for name in (
+        "WANDB_API_KEY",
+        "ARGUS_ADMIN_TOKEN",
+        "MVP_INTERNAL_TOKEN",
+        "RAY_AUTH_TOKEN",
+        "RAY_ADDRESS",
+        "RAY_RUNTIME_ENV_HOOK",
+    ):
         assert name not in given
         assert len(program.lines(name)) == 1
 

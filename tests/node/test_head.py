@@ -21,7 +21,7 @@ import pytest
 import yaml
 from filelock import FileLock, Timeout
 
-from argus_ray.discovery import epoch, sentinel
+from argus_ray.discovery import epoch, sentinel, tracking_keys
 from argus_ray.discovery.head_json import Reader, ReadOutcome
 from argus_ray.disk import atomic
 from argus_ray.node import head
@@ -552,6 +552,32 @@ def test_the_tokens_that_the_service_is_told_of_reach_it_as_digests(machine: Mac
     assert digests == {"SITE_ADMIN_SHA256", "OURS_SHA256", "MVP_ADMIN_TOKEN_SHA256"}
     assert not set(values.values()) & set(given.values()), "not even where --pass-env covers them"
     assert program.lines("warning: MVP_ADMIN_TOKEN: is shorter than 16 characters")
+
+
+def test_the_key_of_a_tracking_server_is_in_a_file_of_its_own_and_nowhere_else(
+    machine: Machine, tmp_path: Path
+) -> None:
+    with (tmp_path / "serve.yaml").open("a") as config:
+        config.write("    args:\n      verl:\n        tracking: {wandb: {api_key_env: SITE_WANDB_KEY}}\n")
+    key = "0123456789abcdef0123456789abcdef01234567"
+    program = serving(machine, "--pass-env=FAKERAY,SITE_*,WANDB_*", SITE_WANDB_KEY=key, WANDB_ENTITY="team")
+    given = machine.starts()[0]["env"]
+    assert given["WANDB_ENTITY"] == "team"
+    assert key not in json.dumps(machine.starts() + machine.starts("deploys"))
+    file = Path(given[tracking_keys.VARIABLE])
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert tracking_keys.read("SITE_WANDB_KEY", given) == key
+    assert key not in program.text
+    program.terminate()
+    assert not file.exists()
+
+    again = "f" * 40  # rotated
+    program = serving(machine, SITE_WANDB_KEY=again)
+    assert tracking_keys.read("SITE_WANDB_KEY", machine.starts()[-1]["env"]) == again
+    program.terminate()
+    program = serving(machine)
+    assert program.lines("warning: SITE_WANDB_KEY is not set: runs that are to be tracked online stay on the disk")
+    assert tracking_keys.read("SITE_WANDB_KEY", machine.starts()[-1]["env"]) is None
 
 
 def test_a_bad_token_is_a_wrong_setting(machine: Machine) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from argus_ray.core import paths
+from argus_ray.disk.secrets import hand_over
 from tests.support.running import (
     DEADLINE_S,
     PYTHON,
@@ -176,6 +177,17 @@ class TestNothingIsLeft:
         until(lambda: not descendants_by_variable(job_root), "guard and scribe have ended, too")
         assert not Path(paths.exit_record(str(job_root))).exists()
         until(lambda: content(job_root / "killed.json"), "that nobody owns it any more is told")
+
+    @pytest.mark.parametrize("is_killed", [False, True])
+    def test_a_key_that_nobody_took(self, start: Start, job_root: Path, running: Table, is_killed: bool) -> None:
+        """Of a run that died before it began to log, say."""
+        hand_over(str(job_root), "wandb", "k" * 40)
+        process = start(program("time.sleep(60)"))
+        up(process, job_root)
+        assert (job_root / "secrets" / "wandb").exists(), "until then it may still be taken"
+        process.kill() if is_killed else process.terminate()
+        until(lambda: not (job_root / "secrets").exists(), "the key is gone")
+        finish(process)
 
     def test_after_the_runners_process_group_was_killed(self, start: Start, job_root: Path, running: Table) -> None:
         """As Ray does it when its supervisor has died."""

@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 import yaml
 
-from argus_ray.core import taskspec
+from argus_ray.core import paths, taskspec
 from argus_ray.core.verl import command as verl
+from argus_ray.core.verl.tracking import Tracking
 from argus_ray.disk.checkpoints import newest_complete
 from argus_ray.node import processes
 from tests.support import shadows
@@ -31,6 +32,7 @@ from tests.support.realverl import (
     needs_verl,
     wait_long,
 )
+from tests.support.wandbfile import runs_in
 
 pytestmark = [pytest.mark.verl, pytest.mark.timeout(1500), needs_verl]
 
@@ -84,11 +86,17 @@ def _steps_when_resumed(cluster: Cluster, user: Api, view: dict[str, Any], name:
     changes = {"total_training_steps": total, "total_epochs": spec.total_epochs + 1, "save_freq": total}
     spec = spec.model_copy(update=changes)
     site = verl.Site(
-        str(cluster.shared), str(ROOT / "argus_ray" / "payload"), sys.executable, stop_grace_s=30, log_bytes=1 << 30
+        str(cluster.shared),
+        str(ROOT / "argus_ray" / "payload"),
+        sys.executable,
+        stop_grace_s=30,
+        log_bytes=1 << 30,
+        tracking=Tracking("{user}-{workload}", "offline", "https://api.wandb.ai"),
     )
-    root = cluster.machine.root / f"resumed-{name}"
-    root.mkdir()
-    launch = verl.launch(spec, site, submission_id=name, job_root=str(root), resume_from=found.path)
+    attempt = f"{view['task_id']}-{name}--a02"
+    root = Path(paths.job_root(str(cluster.machine.root / "resumed"), view["user_id"], attempt))
+    root.mkdir(parents=True)
+    launch = verl.launch(spec, site, submission_id=attempt, job_root=str(root), resume_from=found.path)
     overrides = launch.command[launch.command.index("--") + 1 :]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=1"]
     command = [*torchrun, "-m", "verl.trainer.sft_trainer", *overrides]
@@ -96,6 +104,10 @@ def _steps_when_resumed(cluster: Cluster, user: Api, view: dict[str, Any], name:
     file = root / "metrics.jsonl"
     entries = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
     steps = [entry["step"] for entry in entries if "train/loss" in entry["data"]]
+    (kept,) = runs_in(root)
+    assert (kept.project, kept.run_id) == (f"{view['user_id']}-sft", attempt.removesuffix("--a02"))
+    tracked = [(entry["step"], entry["data"]["train/loss"]) for entry in entries if "train/loss" in entry["data"]]
+    assert kept.of("trainer/global_step", "train/loss") == tracked, "W&B has what verl's own file has"
     newest = newest_complete([found.job_root, str(root)], "sft", 1)
     assert newest is not None and (newest.step, newest.job_root) == (total, str(root) if steps else found.job_root)
     return steps

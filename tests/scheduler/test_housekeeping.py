@@ -18,6 +18,7 @@ from argus_ray.core.lifecycle import Advance, Change, Deleted, End, FilesMeasure
 from argus_ray.core.model import Event, FilesAt, Task
 from argus_ray.core.retention import DAY_S, Chore, Chores
 from argus_ray.core.states import Outcome
+from argus_ray.disk import secrets
 from argus_ray.disk import trash as tidy
 from argus_ray.disk.threads import BoundedThreads
 from argus_ray.scheduler import housekeeping
@@ -190,6 +191,27 @@ def test_all_attempts_of_a_task_go_together(house: House) -> None:
     house.tidy_up()
     assert not first.exists() and not second.exists()
     assert f"{first.name}, {second.name}" in house.notes(task)[-1]
+
+
+def test_a_key_that_no_run_has_taken_does_not_stay(house: House) -> None:
+    """Its runner would have taken it away, but has died with its machine."""
+    task, first = house.run()
+    secrets.hand_over(str(first), "wandb", "k" * 40)
+    house.tidy_up()
+    assert (first / "secrets" / "wandb").exists(), "its run may not have read it yet"
+    house.end(task, Outcome.INFRASTRUCTURE)
+    _, second = house.run(task)
+    secrets.hand_over(str(second), "wandb", "k" * 40)
+    house.tidy_up()
+    assert not (first / "secrets").exists() and (second / "secrets" / "wandb").exists()
+    house.end(task)
+    house.tidy_up()
+    assert not (second / "secrets").exists()
+    secrets.hand_over(str(second), "wandb", "k" * 40)  # by a submission that was on its way
+    house.days(20)
+    house.tidy_up()
+    assert (second.parent.parent / "trash" / second.name).exists()
+    assert list((second.parent.parent / "trash").rglob("secrets")) == []
 
 
 def test_a_task_that_resumes_from_another_keeps_it(house: House) -> None:

@@ -25,13 +25,13 @@ def finish(process: subprocess.Popen[bytes]) -> tuple[int, bytes]:
     return process.returncode, output
 
 
-def until(condition: Callable[[], Any], what: str) -> Any:
-    deadline = time.monotonic() + DEADLINE_S
+def until(condition: Callable[[], Any], what: str, *, within_s: float = DEADLINE_S) -> Any:
+    deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:
         if value := condition():
             return value
         time.sleep(0.005)
-    raise AssertionError(f"not within {DEADLINE_S} s: {what}")
+    raise AssertionError(f"not within {within_s:g} s: {what}")
 
 
 def content(path: Path) -> str:

@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 from argus_ray.core import paths
 from argus_ray.core.model import Gang
 from argus_ray.core.taskspec import TaskSpec
-from argus_ray.core.verl import files, keys, layers, reserved, values
+from argus_ray.core.verl import files, keys, layers, reserved, tracking, values
 from argus_ray.core.verl.layers import Setting
 from argus_ray.core.verl.values import Value
 
@@ -48,6 +48,8 @@ class Site:
     reserve_bytes: int = 0
     #: Of what a run makes in its job root.
     umask: int = 0o022
+    #: By Weights & Biases; None: it is off.
+    tracking: tracking.Tracking | None = None
 
 
 @dataclass(frozen=True)
@@ -111,10 +113,13 @@ def launch(
             "verl.trainer.main_ppo",
             *overrides,
         )
+    env = _environment(spec, site, submission_id, job_root, resumes=resume_from is not None)
+    if site.tracking is not None:
+        command, env = tracking.add(site.tracking, command, env, job_root, spec.workload)
     return Launch(
         command=command,
         entrypoint=entrypoint(site, job_root, command),
-        env=_environment(spec, site, submission_id, job_root, resumes=resume_from is not None),
+        env=env,
         gang=gang_of(spec),
     )
 

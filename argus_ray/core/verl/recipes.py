@@ -8,6 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 
 from argus_ray.core.errors import FieldError
 from argus_ray.core.verl import arithmetic, keys, layers, reserved
+from argus_ray.core.verl.tracking import TrackingSettings
 from argus_ray.core.verl.values import Value
 
 
@@ -68,6 +69,7 @@ class VerlSettings(_Strict):
     rules: tuple[RuleSettings, ...] = ()
     #: Presets that users may choose.
     selectable: tuple[Name, ...] = ()
+    tracking: TrackingSettings = TrackingSettings()
 
     def broken(self, shared_root: str) -> list[FieldError]:
         """Every broken rule, each with its path from `verl` on."""
