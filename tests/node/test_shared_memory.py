@@ -96,6 +96,18 @@ def test_once_the_other_process_has_ended_too(segments: Segments, users: Path) -
     assert len(memory.look(200.0)) == 1
 
 
+def test_what_nobody_uses_at_this_moment_stays_while_the_attempt_lives(segments: Segments, users: Path) -> None:
+    """Another of its processes may be about to open it."""
+    path = segments.name()
+    maker, reader = segments.hold(path, environ=marks(users)), segments.hold(environ=marks(users))
+    memory = SharedMemory(users, lambda: [each.pid for each in (maker, reader)])
+    memory.look(0.0)
+    segments.kill(maker)
+    assert removed_after(memory, 100.0) == memory.remove() == [] and path.exists()
+    segments.kill(reader)
+    assert len(memory.remove()) == 1 and not path.exists()
+
+
 def test_a_name_that_is_somebody_elses_by_now(segments: Segments, users: Path) -> None:
     path = segments.name()
     process = segments.hold(path, environ=marks(users))

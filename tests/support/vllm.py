@@ -90,6 +90,7 @@ class PlainRun:
             "OMP_NUM_THREADS": "1",
             "RAY_ADDRESS": "local",
             "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_AUTH_MODE": "disabled",  # else it would make a token in the home folder
         }
 
     def run(self) -> int:
