@@ -89,9 +89,7 @@ def _checked_path(value: str, info: ValidationInfo, *, is_dir: bool) -> str:
     return value.rstrip("/")
 
 
-def parse(
-    text: str | bytes, *, shared_root: str, own_user: str | None = None, limit: int = MAX_SPEC_BYTES
-) -> TaskSpec:
+def parse(text: str | bytes, *, shared_root: str, own_user: str | None = None, limit: int = MAX_SPEC_BYTES) -> TaskSpec:
     """The TaskSpec in this text. `limit` in bytes. Reads no file: links are looked at with the inputs (disk/inputs.py).
 
     `own_user`: who may name inputs of their own; None: nobody may.

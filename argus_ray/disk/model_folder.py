@@ -83,7 +83,9 @@ class _Look:
         if not others:
             raise Wrong(models.rule_without_weights(self.names.keys()))
         looked_for = ", ".join(models.WEIGHTS)
-        self.doubt(f"has weights under names that transformers does not look for ({models.clip(others)}; not {looked_for})")
+        self.doubt(
+            f"has weights under names that transformers does not look for ({models.clip(others)}; not {looked_for})"
+        )
 
     def check_tokenizer(self) -> None:
         found = models.tokenizers_in(self.names.keys())

@@ -75,9 +75,7 @@ PLACES = (
 @pytest.mark.parametrize("thing", THINGS)
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("way", ["path", "hub id"])
-def test_what_is_no_file_is_named_and_not_read(
-    root: Path, place: str, thing: str, way: str, reads: list[int]
-) -> None:
+def test_what_is_no_file_is_named_and_not_read(root: Path, place: str, thing: str, way: str, reads: list[int]) -> None:
     hub = root / "common" / "hf" / "hub" / "models--org--odd"
     snapshot = make_model(hub / "snapshots" / "abc")
     (hub / "refs").mkdir()
