@@ -134,8 +134,8 @@ def broken_rule(value: str, shared_root: str, *, is_dir: bool, own: str | None =
 def leads_out(value: str, shared_root: str, resolve: Resolve, *, user_id: str | None = None) -> str | None:
     """The rule that an input path breaks which a symbolic link leads out of the inputs, in words; None if none does.
 
-    `resolve` follows symbolic links; it may block, and raise OSError. `user_id`: whose own folders count as inputs. They
-    count where they are: what stands above them is the operator's, and may be a link; they themselves may not.
+    `resolve` follows symbolic links; it may block, and raise OSError. `user_id`: whose own folders count as inputs,
+    where they are: `users` is the operator's and may be a link, and what is below it may not.
     """
     common, target = common_dir(shared_root), resolve(value)
     if _is_below(target, resolve(common)):

@@ -91,12 +91,12 @@ class Resolver:
                 break
             here = f"{self._folder(folder).rstrip('/')}/{name}"
             try:
-                target = os.readlink(here)
+                target = Path(here).readlink()
             except OSError as error:
                 if error.errno == errno.EINVAL or beneath.meaning(error) in beneath.NOT_THERE:
                     return here
                 raise
-            at = os.path.join(os.path.dirname(here), target)
+            at = str(Path(here).parent / target)
         return resolve(at)
 
     def _folder(self, path: str) -> str:

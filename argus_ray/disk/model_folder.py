@@ -22,8 +22,8 @@ _MAX_HEADER_BYTES = 1024 * 1024
 _MAX_STATS, _MAX_OPENS, _MAX_SMALL_OPENS = 256, 8, 32
 
 _TORCH_RULE = (
-    "has its weights as *.bin only: transformers reads these with torch 2.6 or newer alone (CVE-2025-32434); safetensors "
-    "have no such bound"
+    "has its weights as *.bin only: transformers reads these with torch 2.6 or newer alone (CVE-2025-32434); "
+    "safetensors have no such bound"
 )
 
 #: The rule that a path breaks which a link leads out of what may be read; None if none does.
@@ -82,16 +82,14 @@ class _Look:
         others = models.other_weights(self.names.keys())
         if not others:
             raise Wrong(models.rule_without_weights(self.names.keys()))
-        looked_for = ", ".join(models.WEIGHTS)
-        self.doubt(
-            f"has weights under names that transformers does not look for ({models.clip(others)}; not {looked_for})"
-        )
+        named = f"{models.clip(others)}; it takes {' or '.join(models.WEIGHTS)}"
+        self.doubt(f"has weights under names that transformers does not look for ({named})")
 
     def check_tokenizer(self) -> None:
         found = models.tokenizers_in(self.names.keys())
         if not found:
-            self.doubt("holds no tokenizer (tokenizer.json, tokenizer.model, vocab.json or the like): transformers makes up "
-                       "an empty one")  # fmt: skip
+            named = "tokenizer.json, tokenizer.model, vocab.json or the like"
+            self.doubt(f"holds no tokenizer ({named}): transformers may make up an empty one")
         for name in sorted(found | ({models.TOKENIZER_CONFIG} & self.names.keys())):
             try:
                 self._check_small(name)

@@ -1,4 +1,4 @@
-"""Data sets as they come in life; what pandas and datasets say of the same files: tests/disk/test_against_libraries.py."""
+"""Data sets as they come in life. `test_against_libraries.py` has pandas and datasets read the same files."""
 
 from __future__ import annotations
 

@@ -46,11 +46,16 @@ def test_an_odd_model_is_named_before_it_fails_on_the_gpus(root: Path, odd: OddM
         assert found == Findings()
 
 
+def link_to_a_pipe(path: Path) -> None:
+    os.mkfifo(path.with_name("pipe"))
+    path.symlink_to("pipe")
+
+
 #: What stands in the place of a file, and how it is made.
 THINGS: dict[str, Callable[[Path], object]] = {
     "a link to zeros": lambda path: path.symlink_to("/dev/zero"),
     "a pipe": os.mkfifo,
-    "a link to a pipe": lambda path: (os.mkfifo(path.with_name("pipe")), path.symlink_to("pipe")),
+    "a link to a pipe": link_to_a_pipe,
     "a folder": lambda path: path.mkdir(),
     "a socket": lambda path: os.mknod(path, 0o140600),
     "a link to itself": lambda path: path.symlink_to(path),

@@ -25,7 +25,7 @@ def encrypted_file() -> bytes:
     import pyarrow.parquet as pq
     import pyarrow.parquet.encryption as pe
 
-    class Keys(pe.KmsClient):
+    class Keys(pe.KmsClient):  # type: ignore[misc]
         def wrap_key(self, key: bytes, _: str) -> bytes:
             return base64.b64encode(key)
 
@@ -76,8 +76,12 @@ DATA = [
     OddData("grpo", "pointer.parquet", POINTER.encode(), error="is a Git LFS pointer"),
     OddData("grpo", "pointer.jsonl", POINTER.encode(), error="is a Git LFS pointer"),
     OddData("sft", "pointer", POINTER.encode(), error="is a Git LFS pointer"),
-    OddData("sft", "encrypted.parquet", lambda p: p.write_bytes(encrypted_file()), error="is an encrypted Parquet file"),
-    OddData("ppo", "encrypted.parquet", lambda p: p.write_bytes(encrypted_file()), error="is an encrypted Parquet file"),
+    OddData(
+        "sft", "encrypted.parquet", lambda p: p.write_bytes(encrypted_file()), error="is an encrypted Parquet file"
+    ),
+    OddData(
+        "ppo", "encrypted.parquet", lambda p: p.write_bytes(encrypted_file()), error="is an encrypted Parquet file"
+    ),
     OddData("ppo", "no_rows.parquet", parquet_file(*COLUMNS, rows=0), error="has no rows"),
     OddData("grpo", "packed.parquet", gzip.compress(WHOLE), error="PAR1"),
     OddData("grpo", "rows.jsonl.gz", gzip.compress(ROWS), warning="unpack it"),
@@ -102,6 +106,7 @@ DATA = [
     OddData("sft", "no_rows", {"a.parquet": parquet_file("messages", rows=0)}, error="whose files have no rows"),
     OddData("sft", "some_rows", {"a.parquet": parquet_file("messages", rows=0), "b.parquet": WHOLE}, loads=True),
     OddData("sft", "below", {"a.parquet": WHOLE, "x/b.parquet": WHOLE}, warning="the folder x", loads=True),
-    OddData("sft", "dangling", {"a.parquet": WHOLE, "b.parquet": None}, warning="b.parquet that does not exist",
-            loads=True),
-]  # fmt: skip
+    OddData(
+        "sft", "dangling", {"a.parquet": WHOLE, "b.parquet": None}, warning="b.parquet that does not exist", loads=True
+    ),
+]

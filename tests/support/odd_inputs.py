@@ -101,7 +101,7 @@ def _bin(content: bytes | str) -> Callable[[Path], object]:
 
 def _cut(path: Path, size: int) -> None:
     raw = path.read_bytes()
-    path.write_bytes(raw[:size] if size >= 0 else raw[:size])
+    path.write_bytes(raw[:size])
 
 
 OWN_CODE = {"AutoConfig": "conf.C", "AutoModelForCausalLM": "model.M"}
@@ -111,21 +111,35 @@ MODELS = [
     OddModel("whole", lambda f: None, loads=True),
     # weights that are not there
     OddModel("dangling link", lambda f: _dangle(weights(f)), error="a model.safetensors that does not exist"),
-    OddModel("training_args only", _both(_gone("model.safetensors"), _write("training_args.bin", BIN)),
-             error="training_args.bin is none"),
+    OddModel(
+        "training_args only",
+        _both(_gone("model.safetensors"), _write("training_args.bin", BIN)),
+        error="training_args.bin is none",
+    ),
     OddModel("adapter only", _both(_adapter, _gone("config.json")), error="is an adapter only", loads=None),
     OddModel("adapter with a config", _adapter, error="is an adapter only"),
     OddModel("gguf only", lambda f: _move(f, "m.Q4.gguf"), error="cannot load m.Q4.gguf"),
     OddModel("pth only", lambda f: _move(f, "consolidated.00.pth"), error="cannot load consolidated.00.pth"),
     OddModel("msgpack only", lambda f: _move(f, "flax_model.msgpack"), error="cannot load flax_model.msgpack"),
     OddModel("h5 only", lambda f: _move(f, "tf_model.h5"), error="cannot load tf_model.h5"),
-    OddModel("other names", lambda f: _move(f, "weights.safetensors"), warning="does not look for (weights.safetensors"),
-    OddModel("shards without an index", lambda f: _move(f, "model-00001-of-00001.safetensors"),
-             warning="does not look for (model-00001"),
-    OddModel("name by the config", _both(lambda f: _move(f, "w.safetensors"),
-                                         lambda f: configure(f, transformers_weights="w.safetensors")), loads=True),
-    OddModel("name by the config, gone", lambda f: configure(f, transformers_weights="w.safetensors"),
-             error="a w.safetensors that does not exist"),
+    OddModel(
+        "other names", lambda f: _move(f, "weights.safetensors"), warning="does not look for (weights.safetensors"
+    ),
+    OddModel(
+        "shards without an index",
+        lambda f: _move(f, "model-00001-of-00001.safetensors"),
+        warning="does not look for (model-00001",
+    ),
+    OddModel(
+        "name by the config",
+        _both(lambda f: _move(f, "w.safetensors"), lambda f: configure(f, transformers_weights="w.safetensors")),
+        loads=True,
+    ),
+    OddModel(
+        "name by the config, gone",
+        lambda f: configure(f, transformers_weights="w.safetensors"),
+        error="a w.safetensors that does not exist",
+    ),
     # weights that are not what they seem
     OddModel("pointer for weights", _write("model.safetensors", POINTER), error="Git LFS pointer"),
     OddModel("empty weights", _write("model.safetensors", b""), error="a model.safetensors that is empty"),
@@ -140,28 +154,63 @@ MODELS = [
     OddModel("odd .bin", _bin(b"neither a zip nor a pickle"), warning="does not begin as a file of torch.save"),
     # an index
     OddModel("shard", lambda f: _shard(f, "s.safetensors"), loads=True),
-    OddModel("shard in a folder below", lambda f: _shard(f, "sub/s.safetensors"), warning="in other folders", loads=True),
-    OddModel("shard in a folder beside", lambda f: _shard(f, "../beside/s.safetensors"), warning="../beside/", loads=True),
-    OddModel("shard beside, gone", _both(lambda f: _index(f, "../no/s.safetensors"), _gone("model.safetensors")),
-             error="a ../no/s.safetensors that does not exist"),
-    OddModel("shard gone", _both(lambda f: _index(f, "s.safetensors"), _gone("model.safetensors")),
-             error="lacks weights that model.safetensors.index.json names: s.safetensors"),
+    OddModel(
+        "shard in a folder below", lambda f: _shard(f, "sub/s.safetensors"), warning="in other folders", loads=True
+    ),
+    OddModel(
+        "shard in a folder beside", lambda f: _shard(f, "../beside/s.safetensors"), warning="../beside/", loads=True
+    ),
+    OddModel(
+        "shard beside, gone",
+        _both(lambda f: _index(f, "../no/s.safetensors"), _gone("model.safetensors")),
+        error="a ../no/s.safetensors that does not exist",
+    ),
+    OddModel(
+        "shard gone",
+        _both(lambda f: _index(f, "s.safetensors"), _gone("model.safetensors")),
+        error="lacks weights that model.safetensors.index.json names: s.safetensors",
+    ),
     OddModel("shard gone, .bin whole", _both(lambda f: _index(f, "s.safetensors"), _bin(BIN)), error="lacks weights"),
-    OddModel("dangling shard", _both(lambda f: _index(f, "s.safetensors"), _gone("model.safetensors"),
-                                     lambda f: _dangle(f / "s.safetensors")), error="a s.safetensors that does not exist"),
-    OddModel("pointer for a shard", _both(lambda f: _index(f, "s.safetensors"), _gone("model.safetensors"),
-                                          _write("s.safetensors", POINTER)), error="s.safetensors that is a Git LFS"),
-    OddModel("pointer for an index", _both(lambda f: _shard(f, "s.safetensors"),
-                                           _write("model.safetensors.index.json", POINTER)), error="Git LFS pointer"),
-    OddModel("index is a list", _both(lambda f: _shard(f, "s.safetensors"), _write("model.safetensors.index.json", "[]")),
-             error="an index that cannot be read"),
-    OddModel("index of numbers", _both(lambda f: _shard(f, "s.safetensors"),
-                                       _write("model.safetensors.index.json", '{"metadata": {}, "weight_map": {"a": 1}}')),
-             error="an index that cannot be read"),
-    OddModel("index without metadata", lambda f: _shard(f, "s.safetensors", metadata=None), warning="without metadata",
-             loads=None),
-    OddModel("shards too small together", lambda f: _shard(f, "s.safetensors", metadata={"total_size": 10**9}),
-             warning="is its download whole?", loads=True),
+    OddModel(
+        "dangling shard",
+        _both(lambda f: _index(f, "s.safetensors"), _gone("model.safetensors"), lambda f: _dangle(f / "s.safetensors")),
+        error="a s.safetensors that does not exist",
+    ),
+    OddModel(
+        "pointer for a shard",
+        _both(lambda f: _index(f, "s.safetensors"), _gone("model.safetensors"), _write("s.safetensors", POINTER)),
+        error="s.safetensors that is a Git LFS",
+    ),
+    OddModel(
+        "pointer for an index",
+        _both(lambda f: _shard(f, "s.safetensors"), _write("model.safetensors.index.json", POINTER)),
+        error="Git LFS pointer",
+    ),
+    OddModel(
+        "index is a list",
+        _both(lambda f: _shard(f, "s.safetensors"), _write("model.safetensors.index.json", "[]")),
+        error="an index that cannot be read",
+    ),
+    OddModel(
+        "index of numbers",
+        _both(
+            lambda f: _shard(f, "s.safetensors"),
+            _write("model.safetensors.index.json", '{"metadata": {}, "weight_map": {"a": 1}}'),
+        ),
+        error="an index that cannot be read",
+    ),
+    OddModel(
+        "index without metadata",
+        lambda f: _shard(f, "s.safetensors", metadata=None),
+        warning="without metadata",
+        loads=None,
+    ),
+    OddModel(
+        "shards too small together",
+        lambda f: _shard(f, "s.safetensors", metadata={"total_size": 10**9}),
+        warning="is its download whole?",
+        loads=True,
+    ),
     OddModel("index torn, one file whole", lambda f: _index(f, "s.safetensors"), loads=True),
     OddModel("index of another name", _write("other.safetensors.index.json", "[]"), loads=True),
     # config.json
@@ -171,26 +220,46 @@ MODELS = [
     OddModel("config is empty", _write("config.json", b""), error="config.json that is empty"),
     OddModel("config is no JSON", _write("config.json", "model_type: qwen2"), error="is no JSON object"),
     OddModel("config is a list", _write("config.json", "[]"), error="is no JSON object"),
-    OddModel("config with a byte order mark", _write("config.json", b"\xef\xbb\xbf" + MODEL_FILES["config.json"]),
-             error="is no JSON object"),
+    OddModel(
+        "config with a byte order mark",
+        _write("config.json", b"\xef\xbb\xbf" + MODEL_FILES["config.json"]),
+        error="is no JSON object",
+    ),
     OddModel("config without a type", lambda f: configure(f, model_type=None), error="without a model_type"),
     OddModel("config with a number for a type", lambda f: configure(f, model_type=7), error="without a model_type"),
     OddModel("dangling config", lambda f: _dangle(f / "config.json"), error="a config.json that does not exist"),
-    OddModel("quantized", lambda f: configure(f, quantization_config={"quant_method": "gptq", "bits": 4}),
-             warning="is quantized (gptq)", loads=None),
+    OddModel(
+        "quantized",
+        lambda f: configure(f, quantization_config={"quant_method": "gptq", "bits": 4}),
+        warning="is quantized (gptq)",
+        loads=None,
+    ),
     OddModel("no architecture", lambda f: configure(f, architectures=None), warning="architectures", loads=True),
     # the tokenizer
     OddModel("no tokenizer", _gone("tokenizer.json"), warning="holds no tokenizer", loads=True),
-    OddModel("pointer for a tokenizer", _write("tokenizer.json", POINTER), error="tokenizer.json that is a Git LFS",
-             loads=None),
-    OddModel("pointer for a vocabulary", _write("vocab.json", POINTER), warning="vocab.json that is a Git LFS",
-             loads=None),
-    OddModel("dangling tokenizer", lambda f: _dangle(f / "tokenizer.json"), warning="a tokenizer.json that does not exist",
-             loads=True),
+    OddModel(
+        "pointer for a tokenizer",
+        _write("tokenizer.json", POINTER),
+        error="tokenizer.json that is a Git LFS",
+        loads=None,
+    ),
+    OddModel(
+        "pointer for a vocabulary", _write("vocab.json", POINTER), warning="vocab.json that is a Git LFS", loads=None
+    ),
+    OddModel(
+        "dangling tokenizer",
+        lambda f: _dangle(f / "tokenizer.json"),
+        warning="a tokenizer.json that does not exist",
+        loads=True,
+    ),
     # a link that leads nowhere, and the next one of transformers' names
-    OddModel("dangling, .bin whole", _both(lambda f: _dangle(weights(f)), _write("pytorch_model.bin", BIN)),
-             warning="pytorch_model.bin is taken in its place", loads=None),
+    OddModel(
+        "dangling, .bin whole",
+        _both(lambda f: _dangle(weights(f)), _write("pytorch_model.bin", BIN)),
+        warning="pytorch_model.bin is taken in its place",
+        loads=None,
+    ),
     OddModel(".bin", _bin(BIN), warning="torch 2.6", loads=None),
-]  # fmt: skip
+]
 
 __all__ = ["MODELS", "POINTER", "OddModel", "configure", "make_model", "safetensors_file", "weights"]

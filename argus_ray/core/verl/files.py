@@ -7,7 +7,7 @@ Taken from verl's source (utils/checkpoint, utils/dataset, trainer/sft_trainer.p
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator
 
 # --- inputs ---
 

@@ -1,5 +1,5 @@
-"""What a model's folder must hold so that verl 0.9 can load it: by the names in it, and by the bytes of its files. Pure;
-it opens nothing.
+"""What a model's folder must hold so that verl 0.9 can load it, by the names in it and by the bytes of its files.
+Pure; it opens nothing.
 
 Taken from transformers 5 (modeling_utils, configuration_utils), which verl 0.9 requires, and from the format of
 safetensors. `disk/model_folder.py` looks at the files.
@@ -84,8 +84,8 @@ def _doubts_of(values: Mapping[str, Any]) -> tuple[str, ...]:
     doubts = []
     if values.get("auto_map"):
         doubts.append(
-            f"brings code of its own (auto_map in {CONFIG}): it is not run, for that needs trust_remote_code, which only "
-            "an operator's rule may set. Without it transformers uses its own code, if it knows this model"
+            f"brings code of its own (auto_map in {CONFIG}): it is not run, for that needs trust_remote_code, which "
+            "only an operator's rule may set. Without it transformers uses its own code, if it knows this model"
         )
     quantization = values.get("quantization_config")
     if quantization:

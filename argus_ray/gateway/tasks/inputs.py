@@ -43,8 +43,10 @@ class InputChecks:
 
     async def warnings_of(self, spec: TaskSpec, own_user: str | None = None) -> tuple[FieldError, ...]:
         """What the inputs leave in doubt. `own_user`: whose own folders count as inputs; what is right for one user may
-        lead another one out of theirs, so a verdict is one user's then. Raises InvalidSpec for what would fail the run for certain, and Unavailable
-        while what is missing proves nothing."""
+        lead another one out of theirs, so a verdict is one user's then.
+
+        Raises InvalidSpec for what would fail the run for certain, and Unavailable while what is missing proves
+        nothing."""
         key = (own_user, spec.workload, spec.code_path, spec.model_id, spec.train_file, spec.val_file)
         entry = self._entries.get(key)
         if entry is None or (entry.at is not None and self._monotonic() - entry.at >= GOOD_FOR_S):
