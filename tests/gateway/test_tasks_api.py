@@ -169,7 +169,7 @@ def test_while_the_root_of_inputs_is_away_nothing_is_refused_for_good(api: Api, 
 
 
 def test_a_disk_that_does_not_answer_refuses_nobody(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise OSError(errno.EIO, "broken")
 
     monkeypatch.setattr(beneath, "plain_file", broken)
