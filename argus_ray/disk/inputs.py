@@ -24,7 +24,17 @@ from argus_ray.core.verl import code
 from argus_ray.disk import beneath
 from argus_ray.disk.beneath import Meaning
 from argus_ray.disk.data_set import check_data
-from argus_ray.disk.looking import Doubt, Resolver, Wrong, is_folder, is_there, names_in, plain_file, why_never, words_of
+from argus_ray.disk.looking import (
+    Doubt,
+    Resolver,
+    Wrong,
+    is_folder,
+    is_there,
+    names_in,
+    plain_file,
+    why_never,
+    words_of,
+)
 from argus_ray.disk.model_folder import LeadsOut, check_model_folder
 from argus_ray.disk.threads import BoundedThreads
 
@@ -148,14 +158,17 @@ def inspect(spec: TaskSpec, shared_root: str, own_user: str | None = None) -> Fi
 
 def _check_code(path: str, doubt: Doubt) -> None:
     names = names_in(path)
+    doubts = []
     if "verl" not in names or not is_folder(f"{path}/verl"):
-        doubt("holds no folder verl: the run uses the verl that is installed on the workers")
+        doubts.append("holds no folder verl: the run uses the verl that is installed on the workers")
     # A folder that is no package was found last before, too.
     hidden = [
         name for name in names if code.is_hidden(name) and ("." in name or is_there(f"{path}/{name}/__init__.py"))
     ]
     if words := code.words(hidden):
-        doubt(words)
+        doubts.append(words)
+    if doubts:
+        doubt("; ".join(doubts))
 
 
 def _check_model(model: str, shared_root: str, leads_out: LeadsOut, doubt: Doubt) -> None:

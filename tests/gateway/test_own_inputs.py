@@ -13,7 +13,7 @@ import pytest
 
 from argus_ray.core.states import Outcome
 from argus_ray.disk.inputs import Findings
-from tests.support.gateway import ADMIN, INTERNAL, Api, make_api
+from tests.support.gateway import ADMIN, INTERNAL, YAML, Api, make_api
 from tests.support.own_inputs import api_with_own_folders, check, common, make_own, own_of, post, refused, users
 
 
@@ -29,6 +29,16 @@ def test_own_data_and_an_own_model_are_accepted_without_a_word(api: Api, who: st
         answer = post(api, headers, **own_of(api, who))
         assert answer.status_code == 201, answer.text
         assert answer.json()["warnings"] == [] and api.task(answer.json()["task_id"]).user_id == who
+
+
+def test_a_validation_says_what_the_submission_would(api: Api) -> None:
+    ada, bob = api.user("ada"), api.user("bob")
+    for who, is_valid in ((ada, True), (bob, False), (ada, True)):
+        body = api.world.spec(**own_of(api, "ada"))
+        answer = api.client.post("/api/v2/tasks:validate", content=body, headers={**who, **YAML})
+        assert (answer.status_code, answer.json()["valid"]) == (200, is_valid), answer.text
+        assert is_valid or "/bob/datasets/" in answer.text
+    assert post(api, ada, **own_of(api, "ada")).status_code == 201
 
 
 def test_off_they_are_refused_and_only_common_is_named(tmp_path: Path) -> None:
