@@ -174,6 +174,13 @@ class Files(_Strict):
         return int(self.umask, 8)
 
 
+class Inputs(_Strict):
+    """What else tasks may name as their inputs, beside what lies in `<shared_root>/common/`."""
+
+    #: Data sets in `<shared_root>/users/<own id>/datasets/`, models in `users/<own id>/models/`.
+    own_folders: bool = False
+
+
 class Retention(_Strict):
     """When old files go. 0: never."""
 
@@ -202,6 +209,7 @@ class Settings(_Strict):
     scheduling: Scheduling = Scheduling()
     retention: Retention = Retention()
     files: Files = Files()
+    inputs: Inputs = Inputs()
     verl: VerlSettings = VerlSettings()
 
     def site(self, payload_dir: str) -> Site:

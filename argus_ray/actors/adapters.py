@@ -173,15 +173,22 @@ class InputsOfTasks:
     timeout_s: float
     #: Raises OSError unless the shared root proves to be the cluster's.
     prove_root: Callable[[], object] = lambda: None
+    #: `inputs.own_folders` of the settings.
+    own_folders: bool = False
 
     async def check(self, task: Task) -> Findings:
         try:
             spec = taskspec.parse(
-                task.spec_yaml, shared_root=self.preflight.shared_root, limit=taskspec.MAX_STORED_BYTES
+                task.spec_yaml,
+                shared_root=self.preflight.shared_root,
+                own_user=task.user_id,
+                limit=taskspec.MAX_STORED_BYTES,
             )
         except ArgusError:
             return Findings()  # its command cannot be made either, and that says why
-        return await self.preflight.look(spec)
+        # Whatever the settings say by now: its inputs were right when it was accepted.
+        has_own = taskspec.names_own(spec, self.preflight.shared_root, task.user_id)
+        return await self.preflight.look(spec, task.user_id if self.own_folders or has_own else None)
 
     async def find_checkpoint(self, task: Task) -> checkpoints.Checkpoint | None:
         job_roots = [*(task.resume_roots or ()), *(attempt.job_root for attempt in task.attempts)]
@@ -202,7 +209,7 @@ class InputsOfTasks:
 
 
 def prepare(task: Task, site: command.Site, submission_id: str, job_root: str, resume_from: str | None) -> Prepared:
-    spec = taskspec.parse_stored(task.spec_yaml, shared_root=site.shared_root)
+    spec = taskspec.parse_stored(task.spec_yaml, shared_root=site.shared_root, own_user=task.user_id)
     if site.tracking is not None:
         site = replace(site, tracking=site.tracking.as_begun(dict(attempt.env) for attempt in task.attempts))
     # As it was accepted, whatever the configuration says by now. What cannot be read raises: the task is held.

@@ -235,7 +235,9 @@ class SchedulerActor:
             cluster=ClusterLook(ray_calls, scheduling.ray_timeout_s),
             jobs=JobsOfRay(self._jobs, site, keys),
             files=FilesOfAttempts(disk, scheduling.ray_timeout_s, settings.files.umask_bits),
-            inputs=InputsOfTasks(inputs, disk, scheduling.ray_timeout_s, lambda: sentinel.read(folder)),
+            inputs=InputsOfTasks(
+                inputs, disk, scheduling.ray_timeout_s, lambda: sentinel.read(folder), settings.inputs.own_folders
+            ),
             prepare=lambda task, *where: prepare(task, site, *where),
             shared_root=settings.shared_root,
             policy=settings.admission_policy(),

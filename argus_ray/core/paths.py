@@ -21,6 +21,20 @@ def common_dir(shared_root: str) -> str:
     return f"{shared_root}/common"
 
 
+#: What of a user's own folder may hold inputs, by the kind of the input.
+OWN_DATA, OWN_MODELS = "datasets", "models"
+
+
+def users_dir(shared_root: str) -> str:
+    return f"{shared_root}/users"
+
+
+def own_folder(shared_root: str, user_id: str, kind: str) -> str:
+    """Where a user may have inputs of this kind (OWN_DATA, OWN_MODELS), if the operator lets them."""
+    _check_folder_name(user_id)
+    return f"{users_dir(shared_root)}/{user_id}/{kind}"
+
+
 def hf_home(shared_root: str) -> str:
     """The shared Hugging Face cache."""
     return f"{shared_root}/common/hf"
@@ -38,9 +52,13 @@ def payload_root(shared_root: str) -> str:
 def job_root(shared_root: str, user_id: str, submission_id: str) -> str:
     """The only place an attempt writes: a function of the user and the submission id, and of nothing else."""
     for name in (user_id, submission_id):
-        if not re.fullmatch(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?", name):
-            raise ValueError(f"not a safe folder name: {name!r}")
+        _check_folder_name(name)
     return f"{shared_root}/users/{user_id}/jobs/{submission_id}"
+
+
+def _check_folder_name(name: str) -> None:
+    if not re.fullmatch(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?", name):
+        raise ValueError(f"not a safe folder name: {name!r}")
 
 
 def below_users(path: str) -> tuple[str, tuple[str, ...]]:
@@ -96,14 +114,16 @@ def checkpoints_dir(job_root_path: str) -> str:
     return f"{job_root_path}/checkpoints"
 
 
-def broken_rule(value: str, shared_root: str, *, is_dir: bool) -> str | None:
+def broken_rule(value: str, shared_root: str, *, is_dir: bool, own: str | None = None) -> str | None:
     """The rule that `value` breaks as an input path, in words, or None if it is allowed as far as its text tells.
 
-    The path need not exist. A trailing slash is allowed for folders only. See `leads_out` for links.
+    The path need not exist. A trailing slash is allowed for folders only. `own`: the caller's own folder (`own_folder`)
+    for such an input. See `leads_out` for links.
     """
-    common = common_dir(shared_root)
+    places = (common_dir(shared_root),) if own is None else (common_dir(shared_root), own)
+    allowed = " or ".join(f"{place}/" for place in places)
     if not value.startswith("/"):
-        return f"must be an absolute path under {common}/"
+        return f"must be an absolute path under {allowed}"
     if len(value) > _MAX_LENGTH:
         return f"must be at most {_MAX_LENGTH} characters long"
     if not _ALLOWED.fullmatch(value):
@@ -116,20 +136,32 @@ def broken_rule(value: str, shared_root: str, *, is_dir: bool) -> str | None:
         return "no component may start with '-'"
     if any(len(part) > _MAX_NAME for part in parts):
         return f"each component must be at most {_MAX_NAME} characters long"
-    if not _is_below(trimmed, common):
-        return f"must lie under {common}/"
+    if not any(_is_below(trimmed, place) for place in places):
+        return f"must lie under {allowed}"
     return None
 
 
-def leads_out(value: str, shared_root: str, resolve: Resolve) -> str | None:
+def leads_out(value: str, shared_root: str, resolve: Resolve, *, user_id: str | None = None) -> str | None:
     """The rule that an input path breaks which a symbolic link leads out of the inputs, in words; None if none does.
 
-    `resolve` follows symbolic links; it may block, and raise OSError.
+    `resolve` follows symbolic links; it may block, and raise OSError. `user_id`: whose own folders count as inputs,
+    where they are: `users` is the operator's and may be a link, and what is below it may not.
     """
-    common = common_dir(shared_root)
-    if _is_below(resolve(value), resolve(common)):
+    common, target = common_dir(shared_root), resolve(value)
+    if _is_below(target, resolve(common)):
         return None
-    return f"leads out of {common}/ through a symbolic link"
+    if user_id is None:
+        return f"leads out of {common}/ through a symbolic link"
+    users = users_dir(shared_root)
+    own = [own_folder(shared_root, user_id, kind).removeprefix(users) for kind in (OWN_DATA, OWN_MODELS)]
+    if any(_is_below(target, f"{resolve(users)}{folder}") for folder in own):
+        return None
+    return f"leads out of {common}/ and of your own folders through a symbolic link"
+
+
+def is_own(value: str, shared_root: str, user_id: str) -> bool:
+    """Whether an input path lies, by its text, in a folder of this user."""
+    return any(_is_below(value, own_folder(shared_root, user_id, kind)) for kind in (OWN_DATA, OWN_MODELS))
 
 
 def _is_below(path: str, parent: str) -> bool:

@@ -25,6 +25,9 @@ MAX_SPEC_BYTES = 8 * 1024
 #: What the database may hold from earlier versions.
 MAX_STORED_BYTES = 64 * 1024
 
+#: The inputs that may lie in a folder of the user's own, and in which.
+_OWN_KINDS = {"train_file": paths.OWN_DATA, "val_file": paths.OWN_DATA, "model_id": paths.OWN_MODELS}
+
 _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}(?:/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?")
 
 
@@ -45,7 +48,7 @@ class TaskSpec(BaseModel):
     workload: Literal["ppo", "grpo", "sft"]
     #: Put on PYTHONPATH of every process of the run.
     code_path: str
-    #: A hub id, resolved in the shared cache, or a path under common.
+    #: A hub id, resolved in the shared cache, or an input path.
     model_id: str
     train_file: str
     val_file: str
@@ -77,14 +80,19 @@ class TaskSpec(BaseModel):
 
 def _checked_path(value: str, info: ValidationInfo, *, is_dir: bool) -> str:
     context: Mapping[str, Any] = info.context or {}
-    rule = paths.broken_rule(value, context["shared_root"], is_dir=is_dir)
+    shared_root, user_id = context["shared_root"], context.get("own_user")
+    kind = _OWN_KINDS.get(info.field_name or "")
+    own = paths.own_folder(shared_root, user_id, kind) if user_id is not None and kind is not None else None
+    rule = paths.broken_rule(value, shared_root, is_dir=is_dir, own=own)
     if rule is not None:
         raise ValueError(rule)
     return value.rstrip("/")
 
 
-def parse(text: str | bytes, *, shared_root: str, limit: int = MAX_SPEC_BYTES) -> TaskSpec:
+def parse(text: str | bytes, *, shared_root: str, own_user: str | None = None, limit: int = MAX_SPEC_BYTES) -> TaskSpec:
     """The TaskSpec in this text. `limit` in bytes. Reads no file: links are looked at with the inputs (disk/inputs.py).
+
+    `own_user`: who may name inputs of their own; None: nobody may.
 
     Raises BodyTooLarge, or InvalidSpec with every broken rule.
     """
@@ -93,7 +101,7 @@ def parse(text: str | bytes, *, shared_root: str, limit: int = MAX_SPEC_BYTES) -
         raise BodyTooLarge(f"a TaskSpec may be at most {limit} bytes long")
     values, bad = flat_yaml.read(raw, TaskSpec.model_fields)
     try:
-        spec = TaskSpec.model_validate(values, context={"shared_root": shared_root})
+        spec = TaskSpec.model_validate(values, context={"shared_root": shared_root, "own_user": own_user})
     except ValidationError as error:
         found = [item for item in field_errors(error) if item.field not in bad]
         raise InvalidSpec("the TaskSpec is not valid", [*found, *_rules(bad)]) from None
@@ -102,18 +110,23 @@ def parse(text: str | bytes, *, shared_root: str, limit: int = MAX_SPEC_BYTES) -
     return spec
 
 
-def parse_stored(text: str, *, shared_root: str) -> TaskSpec:
+def parse_stored(text: str, *, shared_root: str, own_user: str | None = None) -> TaskSpec:
     """The TaskSpec that the database holds. One of a version before this one may be longer, and hold a number that is
     not decimal: what was accepted then is still read as it was then. Raises InvalidSpec."""
     try:
-        return parse(text, shared_root=shared_root, limit=MAX_STORED_BYTES)
+        return parse(text, shared_root=shared_root, own_user=own_user, limit=MAX_STORED_BYTES)
     except InvalidSpec:
         try:
             values = yaml.load(text, Loader=yaml.CSafeLoader)
-            return TaskSpec.model_validate(values, context={"shared_root": shared_root})
+            return TaskSpec.model_validate(values, context={"shared_root": shared_root, "own_user": own_user})
         except (yaml.YAMLError, ValidationError, ValueError):
             pass
         raise
+
+
+def names_own(spec: TaskSpec, shared_root: str, user_id: str) -> bool:
+    """Whether one of its inputs lies in a folder of this user."""
+    return any(paths.is_own(getattr(spec, field), shared_root, user_id) for field in _OWN_KINDS)
 
 
 def _rules(bad: Mapping[str, str]) -> list[FieldError]:

@@ -10,40 +10,39 @@ ours does: of a file's format only what contradicts its own name is an error.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import errno
-import json
 import logging
 import os
 import re
-import stat
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import islice
-from pathlib import Path
 
 from argus_ray.core import paths
 from argus_ray.core.errors import FieldError
-from argus_ray.core.taskspec import TaskSpec
+from argus_ray.core.taskspec import TaskSpec, names_own
 from argus_ray.core.text import clean
-from argus_ray.core.verl import code, files, parquet
+from argus_ray.core.verl import code
 from argus_ray.disk import beneath
-from argus_ray.disk.atomic import NotAFile
 from argus_ray.disk.beneath import Meaning
+from argus_ray.disk.data_set import check_data
+from argus_ray.disk.looking import (
+    Doubt,
+    Resolver,
+    Wrong,
+    is_folder,
+    is_there,
+    names_in,
+    plain_file,
+    why_never,
+    words_of,
+)
+from argus_ray.disk.model_folder import LeadsOut, check_model_folder
 from argus_ray.disk.threads import BoundedThreads
 
 log = logging.getLogger(__name__)
 
-#: Of a Parquet footer; the schema is at its beginning, and what follows grows with the data.
-_MAX_FOOTER_BYTES = 4 * 1024 * 1024
-_MAX_INDEX_BYTES = 16 * 1024 * 1024
-_MAX_NAMES = 10_000
-#: Symbolic links that Linux follows on the way to one file.
-_MAX_LINKS = 40
 _SNAPSHOT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-#: How many weight files a model's index may miss before the rest is a number.
-_NAMED = 3
+#: What huggingface_hub has begun to download, and not ended.
+_INCOMPLETE = ".incomplete"
 
 
 @dataclass(frozen=True)
@@ -62,10 +61,11 @@ class Preflight:
     timeout_s: float
     shared_root: str
 
-    async def look(self, spec: TaskSpec) -> Findings:
+    async def look(self, spec: TaskSpec, own_user: str | None = None) -> Findings:
+        """`own_user`: whose own folders count as inputs; None: nobody's."""
         try:
             # The outer bound: a thread may take its time to get when others hang.
-            looking = self.threads.run(lambda: inspect_surely(spec, self.shared_root), self.timeout_s)
+            looking = self.threads.run(lambda: inspect_surely(spec, self.shared_root, own_user), self.timeout_s)
             return await asyncio.wait_for(looking, self.timeout_s)
         except (asyncio.TimeoutError, TimeoutError):
             rule = "the inputs were not looked at: the shared filesystem does not answer"
@@ -75,257 +75,127 @@ class Preflight:
         return Findings(warnings=(FieldError("(document)", rule),))
 
 
-def inspect_surely(spec: TaskSpec, shared_root: str) -> Findings:
-    """`inspect`, whose errors were seen between two proofs that the root of the inputs is alive; else they are
+def inspect_surely(spec: TaskSpec, shared_root: str, own_user: str | None = None) -> Findings:
+    """`inspect`, whose errors were seen between two proofs that the roots of the inputs are alive; else they are
     unknown. Raises nothing of the disk's."""
-    found = inspect(spec, shared_root)
+    found = inspect(spec, shared_root, own_user)
     if not found.errors:
         return found
-    common = paths.common_dir(shared_root)
-    why = _why_not_alive(common)
+    roots = [paths.common_dir(shared_root)]
+    if own_user is not None and names_own(spec, shared_root, own_user):
+        # Both may be mount points. Below them a folder is the user's, who may have emptied it.
+        roots += [paths.users_dir(shared_root), f"{paths.users_dir(shared_root)}/{own_user}"]
+    why = _why_not_alive(roots)
     if not why:
         # The first look may be older than the filesystem's return, and this one may have met its leaving.
-        found = inspect(spec, shared_root)
-        why = _why_not_alive(common) if found.errors else ""
+        found = inspect(spec, shared_root, own_user)
+        why = _why_not_alive(roots) if found.errors else ""
     return Findings(unknown=why) if why else found
 
 
-def _why_not_alive(common: str) -> str:
-    """Why nothing follows from what is missing below the root of all inputs; empty if it is alive. A bare mount point
-    is an empty folder, so an empty one proves nothing."""
-    try:
-        with os.scandir(common) as entries:
-            return "" if any(True for _ in entries) else f"{common} is empty: is its filesystem mounted?"
-    except OSError as error:
-        words = os.strerror(error.errno) if error.errno else type(error).__name__
-        return f"{common} cannot be read: {words}"
+def _why_not_alive(roots: list[str]) -> str:
+    """Why nothing follows from what is missing below the roots of all inputs; empty if they are alive. A bare mount
+    point is an empty folder, so an empty one proves nothing."""
+    for number, root in enumerate(roots):
+        try:
+            with os.scandir(root) as entries:
+                if not any(True for _ in entries):
+                    return f"{root} is empty: is its filesystem mounted?"
+        except OSError as error:
+            if number == _USERS_OWN and beneath.meaning(error) is Meaning.ABSENT:
+                continue  # nothing of this user's was ever there, for what is above is alive
+            return f"{root} cannot be read: {words_of(error)}"
+    return ""
 
 
-def inspect(spec: TaskSpec, shared_root: str) -> Findings:
+#: The place, among the roots, of the user's own.
+_USERS_OWN = 2
+
+
+def inspect(spec: TaskSpec, shared_root: str, own_user: str | None = None) -> Findings:
     """What can be said of the inputs by looking at them: some opens and small reads of each. Raises nothing of the
     disk's."""
     errors: list[FieldError] = []
     warnings: list[FieldError] = []
-    checks: tuple[tuple[str, str, Callable[[], None]], ...] = (
-        ("code_path", spec.code_path, lambda: _check_code(spec.code_path)),
-        ("model_id", spec.model_id, lambda: _check_model(spec.model_id, shared_root)),
-        ("train_file", spec.train_file, lambda: _check_data(spec.train_file, spec.workload)),
-        ("val_file", spec.val_file, lambda: _check_data(spec.val_file, spec.workload)),
+    resolve = Resolver()
+
+    def leads_out(path: str) -> str | None:
+        return paths.leads_out(path, shared_root, resolve, user_id=own_user)
+
+    def only_common(path: str) -> str | None:
+        return paths.leads_out(path, shared_root, resolve)
+
+    def model(doubt: Doubt) -> None:
+        _check_model(spec.model_id, shared_root, leads_out, doubt)
+
+    def data(path: str) -> Callable[[Doubt], None]:
+        return lambda doubt: check_data(path, spec.workload, leads_out, doubt)
+
+    checks: tuple[tuple[str, str, LeadsOut, Callable[[Doubt], None]], ...] = (
+        # What is run comes from common alone.
+        ("code_path", spec.code_path, only_common, lambda doubt: _check_code(spec.code_path, doubt)),
+        ("model_id", spec.model_id, leads_out, model),
+        ("train_file", spec.train_file, leads_out, data(spec.train_file)),
+        ("val_file", spec.val_file, leads_out, data(spec.val_file)),
     )
-    for name, value, check in checks:
+    for name, value, leaves, check in checks:
+        doubts: list[str] = []
         try:
             # First: what lies outside is not looked at.
-            if value.startswith("/") and (rule := paths.leads_out(value, shared_root, _resolve)):
-                raise _Wrong(rule)
-            check()
-        except _Wrong as wrong:
+            if value.startswith("/") and (rule := leaves(value)):
+                raise Wrong(rule)
+            check(doubts.append)
+        except Wrong as wrong:
             errors.append(FieldError(name, wrong.rule))
-        except _Doubtful as doubtful:
-            warnings.append(FieldError(name, doubtful.rule))
         except OSError as error:
-            if rule := _why_never(error, value):
-                errors.append(FieldError(name, rule))
+            if never := why_never(error, value):
+                errors.append(FieldError(name, never))
             else:
-                words = os.strerror(error.errno) if error.errno else type(error).__name__
-                warnings.append(FieldError(name, f"could not be looked at: {words}"))
+                doubts.append(f"could not be looked at: {words_of(error)}")
+        warnings += [FieldError(name, clean(words)) for words in doubts]
     return Findings(tuple(errors), tuple(warnings))
 
 
-def _resolve(path: str) -> str:
-    """Without links, as far as it exists. Raises OSError where the disk does not say: that is no link that leads
-    out."""
-    try:
-        return os.path.realpath(path, strict=True)
-    except FileNotFoundError:
-        return os.path.realpath(path)
-
-
-class _Finding(Exception):
-    def __init__(self, rule: str) -> None:
-        super().__init__(rule)
-        # It may quote what a user's file says, or the name of a file.
-        self.rule = clean(rule)
-
-
-class _Wrong(_Finding):
-    """No verl can run with this."""
-
-
-class _Doubtful(_Finding):
-    """It may be all right."""
-
-
-def _check_code(path: str) -> None:
-    names = _names(path)
+def _check_code(path: str, doubt: Doubt) -> None:
+    names = names_in(path)
     doubts = []
-    if "verl" not in names or not _is_folder(f"{path}/verl"):
+    if "verl" not in names or not is_folder(f"{path}/verl"):
         doubts.append("holds no folder verl: the run uses the verl that is installed on the workers")
     # A folder that is no package was found last before, too.
     hidden = [
-        name for name in names if code.is_hidden(name) and ("." in name or _is_there(f"{path}/{name}/__init__.py"))
+        name for name in names if code.is_hidden(name) and ("." in name or is_there(f"{path}/{name}/__init__.py"))
     ]
     if words := code.words(hidden):
         doubts.append(words)
     if doubts:
-        raise _Doubtful("; ".join(doubts))
+        doubt("; ".join(doubts))
 
 
-def _check_model(model: str, shared_root: str) -> None:
+def _check_model(model: str, shared_root: str, leads_out: LeadsOut, doubt: Doubt) -> None:
     if model.startswith("/"):
-        _check_model_folder(model)
+        check_model_folder(model, leads_out, doubt)
         return
     hub = f"{paths.hf_home(shared_root)}/hub/models--{model.replace('/', '--')}"
-    missing = f"is not in the shared cache {paths.hf_home(shared_root)}, and runs are offline: download it first"
     try:
-        with _plain_file(f"{hub}/refs/main") as (fd, _):
+        with plain_file(f"{hub}/refs/main") as (fd, _):
             commit = os.pread(fd, 200, 0).decode("ascii", "replace").strip()
         if not _SNAPSHOT.fullmatch(commit):
-            raise _Doubtful("is in the shared cache, but its refs/main names no snapshot")
-        _check_model_folder(f"{hub}/snapshots/{commit}")
-    except _Wrong as wrong:
-        raise _Doubtful(f"is in the shared cache, but its snapshot {wrong.rule}") from None
-    except OSError as error:
-        if _why_never(error, hub):
-            raise _Doubtful(missing) from None
-        raise
-
-
-def _check_model_folder(path: str) -> None:
-    names = _names(path)
-    if files.MODEL_CONFIG not in names:
-        raise _Wrong(f"holds no {files.MODEL_CONFIG}")
-    Path(path, files.MODEL_CONFIG).stat()  # a link into a cache may lead nowhere
-    # One whole format is enough; downloads often leave the index of another one behind.
-    torn = ""
-    for index in files.weight_indexes(names):
-        missing = sorted(_indexed(f"{path}/{index}") - names)
-        if not missing:
+            doubt("is in the shared cache, but its refs/main names no snapshot")
             return
-        more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
-        torn = torn or f"lacks weights that {index} names: {', '.join(missing[:_NAMED])}{more}"
-    if files.has_whole_weights(names):
-        return
-    if torn:
-        raise _Wrong(torn)
-    if not files.has_weights(names):
-        raise _Wrong("holds no weights (*.safetensors or *.bin)")
-
-
-def _indexed(path: str) -> set[str]:
-    with _plain_file(path) as (fd, size):
-        if size > _MAX_INDEX_BYTES:
-            return set()
-        raw = os.pread(fd, _MAX_INDEX_BYTES, 0)
-    try:
-        return {str(name) for name in json.loads(raw)["weight_map"].values()}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise _Doubtful(f"has an index that cannot be read: {Path(path).name}") from None
-
-
-def _check_data(path: str, workload: str) -> None:
-    if stat.S_ISDIR(Path(path).stat().st_mode):
-        if workload == "sft":
-            raise _Doubtful("is a folder: its files were not looked at")
-        raise _Wrong("is a folder, not a file")
-    with _plain_file(path) as (fd, size):
-        if size == 0:
-            raise _Wrong("is empty")
-        begin, end = os.pread(fd, 4, 0), os.pread(fd, 8, max(0, size - 8))
-        if not path.endswith(".parquet"):
-            if doubt := files.doubt_about_format(path, workload, is_parquet=begin == end[4:] == parquet.MAGIC):
-                raise _Doubtful(doubt)
-            return
-        if size < parquet.MIN_BYTES or begin != parquet.MAGIC or end[4:] != parquet.MAGIC:
-            raise _Wrong("is no whole Parquet file: it does not begin and end with PAR1")
-        length = int.from_bytes(end[:4], "little")
-        if length > size - parquet.MIN_BYTES:
-            raise _Wrong("is no whole Parquet file: its footer does not fit into it")
-        footer = os.pread(fd, min(length, _MAX_FOOTER_BYTES), size - 8 - length)
-    try:
-        schema = parquet.schema_of(footer)
-    except ValueError as error:
-        raise _Doubtful(f"its columns were not checked: {error}") from None
-    if missing := files.missing_columns(workload, schema.columns):
-        raise _Wrong(f"lacks what {workload} reads: the column{'s' * (len(missing) > 1)} {', '.join(missing)}")
-    if schema.rows == 0:
-        raise _Wrong("has no rows")
-
-
-def _names(path: str) -> set[str]:
-    try:
-        with os.scandir(path) as entries:
-            return {entry.name for entry in islice(entries, _MAX_NAMES)}
-    except NotADirectoryError:
-        # The path itself, or one above it, which is as if it did not exist.
-        Path(path).stat()
-        raise _Wrong("is no folder") from None
-
-
-@contextlib.contextmanager
-def _plain_file(path: str) -> Iterator[tuple[int, int]]:
-    """An open file and its size. Inputs may be links."""
-    with contextlib.ExitStack() as opened:
-        try:
-            fd = opened.enter_context(beneath.plain_file(path, follow_links=True))
-        except NotAFile:
-            raise _Wrong("is no plain file") from None
-        yield fd, os.fstat(fd).st_size
-
-
-def _is_folder(path: str) -> bool:
-    """False also where a link leads nowhere. Raises OSError where the disk does not say."""
-    return stat.S_ISDIR(_mode(path))
-
-
-def _is_there(path: str) -> bool:
-    """The same of anything."""
-    return _mode(path) != 0
-
-
-def _mode(path: str) -> int:
-    """0 where there is nothing."""
-    try:
-        return Path(path).stat().st_mode
+        check_model_folder(f"{hub}/snapshots/{commit}", leads_out, doubt)
+    except Wrong as wrong:
+        # What is in the cache is the operator's, who may be filling it.
+        doubt(f"is in the shared cache, but its snapshot {wrong.rule}{_why_not_whole(hub)}")
     except OSError as error:
-        if _why_never(error, path):
-            return 0
-        raise
+        if not why_never(error, hub):
+            raise
+        missing = f"is not in the shared cache {paths.hf_home(shared_root)}, and runs are offline: download it first"
+        doubt(f"{missing}{_why_not_whole(hub)}")
 
 
-def _why_never(error: OSError, path: str) -> str:
-    """The rule that the path breaks for certain, on whatever machine; empty: nothing follows from this error. What is
-    closed to us may be open to the run."""
-    if error.errno == errno.ENAMETOOLONG:
-        return "is too long for the shared filesystem"
-    if isinstance(error, NotADirectoryError):
-        return "leads through something that is no folder"
-    if error.errno == errno.ELOOP:
-        at = error.filename if isinstance(error.filename, str) and error.filename.startswith("/") else path
-        return "leads in a circle of symbolic links" if _is_circle(at) else ""
-    return "does not exist" if beneath.meaning(error) is Meaning.ABSENT else ""
-
-
-def _is_circle(path: str) -> bool:
-    """Whether its links come to no end, by following them one by one: "too many links" alone may be an automounter's
-    failure."""
-    at, links, left = "/", 0, deque(path.split("/"))
-    while left:
-        part = left.popleft()
-        if part in ("", "."):
-            continue
-        if part == "..":
-            at = str(Path(at).parent)
-            continue
-        here = f"{at.rstrip('/')}/{part}"
-        try:
-            target = str(Path(here).readlink())
-        except OSError:
-            at = here  # it is no link, or not known
-            continue
-        links += 1
-        if links > _MAX_LINKS:
-            return True
-        if target.startswith("/"):
-            at = "/"
-        left.extendleft(reversed(target.split("/")))
-    return False
+def _why_not_whole(hub: str) -> str:
+    try:
+        names = names_in(f"{hub}/blobs")
+    except (OSError, Wrong):
+        return ""
+    return " (a download of it has begun and not ended)" if any(name.endswith(_INCOMPLETE) for name in names) else ""

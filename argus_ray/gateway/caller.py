@@ -60,6 +60,11 @@ class Caller:
         known = self.gateway.known_tokens.user_of(self.credential.digest or "")
         return known or (await self.do(WhoAmI())).user_id
 
+    async def own_user(self) -> str | None:
+        """Whose own inputs this caller's tasks may name; None where the settings let nobody name any, and for an admin
+        who is no user. Raises Unauthenticated, where the settings let users name some."""
+        return await self.user_id() if self.gateway.settings.inputs.own_folders else None
+
     @property
     def is_known(self) -> bool:
         digest = self.credential.digest

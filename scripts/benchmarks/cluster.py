@@ -332,8 +332,14 @@ def _make_inputs(common: Path) -> None:
 
     for folder in ("code/verl/verl", "models/tiny", "datasets/add"):
         (common / folder).mkdir(parents=True)
-    for name in ("config.json", "model.safetensors"):
-        (common / "models" / "tiny" / name).write_text("{}")
+    header = b'{"w": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}}'
+    model = {
+        "config.json": b'{"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"]}',
+        "tokenizer.json": b'{"model": {}}',
+        "model.safetensors": len(header).to_bytes(8, "little") + header + b"1",
+    }
+    for name, content in model.items():
+        (common / "models" / "tiny" / name).write_bytes(content)
     make_tiny.make_data(common / "datasets" / "add")
     trainer = common / "trivial" / "verl" / "trainer"
     trainer.mkdir(parents=True)

@@ -12,7 +12,7 @@ from argus_ray.core import taskspec
 from argus_ray.core.errors import InvalidSpec
 from argus_ray.disk import inputs
 from argus_ray.disk.inputs import Findings
-from tests.support.builders import make_inputs, spec_yaml
+from tests.support.builders import MODEL_FILES, make_inputs, spec_yaml
 
 FIELDS = ("code_path", "model_id", "train_file", "val_file")
 CIRCLE = "leads in a circle of symbolic links"
@@ -105,11 +105,11 @@ def test_the_longest_name_is_looked_for(root: Path, field: str) -> None:
 def test_a_circle_within_a_model_is_an_error(root: Path, name: str) -> None:
     model = root / "common" / "model"
     model.mkdir()
-    (model / "config.json").write_text("{}")
+    (model / "config.json").write_bytes(MODEL_FILES["config.json"])
     (model / name).unlink(missing_ok=True)
     (model / name).symlink_to(name)
     [error] = look(root, model_id=str(model)).errors
-    assert (error.field, error.rule) == ("model_id", CIRCLE)
+    assert (error.field, error.rule) == ("model_id", f"has a {name} that {CIRCLE}")
 
 
 @pytest.mark.parametrize("target", ["verl", "nowhere"])

@@ -20,7 +20,7 @@ from argus_ray.core.taskspec import TaskSpec, parse
 from argus_ray.disk import inputs
 from argus_ray.disk.inputs import Findings, Preflight, inspect
 from argus_ray.disk.threads import BoundedThreads
-from tests.support.builders import make_inputs, parquet_file, spec_yaml
+from tests.support.builders import MODEL_FILES, make_inputs, parquet_file, safetensors_file, spec_yaml
 
 
 @pytest.fixture
@@ -102,14 +102,14 @@ def test_a_data_set_that_no_verl_can_read_is_an_error(root: Path, name: str) -> 
         ("grpo", "plan.json", None),
         ("ppo", "plan.jsonl", None),
         ("grpo", "plan.txt", "none of .parquet, .json and .jsonl"),
-        ("sft", "folder", "is a folder"),
+        ("sft", "folder", "is a folder with the folder"),
     ],
 )
 def test_what_depends_on_the_verl_that_reads_it_is_a_warning(
     root: Path, workload: str, name: str, words: str | None
 ) -> None:
     path = root / "common" / name
-    path.mkdir() if name == "folder" else path.write_text("{}")
+    (path / "below").mkdir(parents=True) if name == "folder" else path.write_text("{}")
     found = look(root, workload=workload, train_file=str(path), val_file=str(path))
     assert found.errors == ()
     if words is None:
@@ -129,7 +129,7 @@ def model(root: Path, *names: str) -> Path:
     folder = root / "common" / "models" / "mine"
     folder.mkdir(parents=True)
     for name in names:
-        (folder / name).write_text("{}")
+        (folder / name).write_bytes(MODEL_FILES[name])
     return folder
 
 
@@ -139,34 +139,35 @@ def model(root: Path, *names: str) -> Path:
         ((), "no config.json"),
         (("model.safetensors",), "no config.json"),
         (("config.json", "tokenizer.json"), "no weights"),
-        (("config.json", "model.safetensors"), None),
-        (("config.json", "pytorch_model.bin"), None),
+        (("config.json", "model.safetensors", "tokenizer.json"), None),
+        (("config.json", "pytorch_model.bin", "tokenizer.json"), None),
     ],
 )
 def test_a_model_folder_holds_a_config_and_weights(root: Path, names: tuple[str, ...], words: str | None) -> None:
     found = look(root, model_id=str(model(root, *names)))
-    assert found.warnings == ()
+    assert ["torch 2.6" in item.rule for item in found.warnings] == [True] * ("pytorch_model.bin" in names)
     assert rules(found.errors) == {} if words is None else words in rules(found.errors)["model_id"]
 
 
 def test_a_download_that_is_not_complete_is_an_error(root: Path) -> None:
     shards = [f"model-{i:05d}-of-00006.safetensors" for i in range(1, 7)]
-    folder = model(root, "config.json", shards[0])
+    folder = model(root, "config.json", "tokenizer.json")
+    (folder / shards[0]).write_bytes(safetensors_file())
     index = folder / "model.safetensors.index.json"
-    index.write_text(json.dumps({"weight_map": {f"layer{i}": shard for i, shard in enumerate(shards)}}))
+    layers = {f"layer{i}": shard for i, shard in enumerate(shards)}
+    index.write_text(json.dumps({"metadata": {"total_size": 48}, "weight_map": layers}))
     rule = rules(look(root, model_id=str(folder)).errors)["model_id"]
     assert shards[1] in rule and "and 2 more" in rule
-    (folder / "pytorch_model.bin").touch()
+    (folder / "model.safetensors").write_bytes(safetensors_file())
     assert look(root, model_id=str(folder)) == Findings(), "transformers takes what is whole"
-    (folder / "pytorch_model.bin").unlink()
+    (folder / "model.safetensors").unlink()
     for shard in shards:
-        (folder / shard).touch()
+        (folder / shard).write_bytes(safetensors_file())
     assert look(root, model_id=str(folder)) == Findings()
-    index.write_text(json.dumps({"weight_map": {"layer": "half-\ud800\0.safetensors"}}))
-    (folder / "model.safetensors").unlink(missing_ok=True)
+    index.write_text(json.dumps({"metadata": {}, "weight_map": {"layer": "half-\ud800\0.safetensors"}}))
     assert rules(look(root, model_id=str(folder)).errors)["model_id"].endswith("half-??.safetensors")
     index.write_text("[]")
-    assert "index" in rules(look(root, model_id=str(folder)).warnings)["model_id"]
+    assert "index" in rules(look(root, model_id=str(folder)).errors)["model_id"]
 
 
 def test_a_model_that_is_a_file_is_an_error(root: Path) -> None:
@@ -187,8 +188,8 @@ def test_a_hub_id_that_is_not_in_the_cache_is_a_warning(root: Path) -> None:
     assert "not in the shared cache" in rules(look(root, model_id="someone/else").warnings)["model_id"]
     (hub / "snapshots" / "0123abc").mkdir(parents=True)
     assert "snapshot holds no config.json" in rules(look(root, model_id="someone/else").warnings)["model_id"]
-    (hub / "snapshots" / "0123abc" / "config.json").touch()
-    (hub / "snapshots" / "0123abc" / "model.safetensors").touch()
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        (hub / "snapshots" / "0123abc" / name).write_bytes(MODEL_FILES[name])
     assert look(root, model_id="someone/else") == Findings()
 
 
@@ -235,7 +236,7 @@ def test_a_path_through_a_file_leads_nowhere(root: Path) -> None:
 def test_an_input_may_be_a_link(root: Path) -> None:
     data, weights = root / "common" / "train.parquet", root / "common" / "model"
     data.symlink_to(spec_of(root).train_file)
-    weights.symlink_to(model(root, "config.json", "model.safetensors"))
+    weights.symlink_to(model(root, "config.json", "model.safetensors", "tokenizer.json"))
     assert look(root, train_file=str(data), model_id=str(weights)) == Findings()
 
 
@@ -319,7 +320,7 @@ def test_a_root_that_comes_back_between_two_looks_is_an_error_of_nobody(
     common, away = root / "common", root / "away"
     looks: list[Findings] = []
 
-    def inspect_and_mount(spec: TaskSpec, shared_root: str) -> Findings:
+    def inspect_and_mount(spec: TaskSpec, shared_root: str, _: object) -> Findings:
         looks.append(inspect(spec, shared_root))
         if away.exists():
             away.rename(common)
@@ -332,7 +333,7 @@ def test_a_root_that_comes_back_between_two_looks_is_an_error_of_nobody(
 
 
 def test_a_root_that_goes_during_the_second_look_is_unknown(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def unmount_and_inspect(spec: TaskSpec, shared_root: str) -> Findings:
+    def unmount_and_inspect(spec: TaskSpec, shared_root: str, _: object) -> Findings:
         looks.append(spec)
         if len(looks) == 2:
             (root / "common").rename(root / "away")

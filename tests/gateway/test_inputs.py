@@ -28,7 +28,7 @@ class Disk:
         self.open = asyncio.Event()
         self.checks = InputChecks(self.look, monotonic=lambda: self.now)
 
-    async def look(self, _: TaskSpec) -> Findings:
+    async def look(self, _: TaskSpec, __: str | None) -> Findings:
         self.looks += 1
         await self.open.wait()
         return self.findings
@@ -52,6 +52,11 @@ def test_all_that_name_the_same_inputs_share_one_look() -> None:
         await disk.checks.warnings_of(spec(train_file="/private/common/other"))
         await disk.checks.warnings_of(spec(workload="grpo"))
         assert disk.looks == 3
+        # What is right for one user may lead another one out of theirs.
+        await disk.checks.warnings_of(spec(), "ada")
+        await disk.checks.warnings_of(spec(), "ada2")
+        await disk.checks.warnings_of(spec(), "ada")
+        assert disk.looks == 5
 
     asyncio.run(scenario())
 

@@ -13,7 +13,7 @@ from argus_ray.core.lifecycle import End, FilesMeasured, Hold, Stall
 from argus_ray.core.reasons import Code, because
 from argus_ray.core.states import Outcome
 from argus_ray.core.verl.failures import Failure
-from argus_ray.disk import inputs
+from argus_ray.disk import beneath
 from tests.support.gateway import ADMIN, YAML, Api, TestClient, bearer_header
 
 
@@ -169,10 +169,10 @@ def test_while_the_root_of_inputs_is_away_nothing_is_refused_for_good(api: Api, 
 
 
 def test_a_disk_that_does_not_answer_refuses_nobody(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise OSError(errno.EIO, "broken")
 
-    monkeypatch.setattr(inputs, "_plain_file", broken)
+    monkeypatch.setattr(beneath, "plain_file", broken)
     answer = api.client.post("/api/v2/tasks", content=api.world.spec(), headers={**api.user("alice"), **YAML})
     assert answer.status_code == 201
     assert {warning["field"] for warning in answer.json()["warnings"]} >= {"train_file", "val_file"}

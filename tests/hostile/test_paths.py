@@ -16,6 +16,7 @@ import pytest
 
 from argus_ray.core.taskspec import TaskSpec
 from tests.core.test_paths import TRICKS
+from tests.support.builders import MODEL_FILES
 from tests.support.gateway import ADMIN, YAML, Api, Headers
 
 PATH_FIELDS = ("code_path", "model_id", "train_file", "val_file")
@@ -117,8 +118,8 @@ def test_pipes_and_devices_in_common_hold_no_thread(
     (hub / "refs").mkdir(parents=True)
     model = common / "model"
     model.mkdir()
-    (model / "config.json").write_text("{}")
-    (model / "model.safetensors").touch()
+    for name in ("config.json", "model.safetensors"):
+        (model / name).write_bytes(MODEL_FILES[name])
     path, fields = {
         "train_file": (common / "x.parquet", {"train_file": f"{common}/x.parquet"}),
         "config.json": (model / "config.json", {"model_id": str(model)}),

@@ -36,8 +36,11 @@ def cluster() -> Iterator[Cluster]:
         machine.wait_for_head()
         for name in ("worker-1", "worker-2"):
             machine.start_worker(name)
-        # The file as it stands in the repository.
-        machine.serve(ROOT / "serve_config.yaml")
+        # The file as it stands in the repository, and users may have inputs of their own.
+        text = (ROOT / "serve_config.yaml").read_text()
+        assert text.count("own_folders: false") == 1
+        (root / "own_folders.yaml").write_text(text.replace("own_folders: false", "own_folders: true"))
+        machine.serve(root / "own_folders.yaml")
         for name in ("worker-1", "worker-2"):
             machine.wait_for_worker(name)
         machine.wait_for_service()

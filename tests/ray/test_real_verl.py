@@ -30,6 +30,7 @@ from tests.support.realverl import (
     make_inputs,
     metric,
     needs_verl,
+    own_inputs,
     wait_long,
 )
 from tests.support.wandbfile import runs_in
@@ -54,7 +55,9 @@ def alone(cluster: Cluster) -> Alone:
 
 def test_a_real_sft_run_learns_and_leaves_its_checkpoint(cluster: Cluster, alone: Alone) -> None:
     user = cluster.user()
-    view = wait_long(user, user.submit_example("cpu-sft"))
+    own = own_inputs(cluster.shared, f"user-{cluster.users}")
+    view = wait_long(user, user.submit_example("cpu-sft", **own))
+    assert all(path in " ".join(view["attempts"][0]["command"]) for path in own.values()), "it trained from its own"
     root = cluster.job_root(view)
     losses = metric(root, "train/loss")
     print(f"\nsft: train/loss {losses[0]:.3f} at step 1, {losses[-1]:.3f} at step 50")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -97,6 +98,21 @@ def parquet_file(*columns: str, rows: int = 2) -> bytes:
     return sink.getvalue()
 
 
+def safetensors_file(size: int = 8) -> bytes:
+    """A whole file with one tensor of so many bytes."""
+    header = json.dumps({"w": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}).encode()
+    return len(header).to_bytes(8, "little") + header + b"\1" * size
+
+
+#: Of a model, small, and good enough for a look at it.
+MODEL_FILES = {
+    "config.json": b'{"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"]}',
+    "model.safetensors": safetensors_file(),
+    "pytorch_model.bin": b"PK\3\4" + b"PK\5\6" + bytes(18),
+    "tokenizer.json": b'{"model": {}}',
+}
+
+
 def make_inputs(shared_root: str | Path) -> None:
     """What `spec_yaml` names: small, and good enough for a look at it."""
     common = Path(paths.common_dir(str(shared_root)))
@@ -109,8 +125,8 @@ def make_inputs(shared_root: str | Path) -> None:
         (data / f"{name}.parquet").write_bytes(parquet_file("messages", "prompt", "data_source", "reward_model"))
     (data / "rl.parquet").write_bytes(parquet_file("prompt", "data_source", "reward_model"))
     (hub / "refs" / "main").write_text(snapshot.name)
-    for name in ("config.json", "model.safetensors"):
-        (snapshot / name).write_text("{}")
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        (snapshot / name).write_bytes(MODEL_FILES[name])
 
 
 @dataclass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -70,6 +71,17 @@ def attacks_in(root: Path) -> int:
     """How many answers of a ppo or grpo run would have made a file."""
     lines = [line for file in (root / "rollouts").glob("*.jsonl") for line in file.read_text().splitlines()]
     return sum("/marks/" in json.loads(line)["output"] for line in lines)
+
+
+def own_inputs(shared: Path, user_id: str) -> dict[str, str]:
+    """Copies of what sft's example names, in the user's own folders, by the fields of a TaskSpec."""
+    own, common = shared / "users" / user_id, shared / "common"
+    shutil.copytree(common / "models" / "tiny", own / "models" / "tiny")
+    (own / "datasets").mkdir()
+    fields = {"model_id": str(own / "models" / "tiny")}
+    for field, name in (("train_file", "sft_train.parquet"), ("val_file", "sft_val.parquet")):
+        fields[field] = str(shutil.copy(common / "datasets" / "add" / name, own / "datasets" / name))
+    return fields
 
 
 def wait_long(user: Api, task: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ Taken from verl's source (utils/checkpoint, utils/dataset, trainer/sft_trainer.p
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator
 
 # --- inputs ---
 
@@ -18,12 +18,12 @@ _COLUMNS = {
     "grpo": ("prompt", "data_source", "reward_model"),
 }
 _JSON = (".json", ".jsonl")
-#: What transformers needs to load a model from a folder.
-MODEL_CONFIG = "config.json"
-_WEIGHTS = (".safetensors", ".bin")
-#: Its names for all weights in one file; for several, an index tells their names.
-_WHOLE_WEIGHTS = frozenset({"model.safetensors", "pytorch_model.bin"})
-_INDEXES = (".safetensors.index.json", ".bin.index.json")
+#: Packed files, which `datasets` unpacks by their first bytes: gzip, zstd, xz, bzip2, zip, lz4.
+_PACKED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ", b"BZh", b"PK\3\4", b"\x04\x22\x4d\x18")
+_PACKED_ENDS = (".gz", ".zst", ".xz", ".bz2", ".zip", ".lz4")
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+#: How many bytes of a data set's beginning tell whether it can be JSON.
+MAX_FORMAT_BYTES = 1024
 
 
 def missing_columns(workload: str, columns: Iterable[str]) -> list[str]:
@@ -41,21 +41,19 @@ def doubt_about_format(path: str, workload: str, *, is_parquet: bool) -> str | N
         return None if is_parquet else "is no Parquet file, and verl's sft reads nothing else"
     if path.endswith(_JSON):
         return None
-    return "ends in none of .parquet, .json and .jsonl, which verl goes by"
+    rule = "ends in none of .parquet, .json and .jsonl, which verl goes by"
+    if path.endswith(_PACKED_ENDS):
+        return f"{rule}: unpack it"
+    return rule
 
 
-def weight_indexes(names: Set[str]) -> list[str]:
-    """The names in a model's folder that are indexes of its weights: JSON with a `weight_map` from weight to file."""
-    return sorted(name for name in names if name.endswith(_INDEXES))
-
-
-def has_whole_weights(names: Set[str]) -> bool:
-    """Whether a model's folder has a file with all weights."""
-    return bool(names & _WHOLE_WEIGHTS)
-
-
-def has_weights(names: Set[str]) -> bool:
-    return any(name.endswith(_WEIGHTS) for name in names)
+def rule_of_json(path: str, workload: str, begin: bytes) -> str | None:
+    """The rule that a data set breaks which is named as JSON, for a workload that goes by the name, and begins with
+    these bytes as no JSON of objects does; None if it may be some."""
+    if workload == "sft" or not path.endswith(_JSON) or begin.startswith(_PACKED):
+        return None
+    text = begin.removeprefix(_BYTE_ORDER_MARK).lstrip()
+    return None if text[:1] in (b"{", b"[", b"") else "is no JSON: it begins with neither { nor ["
 
 
 # --- checkpoints ---

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 MAGIC = b"PAR1"
+#: Of a file whose footer is encrypted.
+ENCRYPTED_MAGIC = b"PARE"
 #: The least: both magics, the footer's length, and a footer.
 MIN_BYTES = 12
 

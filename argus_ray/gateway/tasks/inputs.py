@@ -20,8 +20,8 @@ from argus_ray.disk.inputs import Findings
 GOOD_FOR_S = 2.0
 _MAX_ENTRIES = 1024
 
-Look = Callable[[TaskSpec], Awaitable[Findings]]
-_Key = tuple[str, str, str, str, str]
+Look = Callable[[TaskSpec, str | None], Awaitable[Findings]]
+_Key = tuple[str | None, str, str, str, str, str]
 
 
 @dataclass
@@ -41,13 +41,16 @@ class InputChecks:
         self._entries: OrderedDict[_Key, _Entry] = OrderedDict()
         self._looks: set[asyncio.Task[None]] = set()
 
-    async def warnings_of(self, spec: TaskSpec) -> tuple[FieldError, ...]:
-        """What the inputs leave in doubt. Raises InvalidSpec for what would fail the run for certain, and Unavailable
-        while what is missing proves nothing."""
-        key = (spec.workload, spec.code_path, spec.model_id, spec.train_file, spec.val_file)
+    async def warnings_of(self, spec: TaskSpec, own_user: str | None = None) -> tuple[FieldError, ...]:
+        """What the inputs leave in doubt. `own_user`: whose own folders count as inputs; what is right for one user may
+        lead another one out of theirs, so a verdict is one user's then.
+
+        Raises InvalidSpec for what would fail the run for certain, and Unavailable while what is missing proves
+        nothing."""
+        key = (own_user, spec.workload, spec.code_path, spec.model_id, spec.train_file, spec.val_file)
         entry = self._entries.get(key)
         if entry is None or (entry.at is not None and self._monotonic() - entry.at >= GOOD_FOR_S):
-            entry = self._begin(key, spec)
+            entry = self._begin(key, spec, own_user)
         found = entry.found.result() if entry.found.done() else await asyncio.shield(entry.found)
         if found.unknown:
             raise Unavailable(f"the inputs cannot be looked at now, and nothing was submitted: {found.unknown}")
@@ -55,7 +58,7 @@ class InputChecks:
             raise InvalidSpec("the TaskSpec names inputs that the run could not use", found.errors)
         return found.warnings
 
-    def _begin(self, key: _Key, spec: TaskSpec) -> _Entry:
+    def _begin(self, key: _Key, spec: TaskSpec, own_user: str | None) -> _Entry:
         entry = self._entries[key] = _Entry(asyncio.get_running_loop().create_future())
         self._entries.move_to_end(key)
         while len(self._entries) > _MAX_ENTRIES:
@@ -64,7 +67,7 @@ class InputChecks:
         async def run() -> None:
             # In a task of its own: the caller that began it may leave, and others wait for it.
             try:
-                found = await self._look(spec)
+                found = await self._look(spec, own_user)
             except BaseException:
                 self._entries.pop(key, None)
                 entry.found.cancel()

@@ -116,11 +116,12 @@ async def submit_task(request: Request) -> Response:
     key = _idempotency_key(request)
     text = await _text_of(request, caller)
     try:
-        spec = taskspec.parse(text, shared_root=gateway.settings.shared_root)
+        own_user = await caller.own_user()
+        spec = taskspec.parse(text, shared_root=gateway.settings.shared_root, own_user=own_user)
         user_id = await caller.user_id()  # nobody without a token has files looked at
         # An admin is no user: the state actor will say so.
         settings = None if user_id is None else gateway.recipes.text(spec, user_id, presets)
-        warnings = await gateway.inputs.warnings_of(spec)
+        warnings = await gateway.inputs.warnings_of(spec, own_user)
     except (InvalidSpec, BodyTooLarge, Unavailable) as error:
         # The key decides before the body does, and the token before both.
         replay = await caller.do(FindSubmission(text, key, presets))
@@ -173,10 +174,13 @@ async def resubmit_task(
     action = ResubmitTask(task_id, wish.resume, _idempotency_key(request))
     again = await caller.do(ReadResubmission(action))
     if again is not None:  # else the key has made a task already, whatever the inputs look like by now
-        spec = taskspec.parse_stored(again.spec_yaml, shared_root=gateway.settings.shared_root)
+        # An admin does it in the owner's name, with the owner's inputs.
+        own_user = again.user_id if gateway.settings.inputs.own_folders else None
+        spec = taskspec.parse_stored(again.spec_yaml, shared_root=gateway.settings.shared_root, own_user=own_user)
         # One that resumes goes on with what the old one had, whether or not that could be chosen today.
         settings = None if wish.resume else gateway.recipes.text(spec, again.user_id, again.presets)
-        action = replace(action, settings=settings, warnings=await gateway.inputs.warnings_of(spec))
+        warnings = await gateway.inputs.warnings_of(spec, own_user)
+        action = replace(action, settings=settings, warnings=warnings)
     submitted = await caller.do(action)
     _answer_headers(request, response, gateway, submitted)
     return ResubmittedOut.of_copy(submitted, task_id, resume=wish.resume)

@@ -94,8 +94,9 @@ async def validated(
     gateway = caller.gateway
     refused: list[ArgusError] = []
     spec: TaskSpec | None = None
+    own_user = await caller.own_user()
     try:
-        spec = taskspec.parse(text, shared_root=gateway.settings.shared_root)
+        spec = taskspec.parse(text, shared_root=gateway.settings.shared_root, own_user=own_user)
     except (InvalidSpec, BodyTooLarge) as error:
         refused.append(worded(error))
     gang = None if spec is None else gang_of(spec)
@@ -109,7 +110,7 @@ async def validated(
         except InvalidSpec as error:
             refused.append(error)
         try:
-            warnings = await gateway.inputs.warnings_of(spec)
+            warnings = await gateway.inputs.warnings_of(spec, own_user)
         except (InvalidSpec, Unavailable) as error:
             refused.append(error)
     if seen.refusal is not None:

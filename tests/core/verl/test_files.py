@@ -32,19 +32,12 @@ def test_the_columns_that_a_workload_reads(workload: str, columns: tuple[str, ..
         ("/x/data.json", "ppo", False, None),
         ("/x/data.jsonl", "grpo", False, None),
         ("/x/data", "grpo", True, "none of .parquet, .json and .jsonl"),
+        ("/x/data.jsonl.gz", "grpo", False, "unpack it"),
     ],
 )
 def test_a_format_that_is_in_doubt(path: str, workload: str, is_parquet: bool, word: str | None) -> None:
     doubt = files.doubt_about_format(path, workload, is_parquet=is_parquet)
     assert doubt is None if word is None else word in (doubt or "")
-
-
-def test_the_weights_of_a_model() -> None:
-    indexed = frozenset({"config.json", "model.safetensors.index.json", "model-1-of-2.safetensors"})
-    assert files.weight_indexes(indexed) == ["model.safetensors.index.json"]
-    assert files.has_weights(indexed) and not files.has_whole_weights(indexed)
-    assert files.has_whole_weights(frozenset({"pytorch_model.bin"}))
-    assert not files.has_weights(frozenset({"config.json", "tokenizer.json"}))
 
 
 @pytest.mark.parametrize("step", [1, 9, 10, 9_999_999_999])
