@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from argus_ray.core.verl.rollouts import MAX_LINE_BYTES, Kind
-from argus_ray.disk import rollouts
+from argus_ray.disk import logs, rollouts
 from argus_ray.disk.rollouts import Budget, NoSuchPlace, Page, Place, StepReader
 from tests.support.builders import memory_folder
 
@@ -200,8 +200,12 @@ def test_a_file_is_counted_once_and_a_large_one_never(tmp_path: Path, monkeypatc
     step_file(tmp_path, 1, line(1) * 10)
     step_file(tmp_path, 2, line(1) * 1000)
     read: list[int] = []
-    really = rollouts.read_at
-    monkeypatch.setattr(rollouts, "read_at", lambda fd, at, size: read.append(size) or really(fd, at, size))
+
+    def counted(fd: int, offset: int, length: int) -> bytes:
+        read.append(length)
+        return logs.read_at(fd, offset, length)
+
+    monkeypatch.setattr(rollouts, "read_at", counted)
     reader = StepReader(file_bytes=10_000)
     for _ in range(3):
         file = reader.look(str(tmp_path), Kind.TRAIN, 1, Budget())

@@ -209,7 +209,7 @@ def test_downloads_that_are_not_read_cost_the_head_little_and_can_be_resumed(clu
     try:
         with contextlib.ExitStack() as clients:
             before, read_before = wait_for_calm(cluster), bytes_read_by_gateway(cluster)
-            statuses = []
+            statuses: list[int] = []
             while 503 not in statuses:
                 assert len(statuses) < 20
                 client, status = begin()
