@@ -28,6 +28,10 @@ class NoSuchFile(Exception):
     """Nothing that may be given has this name; the only argument says what is wrong, for people."""
 
 
+class IsFolder(NoSuchFile):
+    """A folder has this name."""
+
+
 class FileChanged(Exception):
     """It is not what it was when it was opened."""
 
@@ -145,7 +149,7 @@ class Opening:
     def open(self) -> JobFile:
         """Raises NoSuchFile, and OSError if the disk does not answer."""
         if not self.names:
-            raise NoSuchFile("it is a folder")
+            raise IsFolder("it is a folder")
         with contextlib.ExitStack() as opened:
             with _told(self.root, self.names, "no such file"):
                 at = opened.enter_context(_guarded(self.root, self.names))
@@ -199,14 +203,14 @@ def _told(root: str, names: Sequence[str], absent: str) -> Iterator[None]:
             case Meaning.ABSENT:
                 raise NoSuchFile(absent) from None
             case Meaning.FOREIGN | Meaning.CLOSED:
-                raise NoSuchFile(_foreign(root, names)) from None
+                raise _foreign(root, names) from None
             case Meaning.UNANSWERED:
                 raise
 
 
-def _foreign(root: str, names: Sequence[str]) -> str:
+def _foreign(root: str, names: Sequence[str]) -> NoSuchFile:
     with beneath.suppress(*beneath.NOT_THERE, Meaning.CLOSED):
         status = beneath.status(root, *names) if names else None
         if status is not None and _kind(status) is EntryKind.FOLDER:
-            return "it is a folder"
-    return "it is no plain file or folder of this job root; links are not followed"
+            return IsFolder("it is a folder")
+    return NoSuchFile("it is no plain file or folder of this job root; links are not followed")

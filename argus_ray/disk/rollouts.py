@@ -48,11 +48,9 @@ class Budget:
         return self.entries <= 0 or self.read_bytes <= 0 or self.is_late
 
 
-@contextlib.contextmanager
-def _kept_within(root: str) -> Iterator[None]:
+def _or_nothing() -> beneath.suppress:
     """What is missing, or is something else than it should be, is as if there were nothing."""
-    with beneath.suppress(*NOT_THERE, Meaning.CLOSED):
-        yield
+    return beneath.suppress(*NOT_THERE, Meaning.CLOSED)
 
 
 def steps_of(root: str, attempt: int, budget: Budget) -> tuple[Steps, bool]:
@@ -60,7 +58,7 @@ def steps_of(root: str, attempt: int, budget: Budget) -> tuple[Steps, bool]:
     found = {kind: array("q") for kind in Kind}
     complete = True
     for kind in Kind:
-        with _kept_within(root), beneath.folder(root, kind.folder) as folder, os.scandir(folder) as entries:
+        with _or_nothing(), beneath.folder(root, kind.folder) as folder, os.scandir(folder) as entries:
             for entry in entries:
                 if budget.is_spent:
                     complete = False
@@ -96,7 +94,7 @@ class StepReader:
 
     def look(self, root: str, kind: Kind, step: int, budget: Budget) -> StepFile | None:
         """None if there is no plain file of it. Raises OSError if the disk does not answer."""
-        with _kept_within(root), beneath.plain_file(root, kind.folder, rollouts.file_of(step), own=True) as fd:
+        with _or_nothing(), beneath.plain_file(root, kind.folder, rollouts.file_of(step), own=True) as fd:
             status = os.fstat(fd)
             key = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
             counted = self._remember(key)
@@ -163,7 +161,7 @@ def read_page(
 ) -> Page | None:
     """At most `limit` samples of about `chars` characters, but one. A last line without its end is being written, and
     not shown. None if there is no plain file. Raises NoSuchPlace, and OSError if the disk does not answer."""
-    with _kept_within(root), beneath.plain_file(root, kind.folder, rollouts.file_of(step), own=True) as fd:
+    with _or_nothing(), beneath.plain_file(root, kind.folder, rollouts.file_of(step), own=True) as fd:
         size = os.fstat(fd).st_size
         if place.offset > size or (place.offset and not place.within and read_at(fd, place.offset - 1, 1) != b"\n"):
             raise NoSuchPlace

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
@@ -18,7 +17,6 @@ from argus_ray.gateway.logs.flow import FlowLimits
 from argus_ray.gateway.logs.sockets import SendQueues
 from argus_ray.gateway.logs.stream import StreamLimit
 
-_log = logging.getLogger("argus.gateway")
 _T = TypeVar("_T")
 
 #: A log stream's bounds are those of a text that people read. Here a queue of the kernel is looked at more often, so

@@ -13,7 +13,7 @@ from argus_ray.core.actions import FindAttempt, GetTask, TaskView, WhoAmI
 from argus_ray.core.errors import FieldError, FileNotFoundInJobRoot, InvalidRequest
 from argus_ray.core.model import Attempt
 from argus_ray.disk import job_files
-from argus_ray.disk.job_files import JobFile, Listing, NoSuchFile, Opening
+from argus_ray.disk.job_files import IsFolder, JobFile, Listing, NoSuchFile, Opening
 from argus_ray.gateway.caller import Caller, TheCaller, TheGateway, holder_of
 from argus_ray.gateway.context import GatewayParts
 from argus_ray.gateway.files import ranges, task_files
@@ -125,11 +125,10 @@ async def download_file(
 async def _open(gateway: GatewayParts, opening: Opening) -> JobFile:
     try:
         return await gateway.downloads.open(opening)
+    except IsFolder:
+        raise FileNotFoundInJobRoot("This is a folder: list it by `files?path=`.") from None
     except NoSuchFile as error:
-        words = str(error)
-        if words == "it is a folder":
-            words = "it is a folder: list it by /files?path="
-        raise FileNotFoundInJobRoot(f"Nothing to download here: {words}.") from None
+        raise FileNotFoundInJobRoot(f"Nothing to download here: {error}.") from None
 
 
 def _answer(
