@@ -134,6 +134,18 @@ class LogNotFound(ArgusError):
     code = "log_not_found"
 
 
+class FileNotFoundInJobRoot(ArgusError):
+    """There is no such file, folder or step in this attempt's job root."""
+
+    code = "file_not_found"
+
+
+class FilesGone(ArgusError):
+    """The files of this task have left its job roots."""
+
+    code = "files_gone"
+
+
 class IllegalTransition(ArgusError):
     """This move is not in the transition table."""
 

@@ -19,6 +19,8 @@ from argus_ray.gateway import nodes as node_routes
 from argus_ray.gateway import pool, presets, users
 from argus_ray.gateway.context import GatewayParts, KnownTokens, Nodes, Readiness, ReadProgress
 from argus_ray.gateway.control import ControlPlane, Wake
+from argus_ray.gateway.files import routes as files_of_tasks
+from argus_ray.gateway.files.download import Downloads
 from argus_ray.gateway.http import document, early, pages, problems
 from argus_ray.gateway.http.access import Edge
 from argus_ray.gateway.http.auth import Authenticator, Tokens
@@ -31,6 +33,8 @@ from argus_ray.gateway.logs.stream import StreamLimit, StreamTiming
 from argus_ray.gateway.metrics import routes as metrics
 from argus_ray.gateway.metrics.curves import CurveReader
 from argus_ray.gateway.metrics.progress import ProgressReader
+from argus_ray.gateway.rollouts import routes as rollouts
+from argus_ray.gateway.rollouts.shared import Rollouts
 from argus_ray.gateway.tasks import routes as tasks
 from argus_ray.gateway.tasks.inputs import InputChecks
 from argus_ray.gateway.tasks.recipes import RecipeBook
@@ -60,6 +64,7 @@ def create_app(
     streams: StreamLimit | None = None,
     timing: StreamTiming | None = None,
     flow: FlowLimits | None = None,
+    downloads: Downloads | None = None,
     ready_fresh_s: float = 1.0,
     sets_request_id: bool = True,
     head_id: str = "",
@@ -121,10 +126,13 @@ def create_app(
         streams=streams or StreamLimit(),
         timing=timing or StreamTiming(),
         flow=flow or FlowLimits(),
+        downloads=downloads or Downloads(),
+        rollouts=Rollouts(),
         head_id=head_id,
         trusted=trusted or TrustedProxies(),
     )
-    routers = [module.router for module in (users, tasks, logs, metrics, presets, pool, node_routes, pages)]
+    features = (users, tasks, logs, metrics, rollouts, files_of_tasks, presets, pool, node_routes, pages)
+    routers = [module.router for module in features]
     routers.append(tasks.verbs)
     for router in routers:
         app.include_router(router)

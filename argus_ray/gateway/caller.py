@@ -82,6 +82,11 @@ def _own_user_id(credential: Credential, result: Any) -> str | None:
     return None
 
 
+def holder_of(principal: Principal) -> str:
+    """Whose open answers count together: a user's, whatever the token; else a role's."""
+    return f"{principal.role.value}/{principal.user_id or ''}"
+
+
 async def gateway_of(request: Request) -> GatewayParts:
     gateway: GatewayParts = request.app.state.gateway
     return gateway

@@ -14,6 +14,7 @@ from argus_ray.config import Settings
 from argus_ray.core.errors import Unavailable
 from argus_ray.core.model import NodeView, Task
 from argus_ray.gateway.control import ControlPlane, Wake
+from argus_ray.gateway.files.download import Downloads
 from argus_ray.gateway.http.auth import Authenticator
 from argus_ray.gateway.http.prefix import TrustedProxies
 from argus_ray.gateway.logs.flow import FlowLimits
@@ -21,6 +22,7 @@ from argus_ray.gateway.logs.sockets import SendQueues
 from argus_ray.gateway.logs.stream import StreamLimit, StreamTiming
 from argus_ray.gateway.metrics.curves import CurveReader
 from argus_ray.gateway.metrics.progress import Progress
+from argus_ray.gateway.rollouts.shared import Rollouts
 from argus_ray.gateway.tasks.inputs import InputChecks
 from argus_ray.gateway.tasks.recipes import RecipeBook
 
@@ -95,6 +97,8 @@ class GatewayParts:
     timing: StreamTiming = field(default_factory=StreamTiming)
     flow: FlowLimits = field(default_factory=FlowLimits)
     send_queues: SendQueues = field(default_factory=SendQueues)
+    downloads: Downloads = field(default_factory=Downloads)
+    rollouts: Rollouts = field(default_factory=Rollouts)
     head_id: str = ""
     trusted: TrustedProxies = field(default_factory=TrustedProxies)
 

@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 from ray import serve
+from ray.serve._private import constants
 
 from argus_ray import config
 from argus_ray.actors import handover
@@ -17,6 +18,7 @@ from argus_ray.discovery import head_json, head_secrets
 from argus_ray.gateway.actors import ActorHandles
 from argus_ray.gateway.app import create_app
 from argus_ray.gateway.control import BatchingControlPlane
+from argus_ray.gateway.files.download import Downloads
 from argus_ray.gateway.http.auth import Tokens
 from argus_ray.gateway.http.express import Express
 from argus_ray.gateway.http.prefix import LOOPBACK, VARIABLE, TrustedProxies
@@ -58,6 +60,13 @@ class Gateway:
             wake=actors.wake,
             clock=time.time,
             head_id=os.environ.get(head_json.HEAD_ID_VARIABLE, ""),
+            downloads=Downloads.of_server(send_waits=_send_waits()),
             trusted=TrustedProxies(os.environ.get(VARIABLE, LOOPBACK)),
             sets_request_id=False,  # Serve sets X-Request-ID itself
         )
+
+
+def _send_waits() -> bool:
+    """HAProxy asks uvicorn in the replica itself, whose flow control is that of the connection; Serve's Python proxy,
+    and a thread of its own for our code, put a queue without a bound between them."""
+    return bool(constants.RAY_SERVE_ENABLE_HA_PROXY and not constants.RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD)

@@ -18,7 +18,8 @@ def test_task_visibility_isolated(api: Api) -> None:
     calls = [
         ("GET", ""), ("GET", "/spec"), ("GET", "/explain"), ("GET", "/events"), ("GET", "/logs"),
         ("GET", "/logs/stream"), ("GET", "/logs?attempt=1"), ("GET", "/metrics"), ("GET", "/metrics?names=x"),
-        ("POST", ":cancel"), ("POST", ":resubmit"),
+        ("GET", "/files"), ("GET", "/files/x"), ("GET", "/files?path=.."), ("GET", "/files/%2e%2e%2fx"),
+        ("GET", "/rollouts"), ("GET", "/rollouts?step=1"), ("POST", ":cancel"), ("POST", ":resubmit"),
     ]  # fmt: skip
     for method, rest in calls:
         refused = api.client.request(method, f"/api/v2/tasks/{task_id}{rest}", headers=bob)
@@ -86,7 +87,7 @@ def test_every_route_hides_alice_from_bob(api: Api) -> None:
     for method, path, _ in _operations(api):
         for task_id in (waiting, running):
             # What the request itself says may come back; nothing else of alice may.
-            real = path.format(task_id=task_id, user_id="alice", token_id="tok-1", node="n1")
+            real = path.format(task_id=task_id, user_id="alice", token_id="tok-1", node="n1", path="metrics.jsonl")
             answer = _request(api, method, real, bob)
             heads = "".join(f"{name}: {value}\n" for name, value in answer.headers.items())
             for secret in (waiting, running, "alice", SECRET):

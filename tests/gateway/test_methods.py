@@ -19,7 +19,7 @@ METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
 
 def concrete(path: str, task_id: str) -> str:
-    return path.format(task_id=task_id, user_id="alice", token_id="t", node="worker-1")
+    return path.format(task_id=task_id, user_id="alice", token_id="t", node="worker-1", path="x")
 
 
 def documented(api: Api) -> dict[str, set[str]]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import ssl
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,8 +74,8 @@ def example(changes: dict[str, str]) -> str:
 
 
 @contextlib.contextmanager
-def fronted(folder: Path, behind: int) -> Iterator[Front]:
-    """nginx before this port, with its files in this folder."""
+def fronted(folder: Path, behind: int, *, rate: str | None = None) -> Iterator[Front]:
+    """nginx before this port, with its files in this folder. `rate`: with the bound for downloads, of so much."""
     assert NGINX is not None
     certificate, key = folder / "cert.pem", folder / "key.pem"
     subprocess.run(
@@ -92,6 +94,12 @@ def fronted(folder: Path, behind: int) -> Iterator[Front]:
             "/etc/argus/tls/key.pem": str(key),
         }
     )
+    if rate is not None:
+        site, count = re.subn(
+            r"^        # ( *(?:location|proxy_\w+|limit_rate|\}).*)$", r"        \1", site, flags=re.MULTILINE
+        )
+        assert count == 7 and site.count("limit_rate 20m;") == 1
+        site = site.replace("limit_rate 20m;", f"limit_rate {rate};")
     # Root's nginx would give its work, and so these folders, to another user.
     user = "user root;" if os.geteuid() == 0 else ""
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
@@ -202,3 +210,24 @@ def test_a_head_that_is_away_is_a_503_problem(tmp_path: Path) -> None:
     assert (answer.status_code, answer.headers["content-type"]) == (503, "application/problem+json")
     assert answer.json()["code"] == "unavailable" and answer.headers["retry-after"] == "2"
     assert answer.json()["title"] == PROBLEMS["unavailable"][1]
+
+
+def test_downloads_have_the_bound_that_the_example_can_give_them(api: Api, alice: Headers, tmp_path: Path) -> None:
+    change = api.run(api.submit(alice))
+    path = log_of(change)
+    path.write_bytes(os.urandom(3 << 20))
+    base = f"/api/v2/tasks/{change.submission_id.partition('--')[0]}"
+    times: dict[str | None, float] = {}
+    for rate in (None, "1m"):
+        folder = tmp_path / f"nginx-{rate}"
+        folder.mkdir()
+        with served(api.make_app()) as behind, fronted(folder, behind, rate=rate) as front, front.client() as http:
+            assert http.get(base, headers=alice).json()["state"] == TaskState.RUNNING, "all else is as it was"
+            begun = time.monotonic()
+            answer = http.get(f"{base}/files/logs/driver.log", headers=alice)
+            times[rate] = time.monotonic() - begun
+            assert answer.content == path.read_bytes()
+            part = http.get(f"{base}/files/logs/driver.log", headers={**alice, "Range": "bytes=-7"})
+            assert (part.status_code, part.content) == (206, path.read_bytes()[-7:])
+    # nginx counts whole seconds: two MiB in the first of them.
+    assert times["1m"] > 1.0 and times["1m"] > times[None]

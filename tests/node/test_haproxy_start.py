@@ -154,6 +154,22 @@ def test_without_a_replica_each_path_is_a_503_problem_and_nothing_else_listens(p
     assert stat.S_IMODE((proxy.folder / "s").stat().st_mode) == 0o600
 
 
+def test_streams_and_downloads_are_told_that_their_client_has_left(
+    proxy: Proxy, replicas: tuple[Replica, Replica]
+) -> None:
+    """Serve listens for it unless this header says that it need not."""
+    one, _ = replicas
+    proxy.configure(one)
+    proxy.start()
+    task = f"{proxy.url}/api/v2/tasks/t"
+    for path, is_told in {
+        "/logs/stream": True, "/logs/stream?tail=0": True, "/files/model.pt": True, "/files/a/b%20c?attempt=1": True,
+        "/files": False, "": False, "/logs": False, "/rollouts?x=/files/": False,
+    }.items():  # fmt: skip
+        httpx.get(task + path, headers={"x-request-disconnect-disabled": "?1"}, trust_env=False)
+        assert ("x-request-disconnect-disabled: ?1" in one.requests[-1].lower()) != is_told, path
+
+
 def test_errors_of_ours_pass_and_those_of_serve_become_503_problems(
     proxy: Proxy, replicas: tuple[Replica, Replica]
 ) -> None:

@@ -266,9 +266,36 @@ def test_four_tasks_of_two_users_at_once_train_as_each_does_alone(
         log = (cluster.job_root(view) / "logs" / "driver.log").read_text(errors="replace")
         assert "code that answers 'apps' is not run" in log, "the reward function saw them"
     assert list((cluster.shared / "marks").iterdir()) == [], "what a model writes was run"
+    for caller, view in zip(callers, views, strict=True):
+        _check_samples(cluster, caller, view)
     head = next(node for node in cluster.admin.get("/api/v2/nodes")["nodes"] if node["is_head"])
     assert (head["gpus_total"], head["cpus_total"]) == (0, 0)
     assert head["node_id"] not in {view["attempts"][0]["node_id"] for view in views}, "no driver ran on the head"
+
+
+def _check_samples(cluster: Cluster, user: Api, view: dict[str, Any]) -> None:
+    """What the API tells of the samples of a run is what verl has written, and what its metrics say of them."""
+    base, root = f"/api/v2/tasks/{view['task_id']}", cluster.job_root(view)
+    for kind, folder in (("train", "rollouts"), ("validation", "validation")):
+        written = {int(path.stem): path for path in (root / folder).glob("*.jsonl")}
+        told = user.get(f"{base}/rollouts?kind={kind}")
+        assert [step["step"] for step in told["steps"]] == sorted(written, reverse=True) and told["complete"]
+        assert bool(written) == (view["workload"] != "sft") or kind == "validation"
+        for step in told["steps"]:
+            lines = [json.loads(line) for line in written[step["step"]].read_text().splitlines()]
+            found = user.get(f"{base}/rollouts?kind={kind}&step={step['step']}&limit=500")["samples"]
+            assert step["samples"] == len(found) == len(lines) > 0
+            for sample, line in zip(found, lines, strict=True):
+                known = (sample["prompt"], sample["answer"], sample["ground_truth"], sample["score"])
+                assert known == (line["input"], line["output"], line["gts"], line["score"])
+                assert sample["prompt"] and not sample["truncated"]
+                assert sample["extra"].keys() == line.keys() - {"input", "output", "gts", "score", "step"}
+            file = user.request("GET", f"{base}/files/{folder}/{step['step']}.jsonl")
+            assert file.content == written[step["step"]].read_bytes()
+    if view["workload"] != "sft":
+        curve = user.get(f"{base}/metrics?names=critic/score/mean")["curves"]["critic/score/mean"]
+        means = {step["step"]: step["mean_score"] for step in user.get(f"{base}/rollouts")["steps"]}
+        assert dict(zip(curve["steps"], curve["values"], strict=True)) == pytest.approx(means, rel=1e-3, abs=1e-6)
 
 
 @long

@@ -1,8 +1,9 @@
-"""Log streams whose clients do not read, on real Ray: what they cost the head, and when it gives them up."""
+"""Log streams and downloads that are not read, on real Ray: what they cost the head, and when it gives them up."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -183,3 +184,63 @@ def test_streams_that_are_not_read_cost_the_head_little_and_give_their_places_ba
         # The user has as many open as one may have, so one more says that another one was given up.
         with Growing(big.path):
             assert processes.wait_until(lambda: opens(big.user), 75, 1), "the places are still taken"
+
+
+@pytest.mark.timeout(300)
+def test_downloads_that_are_not_read_cost_the_head_little_and_can_be_resumed(cluster: Cluster, big: BigLog) -> None:
+    """Of 10 GiB, which would fill the head's memory or its disk if anything on the way took them in."""
+    path = big.path.parent / "sparse.bin"
+    path.touch()
+    os.truncate(path, 10 << 30)
+    with path.open("r+b") as file:
+        file.seek((10 << 30) - 4)
+        file.write(b"end.")
+    url = f"{cluster.machine.url}/api/v2/tasks/{big.task_id}/files/logs/sparse.bin"
+    headers = {"Authorization": f"Bearer {big.user.token}"}
+
+    def begin() -> tuple[socket.socket, int]:
+        client = socket.create_connection(("127.0.0.1", cluster.machine.http_port), timeout=60)
+        client.sendall(
+            f"GET /api/v2/tasks/{big.task_id}/files/logs/sparse.bin HTTP/1.1\r\nHost: argus\r\n"
+            f"Authorization: Bearer {big.user.token}\r\n\r\n".encode()
+        )
+        return client, int(client.recv(12).split()[1])
+
+    try:
+        with contextlib.ExitStack() as clients:
+            before, read_before = wait_for_calm(cluster), bytes_read_by_gateway(cluster)
+            statuses: list[int] = []
+            while 503 not in statuses:
+                assert len(statuses) < 20
+                client, status = begin()
+                clients.enter_context(client)
+                statuses.append(status)
+            taken = statuses.count(200)
+            # Each replica counts for itself, and HAProxy says who is asked.
+            assert 4 <= taken <= 8
+            peaks: list[int] = []
+
+            def is_given_up() -> bool:
+                peaks.append(head_memory(cluster))
+                client, status = begin()
+                clients.enter_context(client)
+                return status == 200
+
+            # Within 40 s without a byte taken; meanwhile the places are taken.
+            assert processes.wait_until(is_given_up, 120, 2), "the places are still taken"
+            grown, read = max(peaks) - before, bytes_read_by_gateway(cluster) - read_before
+            print(f"{taken} unread downloads: the head grew by {grown / MIB:.1f} MiB, read {read / MIB:.1f} MiB")
+            assert grown < 2 * ALLOWED and spilled(cluster) == []
+            assert read < (taken + 2) * 24 * MIB
+        whole = httpx.head(url, headers=headers, timeout=60, trust_env=False)
+        assert whole.headers["content-length"] == str(10 << 30)
+        resumed = {**headers, "Range": f"bytes={(10 << 30) - 4}-", "If-Range": whole.headers["etag"]}
+
+        def is_resumed() -> bool:
+            answer = httpx.get(url, headers=resumed, timeout=60, trust_env=False)
+            assert answer.status_code in (206, 503)
+            return answer.status_code == 206 and answer.content == b"end."
+
+        assert processes.wait_until(is_resumed, 75, 1)
+    finally:
+        path.unlink()

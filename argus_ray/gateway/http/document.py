@@ -28,6 +28,7 @@ _TELLS = {
     "create_user": {"user_id": "/user_id"},
     "issue_token": {"user_id": "/user_id", "token_id": "/token_id"},
     "list_nodes": {"node": "/nodes/0/hostname"},
+    "list_files": {"task_id": "/task_id", "path": "/entries/0/path"},
 }
 
 

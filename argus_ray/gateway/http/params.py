@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from argus_ray.core.errors import FieldError, InvalidRequest
 from argus_ray.core.states import TaskState
 from argus_ray.core.verl.metrics import MAX_NAME_LENGTH, MAX_POINTS, MAX_STEP, is_name
+from argus_ray.core.verl.rollouts import FIELD_CHARS, Kind
 from argus_ray.gateway.caller import TheCaller
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
@@ -129,13 +130,37 @@ class EventsQuery(_Page):
     limit: int = Field(default=500, ge=1, le=500)
 
 
-class LogQuery(_Query):
+class AttemptQuery(_Query):
     attempt: str = Field(default="latest", pattern=r"^(latest|[1-9][0-9]{0,5})$", description="`latest`, or its number")
-    tail: int = Field(default=2000, ge=1, le=1_000_000, description="Lines from the end")
 
     @property
     def number(self) -> int | None:
         return None if self.attempt == "latest" else int(self.attempt)
+
+
+class FilesQuery(AttemptQuery):
+    path: str = Field(default="", description="The folder, from the job root on; empty: the job root itself")
+    limit: int = Field(default=100, ge=1, le=500)
+    cursor: str | None = Field(default=None, max_length=512, description="From the page before")
+
+
+class RolloutsQuery(_Page):
+    step: int | None = Field(
+        default=None, ge=0, lt=MAX_STEP, description="Its samples; without it: which steps there are"
+    )
+    kind: Kind = Field(default=Kind.TRAIN, description="Of the training, or of its validations")
+    attempt: str | None = Field(
+        default=None, pattern=r"^(latest|[1-9][0-9]{0,5})$", description="One alone; without it: all, joined"
+    )
+    max_chars: int = Field(default=FIELD_CHARS, ge=1, le=FIELD_CHARS, description="Characters of one field")
+
+    @property
+    def number(self) -> int | None:
+        return None if self.attempt is None or self.attempt == "latest" else int(self.attempt)
+
+
+class LogQuery(AttemptQuery):
+    tail: int = Field(default=2000, ge=1, le=1_000_000, description="Lines from the end")
 
 
 class StreamQuery(LogQuery):
@@ -164,6 +189,9 @@ EventsParams = Annotated[EventsQuery, Query()]
 LogParams = Annotated[LogQuery, Query()]
 StreamParams = Annotated[StreamQuery, Query()]
 MetricsParams = Annotated[MetricsQuery, Query()]
+AttemptParams = Annotated[AttemptQuery, Query()]
+FilesParams = Annotated[FilesQuery, Query()]
+RolloutsParams = Annotated[RolloutsQuery, Query()]
 
 
 def encode_cursor(kind: str, position: int) -> str:
@@ -185,3 +213,26 @@ def decode_cursor(kind: str, cursor: str | None) -> int | None:
             "The cursor is not one of this list.", [FieldError("cursor", "must come from a page before")]
         )
     return position
+
+
+def encode_numbers(kind: str, *numbers: int) -> str:
+    """The same, of a place that takes several numbers."""
+    text = kind + ".".join(map(str, numbers))
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def decode_numbers(kind: str, cursor: str | None, count: int) -> tuple[int, ...] | None:
+    """The inverse of `encode_numbers`; InvalidRequest for anything that it did not make."""
+    if cursor is None:
+        return None
+    try:
+        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii")
+        numbers = tuple(map(int, text.removeprefix(kind).split(".")))
+    except ValueError:
+        numbers = ()
+    is_possible = len(numbers) == count and all(0 <= number < 2**63 for number in numbers)
+    if not is_possible or encode_numbers(kind, *numbers) != cursor:
+        raise InvalidRequest(
+            "The cursor is not one of this list.", [FieldError("cursor", "must come from a page before")]
+        )
+    return numbers

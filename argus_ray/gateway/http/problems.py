@@ -46,6 +46,12 @@ class RequestTimeout(ArgusError):
     code = "request_timeout"
 
 
+class RangeNotSatisfiable(ArgusError):
+    """The file ends before this range begins."""
+
+    code = "range_not_satisfiable"
+
+
 #: code -> (status, title). A title never changes with the occurrence; `detail` does.
 PROBLEMS: dict[str, tuple[int, str]] = {
     "invalid_spec": (400, "The TaskSpec breaks a rule"),
@@ -59,6 +65,7 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "token_not_found": (404, "No such token"),
     "node_not_found": (404, "No such node"),
     "log_not_found": (404, "No such log"),
+    "file_not_found": (404, "No such file"),
     "method_not_allowed": (405, "Method not allowed"),
     "request_timeout": (408, "The body did not arrive in time"),
     "user_exists": (409, "The user exists already"),
@@ -66,8 +73,10 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "idempotency_conflict": (409, "The Idempotency-Key was used with another body"),
     "task_not_ended": (409, "The task has not ended"),
     "nothing_to_resume": (409, "Nothing is left to train"),
+    "files_gone": (410, "The files have left the job root"),
     "body_too_large": (413, "The body is too large"),
     "unsupported_media_type": (415, "Unsupported content type"),
+    "range_not_satisfiable": (416, "No such range of the file"),
     "queue_full": (429, "The queue is full"),
     "internal": (500, "Internal error"),
     "illegal_transition": (500, "Internal error"),

@@ -1,11 +1,13 @@
-"""The answer that carries a stream: it sends events as fast as the client takes them, and notices one that has left."""
+"""An answer that is made as it is sent: as fast as the client takes it, and with an eye on one that has left.
+
+Streams of events are such answers, and downloads (`gateway/files`)."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 
 from fastapi import Response
 from starlette.types import Receive, Scope, Send
@@ -16,23 +18,36 @@ from argus_ray.gateway.logs.flow import AllowanceSpent, ClientStalled, Flow
 _log = logging.getLogger("argus.gateway")
 
 
-class EventStream(Response):
-    """Sends events until they end, or the client leaves or takes nothing, and gives its place back in every case.
+class Broken(Exception):
+    """The answer cannot be made whole; the only argument says why."""
 
-    Starlette's StreamingResponse relies on the server to report a lost client while it sends; between two
-    heartbeats nothing is sent, so this one listens as well.
+
+class FlowingAnswer(Response):
+    """Sends parts until they end, or the client leaves or takes nothing, and gives its place back in every case.
+
+    Starlette's StreamingResponse relies on the server to report a lost client while it sends; between two parts
+    nothing is sent, so this one listens as well.
     """
 
-    media_type = "text/event-stream"
+    #: Of a log line.
+    what = "an answer"
 
-    def __init__(self, events: AsyncIterator[bytes], release: Callable[[], None], flow: Flow) -> None:
-        self._events = events
+    def __init__(
+        self,
+        parts: AsyncIterator[bytes],
+        release: Callable[[], None],
+        flow: Flow,
+        *,
+        status: int = 200,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        self._parts = parts
         self._release = release
         self._flow = flow
-        self.status_code = 200
+        self.status_code = status
         self.background = None
-        # nginx would otherwise collect events before it passes them on.
-        self.init_headers({"X-Accel-Buffering": "no"})
+        # nginx would otherwise collect parts before it passes them on.
+        self.init_headers({**(headers or {}), "X-Accel-Buffering": "no"})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if is_head(scope):
@@ -45,12 +60,14 @@ class EventStream(Response):
         try:
             await asyncio.wait({sending, listening}, return_when=asyncio.FIRST_COMPLETED)
             if sending.done():
-                # A bug in `events` must be seen; a client that left while we sent is none.
+                # A bug in `parts` must be seen; a client that left while we sent is none.
                 with contextlib.suppress(OSError):
                     sending.result()
         except ClientStalled:
             # Without an end of the answer the server breaks the connection, which is what such a client needs.
-            _log.info("a log stream ends: its client took nothing for %g s", self._flow.stall_s)
+            _log.info("%s ends: its client took nothing for %g s", self.what, self._flow.stall_s)
+        except Broken as broken:
+            _log.info("%s is broken off: %s", self.what, broken)  # likewise
         finally:
             try:
                 await _ended(sending, listening)
@@ -59,20 +76,35 @@ class EventStream(Response):
 
     async def _send_all(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        async with contextlib.aclosing(self._events) as events:  # type: ignore[type-var]
-            # An answer that ends without the event `end`: the client comes back with its Last-Event-ID.
-            with contextlib.suppress(AllowanceSpent):
-                async for event in events:
-                    await self._flow.before(len(event))
-                    await self._send(send, event)
+        async with contextlib.aclosing(self._parts) as parts:  # type: ignore[type-var]
+            try:
+                async for part in parts:
+                    await self._flow.before(len(part))
+                    await self._send(send, part)
+            except AllowanceSpent:
+                self._at_allowance()
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _send(self, send: Send, event: bytes) -> None:
-        message = {"type": "http.response.body", "body": event, "more_body": True}
+    def _at_allowance(self) -> None:
+        """The answer ends here. Raises Broken if that would make it look whole."""
+        raise Broken("nothing tells whether its client reads")
+
+    async def _send(self, send: Send, part: bytes) -> None:
+        message = {"type": "http.response.body", "body": part, "more_body": True}
         try:
             await asyncio.wait_for(send(message), self._flow.stall_s)
         except asyncio.TimeoutError:
             raise ClientStalled() from None
+
+
+class EventStream(FlowingAnswer):
+    """Events."""
+
+    media_type = "text/event-stream"
+    what = "a log stream"
+
+    def _at_allowance(self) -> None:
+        """An answer that ends without the event `end`: the client comes back with its Last-Event-ID."""
 
 
 async def _ended(*tasks: asyncio.Future[None]) -> None:

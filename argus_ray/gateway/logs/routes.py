@@ -8,12 +8,12 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from argus_ray.core import paths
-from argus_ray.core.actions import FindAttempt, Principal, WhoAmI
+from argus_ray.core.actions import FindAttempt, WhoAmI
 from argus_ray.core.errors import LogNotFound
 from argus_ray.core.model import Attempt
 from argus_ray.core.states import TaskState
 from argus_ray.disk import logs
-from argus_ray.gateway.caller import Caller, TheCaller, TheGateway
+from argus_ray.gateway.caller import Caller, TheCaller, TheGateway, holder_of
 from argus_ray.gateway.context import GatewayParts
 from argus_ray.gateway.http.params import LogParams, StreamParams, TaskId
 from argus_ray.gateway.logs.event_stream import EventStream
@@ -100,14 +100,9 @@ async def stream_log(
         if query.number is None and place.number is not None and place.number != attempt.number:
             attempt = await _earlier(caller, task_id, place.number, attempt)
             offset = place.offset if attempt.number == place.number else 0
-    release = gateway.streams.acquire(_holder(principal))
+    release = gateway.streams.acquire(holder_of(principal))
     follower = _follower(caller, task_id, state, attempt, offset, pinned=query.number is not None)
     return EventStream(follower.events(), release, _flow(request, gateway))
-
-
-def _holder(principal: Principal) -> str:
-    """Whose streams count together: a user's, whatever the token; else a role's."""
-    return f"{principal.role.value}/{principal.user_id or ''}"
 
 
 def _flow(request: Request, gateway: GatewayParts) -> Flow:

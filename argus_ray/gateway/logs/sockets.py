@@ -40,8 +40,15 @@ class Connection:
 class SendQueues:
     """The send queues of this machine's TCP connections, for all streams of one event loop."""
 
-    def __init__(self, folder: Path = Path("/proc/net"), monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        folder: Path = Path("/proc/net"),
+        monotonic: Callable[[], float] = time.monotonic,
+        *,
+        fresh_s: float = _FRESH_S,
+    ) -> None:
         self._folder = folder
+        self._fresh_s = fresh_s
         self._monotonic = monotonic
         self._tables: dict[str, bytes] = {}
         self._read_at: float | None = None
@@ -60,7 +67,7 @@ class SendQueues:
         return int(rest.split(None, 2)[1].partition(b":")[0], 16) if found else None
 
     async def _refresh(self) -> None:
-        if self._read_at is not None and self._monotonic() - self._read_at < _FRESH_S:
+        if self._read_at is not None and self._monotonic() - self._read_at < self._fresh_s:
             return
         if self._reading is None or self._reading.done():
             self._reading = asyncio.ensure_future(self._read())

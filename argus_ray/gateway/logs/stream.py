@@ -49,6 +49,8 @@ class StreamTiming:
 class StreamLimit:
     """How many streams may be open in this process, of everyone and of one caller (a user, or a role)."""
 
+    refusal = "Too many log streams are open. Close one, or read the log without following it."
+
     def __init__(self, total: int = 64, per_caller: int = 16) -> None:
         self._total = total
         self._per_caller = per_caller
@@ -61,7 +63,7 @@ class StreamLimit:
     def acquire(self, caller: str) -> Callable[[], None]:
         """Take a place; the answer gives it back (once, however often it is called). Raises Unavailable."""
         if self.open >= self._total or self._open[caller] >= self._per_caller:
-            raise Unavailable("Too many log streams are open. Close one, or read the log without following it.")
+            raise Unavailable(self.refusal)
         self._open[caller] += 1
         places = [caller]
 

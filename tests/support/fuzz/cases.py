@@ -163,6 +163,7 @@ _QUERY = [
     "x",
     "",
 ]
+_QUERY += ["path", "step", "kind", "max_chars"]
 _ODD_VALUE = st.sampled_from(
     [
         "0",
@@ -182,6 +183,8 @@ _ODD_VALUE = st.sampled_from(
         "fuzzed-preset",
         "fuzzed-preset",
         "of-the-operator",
+        "validation",
+        "logs",
     ]
 )
 _HEADERS = [
@@ -198,6 +201,7 @@ _HEADERS = [
     b"x-forwarded-for",
     b"expect",
     b"range",
+    b"if-range",
     b"cookie",
     b"transfer-encoding",
     b"origin",
@@ -223,6 +227,9 @@ _HEADER_VALUES = [
     b"//evil.example",
     b"Bearer x",
     b"bytes=0-1",
+    b"bytes=5-",
+    b"bytes=-3",
+    b"bytes=999999-",
     b"100-continue",
     b"-1",
     b"9" * 40,

@@ -29,7 +29,7 @@ from schemathesis.specs.openapi import checks as by_document
 from argus_ray.gateway.http.body import YAML_TYPES
 from tests.support.fuzz import cases, judge
 from tests.support.fuzz.wire import Answer, Wire
-from tests.support.fuzz.world import SENDERS, USERS, FuzzWorld
+from tests.support.fuzz.world import FILES, SENDERS, USERS, FuzzWorld
 
 #: Kind -> its share of the calls, in hundredths.
 SHARES = {"fitting": 30, "unfitting": 15, "linked": 25, "wild": 30}
@@ -192,6 +192,7 @@ class Fuzz:
             "user_id": [owner],
             "token_id": self.world.token_ids(owner),
             "node": ["worker-1"],
+            "path": FILES,
         }
         for name in case.path_parameters:
             case.path_parameters[name] = self._random.choice(known[name])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from random import Random
 
@@ -25,6 +26,8 @@ VERL = {
     "rules": [{"match": {"user": [USERS[0]]}, "use": ["of-the-operator"]}],
     "selectable": ["fuzzed-preset", "fuzzed-other"],
 }
+#: Of an attempt that runs, most often.
+FILES = ["metrics.jsonl", "logs/driver.log", "rollouts/1.jsonl", "logs", "secrets/key", "../x"]
 _WAITING = 40
 _ACTIVE = 6
 
@@ -83,7 +86,16 @@ class FuzzWorld:
             log_of(change).write_text(f"the log of {task.user_id}\n" * self._random.randrange(200))
             if self._random.random() < 0.7:
                 metrics_of(change).write_text(lines(*range(1, self._random.randrange(2, 50))))
+            if self._random.random() < 0.7:
+                self._add_rollouts(Path(change.job_root))
             self._active.append(change)
         # What was canceled meanwhile is over as well.
         live = {attempt.submission_id for task in world.active() for attempt in task.attempts}
         self._active = [change for change in self._active if change.submission_id in live]
+
+    def _add_rollouts(self, root: Path) -> None:
+        for folder in ("rollouts", "validation"):
+            (root / folder).mkdir()
+            for step in range(1, self._random.randrange(2, 6)):
+                sample = {"input": "1+1=", "output": "2", "gts": "2", "score": self._random.random(), "step": step}
+                (root / folder / f"{step}.jsonl").write_text(f"{json.dumps(sample)}\n" * self._random.randrange(4))

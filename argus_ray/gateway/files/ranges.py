@@ -1,0 +1,81 @@
+"""The headers of a download (RFC 9110, 13 and 14): which bytes are asked for, and what a file is called."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from email.utils import formatdate
+from urllib.parse import quote
+
+from argus_ray.gateway.http.problems import RangeNotSatisfiable
+
+_RANGE = re.compile(r"\s*([0-9]*)\s*-\s*([0-9]*)\s*")
+#: No file is as long: a longer number is no other one.
+_MOST_DIGITS = 19
+
+
+@dataclass(frozen=True)
+class Span:
+    """Bytes from `start` to before `end`."""
+
+    start: int
+    end: int
+
+
+def etag(version: tuple[int, ...]) -> str:
+    digest = hashlib.blake2b(repr(version).encode(), digest_size=12).hexdigest()
+    return f'"{digest}"'
+
+
+def asked_for(ranges: Sequence[str], if_ranges: Sequence[str], tag: str, size: int) -> Span | None:
+    """By the values of all Range and If-Range headers; None: the whole file.
+
+    What is no single range of bytes is passed over, as the RFC allows, and so is a range of a file that is not the one
+    of If-Range any more. A date there is never believed: a file may change twice in a second. Raises
+    RangeNotSatisfiable.
+    """
+    if len(ranges) != 1 or len(if_ranges) > 1 or (if_ranges and if_ranges[0].strip() != tag):
+        return None
+    unit, _, text = ranges[0].partition("=")
+    match = _RANGE.fullmatch(text)
+    if unit.strip().lower() != "bytes" or match is None or not (match[1] or match[2]):
+        return None
+    if not match[1]:
+        length = min(_number(match[2]), size)
+        if length == 0:
+            raise RangeNotSatisfiable
+        return Span(size - length, size)
+    start = _number(match[1])
+    if match[2] and _number(match[2]) < start:
+        return None
+    if start >= size:
+        raise RangeNotSatisfiable
+    return Span(start, min(_number(match[2]) + 1, size) if match[2] else size)
+
+
+def _number(digits: str) -> int:
+    digits = digits.lstrip("0") or "0"
+    return int(digits) if len(digits) <= _MOST_DIGITS else 10**_MOST_DIGITS
+
+
+def disposition(name: bytes) -> str:
+    """A file to be saved, and never one to be shown (RFC 6266)."""
+    plain = "".join(chr(c) if 0x20 <= c < 0x7F and c not in b'"\\%' else "_" for c in name)
+    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name.decode('utf-8', 'replace'), safe='')}"
+
+
+def headers(*, name: bytes, tag: str, modified_at: float, size: int, span: Span | None) -> dict[str, str]:
+    """Of the answer that carries these bytes (None: all)."""
+    found = {
+        "Content-Type": "application/octet-stream",
+        "Content-Disposition": disposition(name),
+        "Accept-Ranges": "bytes",
+        "ETag": tag,
+        "Last-Modified": formatdate(min(max(0.0, modified_at), 253_402_300_799.0), usegmt=True),
+        "Content-Length": str(size if span is None else span.end - span.start),
+    }
+    if span is not None:
+        found["Content-Range"] = f"bytes {span.start}-{span.end - 1}/{size}"
+    return found

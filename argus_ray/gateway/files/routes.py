@@ -1,0 +1,189 @@
+"""The files of a task's job roots: a folder's content, and downloads."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from argus_ray.core.actions import FindAttempt, GetTask, TaskView, WhoAmI
+from argus_ray.core.errors import FieldError, FileNotFoundInJobRoot, InvalidRequest
+from argus_ray.core.model import Attempt
+from argus_ray.disk import job_files
+from argus_ray.disk.job_files import IsFolder, JobFile, Listing, NoSuchFile, Opening
+from argus_ray.gateway.caller import Caller, TheCaller, TheGateway, holder_of
+from argus_ray.gateway.context import GatewayParts
+from argus_ray.gateway.files import ranges, task_files
+from argus_ray.gateway.files.download import Download, parts
+from argus_ray.gateway.files.ranges import Span
+from argus_ray.gateway.files.schemas import EntryOut, FilesOut
+from argus_ray.gateway.http import problems
+from argus_ray.gateway.http.access import is_head
+from argus_ray.gateway.http.params import AttemptParams, FilesParams, TaskId
+from argus_ray.gateway.http.problems import RangeNotSatisfiable
+from argus_ray.gateway.logs.flow import Flow
+from argus_ray.gateway.logs.sockets import Connection
+
+router = APIRouter(prefix="/api/v2/tasks", tags=["files"])
+
+_TEXT = {"schema": {"type": "string"}}
+_HEADERS: dict[str, Any] = {
+    name: {"required": True, **_TEXT}
+    for name in ("Accept-Ranges", "Content-Disposition", "ETag", "Last-Modified", "X-Argus-Attempt")
+}
+_BYTES: dict[str, Any] = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+_ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {"content": _BYTES, "description": "The whole file", "headers": _HEADERS},
+    206: {
+        "content": _BYTES,
+        "description": "The part that Range asks for",
+        "headers": _HEADERS | {"Content-Range": {"required": True, **_TEXT}},
+    },
+}
+_RANGE: dict[str, Any] = {
+    "parameters": [
+        {"name": "Range", "in": "header", "required": False, **_TEXT, "description": "One range: `bytes=100-`"},
+        {"name": "If-Range", "in": "header", "required": False, **_TEXT, "description": "An ETag: else all of it"},
+    ]
+}
+
+
+@router.get("/{task_id}/files")
+async def list_files(
+    request: Request, caller: TheCaller, gateway: TheGateway, task_id: TaskId, query: FilesParams
+) -> FilesOut:
+    """A folder of an attempt's job root; links are shown and not followed."""
+    view: TaskView = await caller.do(GetTask(task_id))
+    path = task_files.path_in_query(request.scope)
+    names = task_files.names(path)
+    after = _decode_cursor(query.cursor)
+    task_files.require_files(view.task)
+    attempt = task_files.attempt_of(view.task, query.number)
+    found = await _listing(gateway, attempt, names, after, query.limit)
+    above = b"".join(part + b"/" for part in path.split(b"/") if part)
+    last = found.entries[-1].name if found.entries else after
+    return FilesOut(
+        task_id=view.task.task_id,
+        attempt=attempt and attempt.number,
+        entries=[EntryOut.of(above, entry) for entry in found.entries],
+        next_cursor=_encode_cursor(last) if found.has_more else None,
+        complete=found.complete,
+    )
+
+
+async def _listing(
+    gateway: GatewayParts, attempt: Attempt | None, names: Sequence[str], after: bytes, limit: int
+) -> Listing:
+    nothing = Listing((), False, True)
+    if attempt is None:
+        if names:
+            raise FileNotFoundInJobRoot("The task has no attempt yet.")
+        return nothing
+    root = attempt.job_root
+    try:
+        return await gateway.downloads.run(lambda: job_files.list_folder(root, names, after, limit))
+    except NoSuchFile as error:
+        if not names:
+            return nothing  # the run has not begun
+        raise FileNotFoundInJobRoot(f"Nothing to list here: {error}.") from None
+
+
+@router.get("/{task_id}/files/{path:path}", response_class=Response, responses=_ANSWERS, openapi_extra=_RANGE)
+async def download_file(
+    request: Request, caller: TheCaller, gateway: TheGateway, task_id: TaskId, path: str, query: AttemptParams
+) -> Response:
+    """A file of an attempt's job root, or with `Range` a part of it. Never shown by a browser: always to be saved."""
+    # Both go in one batch.
+    view, principal = await asyncio.gather(caller.do(GetTask(task_id)), caller.do(WhoAmI()))
+    names = task_files.names(task_files.path_in_url(request.scope, path))
+    task_files.require_files(view.task)
+    attempt = task_files.attempt_of(view.task, query.number)
+    if attempt is None or not names:
+        raise FileNotFoundInJobRoot()
+    release = gateway.downloads.limit.acquire(holder_of(principal))
+    try:
+        opening = Opening(attempt.job_root, names)
+        file = await _open(gateway, opening)
+    except BaseException:
+        release()
+        raise
+
+    def end() -> None:
+        opening.leave()
+        release()
+
+    try:
+        return _answer(request, caller, task_id, attempt, file, names, end)
+    except BaseException:
+        end()
+        raise
+
+
+async def _open(gateway: GatewayParts, opening: Opening) -> JobFile:
+    try:
+        return await gateway.downloads.open(opening)
+    except IsFolder:
+        raise FileNotFoundInJobRoot("This is a folder: list it by `files?path=`.") from None
+    except NoSuchFile as error:
+        raise FileNotFoundInJobRoot(f"Nothing to download here: {error}.") from None
+
+
+def _answer(
+    request: Request,
+    caller: Caller,
+    task_id: str,
+    attempt: Attempt,
+    file: JobFile,
+    names: Sequence[str],
+    end: Callable[[], None],
+) -> Response:
+    tag = ranges.etag(file.version)
+    span: Span | None = None
+    # The headers of a HEAD are those of the whole file: only a GET has ranges.
+    if not is_head(request.scope):
+        given = request.headers.getlist
+        try:
+            span = ranges.asked_for(given("range"), given("if-range"), tag, file.size)
+        except RangeNotSatisfiable as error:
+            end()
+            told = {"Content-Range": f"bytes */{file.size}", "Accept-Ranges": "bytes", "ETag": tag}
+            return problems.response(request, error, told)
+    name = names[-1].encode("utf-8", "surrogateescape")
+    headers = ranges.headers(name=name, tag=tag, modified_at=file.modified_at, size=file.size, span=span)
+    headers["X-Argus-Attempt"] = str(attempt.number)
+    downloads = caller.gateway.downloads
+
+    async def check() -> None:
+        await caller.do(FindAttempt(task_id, attempt.number))
+
+    body = parts(downloads, file, span or Span(0, file.size), check)
+    status = 200 if span is None else 206
+    return Download(body, end, _flow(request, caller.gateway), status=status, headers=headers)
+
+
+def _flow(request: Request, gateway: GatewayParts) -> Flow:
+    connection, downloads = Connection.of_scope(request.scope), gateway.downloads
+    if connection is None:
+        return Flow(downloads.flow, None)
+    return Flow(downloads.flow, lambda: downloads.send_queues.bytes_queued(connection))
+
+
+def _encode_cursor(name: bytes) -> str:
+    return base64.urlsafe_b64encode(b"f" + name).decode().rstrip("=")
+
+
+def _decode_cursor(cursor: str | None) -> bytes:
+    """The name behind which the page begins."""
+    if cursor is None:
+        return b""
+    try:
+        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
+    except ValueError:
+        text = b""
+    if not text.startswith(b"f") or _encode_cursor(text[1:]) != cursor:
+        rule = "must come from a page before"
+        raise InvalidRequest("The cursor is not one of this list.", [FieldError("cursor", rule)])
+    return text[1:]

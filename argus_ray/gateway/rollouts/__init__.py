@@ -1,0 +1,1 @@
+"""What a model has answered, step by step, over HTTP."""
