@@ -16,16 +16,17 @@ from argus_ray.actors import detached, proof
 from argus_ray.cluster import view as cluster_view
 from argus_ray.cluster.jobs import JobRequest, RayJobs, RayRefused
 from argus_ray.core import ids, taskspec
-from argus_ray.core.errors import ArgusError
+from argus_ray.core.errors import ArgusError, FieldError
+from argus_ray.core.exports import Export
 from argus_ray.core.lifecycle import Change
 from argus_ray.core.model import Attempt, ClusterView, NodeView, QueueChanges, SlimTask, Task
 from argus_ray.core.observation import FilesSeen, JobSeen
 from argus_ray.core.retention import Chore, Chores
 from argus_ray.core.shares import Use
 from argus_ray.core.stall import MetricsSeen
-from argus_ray.core.verl import command
+from argus_ray.core.verl import command, merge
 from argus_ray.discovery import head_secrets
-from argus_ray.disk import attempt_files, checkpoints
+from argus_ray.disk import attempt_files, checkpoints, exports
 from argus_ray.disk.inputs import Findings, Preflight
 from argus_ray.disk.threads import BoundedThreads
 from argus_ray.scheduler.ports import Prepared, SubmissionRefused
@@ -172,6 +173,8 @@ class InputsOfTasks:
     prove_root: Callable[[], object] = lambda: None
 
     async def check(self, task: Task) -> Findings:
+        if task.export is not None:
+            return await self._check_export(task.export)
         try:
             spec = taskspec.parse(
                 task.spec_yaml, shared_root=self.preflight.shared_root, limit=taskspec.MAX_STORED_BYTES
@@ -179,6 +182,19 @@ class InputsOfTasks:
         except ArgusError:
             return Findings()  # its command cannot be made either, and that says why
         return await self.preflight.look(spec)
+
+    async def _check_export(self, export: Export) -> Findings:
+        def look() -> bool:
+            return exports.is_there(export, self.prove_root)
+
+        try:
+            is_there = await asyncio.wait_for(self.threads.run(look, self.timeout_s), self.timeout_s)
+        except (OSError, asyncio.TimeoutError) as error:
+            return Findings(unknown=f"{type(error).__name__}: {error}".removesuffix(": "))
+        if is_there:
+            return Findings()
+        rule = f"of step {export.step} is gone: a run that goes on keeps its newest ones, and operators may keep fewer"
+        return Findings(errors=(FieldError("checkpoint", rule),))
 
     async def find_checkpoint(self, task: Task) -> checkpoints.Checkpoint | None:
         job_roots = [*(task.resume_roots or ()), *(attempt.job_root for attempt in task.attempts)]
@@ -199,6 +215,9 @@ class InputsOfTasks:
 
 
 def prepare(task: Task, site: command.Site, submission_id: str, job_root: str, resume_from: str | None) -> Prepared:
+    if task.export is not None:
+        made = merge.launch(task.export, site, submission_id=submission_id, job_root=job_root)
+        return Prepared(made.command, tuple(sorted(made.env.items())))
     spec = taskspec.parse_stored(task.spec_yaml, shared_root=site.shared_root)
     launch = command.launch(spec, site, submission_id=submission_id, job_root=job_root, resume_from=resume_from)
     return Prepared(launch.command, tuple(sorted(launch.env.items())))

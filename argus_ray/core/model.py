@@ -8,6 +8,7 @@ from enum import Enum
 
 from argus_ray.core import ids
 from argus_ray.core.errors import FieldError
+from argus_ray.core.exports import Export
 from argus_ray.core.reasons import Reason
 from argus_ray.core.states import AttemptState, Outcome, TaskState
 from argus_ray.core.verl.failures import NOT_STARTED, Failure
@@ -161,6 +162,8 @@ class Task:
     #: Job roots of other tasks, oldest first: an attempt may resume from a checkpoint there. None: nobody asked to.
     resume_roots: tuple[str, ...] | None = None
     files_at: FilesAt = FilesAt.JOB_ROOT
+    #: It makes a Hugging Face folder of this checkpoint, and trains nothing.
+    export: Export | None = None
 
     @property
     def live_attempt(self) -> Attempt | None:

@@ -31,6 +31,7 @@ from argus_ray.gateway.logs.stream import StreamLimit, StreamTiming
 from argus_ray.gateway.metrics import routes as metrics
 from argus_ray.gateway.metrics.curves import CurveReader
 from argus_ray.gateway.metrics.progress import ProgressReader
+from argus_ray.gateway.tasks import exports
 from argus_ray.gateway.tasks import routes as tasks
 from argus_ray.gateway.tasks.inputs import InputChecks
 
@@ -122,7 +123,7 @@ def create_app(
         head_id=head_id,
         trusted=trusted or TrustedProxies(),
     )
-    routers = [module.router for module in (users, tasks, logs, metrics, pool, node_routes, pages)]
+    routers = [module.router for module in (users, tasks, exports, logs, metrics, pool, node_routes, pages)]
     for router in routers:
         app.include_router(router)
     document.describe(app)

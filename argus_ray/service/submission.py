@@ -17,6 +17,7 @@ from argus_ray.core.errors import (
     TaskNotEnded,
     Unavailable,
 )
+from argus_ray.core.exports import Export
 from argus_ray.core.model import FilesAt, Gang, Task
 from argus_ray.core.states import TaskState
 from argus_ray.service import access
@@ -36,7 +37,9 @@ def submit(unit: UnitOfWork, principal: Principal, action: SubmitTask) -> Submit
     user_id, first = _submitter_and_replay(unit, principal, action)
     if first is not None:
         return Submitted.of(first, created=False)
-    return _accept(unit, user_id, _Wanted(action.spec_yaml, action.workload, action.gang), action)
+    return accept(
+        unit, user_id, Wanted(action.spec_yaml, action.workload, action.gang), action.idempotency_key, action.warnings
+    )
 
 
 def find(unit: UnitOfWork, principal: Principal, action: FindSubmission) -> Submitted | None:
@@ -52,7 +55,8 @@ def resubmit(unit: UnitOfWork, principal: Principal, action: ResubmitTask) -> Su
     if first is not None:
         return Submitted.of(first, created=False)
     origin = _Origin(old.task_id, _roots_to_resume_from(unit, old) if action.resume else None)
-    submitted = _accept(unit, old.user_id, _Wanted(old.spec_yaml, old.workload, old.gang), action, origin)
+    wanted = Wanted(old.spec_yaml, old.workload, old.gang)
+    submitted = accept(unit, old.user_id, wanted, action.idempotency_key, action.warnings, origin)
     by = "" if principal.user_id == old.user_id else " by an admin"
     events.add_remark(unit.db, old.task_id, unit.now, "note", f"resubmitted{by} as {submitted.task_id}")
     return submitted
@@ -63,7 +67,7 @@ def read_again(unit: UnitOfWork, principal: Principal, action: ReadResubmission)
     old, first = _original_and_replay(unit, principal, action.call)
     if first is not None:
         return None
-    _check_limits(unit, old.user_id, old.gang)
+    check_limits(unit, old.user_id, old.gang)
     return old.spec_yaml
 
 
@@ -77,8 +81,10 @@ def _submitter_and_replay(
     """
     if principal.user_id is None:
         raise InvalidRequest("the admin token owns no tasks: submit with the token of a user")
-    first = _first_of_key(unit, principal.user_id, action.idempotency_key)
-    if first is not None and (first.spec_yaml != action.spec_yaml or first.resubmitted_from is not None):
+    first = first_of_key(unit, principal.user_id, action.idempotency_key)
+    if first is not None and (
+        first.spec_yaml != action.spec_yaml or first.resubmitted_from is not None or first.export
+    ):
         raise IdempotencyConflict
     return principal.user_id, first
 
@@ -86,11 +92,14 @@ def _submitter_and_replay(
 def _original_and_replay(unit: UnitOfWork, principal: Principal, action: ResubmitTask) -> tuple[Task, Task | None]:
     """The task that is to be made again, and the one that has this Idempotency-Key."""
     old = access.visible_task(unit, principal, action.task_id)
-    first = _first_of_key(unit, old.user_id, action.idempotency_key)
+    first = first_of_key(unit, old.user_id, action.idempotency_key)
     if first is not None:
         if first.resubmitted_from != old.task_id or (first.resume_roots is not None) != action.resume:
             raise IdempotencyConflict
         return old, first
+    if old.export is not None:
+        again = f"POST /api/v2/tasks/{old.export.of}:export"
+        raise InvalidRequest(f"the task is an export, and is not resubmitted: ask for another one with {again}")
     if not old.state.is_final:
         raise TaskNotEnded(f"the task is {old.state.value}: cancel it, or wait for its end")
     if action.resume and old.state is TaskState.SUCCEEDED:
@@ -112,7 +121,7 @@ def _roots_to_resume_from(unit: UnitOfWork, old: Task) -> tuple[str, ...]:
     return tuple(roots[-_MAX_RESUME_ROOTS:])
 
 
-def _first_of_key(unit: UnitOfWork, user_id: str, key: str | None) -> Task | None:
+def first_of_key(unit: UnitOfWork, user_id: str, key: str | None) -> Task | None:
     if key is None:
         return None
     if not _KEY.fullmatch(key):
@@ -136,20 +145,32 @@ class _Origin:
 
 
 @dataclass(frozen=True)
-class _Wanted:
+class Wanted:
     """What a task is made of."""
 
     spec_yaml: str
     workload: str
     gang: Gang
+    export: Export | None = None
+
+    def words(self) -> str:
+        if self.export is not None:
+            return f"{self.workload} of {self.export.words()}"
+        return f"{self.workload} on {self.gang.nnodes} x {self.gang.gpus_per_node} GPUs"
 
 
-def _accept(
-    unit: UnitOfWork, user_id: str, wanted: _Wanted, call: SubmitTask | ResubmitTask, origin: _Origin | None = None
+def accept(
+    unit: UnitOfWork,
+    user_id: str,
+    wanted: Wanted,
+    idempotency_key: str | None,
+    warnings: tuple[FieldError, ...] = (),
+    origin: _Origin | None = None,
 ) -> Submitted:
+    """A new task at the end of the queue. Raises QueueFull, InvalidSpec and Unavailable."""
     gang = wanted.gang
-    _check_limits(unit, user_id, gang)
-    message = f"accepted: {wanted.workload} on {gang.nnodes} x {gang.gpus_per_node} GPUs"
+    check_limits(unit, user_id, gang)
+    message = f"accepted: {wanted.words()}"
     if origin is not None:
         message += origin.words()
     for _ in range(_ID_TRIES):
@@ -161,22 +182,23 @@ def _accept(
             workload=wanted.workload,
             gang=gang,
             spec_yaml=wanted.spec_yaml,
-            idempotency_key=call.idempotency_key,
+            idempotency_key=idempotency_key,
             now=unit.now,
             message=message,
             resubmitted_from=origin.task_id if origin else None,
             resume_roots=origin.resume_roots if origin else None,
-            warnings=call.warnings,
+            warnings=warnings,
+            export=wanted.export,
         )
         if seq is not None:
-            for warning in call.warnings:
+            for warning in warnings:
                 events.add_remark(unit.db, task_id, unit.now, "note", f"{warning.field}: {warning.rule}")
             from_task = origin.task_id if origin else None
-            return Submitted(task_id, user_id, TaskState.QUEUED, call.warnings, from_task, created=True)
+            return Submitted(task_id, user_id, TaskState.QUEUED, warnings, from_task, created=True)
     raise Unavailable("too many tasks of this user in one second: no free task id was found; try again")
 
 
-def _check_limits(unit: UnitOfWork, user_id: str, gang: Gang) -> None:
+def check_limits(unit: UnitOfWork, user_id: str, gang: Gang) -> None:
     limits = unit.ports.settings.limits
     quota = limits.quotas().limit_of(user_id)
     if quota is not None and gang.gpus > quota:

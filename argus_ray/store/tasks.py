@@ -9,10 +9,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
 from argus_ray.core.errors import FieldError
+from argus_ray.core.exports import WORKLOAD, Export
 from argus_ray.core.model import FilesAt, Gang, Task
 from argus_ray.core.reasons import Code, Reason, because
 from argus_ray.core.states import Cause, TaskState
-from argus_ray.store import attempts, columns, events
+from argus_ray.store import attempts, columns, events, exports
 
 
 def add(
@@ -29,17 +30,19 @@ def add(
     resubmitted_from: str | None = None,
     resume_roots: Sequence[str] | None = None,
     warnings: Sequence[FieldError] = (),
+    export: Export | None = None,
 ) -> int | None:
     """A new task at the end of the queue, with its first event: its `seq`. None: this task id is taken, and
     nothing was changed."""
     cursor = db.execute(
         "INSERT INTO tasks (task_id, user_id, workload, state, nnodes, gpus_per_node, cpus_per_node,"
-        " extra_cpus, spec_yaml, idempotency_key, created_at, updated_at, resubmitted_from, resume_roots, warnings)"
-        " VALUES (?, ?, ?, 'QUEUED', ?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (task_id) DO NOTHING",
+        " extra_cpus, spec_yaml, idempotency_key, created_at, updated_at, resubmitted_from, resume_roots, warnings,"
+        " export_of, export)"
+        " VALUES (?, ?, ?, 'QUEUED', ?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (task_id) DO NOTHING",
         (
             task_id,
             user_id,
-            workload,
+            workload if export is None else export.workload,
             gang.nnodes,
             gang.gpus_per_node,
             gang.cpus_per_node,
@@ -50,6 +53,8 @@ def add(
             resubmitted_from,
             None if resume_roots is None else json.dumps(list(resume_roots)),
             json.dumps([asdict(warning) for warning in warnings]),
+            None if export is None else export.of,
+            None if export is None else exports.stored(export),
         ),
     )
     if cursor.rowcount != 1:
@@ -155,7 +160,7 @@ def with_attempts(db: sqlite3.Connection, rows: list[sqlite3.Row]) -> tuple[Task
             task_id=row["task_id"],
             user_id=row["user_id"],
             seq=row["seq"],
-            workload=row["workload"],
+            workload=row["workload"] if row["export_of"] is None else WORKLOAD,
             state=TaskState(row["state"]),
             gang=Gang(row["nnodes"], row["gpus_per_node"], row["cpus_per_node"]),
             spec_yaml=row["spec_yaml"],
@@ -172,6 +177,7 @@ def with_attempts(db: sqlite3.Connection, rows: list[sqlite3.Row]) -> tuple[Task
             resubmitted_from=row["resubmitted_from"],
             files_at=FilesAt(row["files_at"]),
             resume_roots=None if row["resume_roots"] is None else columns.texts(row["resume_roots"]),
+            export=None if row["export_of"] is None else exports.read(row["export_of"], row["workload"], row["export"]),
         )
         for row in rows
     )

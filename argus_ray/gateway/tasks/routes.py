@@ -62,7 +62,7 @@ from argus_ray.gateway.tasks.schemas import (
 
 router = APIRouter(prefix="/api/v2/tasks", tags=["tasks"])
 
-_KEY_HEADER: dict[str, Any] = {
+KEY_HEADER: dict[str, Any] = {
     "parameters": [
         {
             "name": "Idempotency-Key",
@@ -80,7 +80,7 @@ _TASK_ID: dict[str, Any] = {
 _SPEC_SCHEMA = TaskSpec.model_json_schema()
 _SPEC_BODY = (
     SECURITY
-    | _KEY_HEADER
+    | KEY_HEADER
     | {
         "requestBody": {
             "required": True,
@@ -89,10 +89,10 @@ _SPEC_BODY = (
         },
     }
 )
-_LOCATION: dict[str, Any] = {"Location": {"required": True, "schema": {"type": "string"}}}
-_REPLAYED: dict[str, Any] = {
+LOCATION: dict[str, Any] = {"Location": {"required": True, "schema": {"type": "string"}}}
+REPLAYED: dict[str, Any] = {
     "description": "The task that this Idempotency-Key created before",
-    "headers": _LOCATION | {"Idempotency-Replayed": {"required": True, "schema": {"type": "string", "enum": ["true"]}}},
+    "headers": LOCATION | {"Idempotency-Replayed": {"required": True, "schema": {"type": "string", "enum": ["true"]}}},
 }
 _YAML_ANSWER: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/yaml": {"schema": {"type": "object"}}}, "description": "Byte for byte as submitted"}
@@ -104,14 +104,14 @@ _YAML_ANSWER: dict[int | str, dict[str, Any]] = {
     status_code=201,
     response_model=SubmittedOut,
     openapi_extra=_SPEC_BODY,
-    responses={201: {"headers": _LOCATION}, 200: _REPLAYED | {"model": SubmittedOut}},
+    responses={201: {"headers": LOCATION}, 200: REPLAYED | {"model": SubmittedOut}},
 )
 async def submit_task(request: Request) -> Response:
     """Submit a TaskSpec. Answered after the task is on disk."""
     caller = caller_of(request)
     gateway = caller.gateway
     refuse_query(request)
-    key = _idempotency_key(request)
+    key = idempotency_key(request)
     try:
         text = await read_spec(request)
     except Unauthenticated:
@@ -138,8 +138,8 @@ async def submit_task(request: Request) -> Response:
     "/{task_id}:resubmit",
     status_code=201,
     dependencies=[NoQuery],
-    openapi_extra=_KEY_HEADER | schema_of(Resubmission, required=False),
-    responses={201: {"headers": _LOCATION}, 200: _REPLAYED | {"model": ResubmittedOut}},
+    openapi_extra=KEY_HEADER | schema_of(Resubmission, required=False),
+    responses={201: {"headers": LOCATION}, 200: REPLAYED | {"model": ResubmittedOut}},
 )
 async def resubmit_task(
     request: Request, response: Response, caller: TheCaller, gateway: TheGateway, task_id: TaskId
@@ -148,23 +148,23 @@ async def resubmit_task(
     checkpoint. Answered after the task is on disk.
     """
     wish = await read_json(request, Resubmission, optional=True)
-    action = ResubmitTask(task_id, wish.resume, _idempotency_key(request))
+    action = ResubmitTask(task_id, wish.resume, idempotency_key(request))
     text = await caller.do(ReadResubmission(action))
     if text is not None:  # else the key has made a task already, whatever the inputs look like by now
         spec = taskspec.parse_stored(text, shared_root=gateway.settings.shared_root)
         action = replace(action, warnings=await gateway.inputs.warnings_of(spec))
     submitted = await caller.do(action)
-    _answer_headers(request, response, gateway, submitted)
+    answer_headers(request, response, gateway, submitted)
     return ResubmittedOut.of_copy(submitted, task_id)
 
 
 def _submitted(request: Request, gateway: GatewayParts, submitted: Submitted) -> Response:
     response = json_response(SubmittedOut.of(submitted), 201)
-    _answer_headers(request, response, gateway, submitted)
+    answer_headers(request, response, gateway, submitted)
     return response
 
 
-def _answer_headers(request: Request, response: Response, gateway: GatewayParts, submitted: Submitted) -> None:
+def answer_headers(request: Request, response: Response, gateway: GatewayParts, submitted: Submitted) -> None:
     prefix = outer_prefix(request.scope, gateway.trusted)
     response.headers["Location"] = f"{prefix}/api/v2/tasks/{submitted.task_id}"
     if submitted.created:
@@ -174,7 +174,7 @@ def _answer_headers(request: Request, response: Response, gateway: GatewayParts,
         response.headers["Idempotency-Replayed"] = "true"
 
 
-def _idempotency_key(request: Request) -> str | None:
+def idempotency_key(request: Request) -> str | None:
     return request.headers.get("idempotency-key")
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pydantic import BaseModel, ConfigDict, Field
 
 from argus_ray.core.actions import Explanation, QueueEntry, Submitted, TaskView
+from argus_ray.core.exports import ExportSeen, Part
 from argus_ray.core.model import Attempt, Event, FilesAt, Gang, Task
 from argus_ray.core.orders import maintenance_words
 from argus_ray.core.pool import NodeShortfall
@@ -52,6 +53,28 @@ class ResubmittedOut(SubmittedOut):
     def of_copy(cls, task: Submitted, old_id: str) -> ResubmittedOut:
         origin = task.resubmitted_from or old_id
         return cls(**SubmittedOut.of(task).model_dump(), resubmitted_from=origin)
+
+
+class ExportOut(BaseModel):
+    """A Hugging Face folder that is made of a checkpoint, by a task of its own."""
+
+    task_id: str
+    exported_from: str = Field(description="The task whose checkpoint it is")
+    step: int
+    part: Part
+    state: TaskState
+    path: str | None = Field(description="The folder; null until it is made, and when its files are in the trash")
+
+    @classmethod
+    def of_seen(cls, seen: ExportSeen) -> ExportOut:
+        return cls(
+            task_id=seen.task_id,
+            exported_from=seen.of,
+            step=seen.step,
+            part=seen.part,
+            state=seen.state,
+            path=seen.path,
+        )
 
 
 class GangOut(BaseModel):
@@ -163,7 +186,7 @@ class TaskSummary(BaseModel):
 
     task_id: str
     user_id: str
-    workload: str
+    workload: str = Field(description="ppo, grpo or sft; or export, which trains nothing")
     state: TaskState
     reason: str | None = Field(description="Why it is in its state, in words")
     reason_code: Code | None = Field(description="The same as data, while the task waits; null for other words")
@@ -187,12 +210,19 @@ class TaskSummary(BaseModel):
 
 class TaskOut(TaskSummary):
     warnings: list[WarningOut] = Field(description="What the inputs left in doubt at the submission")
+    exports: list[ExportOut] = Field(description="Of its checkpoints, the newest first, 50 at most")
+    export: ExportOut | None = Field(description="What it makes, if it is an export itself")
     attempts: list[AttemptOut]
 
     @classmethod
     def of_view(cls, view: TaskView, progress: Progress | None) -> TaskOut:
         attempts = [AttemptOut.of(attempt) for attempt in view.task.attempts]
-        more = {"warnings": WarningOut.all_of(view.task), "attempts": attempts}
+        more = {
+            "warnings": WarningOut.all_of(view.task),
+            "exports": [ExportOut.of_seen(seen) for seen in view.exports],
+            "export": None if view.export is None else ExportOut.of_seen(view.export),
+            "attempts": attempts,
+        }
         return cls.model_validate(_summary(view.task, view.position, progress) | more)
 
 
