@@ -51,6 +51,7 @@ def export(checkpoint: Path, part: str, root: Path, *options: str) -> subprocess
 @pytest.mark.parametrize("part", ["actor", "critic"])
 def test_transformers_loads_each_weight_of_the_checkpoint(checkpoint: Path, tmp_path: Path, part: str) -> None:
     import torch
+    from safetensors import safe_open
     from transformers import AutoModelForCausalLM, AutoModelForTokenClassification, AutoTokenizer
 
     config = (checkpoint / part / "huggingface" / "config.json").read_text()
@@ -64,8 +65,9 @@ def test_transformers_loads_each_weight_of_the_checkpoint(checkpoint: Path, tmp_
     loaded = model.state_dict()
     assert loaded.keys() == wanted.keys()
     for name, weight in loaded.items():
-        assert weight.dtype is torch.bfloat16
-        assert torch.equal(weight, wanted[name].bfloat16()), name
+        assert torch.equal(weight.bfloat16(), wanted[name].bfloat16()), name
+    with safe_open(tmp_path / "export" / "model.safetensors", "pt") as file:
+        assert {file.get_tensor(name).dtype for name in file.keys()} == {torch.bfloat16}  # noqa: SIM118 - no mapping
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "export")
     assert tokenizer.decode(tokenizer("1+2=")["input_ids"]) == "1+2="
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in [tmp_path / "export", *tmp_path.glob("export/*")]}

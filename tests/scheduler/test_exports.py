@@ -43,6 +43,12 @@ def export(lab: Lab, of: Task) -> Task:
     return lab.world.task(answer.submitted.task_id)
 
 
+def stop_as_asked(lab: Lab) -> None:
+    for name, job in lab.ray.jobs.items():
+        if job.is_alive and job.stop_asked:
+            lab.ray._finish(name, JobStatus.STOPPED, 143)
+
+
 def test_it_runs_beside_full_gpus_and_its_worker_may_be_lost(lab: Lab) -> None:
     training = lab.world.submit(lab.ada, nnodes=2)
     lab.tick()
@@ -91,11 +97,13 @@ def test_cancel_and_drain_are_those_of_any_task(lab: Lab) -> None:
     assert first.startswith(canceled.task_id)
     lab.world.service.handle(lab.ada, actions.CancelTask(canceled.task_id))
     lab.tick(5)
-    assert not lab.ray.jobs[first].is_alive
+    assert lab.ray.jobs[first].stop_asked and lab.task(canceled).state is TaskState.CANCELED
+    stop_as_asked(lab)
     (node,) = lab.task(drained).attempts[-1].nodes
     lab.order(NodeOrder.DRAIN, node, deadline_s=60)
     for _ in range(30):
         lab.tick(10)
+        stop_as_asked(lab)
         lab.begin()
     last = lab.task(drained).attempts[-1]
     assert last.number == 2 and last.nodes != (node,)
