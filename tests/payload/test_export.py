@@ -156,7 +156,14 @@ def test_only_what_the_merger_reads_is_linked(tmp_path: Path, checkpoint: Path) 
 def test_what_is_there_already_is_not_touched(tmp_path: Path, checkpoint: Path) -> None:
     run(tmp_path, checkpoint, GOOD)
     target = tmp_path / "root" / "export"
-    program = [sys.executable, tmp_path / "payload" / "argus_export.py", "--checkpoint", checkpoint, "--target", target]
+    program: list[str | Path] = [
+        sys.executable,
+        tmp_path / "payload" / "argus_export.py",
+        "--checkpoint",
+        checkpoint,
+        "--target",
+        target,
+    ]
     before = {path: path.stat().st_mtime_ns for path in target.rglob("*")}
     assert subprocess.run(program, capture_output=True, timeout=120).returncode == 1
     assert {path: path.stat().st_mtime_ns for path in target.rglob("*")} == before

@@ -30,7 +30,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    program = [sys.executable, ROOT / "tests" / "support" / "realcheckpoint.py"]
+    program: list[str | Path] = [sys.executable, ROOT / "tests" / "support" / "realcheckpoint.py"]
     ranks = [
         subprocess.Popen([*program, str(rank), "2", str(port), shared / "common" / "models" / "tiny", folder])
         for rank in range(2)
@@ -41,7 +41,15 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def export(checkpoint: Path, part: str, root: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, EXPORT, "--checkpoint", checkpoint / part, "--target", root / "export", *options]
+    command: list[str | Path] = [
+        sys.executable,
+        EXPORT,
+        "--checkpoint",
+        checkpoint / part,
+        "--target",
+        root / "export",
+        *options,
+    ]
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "ARGUS_UMASK": "027"}
     return subprocess.run(
         command, env=env, cwd=root, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=600

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -129,7 +130,7 @@ def test_one_whose_checkpoint_is_gone_fails_and_says_so(lab: Lab, monkeypatch: p
 
 def node(name: str, gpus_free: float, cpus_free: float, *, cordoned: bool = False) -> NodeView:
     view = NodeView(name, name, False, 8.0, 32.0, gpus_free, cpus_free, 9.0, 10.0)
-    return view if not cordoned else NodeView(*list(vars(view).values())[:11], is_cordoned=True, barred="cordoned")
+    return replace(view, is_cordoned=True, barred="cordoned") if cordoned else view
 
 
 def waiting(seq: int, gang: Gang = merge.GANG, **more: float) -> SlimTask:

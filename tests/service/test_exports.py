@@ -273,6 +273,24 @@ def test_what_it_is_made_from_never_changes(world: World, ada: Credential) -> No
             db.execute(f"UPDATE tasks SET {column} = {column} WHERE task_id = ?", (new.task_id,))  # noqa: S608
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        """export_of = 'argus-y', export = '{"job_root": "/x"}'""",
+        "export_of = task_id",
+        "export = '{}'",
+        "export_of = task_id, export = '{}'",
+        "export_of = task_id, export = '/x'",
+        """export_of = task_id, export = '{"job_root": null}'""",
+    ],
+)
+def test_impossible_rows(world: World, ada: Credential, change: str) -> None:
+    world.submit(ada)
+    with pytest.raises(sqlite3.IntegrityError, match="constraint failed"), world.store.transaction() as db:
+        db.execute("DROP TRIGGER identity_of_a_task")
+        db.execute(f"UPDATE tasks SET {change}")  # noqa: S608
+
+
 def test_an_odd_row_hides_no_other(world: World, ada: Credential) -> None:
     old, root = trained(world, ada)
     new = export(world, ada, old, root)
