@@ -154,7 +154,11 @@ def test_it_goes_where_cpus_are_free(nodes: list[NodeView], expected: str) -> No
 
 
 def test_without_a_free_cpu_it_waits_and_says_for_what(lab: Lab) -> None:
-    assert decide([waiting(1)], [node("busy", 8, 1)], 0.0, POLICY).admitted == ()
+    found = decide([waiting(1)], [node("busy", 8, 1)], 0.0, POLICY)
+    assert found.admitted == ()
+    (part,) = found.parts
+    assert part.verdict.reason is not None
+    assert words(part.verdict.reason) == "needs 1 node with 2 CPUs free"
     lab.ray.nodes = {}
     training = lab.world.submit(lab.ada)
     change = lab.world.admission(training)

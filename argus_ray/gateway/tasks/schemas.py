@@ -372,7 +372,8 @@ def _why(found: Explanation, shortfall: Sequence[NodeShortfall] | None) -> str:
         because = f"; {maintenance_words(found.maintenance)}"
     if found.recent_use_s is not None:
         line += f", and who has used the least of late goes first (its user: {found.recent_use_s / 3600:.1f} GPU hours)"
-    return f"The task waits for {task.gang.gpus} GPUs; {line}{because}"
+    wanted = f"{task.gang.gpus} GPUs" if task.gang.gpus else f"{task.gang.cpus:g} CPUs"
+    return f"The task waits for {wanted}; {line}{because}"
 
 
 class EventOut(BaseModel):
