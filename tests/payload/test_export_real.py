@@ -96,5 +96,5 @@ def test_a_critic_that_is_taken_for_an_actor_makes_no_export(checkpoint: Path, t
     finally:
         config.write_text(text)
     assert done.returncode == 1, done.stdout
-    assert "unexpected weights: score.weight" in done.stdout or "missing weights" in done.stdout
+    assert "2 unexpected weights: score.bias, score.weight" in done.stdout
     assert list(tmp_path.iterdir()) == []
