@@ -66,12 +66,12 @@ def main(arguments: list[str]) -> int:
 def collect(checkpoint: Path, source: Path, *, value_model: bool) -> None:
     """`source`: a new folder with what the merger reads. By hard links: they outlive the checkpoint, and cost nothing.
     Where the filesystem has none, by symbolic ones. Raises Gone."""
-    names = {way: _plain_files(checkpoint / way) for way in ("", _HUGGING_FACE)}
-    for way, found in names.items():
+    shards_and_more = [name for name in _plain_files(checkpoint) if not name.startswith(_NOT_NEEDED)]
+    settings = [name for name in _plain_files(checkpoint / _HUGGING_FACE) if not name.endswith(_WEIGHTS)]
+    for way, names in (("", shards_and_more), (_HUGGING_FACE, settings)):
         (source / way).mkdir()
-        for name in found:
-            if not name.startswith(_NOT_NEEDED) and not name.endswith(_WEIGHTS):
-                _link(checkpoint / way / name, source / way / name)
+        for name in names:
+            _link(checkpoint / way / name, source / way / name)
     # Only now: what was linked stays, and what was deleted meanwhile is missing.
     try:
         raw = json.loads((source / "fsdp_config.json").read_text())

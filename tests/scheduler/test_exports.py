@@ -67,7 +67,8 @@ def test_it_runs_beside_full_gpus_and_its_worker_may_be_lost(lab: Lab) -> None:
     lost, live = lab.task(task).attempts
     assert lost.outcome is Outcome.INFRASTRUCTURE and live.state is AttemptState.RUNNING
     assert live.job_root != lost.job_root
-    assert live.command == ("run", second), "it begins anew: nothing is looked for to resume from"
+    assert live.command == ("run", second)
+    assert not any("resumes" in line or "from the beginning" in line for line in lab.told(task)), "it is made anew"
     lab.ray._finish(second, JobStatus.SUCCEEDED, 0)
     lab.tick(5)
     assert lab.task(task).state is TaskState.SUCCEEDED
