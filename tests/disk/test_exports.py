@@ -14,7 +14,7 @@ from argus_ray.actors.adapters import InputsOfTasks, prepare
 from argus_ray.core.exports import Export, Part
 from argus_ray.core.model import Task
 from argus_ray.core.verl.command import Site
-from argus_ray.disk import exports
+from argus_ray.disk import checkpoints, exports
 from argus_ray.disk.inputs import Findings, Preflight
 from argus_ray.disk.threads import BoundedThreads
 from tests.support.builders import make_service
@@ -118,3 +118,9 @@ def test_its_command_is_that_of_the_merger(task: Task) -> None:
     made = prepare(task, site, "the-id--a01", "/private/users/ada/jobs/the-id--a01", None)
     assert made.command[2] == "/payload/argus_export.py"
     assert dict(made.env)["ARGUS_SUBMISSION_ID"] == "the-id--a01"
+
+
+def test_what_an_export_has_left_is_no_checkpoint(tmp_path: Path) -> None:
+    """Of no process everything would be there, and housekeeping deletes old checkpoints."""
+    save(tmp_path, [5, 10])
+    assert checkpoints.complete([str(tmp_path)], "sft", 0) == []
