@@ -10,18 +10,22 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from argus_ray.core import ids, retention, stall
 from argus_ray.core.admission import AdmissionPolicy
 from argus_ray.core.attempts import RetryPolicy
-from argus_ray.core.errors import InvalidRequest
+from argus_ray.core.errors import FieldError, InvalidRequest
 from argus_ray.core.quotas import Quotas
 from argus_ray.core.taskspec import field_errors
+from argus_ray.core.verl.command import Site
+from argus_ray.core.verl.recipes import VerlSettings
 
 
 class ConfigError(Exception):
@@ -196,6 +200,19 @@ class Settings(_Strict):
     scheduling: Scheduling = Scheduling()
     retention: Retention = Retention()
     files: Files = Files()
+    verl: VerlSettings = VerlSettings()
+
+    def site(self, payload_dir: str) -> Site:
+        """Of the workers. `payload_dir`: the payload of this version on the shared filesystem."""
+        return Site(
+            shared_root=self.shared_root,
+            payload_dir=payload_dir,
+            worker_python=self.worker_python,
+            stop_grace_s=self.scheduling.stop_grace_s,
+            reserve_bytes=self.limits.reserve_bytes,
+            umask=self.files.umask_bits,
+            log_bytes=self.limits.log_bytes,
+        )
 
     def admission_policy(self) -> AdmissionPolicy:
         scheduling = self.scheduling
@@ -227,11 +244,40 @@ def load(args: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> Se
     for key, variable in (("shared_root", "ARGUS_SHARED_ROOT"), ("cluster_name", "ARGUS_CLUSTER")):
         if environ.get(variable):
             merged[key] = environ[variable]
+    settings, broken = None, list[FieldError]()
     try:
-        return Settings.model_validate(merged)
+        settings = Settings.model_validate(merged)
+        verl = settings.verl
     except ValidationError as error:
-        rules = "\n".join(f"  {item.field}: {item.rule}" for item in field_errors(error))
-        raise ConfigError(f"serve_config.yaml, the application's args:\n{rules}") from None
+        broken += field_errors(error)
+        verl = _verl_alone(merged)
+    broken += verl.broken(settings.shared_root if settings else str(merged.get("shared_root", "")))
+    if settings is None or broken:
+        rules = "\n".join(f"  {item.field}: {item.rule}" for item in broken)
+        raise ConfigError(f"serve_config.yaml, the application's args:\n{rules}")
+    return settings
+
+
+def _verl_alone(args: Mapping[str, Any]) -> VerlSettings:
+    """So that one answer also says what is wrong there, where something else is wrong too."""
+    try:
+        return VerlSettings.model_validate(args.get("verl", {}))
+    except ValidationError:
+        return VerlSettings()
+
+
+def main(arguments: Sequence[str]) -> int:
+    """`python -m argus_ray.config FILE`: says what is wrong with this serve_config.yaml, and deploys nothing."""
+    try:
+        applications = yaml.safe_load(Path(arguments[0]).read_text())["applications"]
+        load(next(each["args"] for each in applications if each["name"] == "argus"))
+    except (ConfigError, OSError, yaml.YAMLError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    except (LookupError, TypeError, StopIteration):
+        sys.stderr.write("name one serve_config.yaml, whose application argus has args\n")
+        return 2
+    return 0
 
 
 def fingerprint(settings: Settings) -> str:
@@ -239,6 +285,10 @@ def fingerprint(settings: Settings) -> str:
     digest = hashlib.sha256(json.dumps(settings.model_dump(mode="json"), sort_keys=True).encode())
     package = Path(__file__).parent
     for path in sorted(package.rglob("*")):
-        if path.suffix in (".py", ".sql"):
+        if path.suffix in (".py", ".sql", ".tsv"):
             digest.update(str(path.relative_to(package)).encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -7,7 +7,7 @@ was seen: states, steps, losses, the GPU memory in use, and for a run that faile
 
 The model has random weights and the data are one-digit sums, both made here: nothing is downloaded. Everything lies in
 one folder (default /tmp/argus-gpu-check-<user id>), emptied by each run. Exit codes: 0 all is well, 1 something failed,
-2 there is no GPU, or nothing that could run.
+2 there is no GPU, nothing that could run, or something that must not.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -43,6 +44,16 @@ CURVES = {
     "grpo": ("critic/score/mean", "actor/pg_loss", "actor/entropy", "response_length/mean"),
     "ppo": ("critic/score/mean", "actor/pg_loss", "critic/vf_loss", "response_length/mean"),
 }
+#: vLLM before these, and why not: the first is about safety, the second is what verl 0.9.1 knows (third_party/vllm).
+_VLLM_FROM = (
+    (
+        (0, 14, 1),
+        "has CVE-2026-22778 and CVE-2026-22807: a crafted picture, or code in a model's folder, runs on the worker",
+    ),
+    ((0, 18, 0), "is older than what verl 0.9.1 can use"),
+)
+#: What Triton looks for; the headers of Python and of C belong to it.
+_COMPILERS = ("cc", "gcc", "clang")
 _QUERY = ("--query-gpu=memory.used,utilization.gpu", "--format=csv,noheader,nounits")
 
 
@@ -99,6 +110,12 @@ def _possible(workloads: list[str], device: str) -> list[str]:
         raise Refused(f"{', '.join(missing)} not installed in {sys.executable}; name another Python by ARGUS_PYTHON")
     if device == "cpu":
         return workloads
+    _refuse_old_vllm(_version("vllm"))
+    if not os.environ.get("CC") and not any(map(shutil.which, _COMPILERS)):
+        raise Refused(
+            "there is no C compiler (CC, cc, gcc or clang): Triton builds with it what torch.compile and vLLM run on"
+            " the GPU (on Debian and Ubuntu: apt install gcc libc6-dev, and python3-dev for a Python of the system)"
+        )
     if _version("flash_attn") is None:
         say("without flash_attn, verl's default attention, runs will fail that do not choose another one")
     if _version("vllm") is None and (left_out := [name for name in workloads if name != "sft"]):
@@ -107,6 +124,19 @@ def _possible(workloads: list[str], device: str) -> list[str]:
     if not workloads:
         raise Refused("nothing is left to run")
     return workloads
+
+
+def _refuse_old_vllm(version: str | None) -> None:
+    """Raises Refused for one that must not or cannot run. So is one of which the version is not known, or that came
+    before a release."""
+    if version is None:
+        return
+    release = re.match(r"(\d+)\.(\d+)(?:\.(\d+))?(?!\.?(?:\d|a|b|rc|dev))", version)
+    numbers = tuple(int(part or 0) for part in release.groups()) if release else ()
+    for first, why in _VLLM_FROM:
+        if numbers < first:
+            wanted = ".".join(map(str, first))
+            raise Refused(f"vLLM {version} {why}; install {wanted} or newer (the extra gpu pins one that fits)")
 
 
 def _version(name: str) -> str | None:

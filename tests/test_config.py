@@ -119,3 +119,26 @@ def test_a_log_has_a_bound_of_a_mebibyte_at_least() -> None:
     assert load({"limits": {"log_bytes": 1024**2}}, {}).limits.log_bytes == 1024**2
     with pytest.raises(ConfigError, match=r"limits\.log_bytes"):
         load({"limits": {"log_bytes": 1024**2 - 1}}, {})
+
+
+class TestTheFileAlone:
+    """`python -m argus_ray.config FILE`, before a deploy."""
+
+    def test_the_file_of_the_repository_is_taken(self) -> None:
+        assert config.main([str(Path(__file__).parents[1] / "serve_config.yaml")]) == 0
+
+    def test_a_mistake_is_told(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        path = tmp_path / "serve_config.yaml"
+        verl = {"presets": {"long": {"data.max_respnse_length": 1}}}
+        path.write_text(yaml.safe_dump({"applications": [{"name": "argus", "args": {"verl": verl}}]}))
+        assert config.main([str(path)]) == 1
+        assert "verl.presets.long.data.max_respnse_length: is not a key" in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        ("text", "code"), [("[", 1), ("{}", 2), ("[]", 2), ("applications: [{name: other, args: {}}]", 2)]
+    )
+    def test_what_is_no_such_file(self, tmp_path: Path, text: str, code: int) -> None:
+        (tmp_path / "x.yaml").write_text(text)
+        assert config.main([str(tmp_path / "x.yaml")]) == code
+        assert config.main([str(tmp_path / "missing.yaml")]) == 1
+        assert config.main([]) == 2

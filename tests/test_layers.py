@@ -152,7 +152,7 @@ def test_a_room_without_a_place_is_refused(copy: Path) -> None:
         "argus_ray.discovery.head_json",
         "argus_ray.disk.beneath",
         "argus_ray.core.verl.files",
-        "argus_ray.core.verl.settings",
+        "argus_ray.core.verl.values",
     ],
 )
 def test_a_cheap_import_brings_neither_ray_nor_pydantic(module: str) -> None:

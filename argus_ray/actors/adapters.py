@@ -24,7 +24,7 @@ from argus_ray.core.observation import FilesSeen, JobSeen
 from argus_ray.core.retention import Chore, Chores
 from argus_ray.core.shares import Use
 from argus_ray.core.stall import MetricsSeen
-from argus_ray.core.verl import command, merge
+from argus_ray.core.verl import command, layers, merge
 from argus_ray.discovery import head_secrets
 from argus_ray.disk import attempt_files, checkpoints, exports
 from argus_ray.disk.inputs import Findings, Preflight
@@ -219,5 +219,9 @@ def prepare(task: Task, site: command.Site, submission_id: str, job_root: str, r
         made = merge.launch(task.export, site, submission_id=submission_id, job_root=job_root)
         return Prepared(made.command, tuple(sorted(made.env.items())))
     spec = taskspec.parse_stored(task.spec_yaml, shared_root=site.shared_root)
-    launch = command.launch(spec, site, submission_id=submission_id, job_root=job_root, resume_from=resume_from)
+    # As it was accepted, whatever the configuration says by now. What cannot be read raises: the task is held.
+    chosen = None if task.settings is None else layers.decode(task.settings)
+    launch = command.launch(
+        spec, site, submission_id=submission_id, job_root=job_root, resume_from=resume_from, chosen=chosen
+    )
     return Prepared(launch.command, tuple(sorted(launch.env.items())))

@@ -17,7 +17,6 @@ from argus_ray.actors.adapters import ClusterLook, FilesOfAttempts, InputsOfTask
 from argus_ray.cluster.jobs import RayJobs, ask_directly
 from argus_ray.config import Settings
 from argus_ray.core.reserve import Space
-from argus_ray.core.verl import command
 from argus_ray.discovery import head_json, sentinel
 from argus_ray.disk import payload, space
 from argus_ray.disk.inputs import Preflight
@@ -218,15 +217,7 @@ class SchedulerActor:
         disk, ray_calls = BoundedThreads("disk", 8), BoundedThreads("ray", 4)
         folder = head_json.folder(settings.shared_root, settings.cluster_name)
 
-        site = command.Site(
-            shared_root=settings.shared_root,
-            payload_dir=await self._publish(pace, disk, folder),
-            worker_python=settings.worker_python,
-            stop_grace_s=scheduling.stop_grace_s,
-            reserve_bytes=settings.limits.reserve_bytes,
-            umask=settings.files.umask_bits,
-            log_bytes=settings.limits.log_bytes,
-        )
+        site = settings.site(await self._publish(pace, disk, folder))
         inputs = Preflight(BoundedThreads("inputs", 4), _PREFLIGHT_S, settings.shared_root)
         ask_directly()
         self._jobs = RayJobs(timeout_s=scheduling.ray_timeout_s, concurrency=scheduling.ray_concurrency)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import ClassVar, Generic, TypeVar
 
-from argus_ray.core.errors import FieldError
+from argus_ray.core.errors import ArgusError, FieldError
 from argus_ray.core.exports import ExportSeen, Part
 from argus_ray.core.model import Attempt, Event, Gang, IssuedToken, Maintenance, PoolOrders, Task, TokenInfo, User
 from argus_ray.core.orders import Machine, NodeOrder
@@ -75,10 +75,11 @@ class Submitted:
     resubmitted_from: str | None
     #: False: the Idempotency-Key returned a task that existed.
     created: bool
+    presets: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, task: Task, *, created: bool) -> Submitted:
-        return cls(task.task_id, task.user_id, task.state, task.warnings, task.resubmitted_from, created)
+        return cls(task.task_id, task.user_id, task.state, task.warnings, task.resubmitted_from, created, task.presets)
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,33 @@ class Explanation:
     gpus_quota: int | None = None
     #: GPU-seconds of the task's user, decayed; None: the order is that of the queue.
     recent_use_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Resubmittable:
+    """Of the task that is to be made again."""
+
+    #: Whose the new one will be.
+    user_id: str
+    spec_yaml: str
+    presets: tuple[str, ...]
+    settings: str | None = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Foresight:
+    """Of a task that is not there."""
+
+    user_id: str
+    #: What a submission would be refused with; None: nothing.
+    refusal: ArgusError | None
+    #: Waiting tasks, of the caller and of others.
+    own_ahead: int
+    others_ahead: int
+    #: The caller's.
+    gpus_held: int
+    gpus_quota: int | None
+    maintenance: Maintenance | None
 
 
 @dataclass(frozen=True)
@@ -277,6 +305,9 @@ class SubmitTask(Action[Submitted]):
     idempotency_key: str | None = None
     #: What the look at the inputs has left in doubt; stored with the task.
     warnings: tuple[FieldError, ...] = ()
+    #: As they were named, and the settings of verl that came of it, as text. None: as in an earlier version.
+    presets: tuple[str, ...] = ()
+    settings: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -289,24 +320,28 @@ class FindSubmission(Action["Submitted | None"]):
 
     spec_yaml: str
     idempotency_key: str | None = None
+    presets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class ResubmitTask(Action[Submitted]):
-    """A new task of the same owner with the same TaskSpec. TaskNotEnded; NothingToResume."""
+    """A new task of the same owner with the same TaskSpec and the same presets. TaskNotEnded; NothingToResume."""
 
     writes = True
 
     task_id: str
+    #: Also with the settings of the old task, whatever `settings` says.
     resume: bool = False
     idempotency_key: str | None = None
     warnings: tuple[FieldError, ...] = ()
+    #: What the presets of the old task come to now.
+    settings: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
-class ReadResubmission(Action["str | None"]):
-    """The TaskSpec that this call would accept again, so that its inputs can be looked at first; None: its
-    Idempotency-Key has made a task already. Raises what the call would raise."""
+class ReadResubmission(Action["Resubmittable | None"]):
+    """What this call would accept again, so that the gateway can look at it first; None: its Idempotency-Key has made a
+    task already. Raises what the call would raise."""
 
     call: ResubmitTask
 
@@ -333,6 +368,15 @@ class ReadExport(Action["ExportSource | Exported"]):
     would raise before anybody looks at the disk."""
 
     call: ExportTask
+
+
+@dataclass(frozen=True)
+class ForeseeSubmission(Action[Foresight]):
+    """What a submission by this caller would meet now, other than its own TaskSpec. Raises what SubmitTask would raise
+    for whoever asks."""
+
+    #: None: of a TaskSpec that breaks rules.
+    gang: Gang | None
 
 
 @dataclass(frozen=True)

@@ -162,6 +162,11 @@ class Task:
     #: Job roots of other tasks, oldest first: an attempt may resume from a checkpoint there. None: nobody asked to.
     resume_roots: tuple[str, ...] | None = None
     files_at: FilesAt = FilesAt.JOB_ROOT
+    #: Of the configuration, as they were chosen for it, in their order.
+    presets: tuple[str, ...] = ()
+    #: What verl's settings were when it was accepted, as core/verl/layers.py writes them; its attempts use these and no
+    #: others. None: one of an earlier version, or in a list.
+    settings: str | None = field(default=None, repr=False)
     #: It makes a Hugging Face folder of this checkpoint, and trains nothing.
     export: Export | None = None
 

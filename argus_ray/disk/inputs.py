@@ -27,7 +27,7 @@ from argus_ray.core import paths
 from argus_ray.core.errors import FieldError
 from argus_ray.core.taskspec import TaskSpec
 from argus_ray.core.text import clean
-from argus_ray.core.verl import files, parquet
+from argus_ray.core.verl import code, files, parquet
 from argus_ray.disk import beneath
 from argus_ray.disk.atomic import NotAFile
 from argus_ray.disk.beneath import Meaning
@@ -156,8 +156,18 @@ class _Doubtful(_Finding):
 
 
 def _check_code(path: str) -> None:
-    if "verl" not in _names(path) or not _is_folder(f"{path}/verl"):
-        raise _Doubtful("holds no folder verl: the run uses the verl that is installed on the workers")
+    names = _names(path)
+    doubts = []
+    if "verl" not in names or not _is_folder(f"{path}/verl"):
+        doubts.append("holds no folder verl: the run uses the verl that is installed on the workers")
+    # A folder that is no package was found last before, too.
+    hidden = [
+        name for name in names if code.is_hidden(name) and ("." in name or _is_there(f"{path}/{name}/__init__.py"))
+    ]
+    if words := code.words(hidden):
+        doubts.append(words)
+    if doubts:
+        raise _Doubtful("; ".join(doubts))
 
 
 def _check_model(model: str, shared_root: str) -> None:
@@ -264,11 +274,21 @@ def _plain_file(path: str) -> Iterator[tuple[int, int]]:
 
 def _is_folder(path: str) -> bool:
     """False also where a link leads nowhere. Raises OSError where the disk does not say."""
+    return stat.S_ISDIR(_mode(path))
+
+
+def _is_there(path: str) -> bool:
+    """The same of anything."""
+    return _mode(path) != 0
+
+
+def _mode(path: str) -> int:
+    """0 where there is nothing."""
     try:
-        return stat.S_ISDIR(Path(path).stat().st_mode)
+        return Path(path).stat().st_mode
     except OSError as error:
         if _why_never(error, path):
-            return False
+            return 0
         raise
 
 

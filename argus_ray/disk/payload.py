@@ -21,14 +21,10 @@ def publish(shared_root: str, source: Path = SOURCE) -> str:
 
     Two publishers may race: each fills a folder of its own, and the first rename wins.
     """
-    files = sorted(path for path in source.iterdir() if path.suffix == ".py" and path.name != "__init__.py")
-    digest = hashlib.sha256()
-    for path in files:
-        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-    root = Path(paths.payload_root(shared_root))
-    target = root / digest.hexdigest()[:16]
+    target = folder(shared_root, source)
     if target.is_dir():
         return str(target)
+    files, root = _files(source), target.parent
     root.mkdir(parents=True, exist_ok=True)
     building = Path(tempfile.mkdtemp(prefix=".building-", dir=root))
     try:
@@ -49,6 +45,18 @@ def publish(shared_root: str, source: Path = SOURCE) -> str:
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return str(target)
+
+
+def folder(shared_root: str, source: Path = SOURCE) -> Path:
+    """Where `publish` puts this version. Reads the source alone."""
+    digest = hashlib.sha256()
+    for path in _files(source):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return Path(paths.payload_root(shared_root)) / digest.hexdigest()[:16]
+
+
+def _files(source: Path) -> list[Path]:
+    return sorted(path for path in source.iterdir() if path.suffix == ".py" and path.name != "__init__.py")
 
 
 def _compile(copy: Path, final: Path) -> None:

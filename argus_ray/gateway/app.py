@@ -16,7 +16,7 @@ from argus_ray.config import Settings
 from argus_ray.disk.inputs import Preflight
 from argus_ray.disk.threads import BoundedThreads
 from argus_ray.gateway import nodes as node_routes
-from argus_ray.gateway import pool, users
+from argus_ray.gateway import pool, presets, users
 from argus_ray.gateway.context import GatewayParts, KnownTokens, Nodes, Readiness, ReadProgress
 from argus_ray.gateway.control import ControlPlane, Wake
 from argus_ray.gateway.http import document, early, pages, problems
@@ -34,6 +34,7 @@ from argus_ray.gateway.metrics.progress import ProgressReader
 from argus_ray.gateway.tasks import exports
 from argus_ray.gateway.tasks import routes as tasks
 from argus_ray.gateway.tasks.inputs import InputChecks
+from argus_ray.gateway.tasks.recipes import RecipeBook
 
 #: BoundedThreads that read logs and the ends of metrics. They wait for a disk, not for a CPU.
 _FILE_THREADS = 8
@@ -116,6 +117,7 @@ def create_app(
         curve_threads=curve_threads,
         curves=curves or CurveReader(),
         known_tokens=KnownTokens(monotonic),
+        recipes=RecipeBook(settings.verl.recipes()),
         inputs=InputChecks(Preflight(preflight, _PREFLIGHT_S, settings.shared_root).look, monotonic=monotonic),
         streams=streams or StreamLimit(),
         timing=timing or StreamTiming(),
@@ -123,7 +125,8 @@ def create_app(
         head_id=head_id,
         trusted=trusted or TrustedProxies(),
     )
-    routers = [module.router for module in (users, tasks, exports, logs, metrics, pool, node_routes, pages)]
+    routers = [module.router for module in (users, tasks, exports, logs, metrics, presets, pool, node_routes, pages)]
+    routers.append(tasks.verbs)
     for router in routers:
         app.include_router(router)
     document.describe(app)

@@ -9,9 +9,11 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 
 from argus_ray.core.actions import (
+    INTERNAL_USER,
     Action,
     Credential,
     Explanation,
+    Foresight,
     Principal,
     Role,
     Submitted,
@@ -36,10 +38,11 @@ class Caller:
         """The action's result; raises ArgusError. Authentication and authorisation happen there, in the same
         hop."""
         result = await self.gateway.control.call(self.credential, action)
+        user_id = _own_user_id(self.credential, result)
         if self.credential.digest is not None:
-            self.gateway.known_tokens.add(self.credential.digest)
+            self.gateway.known_tokens.add(self.credential.digest, user_id)
         if self.facts.user_id is None:
-            self.facts.user_id = _own_user_id(self.credential, result)
+            self.facts.user_id = user_id
         return result
 
     async def recognize(self) -> None:
@@ -49,6 +52,13 @@ class Caller:
         """
         if not self.is_known:
             await self.do(WhoAmI())
+
+    async def user_id(self) -> str | None:
+        """As `recognize`, and whose token it is; None: an admin's that is no user."""
+        if self.credential.role is not Role.USER:
+            return INTERNAL_USER if self.credential.role is Role.INTERNAL else None
+        known = self.gateway.known_tokens.user_of(self.credential.digest or "")
+        return known or (await self.do(WhoAmI())).user_id
 
     @property
     def is_known(self) -> bool:
@@ -60,7 +70,7 @@ def _own_user_id(credential: Credential, result: Any) -> str | None:
     """For the access log. A user sees only own tasks, so a task in the answer says who asked."""
     if isinstance(result, Principal):
         return result.user_id
-    if isinstance(result, Submitted):
+    if isinstance(result, (Submitted, Foresight)):
         return result.user_id if credential.role is Role.USER else None
     if credential.role is Role.USER and isinstance(result, (TaskView, Explanation)):
         return result.task.user_id

@@ -22,6 +22,7 @@ from argus_ray.gateway.logs.stream import StreamLimit, StreamTiming
 from argus_ray.gateway.metrics.curves import CurveReader
 from argus_ray.gateway.metrics.progress import Progress
 from argus_ray.gateway.tasks.inputs import InputChecks
+from argus_ray.gateway.tasks.recipes import RecipeBook
 
 _log = logging.getLogger("argus.gateway")
 
@@ -50,22 +51,27 @@ _KNOWN_S = 60.0
 
 
 class KnownTokens:
-    """Digests of tokens that were good within the last minute, at most so many. Not a right to anything."""
+    """Digests of tokens that were good within the last minute, at most so many, and whose each is, which never changes.
+    Not a right to anything."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic, *, size: int = 4096) -> None:
         self._monotonic = monotonic
         self._size = size
-        self._seen: dict[str, float] = {}
+        self._seen: dict[str, tuple[float, str | None]] = {}
 
-    def add(self, digest: str) -> None:
-        self._seen.pop(digest, None)
-        self._seen[digest] = self._monotonic()
+    def add(self, digest: str, user_id: str | None = None) -> None:
+        """`user_id`: None if this answer did not tell."""
+        before = self._seen.pop(digest, None)
+        self._seen[digest] = self._monotonic(), user_id or (before[1] if before else None)
         if len(self._seen) > self._size:
             del self._seen[next(iter(self._seen))]
 
     def __contains__(self, digest: str) -> bool:
-        seen_at = self._seen.get(digest)
-        return seen_at is not None and self._monotonic() - seen_at < _KNOWN_S
+        seen = self._seen.get(digest)
+        return seen is not None and self._monotonic() - seen[0] < _KNOWN_S
+
+    def user_of(self, digest: str) -> str | None:
+        return self._seen[digest][1] if digest in self else None
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,7 @@ class GatewayParts:
     files: Executor
     inputs: InputChecks
     known_tokens: KnownTokens
+    recipes: RecipeBook
     #: Threads for curves alone: these compute as well, and no log should wait for them.
     curve_threads: Executor
     curves: CurveReader = field(default_factory=CurveReader)

@@ -162,8 +162,8 @@ class OneMachine:
         ]
         self._spawn_module("head", "head", options, self.head_environment())
 
-    def launch_worker(self, name: str, *, gpus: int = 4, cpus: int = 24) -> None:
-        """A watchdog, which finds the head by itself."""
+    def launch_worker(self, name: str, *, gpus: int = 4, cpus: int = 24, python: str = sys.executable) -> None:
+        """A watchdog, which finds the head by itself. `python`: with which it, and all that runs there, is run."""
         options = [
             "--stop-grace=5",
             f"--node-ip={next(self._addresses)}",
@@ -171,7 +171,7 @@ class OneMachine:
             f"--num-cpus={cpus}",
             f"--temp-dir={self.root / name}",
         ]
-        self._spawn_module(name, "watchdog", options, self.environment())
+        self._spawn_module(name, "watchdog", options, self.environment(), python)
 
     def wait_for_launch(self, workers: Collection[str], timeout_s: float = 300) -> None:
         """Until the service is ready and these workers have joined. Raises NotStarted, soon where somebody else
@@ -193,9 +193,11 @@ class OneMachine:
             raise NotStarted(f"the head cannot start here: {status['reason']}")
         return status.get("state") == "serving"
 
-    def _spawn_module(self, name: str, module: str, options: list[str], environ: dict[str, str]) -> None:
+    def _spawn_module(
+        self, name: str, module: str, options: list[str], environ: dict[str, str], python: str = sys.executable
+    ) -> None:
         command = [
-            sys.executable,
+            python,
             "-m",
             f"argus_ray.node.{module}",
             f"--node-name={name}",

@@ -1,4 +1,5 @@
-"""What attempts that are over have left on this node: their processes that nobody owns any more, which are ended.
+"""What attempts that are over have left on this node: their processes that nobody owns any more, which are ended, and
+their shared memory (`shared_memory.py`), which is removed.
 
 An attempt is over for certain when its job root has the runner's exit record, or its word that it was killed, or a
 cancel marker for longer than a run has to stop. "No runner here" says nothing: on the other nodes of a gang there is
@@ -10,20 +11,20 @@ from __future__ import annotations
 
 import contextlib
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from argus_ray.disk.bounded import BoundedCall
 from argus_ray.node import processes
+from argus_ray.node.shared_memory import GRACE_S, SharedMemory, job_root_of
 
-#: Between two looks, and from the first one that finds an attempt to be over; seconds.
+#: Between two looks; seconds. GRACE_S is from the first one that finds an attempt to be over.
 LOOK_EVERY_S = 10.0
-GRACE_S = 15.0
 #: Beyond a program's own time to end.
 _STOP_MARGIN_S = 30.0
 _TIMEOUT_S = 5.0
 #: Of the environment of all that an attempt starts (core/verl/command.py).
-_JOB_ROOT, _SUBMISSION, _STOP_GRACE = "ARGUS_JOB_ROOT", "ARGUS_SUBMISSION_ID", "ARGUS_STOP_GRACE_S"
+_JOB_ROOT, _STOP_GRACE = "ARGUS_JOB_ROOT", "ARGUS_STOP_GRACE_S"
 
 
 class Leftovers:
@@ -33,15 +34,27 @@ class Leftovers:
         """`users`: the folder of all users' files. `ours`: ids of all that belongs to this node."""
         self._users, self._ours = users, ours
         self._patience: BoundedCall[set[tuple[str, str]]] = BoundedCall(_TIMEOUT_S)
+        self._memory = SharedMemory(users, ours)
         self._again_at = float("-inf")
         #: When a marker was first seen, by job root and name. Not the file's time: clocks differ.
         self._since: dict[tuple[str, str], float] = {}
 
     def end(self, now: float) -> list[str]:
-        """Looks anew every LOOK_EVERY_S. What was ended, a line for each attempt."""
+        """Looks anew every LOOK_EVERY_S. What was ended and removed, a line for each attempt."""
         if now < self._again_at:
             return []
         self._again_at = now + LOOK_EVERY_S
+        return [*self._memory.look(now), *self._end_processes(now)]
+
+    @contextlib.contextmanager
+    def end_of_all(self, say: Callable[[str], object]) -> Iterator[None]:
+        """Around what ends all processes of this node: removes their shared memory."""
+        self._memory.note()
+        yield
+        for line in self._memory.remove():
+            say(line)
+
+    def _end_processes(self, now: float) -> list[str]:
         left = self._left()
         try:
             markers = self._patience.call(lambda: _markers(left)) if left else set()
@@ -62,11 +75,8 @@ class Leftovers:
         """Job roots, with the processes that name them and that neither Ray nor a runner owns."""
         found: dict[str, list[int]] = {}
         for pid in processes.not_below(self._ours(), "raylet"):
-            environ = processes.environment(pid)
-            root = Path(environ.get(_JOB_ROOT, ""))
-            is_job_root = len(root.parts) > 3 and root.parents[2] == self._users and root.parent.name == "jobs"
-            if is_job_root and root.name == environ.get(_SUBMISSION):
-                found.setdefault(str(root), []).append(pid)
+            if root := job_root_of(pid, self._users):
+                found.setdefault(root, []).append(pid)
         return found
 
 

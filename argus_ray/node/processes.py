@@ -32,7 +32,7 @@ def with_variable(name: str, value: str) -> list[int]:
     A process that has ended and was not collected by its parent has no environment any more, so it does not count.
     """
     wanted = f"{name}={value}".encode()
-    return [pid for pid in _listed() if pid != os.getpid() and wanted in _environ(pid)]
+    return [pid for pid in listed() if pid != os.getpid() and wanted in _environ(pid)]
 
 
 def variable(pid: int, name: str) -> str | None:
@@ -202,14 +202,15 @@ def _table() -> dict[int, _Entry]:
     """
     table: dict[int, _Entry] = {}
     for _ in range(_TABLE_TRIES):
-        table = {pid: entry for pid in _listed() if (entry := _entry(pid)) is not None}
+        table = {pid: entry for pid in listed() if (entry := _entry(pid)) is not None}
         # 0: outside of our PID namespace.
         if all(entry.parent == 0 or entry.parent in table for entry in table.values()):
             break
     return table
 
 
-def _listed() -> list[int]:
+def listed() -> list[int]:
+    """Ids of all processes that can be seen."""
     return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
 
 

@@ -215,7 +215,8 @@ class Watchdog:
     def _end_child(self, grace_s: float) -> None:
         self._joined, self._is_in = None, False
         try:
-            self._child.end(grace_s)
+            with self._leftovers.end_of_all(lambda line: self._journal.say("ended", line)):
+                self._child.end(grace_s)
         except (TimeoutError, OSError) as error:
             # Stuck in the kernel (a dead filesystem, a GPU driver). Another raylet beside it would be worse.
             self._journal.say("warning", f"{error}; this machine may need a restart")

@@ -1,5 +1,5 @@
-"""What earlier attempts have left on this node, looked for when a run starts: processes, which are ended, and memory of
-GPUs, which is told.
+"""What earlier attempts have left on this node, looked for when a run starts: processes, which are ended with their
+shared memory, and memory of GPUs, which is told.
 
 Never a process of anybody else: it must name the job root of an attempt that is over in the environment that it was
 started with, and nobody who owns it may be above it. On the other nodes of a gang no runner runs, and the owner is
@@ -14,6 +14,7 @@ import stat
 import time
 from collections.abc import Callable
 
+import argus_memory  # type: ignore[import-not-found]
 import argus_processes  # type: ignore[import-not-found]
 
 #: From the end of an attempt, by the file server's clock. Ray ends what it has started itself within that time.
@@ -45,17 +46,22 @@ def end_processes(job_root: str, say: Say) -> None:
         if ended_at is not None and now - ended_at > GRACE_S:
             over[root] = submission
     ended: dict[str, set[int]] = {}
+    memory: dict[str, set[argus_memory.File]] = {}
     deadline = time.monotonic() + _KILL_S
     while over and (left := {pid: root for pid, (_, root, _) in _orphans(job_root).items() if root in over}):
         for pid, root in left.items():
+            used = argus_memory.used_by([pid])
             if _kill(pid, root):
                 ended.setdefault(over[root], set()).add(pid)
+                memory.setdefault(over[root], set()).update(used)
         if time.monotonic() > deadline:
             say(f"processes of attempts that are over do not die: {_list(left)}")
             break
         time.sleep(0.01)
     for submission, pids in sorted(ended.items()):
         say(f"ended what {submission} had left on this node: process {_list(pids)}")
+        if names := argus_memory.remove(memory[submission]):
+            say(f"removed shared memory that {submission} had left on this node: {', '.join(names)}")
 
 
 def look_at_gpus(say: Say) -> None:

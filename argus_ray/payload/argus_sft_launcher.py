@@ -113,7 +113,8 @@ class Node:
 
     def _keep(self, command: list[str], cwd: str, env: dict[str, str], started: threading.Barrier) -> None:
         """The thread that a process is tied to: it lives as long as the process does."""
-        tied = [sys.executable, "-c", _TIED, str(os.getpid()), *command]
+        # Isolated: what lies in the user's code or in the working directory is not meant for these lines.
+        tied = [sys.executable, "-I", "-S", "-c", _TIED, str(os.getpid()), *command]
         try:
             process = subprocess.Popen(
                 tied,

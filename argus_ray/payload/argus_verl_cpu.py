@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 import torch.distributed
+from torch.distributed.fsdp import CPUOffloadPolicy
 from verl.plugin.platform.platform_base import PlatformBase
 from verl.plugin.platform.platform_manager import PlatformRegistry
 
@@ -154,4 +155,17 @@ def _accept_one_backend() -> None:
     torch.distributed.init_process_group = init_process_group
 
 
+def _pin_nothing() -> None:
+    """verl keeps the weights of the reference model, which the KL loss needs, in pinned memory
+    (workers/engine/fsdp/transformer_impl.py); torch has that only beside an accelerator."""
+    init = CPUOffloadPolicy.__init__
+
+    @functools.wraps(init)
+    def without_pins(self: Any, pin_memory: bool = False) -> None:
+        init(self, pin_memory=False)
+
+    CPUOffloadPolicy.__init__ = without_pins
+
+
 _accept_one_backend()
+_pin_nothing()

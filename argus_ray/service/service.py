@@ -43,6 +43,7 @@ _USE_CASES: Mapping[type[Action[Any]], Callable[[UnitOfWork, Principal, Any], An
     actions.FindSubmission: submission.find,
     actions.ResubmitTask: submission.resubmit,
     actions.ReadResubmission: submission.read_again,
+    actions.ForeseeSubmission: submission.foresee,
     actions.ExportTask: exports.export,
     actions.ReadExport: exports.read,
     actions.GetTask: tasks.get,

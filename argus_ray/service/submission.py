@@ -6,7 +6,17 @@ import re
 from dataclasses import dataclass
 
 from argus_ray.core import ids
-from argus_ray.core.actions import FindSubmission, Principal, ReadResubmission, ResubmitTask, SubmitTask, Submitted
+from argus_ray.core.actions import (
+    FindSubmission,
+    ForeseeSubmission,
+    Foresight,
+    Principal,
+    ReadResubmission,
+    Resubmittable,
+    ResubmitTask,
+    SubmitTask,
+    Submitted,
+)
 from argus_ray.core.errors import (
     FieldError,
     IdempotencyConflict,
@@ -20,9 +30,9 @@ from argus_ray.core.errors import (
 from argus_ray.core.exports import Export
 from argus_ray.core.model import FilesAt, Gang, Task
 from argus_ray.core.states import TaskState
-from argus_ray.service import access
+from argus_ray.service import access, shares
 from argus_ray.service.unit_of_work import UnitOfWork
-from argus_ray.store import events, queue, tasks
+from argus_ray.store import events, orders, queue, tasks
 
 _KEY = re.compile(r"[\x20-\x7e]{1,255}")
 #: Two random bytes a second, user and workload: even with 50,000 ids of 65,536 taken, this many tries miss
@@ -37,9 +47,8 @@ def submit(unit: UnitOfWork, principal: Principal, action: SubmitTask) -> Submit
     user_id, first = _submitter_and_replay(unit, principal, action)
     if first is not None:
         return Submitted.of(first, created=False)
-    return accept(
-        unit, user_id, Wanted(action.spec_yaml, action.workload, action.gang), action.idempotency_key, action.warnings
-    )
+    wanted = Wanted(action.spec_yaml, action.workload, action.gang, action.presets, action.settings)
+    return accept(unit, user_id, wanted, action.idempotency_key, action.warnings)
 
 
 def find(unit: UnitOfWork, principal: Principal, action: FindSubmission) -> Submitted | None:
@@ -54,21 +63,43 @@ def resubmit(unit: UnitOfWork, principal: Principal, action: ResubmitTask) -> Su
     old, first = _original_and_replay(unit, principal, action)
     if first is not None:
         return Submitted.of(first, created=False)
-    origin = _Origin(old.task_id, _roots_to_resume_from(unit, old) if action.resume else None)
-    wanted = Wanted(old.spec_yaml, old.workload, old.gang)
+    origin = _Origin(old, _roots_to_resume_from(unit, old) if action.resume else None)
+    # What goes on goes on with what it began with, also if the configuration has no such preset any more.
+    settings = old.settings if action.resume else action.settings
+    wanted = Wanted(old.spec_yaml, old.workload, old.gang, old.presets, settings)
     submitted = accept(unit, old.user_id, wanted, action.idempotency_key, action.warnings, origin)
     by = "" if principal.user_id == old.user_id else " by an admin"
     events.add_remark(unit.db, old.task_id, unit.now, "note", f"resubmitted{by} as {submitted.task_id}")
     return submitted
 
 
-def read_again(unit: UnitOfWork, principal: Principal, action: ReadResubmission) -> str | None:
-    """The TaskSpec that the call would accept again; None for a replay. Raises what the call would raise now."""
+def read_again(unit: UnitOfWork, principal: Principal, action: ReadResubmission) -> Resubmittable | None:
+    """What the call would accept again; None for a replay. Raises what the call would raise now."""
     old, first = _original_and_replay(unit, principal, action.call)
     if first is not None:
         return None
     check_limits(unit, old.user_id, old.gang)
-    return old.spec_yaml
+    return Resubmittable(old.user_id, old.spec_yaml, old.presets, old.settings)
+
+
+def foresee(unit: UnitOfWork, principal: Principal, action: ForeseeSubmission) -> Foresight:
+    """What a submission would meet. Nothing is stored."""
+    user_id = _submitter(principal)
+    refusal = None
+    try:
+        check_limits(unit, user_id, action.gang)
+    except (InvalidSpec, QueueFull) as error:
+        refusal = error
+    own = queue.count_waiting_of(unit.db, user_id)
+    return Foresight(
+        user_id=user_id,
+        refusal=refusal,
+        own_ahead=own,
+        others_ahead=queue.count_waiting(unit.db) - own,
+        gpus_held=shares.gpus_held(unit, user_id),
+        gpus_quota=unit.ports.settings.limits.quotas().limit_of(user_id),
+        maintenance=orders.read(unit.db).maintenance,
+    )
 
 
 def _submitter_and_replay(
@@ -79,14 +110,20 @@ def _submitter_and_replay(
     The key decides before the body and the limits do: who repeats a call that was accepted gets its answer,
     even if the queue is full by now or a path has become invalid.
     """
+    user_id = _submitter(principal)
+    first = first_of_key(unit, user_id, action.idempotency_key)
+    if first is not None:
+        # By what was asked for. What the presets came to then is no part of it: the configuration may be another one.
+        is_same = (first.spec_yaml, first.presets) == (action.spec_yaml, action.presets)
+        if not is_same or first.resubmitted_from is not None or first.export is not None:
+            raise IdempotencyConflict
+    return user_id, first
+
+
+def _submitter(principal: Principal) -> str:
     if principal.user_id is None:
         raise InvalidRequest("the admin token owns no tasks: submit with the token of a user")
-    first = first_of_key(unit, principal.user_id, action.idempotency_key)
-    if first is not None and (
-        first.spec_yaml != action.spec_yaml or first.resubmitted_from is not None or first.export
-    ):
-        raise IdempotencyConflict
-    return principal.user_id, first
+    return principal.user_id
 
 
 def _original_and_replay(unit: UnitOfWork, principal: Principal, action: ResubmitTask) -> tuple[Task, Task | None]:
@@ -136,12 +173,18 @@ def first_of_key(unit: UnitOfWork, user_id: str, key: str | None) -> Task | None
 class _Origin:
     """Of a task that is made again from another one."""
 
-    task_id: str
+    task: Task
     resume_roots: tuple[str, ...] | None
 
-    def words(self) -> str:
-        resumes = "" if self.resume_roots is None else ", to resume from its newest checkpoint"
-        return f"; resubmitted from {self.task_id}{resumes}"
+    def words(self, settings: str | None) -> str:
+        said = f"; resubmitted from {self.task.task_id}"
+        if self.resume_roots is not None:
+            said += ", to resume from its newest checkpoint"
+            return said if settings is None else f"{said}, with its settings"
+        if settings is None:
+            return said
+        same = settings == self.task.settings
+        return f"{said}, with {'its settings' if same else 'the settings of today, not its own'}"
 
 
 @dataclass(frozen=True)
@@ -151,6 +194,8 @@ class Wanted:
     spec_yaml: str
     workload: str
     gang: Gang
+    presets: tuple[str, ...] = ()
+    settings: str | None = None
     export: Export | None = None
 
     def words(self) -> str:
@@ -171,8 +216,10 @@ def accept(
     gang = wanted.gang
     check_limits(unit, user_id, gang)
     message = f"accepted: {wanted.words()}"
+    if wanted.presets:
+        message += f", with {', '.join(wanted.presets)}"
     if origin is not None:
-        message += origin.words()
+        message += origin.words(wanted.settings)
     for _ in range(_ID_TRIES):
         task_id = ids.task_id(user_id, wanted.workload, unit.now, unit.ports.entropy(2))
         seq = tasks.add(
@@ -185,23 +232,27 @@ def accept(
             idempotency_key=idempotency_key,
             now=unit.now,
             message=message,
-            resubmitted_from=origin.task_id if origin else None,
+            resubmitted_from=origin.task.task_id if origin else None,
             resume_roots=origin.resume_roots if origin else None,
             warnings=warnings,
+            presets=wanted.presets,
+            settings=wanted.settings,
             export=wanted.export,
         )
         if seq is not None:
             for warning in warnings:
                 events.add_remark(unit.db, task_id, unit.now, "note", f"{warning.field}: {warning.rule}")
-            from_task = origin.task_id if origin else None
-            return Submitted(task_id, user_id, TaskState.QUEUED, warnings, from_task, created=True)
+            from_task = origin.task.task_id if origin else None
+            return Submitted(
+                task_id, user_id, TaskState.QUEUED, warnings, from_task, created=True, presets=wanted.presets
+            )
     raise Unavailable("too many tasks of this user in one second: no free task id was found; try again")
 
 
-def check_limits(unit: UnitOfWork, user_id: str, gang: Gang) -> None:
+def check_limits(unit: UnitOfWork, user_id: str, gang: Gang | None) -> None:
     limits = unit.ports.settings.limits
     quota = limits.quotas().limit_of(user_id)
-    if quota is not None and gang.gpus > quota:
+    if quota is not None and gang is not None and gang.gpus > quota:
         # It would wait until the quota is another one: better to say so while somebody looks.
         wanted = f"{gang.nnodes} x {gang.gpus_per_node} GPUs are {gang.gpus}"
         rule = f"{wanted}, and {quota} is the most that you may hold at a time"

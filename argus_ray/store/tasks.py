@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 
 from argus_ray.core.errors import FieldError
@@ -14,6 +14,7 @@ from argus_ray.core.model import FilesAt, Gang, Task
 from argus_ray.core.reasons import Code, Reason, because
 from argus_ray.core.states import Cause, TaskState
 from argus_ray.store import attempts, columns, events, exports
+from argus_ray.store import settings as setting_rows
 
 
 def add(
@@ -30,15 +31,18 @@ def add(
     resubmitted_from: str | None = None,
     resume_roots: Sequence[str] | None = None,
     warnings: Sequence[FieldError] = (),
+    presets: Sequence[str] = (),
+    settings: str | None = None,
     export: Export | None = None,
 ) -> int | None:
     """A new task at the end of the queue, with its first event: its `seq`. None: this task id is taken, and
-    nothing was changed."""
+    nothing was changed but `settings` kept. These are text of core/verl/layers.py."""
+    digest = None if settings is None else setting_rows.keep(db, settings)
     cursor = db.execute(
         "INSERT INTO tasks (task_id, user_id, workload, state, nnodes, gpus_per_node, cpus_per_node,"
         " extra_cpus, spec_yaml, idempotency_key, created_at, updated_at, resubmitted_from, resume_roots, warnings,"
-        " export_of, export)"
-        " VALUES (?, ?, ?, 'QUEUED', ?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (task_id) DO NOTHING",
+        " presets, settings, export_of, export)"
+        " VALUES (?, ?, ?, 'QUEUED', ?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (task_id) DO NOTHING",
         (
             task_id,
             user_id,
@@ -53,6 +57,8 @@ def add(
             resubmitted_from,
             None if resume_roots is None else json.dumps(list(resume_roots)),
             json.dumps([asdict(warning) for warning in warnings]),
+            json.dumps(list(presets)),
+            digest,
             None if export is None else export.of,
             None if export is None else exports.stored(export),
         ),
@@ -65,18 +71,18 @@ def add(
 
 
 def find(db: sqlite3.Connection, task_id: str) -> Task | None:
-    """With its attempts."""
-    found = with_attempts(db, db.execute("SELECT * FROM tasks WHERE task_id = ?", (task_id,)).fetchall())
+    """With its attempts and its settings."""
+    found = _whole(db, db.execute("SELECT * FROM tasks WHERE task_id = ?", (task_id,)).fetchall())
     return found[0] if found else None
 
 
 def find_of(db: sqlite3.Connection, user_id: str, task_id: str) -> Task | None:
-    """With its attempts; None also for another user's, whose row is not read. By the one index that begins with the
+    """The same; None also for another user's, whose row is not read. By the one index that begins with the
     owner: by the other one the search would find the row first, and look at its owner then."""
     rows = db.execute(
         "SELECT * FROM tasks INDEXED BY tasks_of_owner WHERE user_id = ? AND task_id = ?", (user_id, task_id)
     ).fetchall()
-    found = with_attempts(db, rows)
+    found = _whole(db, rows)
     return found[0] if found else None
 
 
@@ -90,12 +96,12 @@ def by_key(db: sqlite3.Connection, user_id: str, idempotency_key: str) -> Task |
 
 
 def by_ids(db: sqlite3.Connection, task_ids: Iterable[str]) -> dict[str, Task]:
-    """Those of these tasks that exist, by id, with their attempts: two statements for all."""
+    """Those of these tasks that exist, by id, with their attempts and settings: three statements for all."""
     rows = db.execute(
         "SELECT tasks.* FROM json_each(?) AS wanted CROSS JOIN tasks ON tasks.task_id = wanted.value",
         (json.dumps(list(task_ids)),),
     ).fetchall()
-    return {task.task_id: task for task in with_attempts(db, rows)}
+    return {task.task_id: task for task in _whole(db, rows)}
 
 
 def move(
@@ -150,8 +156,15 @@ def read_reason(stored: str | None, code: str | None) -> Reason | str | None:
     return f"{code} {stored}"
 
 
-def with_attempts(db: sqlite3.Connection, rows: list[sqlite3.Row]) -> tuple[Task, ...]:
-    """The tasks of these rows, in the same order: one statement for the attempts of all."""
+def _whole(db: sqlite3.Connection, rows: list[sqlite3.Row]) -> tuple[Task, ...]:
+    return with_attempts(db, rows, setting_rows.texts(db, (row["settings"] for row in rows)))
+
+
+def with_attempts(
+    db: sqlite3.Connection, rows: list[sqlite3.Row], settings: Mapping[str, str] | None = None
+) -> tuple[Task, ...]:
+    """The tasks of these rows, in the same order: one statement for the attempts of all. `settings`: texts by digest;
+    lists show none, and have none."""
     if not rows:
         return ()
     tried = attempts.of_tasks(db, (row["task_id"] for row in rows))
@@ -177,6 +190,9 @@ def with_attempts(db: sqlite3.Connection, rows: list[sqlite3.Row]) -> tuple[Task
             resubmitted_from=row["resubmitted_from"],
             files_at=FilesAt(row["files_at"]),
             resume_roots=None if row["resume_roots"] is None else columns.texts(row["resume_roots"]),
+            presets=columns.texts(row["presets"]),
+            # A text that is missing is none that can be read: the defaults in its place would train something else.
+            settings=None if settings is None or row["settings"] is None else settings.get(row["settings"], ""),
             export=None if row["export_of"] is None else exports.read(row["export_of"], row["workload"], row["export"]),
         )
         for row in rows

@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -195,6 +196,32 @@ def test_code_without_a_verl_is_a_warning(root: Path) -> None:
     (root / "common" / "code" / "none").mkdir()
     found = look(root, code_path=str(root / "common" / "code" / "none"))
     assert found.errors == () and "installed on the workers" in rules(found.warnings)["code_path"]
+
+
+@pytest.mark.parametrize("name", ["secrets.py", "selectors.py", "queue.py", "json.py", "ray.py", "json.cpython-311.so"])
+def test_code_with_the_name_of_a_module_that_comes_first_is_a_warning(root: Path, name: str) -> None:
+    code = root / "common" / "code" / "shadows"
+    (code / "verl").mkdir(parents=True)
+    for harmless in ("README.md", "queue.md", "my_queue.py", "test.py", "setup.py"):
+        (code / harmless).touch()
+    for folder in ("docs", "json", "tests", "email"):  # no packages
+        (code / folder).mkdir()
+    assert look(root, code_path=str(code)) == Findings()
+    (code / name).touch()
+    (code / "email" / "__init__.py").touch()
+    told = rules(look(root, code_path=str(code)).warnings)["code_path"]
+    assert ", ".join(sorted((name, "email"))) in told and "Rename" in told and "verl" not in told
+    assert look(root, code_path=str(code)).errors == ()
+
+
+def test_many_hidden_files_are_told_in_few_words(root: Path) -> None:
+    code = root / "common" / "code" / "shadows"
+    code.mkdir()
+    for name in sorted(sys.stdlib_module_names):
+        (code / f"{name}.py").touch()
+    told = rules(look(root, code_path=str(code)).warnings)["code_path"]
+    assert "holds no folder verl" in told and f"and {len(sys.stdlib_module_names) - 5} more" in told
+    assert len(told) < 500
 
 
 def test_a_path_through_a_file_leads_nowhere(root: Path) -> None:

@@ -86,3 +86,24 @@ def test_what_is_known_is_bounded_and_grows_old() -> None:
     assert [digest in known for digest in "abc"] == [True, False, True]
     now[0] = 60.0
     assert "c" not in known
+
+
+def test_whose_a_token_is_is_known_as_long_as_the_token_and_is_not_forgotten_by_what_does_not_tell() -> None:
+    now = [0.0]
+    known = KnownTokens(lambda: now[0], size=2)
+    known.add("a", "alice")
+    now[0] = 40.0
+    known.add("a")
+    now[0] = 80.0
+    assert (known.user_of("a"), known.user_of("b")) == ("alice", None)
+    now[0] = 100.0
+    assert known.user_of("a") is None
+
+
+def test_a_submission_after_another_asks_who_it_is_no_more(counted: tuple[Api, Counting]) -> None:
+    api, control = counted
+    alice = api.user("alice")
+    api.get("/api/v2/tasks", alice)  # which does not tell whose the token is
+    control.crossings.clear()
+    assert [post(api, alice) for _ in range(3)] == [201] * 3
+    assert control.crossings == ["WhoAmI", *["SubmitTask"] * 3]

@@ -31,7 +31,9 @@ def test_it_answers_as_a_submission_does(api: Api, body: dict[str, bool] | None)
     answer = resubmit(api, old, alice, **({} if body is None else {"json": body}))
     assert answer.status_code == 201, answer.text
     new = answer.json()["task_id"]
-    assert answer.json() == {"task_id": new, "state": "QUEUED", "warnings": [], "resubmitted_from": old}
+    settings_from = "task" if body and body.get("resume") else "configuration"
+    told = {"task_id": new, "state": "QUEUED", "warnings": [], "resubmitted_from": old}
+    assert answer.json() == told | {"presets": [], "settings_from": settings_from}
     assert answer.headers["location"] == f"/api/v2/tasks/{new}"
     assert api.wakes == ["wake"]
     assert api.get(f"/api/v2/tasks/{new}", alice)["resubmitted_from"] == old

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from argus_ray.node import processes
-from argus_ray.node.leftovers import GRACE_S, LOOK_EVERY_S, Leftovers
+from argus_ray.node.leftovers import LOOK_EVERY_S, Leftovers
+from argus_ray.node.shared_memory import GRACE_S
 
 NAME = "argus-ada-sft-20260101-000000-abcd--a01"
 STAY = [sys.executable, "-S", "-c", "import signal; signal.pause()"]

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.running import PYTHON, Start, finish, is_alive, log_of, until
+from tests.support.segments import Segments
 
 WAIT_FOR_LOG = "import time\nwhile not {words!r} in open('logs/driver.log').read(): time.sleep(0.01)"
 Leave = Callable[..., int]
@@ -97,6 +98,24 @@ class TestProcesses:
         assert finish(start(WAIT_FOR_LOG.format(words=said)))[0] == 0
         assert [why for why, each in spared.items() if not is_alive(each)] == []
         assert not is_alive(pid)
+
+
+class TestSharedMemory:
+    def test_of_what_was_ended_and_of_nobody_else(self, start: Start, job_root: Path) -> None:
+        over(root := attempt(job_root))
+        segments = Segments()
+        marks = {"ARGUS_JOB_ROOT": str(root), "ARGUS_SUBMISSION_ID": root.name, "ARGUS_STOP_GRACE_S": "5"}
+        left, shared, of_a_stranger = segments.name("verl_weights_{0}{0}{0}{0}"), segments.name(), segments.name()
+        another_name = segments.name("dataset_{}")
+        try:
+            process = segments.hold(left, shared, another_name, environ=marks)
+            stranger = segments.hold(shared, of_a_stranger, environ={})
+            said = f"argus-runner: removed shared memory that {root.name} had left on this node: {left.name}\n"
+            assert finish(start(WAIT_FOR_LOG.format(words=said)))[0] == 0
+            assert process.poll() is not None and stranger.poll() is None
+            assert [path.exists() for path in (left, shared, of_a_stranger, another_name)] == [False, True, True, True]
+        finally:
+            segments.close()
 
 
 class TestGpus:

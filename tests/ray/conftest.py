@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from argus_ray.local.cluster import OneMachine
+from tests.support import shadows
 from tests.support.raycluster import ADMIN_TOKEN, FOLDERS, INTERNAL_TOKEN, ROOT, Cluster, end_orphans, mark_of
 
 # Short: Ray's Unix sockets lie below it.
@@ -28,6 +29,8 @@ def cluster() -> Iterator[Cluster]:
     machine = OneMachine(root, mark_of(root), environ=environ)
     (machine.shared_root / "common" / "plans").mkdir(parents=True)
     shutil.copytree(ROOT / "tests" / "standin", machine.shared_root / "common" / "standin")
+    # Beside the code of nearly each task here; no process of Ray's or of a run may import them.
+    shadows.put(machine.shared_root / "common" / "standin")
     try:
         machine.start_head()
         machine.wait_for_head()

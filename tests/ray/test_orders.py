@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tests.support.raycluster import Cluster
+import yaml
+
+from argus_ray.node import processes
+from tests.support.raycluster import PATIENCE_S, Cluster
 
 
 def workers(cluster: Cluster) -> list[dict[str, Any]]:
@@ -64,3 +67,42 @@ def test_what_runs_on_a_drained_node_goes_on_elsewhere_once_the_time_is_over(clu
     assert name not in second["nodes"] and first["outcome"] != "SUCCEEDED"
     log = json.loads((cluster.job_root(view) / "executions.log").read_text())
     assert log["first_step"] == 4, "from its last checkpoint"
+
+
+def test_settings_with_a_mistake_are_refused_and_what_runs_goes_on_with_the_old_ones(cluster: Cluster) -> None:
+    machine, user = cluster.machine, cluster.user()
+    good = machine.root / "serve_config.yaml"
+    settings = yaml.safe_load(good.read_text())
+    args = settings["applications"][0]["args"]
+    args["limits"]["tokens_per_user"] = 1
+    args["verl"] = {"presets": {"long": {"data.max_respnse_length": 1}}, "selectable": ["lng"]}
+    bad = machine.root / "mistake.yaml"
+    bad.write_text(yaml.safe_dump(settings))
+
+    def application() -> dict[str, Any]:
+        token = (machine.root / "ray-token").read_text()
+        answer = cluster.http.get(
+            f"{machine.dashboard}/api/serve/applications/", headers={"Authorization": f"Bearer {token}"}
+        )
+        found: dict[str, Any] = answer.json()["applications"]["argus"]
+        return found
+
+    def replicas() -> set[str]:
+        return {each["replica_id"] for each in application()["deployments"]["gateway"]["replicas"]}
+
+    assert processes.wait_until(lambda: application()["status"] == "RUNNING", PATIENCE_S, 0.3)
+    before = replicas()
+    machine.deploy(bad)
+    try:
+        assert processes.wait_until(lambda: application()["status"] == "DEPLOY_FAILED", PATIENCE_S, 0.3)
+        said = application()["message"]
+        assert "data.max_respnse_length: is not a key of verl 0.9.1; did you mean data.max_response_length?" in said
+        assert "verl.selectable.0: lng is not one of verl.presets" in said
+        assert user.wait_final(user.submit(n_gpus_per_node=1))["state"] == "SUCCEEDED"
+        token = cluster.admin.request("POST", f"/api/v2/users/user-{cluster.users}/tokens")
+        assert token.status_code == 201, "a second one: the limit is still the old one"
+        assert replicas() == before
+    finally:
+        machine.deploy(good)
+    assert processes.wait_until(lambda: application()["status"] == "RUNNING", PATIENCE_S, 0.3)
+    machine.wait_for_service()

@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from argus_ray.core import taskspec
 from argus_ray.core.verl import command as verl
 from argus_ray.disk.checkpoints import newest_complete
 from argus_ray.node import processes
+from tests.support import shadows
 from tests.support.raycluster import FINAL, ROOT, Api, Cluster, view_of_ray
-from tests.support.realverl import curves, differences, make_inputs, metric, needs_verl, wait_long
+from tests.support.realverl import (
+    attacks_in,
+    curves,
+    differences,
+    make_attacks,
+    make_inputs,
+    metric,
+    needs_verl,
+    wait_long,
+)
 
 pytestmark = [pytest.mark.verl, pytest.mark.timeout(1500), needs_verl]
 
@@ -30,6 +45,8 @@ long = pytest.mark.skipif(os.environ.get("ARGUS_LONG") != "1", reason="takes min
 @pytest.fixture(scope="module")
 def alone(cluster: Cluster) -> Alone:
     make_inputs(cluster.shared)
+    # The code of all runs here: verl, torchrun and Ray start beside them, and train as if they were not there.
+    shadows.put(cluster.shared / "common" / "code" / "verl")
     return {}
 
 
@@ -105,6 +122,86 @@ def _steps_when_resumed(cluster: Cluster, user: Api, view: dict[str, Any], name:
     return steps
 
 
+#: What a researcher changes first, and what comes to lie behind the same name while the run is under way.
+_SHORT = {
+    "actor_rollout_ref.rollout.n": 2,
+    "data.max_response_length": 6,
+    "actor_rollout_ref.actor.optim.lr": 0.0005,
+}
+_CHANGED = {
+    "actor_rollout_ref.rollout.n": 3,
+    "data.max_response_length": 4,
+    "actor_rollout_ref.actor.optim.lr": 0.25,
+    "data.train_batch_size": 16,
+}
+
+
+def test_a_preset_is_what_is_trained_whatever_the_configuration_says_later_and_whatever_dies(
+    cluster: Cluster, alone: Alone
+) -> None:
+    _deploy(cluster, {"presets": {"short": _SHORT}, "selectable": ["short"]})
+    user = cluster.user()
+    task = user.submit_example("cpu-grpo", presets=["short"])
+    accepted = user.task(task)
+    assert {each["key"]: each["value"] for each in accepted["settings"] if each["source"] == "preset short"} == _SHORT
+
+    def has_begun(view: dict[str, Any]) -> bool:
+        return bool(view["attempts"]) and _resolved(cluster, view, 0).exists() and bool(view["attempts"][0]["node_ip"])
+
+    first = user.wait(task, has_begun, "at verl's own configuration")["attempts"][0]
+    # So that it is still under way when the other configuration is in force.
+    for pid in processes.with_variable("ARGUS_SUBMISSION_ID", first["submission_id"]):
+        os.kill(pid, signal.SIGSTOP)
+    # From here on "again" says what "short" said. It stays so, for the tests below.
+    _deploy(cluster, {"presets": {"short": _CHANGED, "again": _SHORT}, "selectable": ["short", "again"]})
+    view = user.task(task)
+    assert (view["state"], view["settings"]) == ("RUNNING", accepted["settings"])
+    victim = cluster.machine.worker_at(first["node_ip"])
+    cluster.machine.end_worker(victim)
+    try:
+        view = wait_long(user, task)
+    finally:
+        cluster.machine.start_worker(victim)
+        cluster.machine.wait_for_worker(victim)
+    assert [attempt["outcome"] for attempt in view["attempts"]] == ["INFRASTRUCTURE", "SUCCEEDED"]
+    for number in (0, 1):
+        assert _of_hydra(cluster, view, number, _CHANGED) == {**_SHORT, "data.train_batch_size": 8}, number
+    root = cluster.job_root(view)
+    assert metric(root, "actor/lr") == [0.0005, 0.0005]
+    assert max(metric(root, "response_length/max")) <= 6
+    for step in (1, 2):
+        answers = (root / "rollouts" / f"{step}.jsonl").read_text().splitlines()
+        assert len(answers) == 8 * 2, "two answers to each of the eight prompts"
+    alone["grpo"] = curves(user, task)
+
+
+def _deploy(cluster: Cluster, verl: dict[str, Any]) -> None:
+    """`serve deploy` of the same file with these settings of verl."""
+    config = cluster.machine.root / "serve_config.yaml"
+    content = yaml.safe_load(config.read_text())
+    content["applications"][0]["args"]["verl"] = verl
+    config.write_text(yaml.safe_dump(content, sort_keys=False))
+    cluster.machine.deploy(config)
+
+    def is_in_force() -> bool:
+        # By a replica of the new version, which comes up after the actors were replaced.
+        found = cluster.admin.get("/api/v2/presets")["presets"]
+        return bool({each["name"]: each["set"] for each in found} == verl["presets"])
+
+    assert processes.wait_until(is_in_force, 180, 0.5)
+    cluster.machine.wait_for_service()
+
+
+def _resolved(cluster: Cluster, view: dict[str, Any], number: int) -> Path:
+    """What Hydra has made of an attempt's command line, as verl reads it."""
+    return cluster.job_root(view, number) / "hydra" / ".hydra" / "config.yaml"
+
+
+def _of_hydra(cluster: Cluster, view: dict[str, Any], number: int, keys: Iterable[str]) -> dict[str, Any]:
+    whole = yaml.safe_load(_resolved(cluster, view, number).read_text())
+    return {key: functools.reduce(lambda part, name: part[name], key.split("."), whole) for key in keys}
+
+
 def test_four_tasks_of_two_users_at_once_train_as_each_does_alone(
     cluster: Cluster, alone: Alone, ray_view: Any
 ) -> None:
@@ -112,16 +209,26 @@ def test_four_tasks_of_two_users_at_once_train_as_each_does_alone(
     another user, and it hangs when the first one ends."""
     from ray.util.state import list_actors
 
+    # Alone, too, grpo ran with them, if it did in the test before.
+    presets = ["again"] if "grpo" in alone else []
+    # Their model writes answers that make files where they are run: it trains, and none is.
+    attacks = make_attacks(cluster.shared)
+    changes = {"grpo": attacks, "ppo": attacks, "sft": {}}
     # ppo shares all of its ways to meet others with grpo, and an alone run of it would take another minute and a half.
     for workload in ("grpo", "sft"):
         if workload not in alone:  # sft comes from the test before, unless this one was asked for by itself
             user = cluster.user()
-            alone[workload] = curves(user, wait_long(user, user.submit_example(f"cpu-{workload}"))["task_id"])
+            alone[workload] = curves(
+                user, wait_long(user, user.submit_example(f"cpu-{workload}", **changes[workload]))["task_id"]
+            )
 
     ada, bob = cluster.user(), cluster.user()
     workloads = ("grpo", "ppo", "sft", "grpo")
     callers = (ada, bob, ada, bob)
-    tasks = [caller.submit_example(f"cpu-{workload}") for caller, workload in zip(callers, workloads, strict=True)]
+    tasks = [
+        caller.submit_example(f"cpu-{workload}", presets=presets if workload == "grpo" else (), **changes[workload])
+        for caller, workload in zip(callers, workloads, strict=True)
+    ]
     owners: dict[str, set[str]] = {}
     #: Where Ray's placement groups of each job were seen.
     places: dict[str, set[str]] = {}
@@ -159,6 +266,12 @@ def test_four_tasks_of_two_users_at_once_train_as_each_does_alone(
         parts = ("actor", "critic") if view["workload"] == "ppo" else ("actor",)
         assert all((cluster.job_root(view) / "checkpoints" / "global_step_2" / part).is_dir() for part in parts)
         assert newest_complete([str(cluster.job_root(view))], view["workload"], 1) is not None
+        attacked = attacks_in(cluster.job_root(view))
+        print(f"{view['workload']}: {attacked} answers that make files where they are run")
+        assert attacked >= 8
+        log = callers[tasks.index(view["task_id"])].request("GET", f"/api/v2/tasks/{view['task_id']}/logs").text
+        assert "code that answers 'apps' is not run" in log, "the reward function saw them"
+    assert list((cluster.shared / "marks").iterdir()) == [], "what a model writes was run"
     head = next(node for node in cluster.admin.get("/api/v2/nodes")["nodes"] if node["is_head"])
     assert (head["gpus_total"], head["cpus_total"]) == (0, 0)
     assert head["node_id"] not in {view["attempts"][0]["node_id"] for view in views}, "no driver ran on the head"

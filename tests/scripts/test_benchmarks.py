@@ -14,6 +14,7 @@ sys.path.append(str(ROOT / "scripts"))
 
 from benchmarks import report, rounds, wrk  # noqa: E402
 from benchmarks.crafted import crafted  # noqa: E402
+from benchmarks.ettr import Run  # noqa: E402
 
 _SAID = """Running 1s test @ http://127.0.0.1:1
 BENCH seconds=2.000000 p50_ms=1.5 p99_ms=9.25 max_ms=12.0 connect=0 read=1 write=0 timeout=0 statuses=201=400,503=2
@@ -58,3 +59,27 @@ def test_runs_are_appended_to_one_document(tmp_path: Path, capsys: pytest.Captur
 def test_crafted_bodies_are_within_the_limit() -> None:
     sizes = {kind: len(body.encode()) for kind, body in crafted(8000).items()}
     assert {kind: size for kind, size in sizes.items() if not 6000 < size <= 8000} == {}
+
+
+def test_what_of_a_run_counts_as_training(tmp_path: Path) -> None:
+    """Six steps of a second each, of which two were made twice, in a run of 20 seconds with one loss."""
+    run = Run(6, begun=100.0, losses=[106.0], ended=120.0)
+    run.seen = {
+        tmp_path / "a01": [(102.0 + i, 1 + i) for i in range(4)],
+        tmp_path / "a02": [(112.0 + i, 3 + i) for i in range(4)],
+    }
+    assert (run.step_s, run.repeated, run.back_s()) == (1.0, 2, [6.0])
+    assert run.ettr == 6 / 20
+
+
+def test_a_line_that_is_being_written_is_no_step_yet(tmp_path: Path) -> None:
+    run, file = Run(9, begun=0.0), tmp_path / "metrics.jsonl"
+    run.look([file])
+    for text, steps in (
+        ('{"step": 1, "data": {"train/loss": 5}}\n{"step": 2, ', [1]),
+        ('"data": {"train/loss": 4}}\n', [1, 2]),
+    ):
+        with file.open("a") as out:
+            out.write(text)
+        run.look([file])
+        assert [step for _, step in run.seen[file]] == steps

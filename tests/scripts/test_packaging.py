@@ -245,7 +245,12 @@ def test_compose_knows_every_setting_and_holds_no_secret(monkeypatch: pytest.Mon
 
 def test_the_image_has_what_its_file_names() -> None:
     text = (ROOT / "Dockerfile").read_text()
-    assert "FROM python:3.11-slim" in text
+    assert re.search(r"^ARG PYTHON_VERSION=3\.11\.\d+$", text, re.MULTILINE), "to the patch level, which Ray compares"
+    assert re.search(r"^FROM python:\$\{PYTHON_VERSION\}-slim-\w+$", text, re.MULTILINE)
+    assert re.search(r"apt-get install .*\bgcc libc6-dev\b", text), "Triton compiles at run time"
+    locks = {"requirements.lock", *re.findall(r"ARGUS_LOCK=([\w.-]+)", text)}
+    assert locks == {"requirements.lock", "requirements-gpu.lock"}
+    assert all((ROOT / lock).exists() for lock in locks)
     for path in re.findall(r"/opt/argus/([\w./-]+)", text):
         assert (ROOT / path).exists(), path
     ignored = (ROOT / ".dockerignore").read_text().split()

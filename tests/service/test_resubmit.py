@@ -182,7 +182,10 @@ def test_the_limits_of_a_submission_hold(world: World, ada: Credential) -> None:
 
 def test_reading_again_says_what_resubmitting_would_and_changes_nothing(world: World, ada: Credential) -> None:
     def read(who: Credential, task: Task, key: str | None = None) -> str | None:
-        return world.service.handle(who, actions.ReadResubmission(actions.ResubmitTask(task.task_id, False, key)))
+        asked = actions.ReadResubmission(actions.ResubmitTask(task.task_id, False, key))
+        found = world.service.handle(who, asked)
+        assert found is None or (found.user_id, found.presets, found.settings) == ("ada", (), None)
+        return None if found is None else found.spec_yaml
 
     old, waiting = ended(world, ada, TaskState.FAILED), world.submit(ada)
     before = messages(world, ada, old)

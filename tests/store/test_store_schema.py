@@ -26,14 +26,14 @@ def db(tmp_path: Path) -> Iterator[sqlite3.Connection]:
     with store.transaction() as db:
         db.execute("INSERT INTO users VALUES ('alice', '', 'ACTIVE', 0)")
         for task_id in (TASK, OTHER):
-            add_task(db, task_id)
+            add_task(db, task_id, settings="[]")
         db.execute("UPDATE tasks SET state = 'SUBMITTING' WHERE task_id = ?", (OTHER,))
         add_attempt(db, OTHER, 1)
         yield db
     store.close()
 
 
-def add_task(db: sqlite3.Connection, task_id: str) -> int | None:
+def add_task(db: sqlite3.Connection, task_id: str, settings: str | None = None) -> int | None:
     return tasks.add(
         db,
         task_id=task_id,
@@ -44,6 +44,7 @@ def add_task(db: sqlite3.Connection, task_id: str) -> int | None:
         idempotency_key=None,
         now=1.0,
         message="accepted",
+        settings=settings,
     )
 
 
@@ -93,6 +94,18 @@ IMPOSSIBLE = {
     "a new owner": "UPDATE tasks SET user_id = user_id",
     "a new id": "UPDATE tasks SET task_id = 'argus-x'",
     "a new spec": "UPDATE tasks SET spec_yaml = 'x: y'",
+    "other settings": "UPDATE tasks SET settings = NULL",
+    "other presets": "UPDATE tasks SET presets = '[\"long\"]'",
+    "presets that are no list": "INSERT INTO tasks (task_id, user_id, workload, state, nnodes, gpus_per_node,"
+    " cpus_per_node, extra_cpus, spec_yaml, created_at, updated_at, presets) SELECT 'argus-z', user_id, workload,"
+    " 'QUEUED', 1, 1, 1, 0, '', 0, 0, '{}' FROM tasks LIMIT 1",
+    "settings that are nowhere": "INSERT INTO tasks (task_id, user_id, workload, state, nnodes, gpus_per_node,"
+    " cpus_per_node, extra_cpus, spec_yaml, created_at, updated_at, settings) SELECT 'argus-z', user_id, workload,"
+    " 'QUEUED', 1, 1, 1, 0, '', 0, 0, hex(zeroblob(32)) FROM tasks LIMIT 1",
+    "stored settings changed": "UPDATE settings SET text = '[1]'",
+    "stored settings removed": "DELETE FROM settings",
+    "settings that are no list": "INSERT INTO settings VALUES (hex(zeroblob(32)), '{}')",
+    "settings by a short name": "INSERT INTO settings VALUES ('abc', '[]')",
     "a task with a used place": "INSERT INTO tasks SELECT * FROM tasks",
     "a task with attempts removed": "DELETE FROM tasks",
     "unknown attempt state": "UPDATE attempts SET state = 'LOST'",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -115,15 +115,16 @@ class Api:
         }
         return self._submit(spec, key)
 
-    def submit_example(self, name: str, **fields: Any) -> str:
+    def submit_example(self, name: str, *, presets: Sequence[str] = (), **fields: Any) -> str:
         """One of examples/, with the paths of this pool, and other values for some fields."""
         text = (ROOT / "examples" / f"{name}.yaml").read_text().replace("/private/", f"{self.shared}/")
-        return self._submit({**yaml.safe_load(text), **fields}, os.urandom(8).hex())
+        return self._submit({**yaml.safe_load(text), **fields}, os.urandom(8).hex(), presets)
 
-    def _submit(self, spec: dict[str, Any], key: str) -> str:
+    def _submit(self, spec: dict[str, Any], key: str, presets: Sequence[str] = ()) -> str:
         """Retried with the key while the service restarts."""
         headers = {"Content-Type": "application/yaml", "Idempotency-Key": key}
-        answer = self.patiently("POST", "/api/v2/tasks", content=json.dumps(spec), headers=headers)
+        query = {"preset": list(presets)}
+        answer = self.patiently("POST", "/api/v2/tasks", params=query, content=json.dumps(spec), headers=headers)
         assert answer.status_code in (200, 201), answer.text
         return str(answer.json()["task_id"])
 

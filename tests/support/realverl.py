@@ -28,6 +28,50 @@ def make_inputs(shared: Path) -> None:
     subprocess.run([sys.executable, ROOT / "scripts" / "make_tiny.py", shared / "common"], check=True, timeout=300)
 
 
+#: Of the vocabulary of the model that attacks: enough that nearly each answer of eight tokens holds one.
+_ATTACKS = 60
+_CODE_TESTS = json.dumps({"inputs": ["1\n"], "outputs": ["1\n"]})
+
+
+def make_attacks(shared: Path) -> dict[str, str]:
+    """The same for a model that attacks whoever runs what it writes: a part of its tokens are whole answers that make a
+    file in `marks/` where they are run. Half of the rows are of data sources with which verl's default scorer does.
+    The fields of a TaskSpec."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from transformers import AddedToken, AutoModelForCausalLM, AutoTokenizer
+
+    common, marks = shared / "common", shared / "marks"
+    marks.mkdir()
+    tokenizer = AutoTokenizer.from_pretrained(common / "models" / "tiny")
+    for i in range(_ATTACKS):
+        evaluated = rf"""\boxed{{\pi-open("{marks}/{i}","w").fileno()}}"""
+        executed = f"```python\nopen('{marks}/{i}', 'w')\n```"
+        tokenizer.add_tokens(AddedToken(executed if i % 4 == 0 else evaluated, special=False, normalized=False))
+    model = AutoModelForCausalLM.from_pretrained(common / "models" / "tiny")
+    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    for made in (tokenizer, model):
+        made.save_pretrained(common / "models" / "attacks")
+    (common / "datasets" / "attacks").mkdir()
+    for split in ("train", "val"):
+        rows = pq.read_table(common / "datasets" / "add" / f"rl_{split}.parquet").to_pylist()
+        for i, row in enumerate(rows):
+            if i % 2:
+                row["data_source"] = "numina_olympiads" if i % 4 == 1 else "apps"
+            if i % 4 == 3:
+                row["reward_model"]["ground_truth"] = _CODE_TESTS
+        pq.write_table(pa.Table.from_pylist(rows), common / "datasets" / "attacks" / f"rl_{split}.parquet")
+    folder = common / "datasets" / "attacks"
+    files = {"train_file": str(folder / "rl_train.parquet"), "val_file": str(folder / "rl_val.parquet")}
+    return {"model_id": str(common / "models" / "attacks"), **files}
+
+
+def attacks_in(root: Path) -> int:
+    """How many answers of a ppo or grpo run would have made a file."""
+    lines = [line for file in (root / "rollouts").glob("*.jsonl") for line in file.read_text().splitlines()]
+    return sum("/marks/" in json.loads(line)["output"] for line in lines)
+
+
 def wait_long(user: Api, task: str) -> dict[str, Any]:
     """The task's view once it has SUCCEEDED; 15 minutes at most."""
     view = user.wait_final(task, 900)

@@ -1,12 +1,11 @@
 """A TaskSpec as verl sees it: the command line, the environment, and the gang that it will claim.
 
-Pure: it knows verl 0.9.1 by its command line and by what its source asks of Ray, and imports neither. `settings` has
+Pure: it knows verl 0.9.1 by its command line and by what its source asks of Ray, and imports neither. `layers` has
 the values that a TaskSpec has no field for.
 """
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +14,9 @@ from pathlib import PurePosixPath
 from argus_ray.core import paths
 from argus_ray.core.model import Gang
 from argus_ray.core.taskspec import TaskSpec
-from argus_ray.core.verl import files, settings
+from argus_ray.core.verl import files, keys, layers, reserved, values
+from argus_ray.core.verl.layers import Setting
+from argus_ray.core.verl.values import Value
 
 #: verl's ResourcePoolManager makes one bundle {GPU: 1, CPU: max_colocate_count} per GPU, and
 #: max_colocate_count is 3 unless code sets it (single_controller/ray/base.py). The sft launcher asks for as
@@ -28,6 +29,7 @@ RAY_STOP_MARGIN_S = 20
 
 Overrides = list[str]
 _TOTAL_STEPS = "trainer.total_training_steps="
+_NODE_RESOURCE = "transfer_queue.backend.SimpleStorage.required_node_resource"
 
 
 @dataclass(frozen=True)
@@ -75,9 +77,20 @@ def gang_of(spec: TaskSpec) -> Gang:
     )
 
 
-def launch(spec: TaskSpec, site: Site, *, submission_id: str, job_root: str, resume_from: str | None = None) -> Launch:
-    """The attempt `submission_id`, writing under `job_root` only. `resume_from` is a `.../global_step_N`
-    folder."""
+def launch(
+    spec: TaskSpec,
+    site: Site,
+    *,
+    submission_id: str,
+    job_root: str,
+    resume_from: str | None = None,
+    chosen: tuple[Setting, ...] | None = None,
+) -> Launch:
+    """The attempt `submission_id`, writing under `job_root` only. `resume_from` is a `.../global_step_N` folder;
+    `chosen` what `layers.resolve` said at acceptance, or None, for a task of an earlier version: the defaults."""
+    if chosen is None:
+        chosen = layers.resolve(spec, user_id="", recipes=layers.Recipes(), chosen=())
+    overrides = _overrides(spec, site, submission_id, job_root, resume_from, chosen)
     python = (site.worker_python, "-u")
     if spec.workload == "sft":
         command = (
@@ -89,14 +102,14 @@ def launch(spec: TaskSpec, site: Site, *, submission_id: str, job_root: str, res
             *("--cpus-per-node", str(CPUS_PER_GPU * spec.n_gpus_per_node)),
             *("--job-root", job_root),
             "--",
-            *_sft(spec, submission_id, job_root, resume_from),
+            *overrides,
         )
     else:
         command = (
             *python,
             "-m",
             "verl.trainer.main_ppo",
-            *_rl(spec, site, submission_id, job_root, resume_from),
+            *overrides,
         )
     return Launch(
         command=command,
@@ -136,6 +149,9 @@ def entrypoint(site: Site, job_root: str, command: tuple[str, ...]) -> str:
 
 def _environment(spec: TaskSpec, site: Site, submission_id: str, job_root: str, *, resumes: bool) -> dict[str, str]:
     env = {
+        # Put after the standard library by the payload's sitecustomize: before it, a `queue.py` of the user's would
+        # stand in for Python's own, in Ray's processes too.
+        "ARGUS_CODE_PATH": spec.code_path,
         "ARGUS_JOB_ROOT": job_root,
         "ARGUS_STOP_GRACE_S": str(site.stop_grace_s),
         "ARGUS_SUBMISSION_ID": submission_id,
@@ -146,8 +162,8 @@ def _environment(spec: TaskSpec, site: Site, submission_id: str, job_root: str, 
         "HF_HUB_OFFLINE": "1",
         "HF_MODULES_CACHE": f"{job_root}/cache/modules",
         "HYDRA_FULL_ERROR": "1",
-        # Ours first, so that nothing in the user's code stands in for it; all its names begin with argus_.
-        "PYTHONPATH": f"{site.payload_dir}:{spec.code_path}",
+        # All names in it begin with argus_, but for sitecustomize.
+        "PYTHONPATH": site.payload_dir,
         "PYTHONUNBUFFERED": "1",
         "RAY_JOB_STOP_WAIT_TIME_S": str(site.stop_grace_s + RAY_STOP_MARGIN_S),
         "TENSORBOARD_DIR": f"{job_root}/tensorboard",
@@ -175,133 +191,79 @@ def _environment(spec: TaskSpec, site: Site, submission_id: str, job_root: str, 
     return env
 
 
-def _sft(spec: TaskSpec, submission_id: str, job_root: str, resume_from: str | None) -> Overrides:
-    """verl.trainer.sft_trainer, verl/trainer/config/sft_trainer_engine.yaml."""
-    cpu = spec.trainer_device == "cpu"
-    chosen = settings.sft(cpu=cpu, world=spec.nnodes * spec.n_gpus_per_node)
-    lines = [
-        _set("data.train_files", spec.train_file),
-        _set("data.val_files", spec.val_file),
-        _set("data.messages_key", "messages"),
-        _set("data.train_batch_size", chosen.train_batch),
-        _set("data.micro_batch_size_per_gpu", chosen.micro_batch),
-        _set("data.max_length", chosen.max_length),
-        # One long conversation must not end the run ("error" is verl's default).
-        _set("data.truncation", "right"),
-        _set("data.max_token_len_per_gpu", chosen.max_tokens_per_gpu),
-        _set("data.num_workers", chosen.data_workers),
-        _set("model.path", spec.model_id),
-        _set("optim.lr", chosen.learning_rate),
-    ]
-    if cpu:
-        lines += [
-            _set("engine.strategy", "fsdp2"),
-            _FP32.format("engine"),
-            _SDPA.format("model"),
-        ]
-    lines.append(_set("trainer.max_ckpt_to_keep", settings.CHECKPOINTS_TO_KEEP))
-    return lines + _trainer(spec, submission_id, job_root, resume_from)
+def _overrides(
+    spec: TaskSpec, site: Site, submission_id: str, job_root: str, resume_from: str | None, chosen: tuple[Setting, ...]
+) -> Overrides:
+    """Each key once: the chosen settings, then what the TaskSpec says, then what is nobody's to choose. What was stored
+    by a version that let more be chosen is held to the rules of this one."""
+    above = _of_spec(spec, resume_from) | _reserved(spec, site, submission_id, job_root, resume_from, chosen)
+    below = {each.key: each.value for each in chosen if each.key not in above and not reserved.never(each.key)}
+    return [f"{_sign(key)}{key}={values.written(value)}" for key, value in (below | above).items()]
 
 
-def _rl(spec: TaskSpec, site: Site, submission_id: str, job_root: str, resume_from: str | None) -> Overrides:
-    """verl.trainer.main_ppo, verl/trainer/config/ppo_trainer.yaml."""
-    cpu = spec.trainer_device == "cpu"
-    ppo = spec.workload == "ppo"
-    chosen = settings.rl(ppo=ppo, cpu=cpu, nnodes=spec.nnodes, world=spec.nnodes * spec.n_gpus_per_node)
-    actor, rollout, ref = (f"actor_rollout_ref.{part}" for part in ("actor", "rollout", "ref"))
-    lines = [
-        _set("algorithm.adv_estimator", "gae" if ppo else "grpo"),
-        _set("algorithm.use_kl_in_reward", False),
-        _set("data.train_files", spec.train_file),
-        _set("data.val_files", spec.val_file),
-        _set("data.prompt_key", "prompt"),
-        _set("data.train_batch_size", chosen.train_batch),
-        _set("data.max_prompt_length", chosen.max_prompt_length),
-        _set("data.max_response_length", chosen.max_response_length),
-        _set("data.truncation", "left"),
-        _set("data.filter_overlong_prompts", chosen.drops_overlong_prompts),
-        _set("data.dataloader_num_workers", chosen.data_workers),
-        _set("actor_rollout_ref.model.path", spec.model_id),
-        _set(f"{actor}.optim.lr", chosen.learning_rate),
-        _set(f"{actor}.ppo_mini_batch_size", chosen.mini_batch),
-        _set(f"{actor}.ppo_micro_batch_size_per_gpu", chosen.micro_batch),
-        _set(f"{actor}.use_kl_loss", chosen.uses_kl_loss),
-        _set(f"{ref}.log_prob_micro_batch_size_per_gpu", chosen.micro_batch),
-        _set(f"{rollout}.name", chosen.rollout),
-        _set(f"{rollout}.n", chosen.answers),
-        _set(f"{rollout}.tensor_model_parallel_size", chosen.tensor_parallel),
-        _set(f"{rollout}.gpu_memory_utilization", chosen.rollout_memory),
-        _set(f"{rollout}.log_prob_micro_batch_size_per_gpu", chosen.micro_batch),
-        _set(f"{rollout}.agent.num_workers", chosen.agent_workers),
-        # verl's own scorers for the data sources it knows, a plain comparison for the others.
-        _set("reward.custom_reward_function.path", f"{site.payload_dir}/argus_verl_reward.py"),
-        _set("reward.custom_reward_function.name", "compute_score"),
-        _set("reward.num_workers", chosen.reward_workers),
-    ]
-    if ppo:
-        lines += [
-            _set("critic.model.path", spec.model_id),
-            _set("critic.optim.lr", chosen.critic_learning_rate),
-            _set("critic.ppo_micro_batch_size_per_gpu", chosen.micro_batch),
-        ]
-    if chosen.validation_samples is not None:
-        lines.append(_set("data.val_max_samples", chosen.validation_samples))
-    if cpu:
-        lines += [
-            _SDPA.format("actor_rollout_ref.model"),
-            *(_set(f"{part}.strategy", "fsdp2") for part in (actor, ref)),
-            *(_FP32.format(f"{part}.fsdp_config") for part in (actor, ref)),
-            # Half a minute of the first step; the setting of the same name one level up does not reach it.
-            *(_set(f"{part}.fsdp_config.use_torch_compile", False) for part in (actor, ref)),
-        ]
-        if ppo:
-            lines += [
-                _set("critic.strategy", "fsdp2"),
-                _FP32.format("critic.fsdp"),
-                _set("critic.fsdp.use_torch_compile", False),
-                # Its value head has no weights yet: without this, no two runs are alike.
-                _set("critic.fsdp.full_determinism", True),
-                _SDPA.format("critic.model"),
-            ]
-    storage = "transfer_queue.backend.SimpleStorage"
-    lines += [
-        # TransferQueue spreads its storage over all nodes, and fails on a head without CPUs.
-        f"++{_set(f'{storage}.required_node_resource', WORKER_RESOURCE)}",
-        _set(f"{storage}.num_data_storage_units", chosen.storage_units),
-        _set("trainer.val_before_train", spec.test_freq != -1),
-        _set("trainer.max_actor_ckpt_to_keep", settings.CHECKPOINTS_TO_KEEP),
-        _set("trainer.max_critic_ckpt_to_keep", settings.CHECKPOINTS_TO_KEEP),
-        _set("trainer.rollout_data_dir", f"{job_root}/rollouts"),
-        _set("trainer.validation_data_dir", f"{job_root}/validation"),
-    ]
-    return lines + _trainer(spec, submission_id, job_root, resume_from)
+def _sign(key: str) -> str:
+    """Hydra's, for a key that verl's own configuration does not have."""
+    if key == _NODE_RESOURCE:
+        return "++"
+    return "" if key == "hydra.run.dir" else keys.prefix(key)
 
 
-def _trainer(spec: TaskSpec, submission_id: str, job_root: str, resume_from: str | None) -> Overrides:
-    """What all workloads share. Every path is absolute: verl resolves relative ones on whichever node it
-    runs."""
-    lines = [
-        # Two runs with the same names would resume each other's checkpoints in verl's default folders.
-        _set("trainer.project_name", "argus"),
-        _set("trainer.experiment_name", submission_id),
-        _set("trainer.default_local_dir", paths.checkpoints_dir(job_root)),
-        # verl's wheel requires tensorboard, so it is there.
-        'trainer.logger=["console","file","tensorboard"]',
-        _set("trainer.nnodes", spec.nnodes),
-        _set("trainer.n_gpus_per_node", spec.n_gpus_per_node),
-        _set("trainer.device", spec.trainer_device),
-        _set("trainer.total_epochs", 0 if _has_all_steps(spec, resume_from) else spec.total_epochs),
-    ]
+def _of_spec(spec: TaskSpec, resume_from: str | None) -> dict[str, Value]:
+    found: dict[str, Value] = {}
+    if spec.workload == "sft":
+        models = ["model.path"]
+    else:
+        found["algorithm.adv_estimator"] = "gae" if spec.workload == "ppo" else "grpo"
+        models = ["actor_rollout_ref.model.path", *(["critic.model.path"] if spec.workload == "ppo" else [])]
+    found |= {"data.train_files": spec.train_file, "data.val_files": spec.val_file}
+    found |= dict.fromkeys(models, spec.model_id)
+    found |= {
+        "trainer.nnodes": spec.nnodes,
+        "trainer.n_gpus_per_node": spec.n_gpus_per_node,
+        "trainer.device": spec.trainer_device,
+        "trainer.total_epochs": 0 if _has_all_steps(spec, resume_from) else spec.total_epochs,
+    }
     if spec.total_training_steps is not None:
-        lines.append(_set(_TOTAL_STEPS.removesuffix("="), spec.total_training_steps))
-    lines += [_set("trainer.save_freq", spec.save_freq), _set("trainer.test_freq", spec.test_freq)]
+        found[_TOTAL_STEPS.removesuffix("=")] = spec.total_training_steps
+    return found | {"trainer.save_freq": spec.save_freq, "trainer.test_freq": spec.test_freq}
+
+
+def _reserved(
+    spec: TaskSpec, site: Site, submission_id: str, job_root: str, resume_from: str | None, chosen: tuple[Setting, ...]
+) -> dict[str, Value]:
+    """Every path is absolute: verl resolves relative ones on whichever node it runs."""
+    found: dict[str, Value] = {}
+    if spec.workload == "sft":
+        found["data.messages_key"] = "messages"
+    else:
+        found["data.prompt_key"] = "prompt"
+        if "reward.custom_reward_function.path" not in {each.key for each in chosen}:
+            # What a model writes is compared, never run; verl's default would run it for some data sources.
+            found["reward.custom_reward_function.path"] = f"{site.payload_dir}/argus_verl_reward.py"
+            found["reward.custom_reward_function.name"] = "compute_score"
+        found |= {
+            # TransferQueue spreads its storage over all nodes, and fails on a head without CPUs.
+            _NODE_RESOURCE: WORKER_RESOURCE,
+            # Not eight, verl's default, on a small pool.
+            "transfer_queue.backend.SimpleStorage.num_data_storage_units": 1
+            if spec.trainer_device == "cpu"
+            else min(spec.nnodes, 8),
+            "trainer.rollout_data_dir": f"{job_root}/rollouts",
+            "trainer.validation_data_dir": f"{job_root}/validation",
+        }
+    found |= {
+        # Two runs with the same names would resume each other's checkpoints in verl's default folders.
+        "trainer.project_name": "argus",
+        "trainer.experiment_name": submission_id,
+        "trainer.default_local_dir": paths.checkpoints_dir(job_root),
+    }
     if resume_from is None:
-        lines.append(_set("trainer.resume_mode", "disable"))
+        found["trainer.resume_mode"] = "disable"
     else:
         # By path, not "auto": the tracker file can be torn, and a missing folder would start from scratch
         # silently.
-        lines += [_set("trainer.resume_mode", "resume_path"), _set("trainer.resume_from_path", resume_from)]
-    return [*lines, _set("hydra.run.dir", f"{job_root}/hydra")]
+        found |= {"trainer.resume_mode": "resume_path", "trainer.resume_from_path": resume_from}
+    return found | {"hydra.run.dir": f"{job_root}/hydra"}
 
 
 def _has_all_steps(spec: TaskSpec, resume_from: str | None) -> bool:
@@ -311,22 +273,3 @@ def _has_all_steps(spec: TaskSpec, resume_from: str | None) -> bool:
         return False
     step = files.step_of(PurePosixPath(resume_from).name)
     return step is not None and step >= spec.total_training_steps
-
-
-_SDPA = "+{}.override_config.attn_implementation=sdpa"
-_FP32 = "+{}.mixed_precision={{param_dtype:fp32,reduce_dtype:fp32,buffer_dtype:fp32}}"
-
-#: Words that Hydra's grammar reads as the text that they are: an absolute path, or a name with a letter in
-#: front that is none of its literals.
-_PLAIN = re.compile(r"/[A-Za-z0-9._/-]+|(?!(?:null|true|false|inf|nan)$)[A-Za-z][A-Za-z0-9_-]*", re.IGNORECASE)
-#: Inside quotes these would still mean something to Hydra (escape) or OmegaConf (interpolation).
-_NEVER = re.compile(r"['\"\\$]|[^ -~]")
-
-
-def _set(key: str, value: str | float | bool) -> str:
-    """One override in Hydra's grammar, which reads the value as exactly this one."""
-    if isinstance(value, str):
-        if _NEVER.search(value):
-            raise ValueError(f"cannot stand in a verl command line: {value!r}")
-        return f"{key}={value}" if _PLAIN.fullmatch(value) else f"{key}='{value}'"
-    return f"{key}={value}"

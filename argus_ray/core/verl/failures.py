@@ -248,6 +248,14 @@ _PREFIX = r"^(?:\[\w+\]: ?|\[node \d+\] |\([^()]* pid=[^()]*\) )*"
 _CODE = re.compile(_PREFIX + r'(?: {4}|  File ")')
 #: Lines that say nothing about why a program failed.
 _NOISE = re.compile(r"^\s*$|UserWarning|FutureWarning|DeprecationWarning")
+#: What vLLM and torch print when their processes are ended: runs that come to their good end print it, too. So it is
+#: never the cause, and quoted only if there is nothing else.
+_AT_EXIT = re.compile(
+    r"EngineDeadError|EngineCore encountered an issue"
+    # By "Bus error" or "Segmentation fault" it has died itself.
+    r"|DataLoader worker \(pid(?:\(s\))? [\d, ]+\) (?:is killed by signal: (?:Terminated|Killed|Hangup|Interrupt)"
+    r"|exited unexpectedly)"
+)
 _RAISED = re.compile(_PREFIX + r"(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Exit|Interrupt)\b")
 
 
@@ -308,8 +316,9 @@ def explain(lines: list[str], exit_code: int) -> Failure:
     if found := next(_found(_RULES, recent, whole_line=True), None):
         return found
     code, hint = _BY_SIGNAL.get(exit_code - 128, _UNKNOWN)
-    raised = [line for line in recent if _RAISED.search(line)]
-    return Failure(code, _bounded((raised or recent or [""])[-1]), hint)
+    telling = [line for line in recent if not _AT_EXIT.search(line)] or recent
+    raised = [line for line in telling if _RAISED.search(line)]
+    return Failure(code, _bounded((raised or telling or [""])[-1]), hint)
 
 
 def _found(rules: tuple[_Rule, ...], lines: list[str], *, whole_line: bool) -> Iterator[Failure]:

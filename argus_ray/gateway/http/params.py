@@ -63,6 +63,35 @@ def refuse_query(request: Request) -> None:
 
 NoQuery = Depends(_no_query)
 
+PRESET = "preset"
+MAX_PRESETS = 16
+#: The OpenAPI entry of `chosen_presets`.
+PRESET_PARAMETER: dict[str, Any] = {
+    "name": PRESET,
+    "in": "query",
+    "required": False,
+    "description": "A preset of the configuration, as `GET /api/v2/presets` names it; repeated, a later one wins",
+    "schema": {"type": "array", "items": {"type": "string"}, "maxItems": MAX_PRESETS},
+    "explode": True,
+}
+
+
+def chosen_presets(request: Request) -> tuple[str, ...]:
+    """Their names in order, as they stand in the query; an empty one is none. Raises InvalidRequest for too many, for
+    one that stands twice, and for any other query parameter."""
+    if not request.scope["query_string"]:
+        return ()
+    query = request.query_params.multi_items()
+    broken = [FieldError(name[:64], "is not known here") for name, _ in query if name != PRESET]
+    names = [value for name, value in query if name == PRESET and value]
+    if len(names) > MAX_PRESETS:
+        broken.append(FieldError(PRESET, f"may stand {MAX_PRESETS} times at most"))
+    elif len(set(names)) != len(names):
+        broken.append(FieldError(PRESET, "names one that stands there already"))
+    if broken:
+        raise InvalidRequest("The query breaks a rule.", broken)
+    return tuple(names)
+
 
 class _Query(BaseModel):
     model_config = ConfigDict(extra="forbid")

@@ -37,10 +37,12 @@ from argus_ray.gateway.caller import SECURITY, Caller, TheCaller, TheGateway, ca
 from argus_ray.gateway.context import GatewayParts
 from argus_ray.gateway.http.body import NEWLINES_GONE, YAML_TYPES, lacks_newlines, read_json, read_spec, schema_of
 from argus_ray.gateway.http.params import (
+    PRESET_PARAMETER,
     EventsParams,
     NoQuery,
     TaskId,
     TasksParams,
+    chosen_presets,
     decode_cursor,
     encode_cursor,
     possible_id,
@@ -59,8 +61,11 @@ from argus_ray.gateway.tasks.schemas import (
     TasksOut,
     TaskSummary,
 )
+from argus_ray.gateway.tasks.validation import ValidationOut, validated
 
 router = APIRouter(prefix="/api/v2/tasks", tags=["tasks"])
+#: Of all tasks: a path of the router above goes on with a slash.
+verbs = APIRouter(tags=["tasks"])
 
 KEY_HEADER: dict[str, Any] = {
     "parameters": [
@@ -78,17 +83,14 @@ _TASK_ID: dict[str, Any] = {
 }
 #: As a value, which for YAML is what a schema is of.
 _SPEC_SCHEMA = TaskSpec.model_json_schema()
-_SPEC_BODY = (
-    SECURITY
-    | KEY_HEADER
-    | {
-        "requestBody": {
-            "required": True,
-            "description": f"A TaskSpec, at most {MAX_SPEC_BYTES} bytes of UTF-8",
-            "content": {kind: {"schema": _SPEC_SCHEMA} for kind in YAML_TYPES},
-        },
-    }
-)
+_SPEC_BODY: dict[str, Any] = SECURITY | {
+    "parameters": [PRESET_PARAMETER],
+    "requestBody": {
+        "required": True,
+        "description": f"A TaskSpec, at most {MAX_SPEC_BYTES} bytes of UTF-8",
+        "content": {kind: {"schema": _SPEC_SCHEMA} for kind in YAML_TYPES},
+    },
+}
 LOCATION: dict[str, Any] = {"Location": {"required": True, "schema": {"type": "string"}}}
 REPLAYED: dict[str, Any] = {
     "description": "The task that this Idempotency-Key created before",
@@ -103,35 +105,55 @@ _YAML_ANSWER: dict[int | str, dict[str, Any]] = {
     "",
     status_code=201,
     response_model=SubmittedOut,
-    openapi_extra=_SPEC_BODY,
+    openapi_extra=_SPEC_BODY | {"parameters": [*KEY_HEADER["parameters"], *_SPEC_BODY["parameters"]]},
     responses={201: {"headers": LOCATION}, 200: REPLAYED | {"model": SubmittedOut}},
 )
 async def submit_task(request: Request) -> Response:
     """Submit a TaskSpec. Answered after the task is on disk."""
     caller = caller_of(request)
     gateway = caller.gateway
-    refuse_query(request)
+    presets = chosen_presets(request)
     key = idempotency_key(request)
+    text = await _text_of(request, caller)
     try:
-        text = await read_spec(request)
+        spec = taskspec.parse(text, shared_root=gateway.settings.shared_root)
+        user_id = await caller.user_id()  # nobody without a token has files looked at
+        # An admin is no user: the state actor will say so.
+        settings = None if user_id is None else gateway.recipes.text(spec, user_id, presets)
+        warnings = await gateway.inputs.warnings_of(spec)
+    except (InvalidSpec, BodyTooLarge, Unavailable) as error:
+        # The key decides before the body does, and the token before both.
+        replay = await caller.do(FindSubmission(text, key, presets))
+        if replay is None:
+            raise _with_a_hint(error, text) from None
+        return _submitted(request, gateway, replay)
+    action = SubmitTask(text, spec.workload, gang_of(spec), key, warnings, presets, settings)
+    return _submitted(request, gateway, await caller.do(action))
+
+
+@verbs.post("/api/v2/tasks:validate", response_model=ValidationOut, openapi_extra=_SPEC_BODY)
+async def validate_task(request: Request) -> Response:
+    """What a submission of this would be answered now, and what its first attempt would run. Nothing is stored."""
+    caller = caller_of(request)
+    presets = chosen_presets(request)
+    text = await _text_of(request, caller)
+    return json_response(await validated(caller, text, presets, lambda error: _with_a_hint(error, text)))
+
+
+async def _text_of(request: Request, caller: Caller) -> str:
+    try:
+        return await read_spec(request)
     except Unauthenticated:
         raise
     except ArgusError:
         await caller.recognize()  # a stranger hears of the token first
         raise
-    try:
-        spec = taskspec.parse(text, shared_root=gateway.settings.shared_root)
-        await caller.recognize()  # nobody without a token has files looked at
-        warnings = await gateway.inputs.warnings_of(spec)
-    except (InvalidSpec, BodyTooLarge, Unavailable) as error:
-        # The key decides before the body does, and the token before both.
-        replay = await caller.do(FindSubmission(text, key))
-        if replay is None:
-            if isinstance(error, InvalidSpec) and lacks_newlines(text):
-                raise InvalidSpec(f"{error.detail}. {NEWLINES_GONE}", error.fields) from None
-            raise
-        return _submitted(request, gateway, replay)
-    return _submitted(request, gateway, await caller.do(SubmitTask(text, spec.workload, gang_of(spec), key, warnings)))
+
+
+def _with_a_hint(error: ArgusError, text: str) -> ArgusError:
+    if isinstance(error, InvalidSpec) and lacks_newlines(text):
+        return InvalidSpec(f"{error.detail}. {NEWLINES_GONE}", error.fields)
+    return error
 
 
 @router.post(
@@ -144,18 +166,20 @@ async def submit_task(request: Request) -> Response:
 async def resubmit_task(
     request: Request, response: Response, caller: TheCaller, gateway: TheGateway, task_id: TaskId
 ) -> ResubmittedOut:
-    """A new task of the same owner with the TaskSpec of one that has ended; `resume` goes on from its newest
-    checkpoint. Answered after the task is on disk.
+    """A new task of the same owner with the TaskSpec and the presets of one that has ended; `resume` goes on from its
+    newest checkpoint, with its settings. Answered after the task is on disk.
     """
     wish = await read_json(request, Resubmission, optional=True)
     action = ResubmitTask(task_id, wish.resume, idempotency_key(request))
-    text = await caller.do(ReadResubmission(action))
-    if text is not None:  # else the key has made a task already, whatever the inputs look like by now
-        spec = taskspec.parse_stored(text, shared_root=gateway.settings.shared_root)
-        action = replace(action, warnings=await gateway.inputs.warnings_of(spec))
+    again = await caller.do(ReadResubmission(action))
+    if again is not None:  # else the key has made a task already, whatever the inputs look like by now
+        spec = taskspec.parse_stored(again.spec_yaml, shared_root=gateway.settings.shared_root)
+        # One that resumes goes on with what the old one had, whether or not that could be chosen today.
+        settings = None if wish.resume else gateway.recipes.text(spec, again.user_id, again.presets)
+        action = replace(action, settings=settings, warnings=await gateway.inputs.warnings_of(spec))
     submitted = await caller.do(action)
     answer_headers(request, response, gateway, submitted)
-    return ResubmittedOut.of_copy(submitted, task_id)
+    return ResubmittedOut.of_copy(submitted, task_id, resume=wish.resume)
 
 
 def _submitted(request: Request, gateway: GatewayParts, submitted: Submitted) -> Response:

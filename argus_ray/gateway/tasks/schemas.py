@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from argus_ray.core.actions import Explanation, QueueEntry, Submitted, TaskView
 from argus_ray.core.exports import ExportSeen, Part
@@ -13,7 +15,9 @@ from argus_ray.core.orders import maintenance_words
 from argus_ray.core.pool import NodeShortfall
 from argus_ray.core.reasons import Code, Reason, have_now, words
 from argus_ray.core.states import AttemptState, Outcome, TaskState
+from argus_ray.core.verl import layers
 from argus_ray.core.verl.failures import Failure
+from argus_ray.core.verl.layers import Setting
 from argus_ray.core.verl.metrics import Headline
 from argus_ray.gateway.http.schemas import MaintenanceOut, Time, rfc3339, time_or_none
 from argus_ray.gateway.metrics.progress import Progress
@@ -48,11 +52,38 @@ class Resubmission(BaseModel):
 
 class ResubmittedOut(SubmittedOut):
     resubmitted_from: str
+    presets: list[str] = Field(description="Those of the old task")
+    settings_from: Literal["task", "configuration"] = Field(
+        description="`task`: verl's settings are those that the old task was accepted with; `configuration`: what its "
+        "presets and the operator's rules come to today"
+    )
 
     @classmethod
-    def of_copy(cls, task: Submitted, old_id: str) -> ResubmittedOut:
-        origin = task.resubmitted_from or old_id
-        return cls(**SubmittedOut.of(task).model_dump(), resubmitted_from=origin)
+    def of_copy(cls, task: Submitted, old_id: str, *, resume: bool) -> ResubmittedOut:
+        return cls(
+            **SubmittedOut.of(task).model_dump(),
+            resubmitted_from=task.resubmitted_from or old_id,
+            presets=list(task.presets),
+            settings_from="task" if resume else "configuration",
+        )
+
+
+class SettingOut(BaseModel):
+    key: str = Field(description="As verl's own configuration has it")
+    value: JsonValue
+    source: str = Field(description="`default`, `rule N` or `preset NAME`: the layer that won")
+
+    @classmethod
+    def of(cls, setting: Setting) -> SettingOut:
+        return cls(key=setting.key, value=setting.value, source=setting.source)
+
+
+@functools.lru_cache(maxsize=256)
+def _settings_out(text: str) -> tuple[SettingOut, ...] | None:
+    try:
+        return tuple(map(SettingOut.of, layers.decode(text)))
+    except (ValueError, TypeError, RecursionError):
+        return None  # of another version of Argus: one odd row must not hide the task
 
 
 class ExportOut(BaseModel):
@@ -210,6 +241,11 @@ class TaskSummary(BaseModel):
 
 class TaskOut(TaskSummary):
     warnings: list[WarningOut] = Field(description="What the inputs left in doubt at the submission")
+    presets: list[str] = Field(description="As they were chosen at the submission")
+    settings: list[SettingOut] | None = Field(
+        description="What verl is told beyond the TaskSpec, as the task was accepted with it; each attempt uses it. "
+        "null: a task of a version that stored none"
+    )
     exports: list[ExportOut] = Field(description="Of its checkpoints, the newest first, 50 at most")
     export: ExportOut | None = Field(description="What it makes, if it is an export itself")
     attempts: list[AttemptOut]
@@ -217,8 +253,11 @@ class TaskOut(TaskSummary):
     @classmethod
     def of_view(cls, view: TaskView, progress: Progress | None) -> TaskOut:
         attempts = [AttemptOut.of(attempt) for attempt in view.task.attempts]
+        text = view.task.settings
         more = {
             "warnings": WarningOut.all_of(view.task),
+            "presets": list(view.task.presets),
+            "settings": None if text is None else _settings_out(text),
             "exports": [ExportOut.of_seen(seen) for seen in view.exports],
             "export": None if view.export is None else ExportOut.of_seen(view.export),
             "attempts": attempts,

@@ -17,6 +17,7 @@ from argus_ray.core import paths
 from argus_ray.core.model import Gang
 from argus_ray.core.taskspec import TaskSpec
 from argus_ray.core.verl import command as verl
+from argus_ray.core.verl import values
 from argus_ray.payload import argus_folders, argus_reserve
 
 SITE = verl.Site("/private", "/private/ray/payload/abc", "/venv/bin/python", 20, 5 << 20)
@@ -49,6 +50,7 @@ def launch(task: TaskSpec, **arguments: Any) -> verl.Launch:
 
 
 ENVIRONMENT = """
+    ARGUS_CODE_PATH=/private/common/code/verl
     ARGUS_JOB_ROOT=/private/users/ada/jobs/argus-ada-x-20260101-000000-abcd--a01
     ARGUS_STOP_GRACE_S=20
     ARGUS_SUBMISSION_ID=argus-ada-x-20260101-000000-abcd--a01
@@ -58,7 +60,7 @@ ENVIRONMENT = """
     HF_HUB_OFFLINE=1
     HF_MODULES_CACHE=/private/users/ada/jobs/argus-ada-x-20260101-000000-abcd--a01/cache/modules
     HYDRA_FULL_ERROR=1
-    PYTHONPATH=/private/ray/payload/abc:/private/common/code/verl
+    PYTHONPATH=/private/ray/payload/abc
     PYTHONUNBUFFERED=1
     RAY_JOB_STOP_WAIT_TIME_S=40
     TENSORBOARD_DIR=/private/users/ada/jobs/argus-ada-x-20260101-000000-abcd--a01/tensorboard
@@ -220,7 +222,7 @@ def test_what_cannot_be_quoted_is_refused(bad: str) -> None:
 @pytest.mark.parametrize("word", ["null", "true", "False", "nan", "inf", "7", "1e3", "a:b", "a,b", "a b", "[a]"])
 def test_words_with_a_meaning_of_their_own_stay_text(word: str) -> None:
     parser = pytest.importorskip("hydra.core.override_parser.overrides_parser").OverridesParser.create()
-    [override] = parser.parse_overrides([verl._set("key", word)])
+    [override] = parser.parse_overrides([f"key={values.written(word)}"])
     value = override.value()
     assert value == word and isinstance(value, str)
 

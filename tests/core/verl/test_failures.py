@@ -203,3 +203,51 @@ def test_a_step_that_ray_relays_late_hides_nothing() -> None:
     assert failures.explain([*own, late], 1).code == "gpu_out_of_memory"
     assert failures.explain([*own, "step:2 - train/loss:0.5"], 1).code == "unknown", "sft's own steps come in order"
     assert failures.explain([*own, late], 137).code == "killed", "it has survived that traceback"
+
+
+#: What runs with vLLM print when their processes are ended, also at a good end; as vLLM 0.29 and torch 2.13 word it.
+AT_EXIT = (
+    "(vLLMHttpServer pid=4242) ERROR 11-26 22:03:15 [async_llm.py:694] AsyncLLM output_handler failed.",
+    "(vLLMHttpServer pid=4242) vllm.v1.engine.exceptions.EngineDeadError: EngineCore encountered an issue. See stack"
+    " trace (above) for the root cause.",
+    "(TaskRunner pid=4100) RuntimeError: DataLoader worker (pid 4711) is killed by signal: Terminated. ",
+    "(TaskRunner pid=4100) RuntimeError: DataLoader worker (pid(s) 4711, 4712) exited unexpectedly",
+)
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        ("ValueError: mine", "unknown"),
+        (f"[rank3]: {CUDA_OOM}", "gpu_out_of_memory"),
+        ("OSError: [Errno 28] No space left on device", "disk_full"),
+    ],
+)
+def test_what_is_printed_at_every_exit_hides_no_cause(line: str, code: str) -> None:
+    found = explained("\n".join([line, *AT_EXIT]))
+    assert (found.code, found.line) == (code, line)
+    assert explained("\n".join([*AT_EXIT[:2], line, *AT_EXIT[2:]])).line == line
+
+
+@pytest.mark.parametrize("noise", AT_EXIT)
+def test_what_is_printed_at_every_exit_is_no_cause(noise: str) -> None:
+    found = explained(noise)
+    assert (found.code, found.line) == ("unknown", noise.strip()), "there is nothing else to quote"
+    assert judged(noise).outcome is Outcome.APPLICATION, "and no loss of a node"
+    assert explained(f"working\n{noise}", 137).code == "killed"
+
+
+def test_a_good_end_is_one_whatever_is_printed() -> None:
+    files = FilesSeen(True, ExitRecord(0), "\n".join(["step:4 - critic/score/mean:0.5", *AT_EXIT]))
+    for job in (
+        JobSeen(JobStatus.SUCCEEDED),
+        JobSeen(JobStatus.FAILED, "supervisor died", FailureKind.SUPERVISOR),
+        JobSeen(JobStatus.ABSENT),
+    ):
+        end = next_step(ATTEMPT, job, files, "s1")
+        assert isinstance(end, End) and end.outcome is Outcome.SUCCEEDED and end.failure is None
+
+
+def test_a_worker_of_the_data_that_died_itself_is_told() -> None:
+    line = "RuntimeError: DataLoader worker (pid 4711) is killed by signal: Bus error. It is possible that dataloader's"
+    assert explained("\n".join([line, AT_EXIT[1]])).line == line

@@ -149,7 +149,20 @@ def requests(paths: Sequence[str], known: Sequence[str], spec: st.SearchStrategy
 
 
 _METHODS = ["GET"] * 5 + ["POST"] * 5 + ["HEAD", "OPTIONS", "PUT", "DELETE", "PATCH", "TRACE", "X", "get"]
-_QUERY = ["limit", "cursor", "state", "user_id", "attempt", "tail", "since_step", "max_points", "names", "x", ""]
+_QUERY = [
+    "limit",
+    "cursor",
+    "state",
+    "user_id",
+    "attempt",
+    "tail",
+    "since_step",
+    "max_points",
+    "names",
+    "preset",
+    "x",
+    "",
+]
 _ODD_VALUE = st.sampled_from(
     [
         "0",
@@ -166,6 +179,9 @@ _ODD_VALUE = st.sampled_from(
         "dDE",
         "ZTE",
         "train/loss",
+        "fuzzed-preset",
+        "fuzzed-preset",
+        "of-the-operator",
     ]
 )
 _HEADERS = [

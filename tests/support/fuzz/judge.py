@@ -60,6 +60,8 @@ def _of_others(sender: str, sent: bytes, answer: Answer) -> Iterator[str]:
         for name, value in _members(json.loads(answer.body)):
             if name == "user_id" and value not in (sender, None):
                 yield f"the user id {value}"
+    if sender == USERS[1] and "of-the-operator" in text and b"of-the-operator" not in sent:
+        yield "a rule for another user"
     for other in USERS:
         # What it has said itself it may read again: a TaskSpec holds whatever its user wrote.
         if other != sender and other in text and other.encode() not in sent:

@@ -17,6 +17,16 @@ from tests.support.gateway import ADMIN_TOKEN, INTERNAL_TOKEN, Api, lines, log_o
 USERS = ("ada-fuzzed", "bob-fuzzed")
 #: How often each sends a call; `nobody` has no token, `stranger` one that nobody issued.
 SENDERS = {"ada-fuzzed": 8, "bob-fuzzed": 4, "admin": 6, "internal": 1, "nobody": 1, "stranger": 1}
+#: The rule is one user's own affair: nothing of it may be in an answer to the other.
+VERL = {
+    "presets": {
+        "fuzzed-preset": {"optim.lr": 1e-6},
+        "fuzzed-other": {"data.max_length": 512},
+        "of-the-operator": {"optim.weight_decay": 0.5},
+    },
+    "rules": [{"match": {"user": [USERS[0]]}, "use": ["of-the-operator"]}],
+    "selectable": ["fuzzed-preset", "fuzzed-other"],
+}
 _WAITING = 40
 _ACTIVE = 6
 
@@ -25,7 +35,7 @@ class FuzzWorld:
     def __init__(self, folder: Path, seed: int) -> None:
         make_inputs(folder)
         limits = {"waiting_tasks_per_user": _WAITING, "log_tail_bytes": 4096, "tokens_per_user": 10_000}
-        self.api = Api(make_service(folder, clock=FakeClock(), settings={"limits": limits}))
+        self.api = Api(make_service(folder, clock=FakeClock(), settings={"limits": limits, "verl": VERL}))
         self._random = Random(seed)
         self._active: list[Admit] = []
         self.tokens: dict[str, str] = {"admin": ADMIN_TOKEN, "internal": INTERNAL_TOKEN, "nobody": ""}

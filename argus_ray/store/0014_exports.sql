@@ -13,8 +13,8 @@ CREATE INDEX exports_that_wait ON tasks (seq)
 
 DROP TRIGGER identity_of_a_task;
 CREATE TRIGGER identity_of_a_task
-    BEFORE UPDATE OF seq, task_id, user_id, spec_yaml, idempotency_key, resubmitted_from, resume_roots, export_of,
-                     export ON tasks
+    BEFORE UPDATE OF seq, task_id, user_id, spec_yaml, idempotency_key, resubmitted_from, resume_roots, settings, presets,
+                     export_of, export ON tasks
 BEGIN
-    SELECT RAISE(ABORT, 'a task keeps its place, its owner, its spec and its origin');
+    SELECT RAISE(ABORT, 'a task keeps its place, its owner, its spec, its settings and its origin');
 END;
