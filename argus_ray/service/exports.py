@@ -50,7 +50,7 @@ def export(unit: UnitOfWork, principal: Principal, action: ExportTask) -> Export
         is_newest=action.wanted_step is None,
         trusts_code=merge.trusts_code(left_by.command, action.part),
     )
-    wanted = Wanted(made.document(), WORKLOAD, merge.GANG, made)
+    wanted = Wanted(made.document(), WORKLOAD, merge.GANG, export=made)
     submitted = accept(unit, task.user_id, wanted, action.idempotency_key)
     by = "" if principal.user_id == task.user_id else " by an admin"
     message = f"step {made.step} is exported{by} as {submitted.task_id}"

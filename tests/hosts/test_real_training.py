@@ -23,13 +23,7 @@ def test_a_host_dies_in_a_real_run_and_the_next_attempt_goes_on(
     """sft on both workers. The one without the driver loses power: the launcher of the gang is what notices."""
     make_inputs(pool.shared)
     user = pool.user()
-    fields: dict[str, Any] = {
-        "nnodes": 2,
-        "total_epochs": 4,
-        "total_training_steps": STEPS,
-        "save_freq": SAVE_FREQ,
-        "test_freq": -1,
-    }
+    fields: dict[str, Any] = {"nnodes": 2, "total_epochs": 4, "total_training_steps": STEPS, "save_freq": SAVE_FREQ, "test_freq": -1}
     undisturbed = user.submit_example("cpu-sft", **fields)
     wanted = curves(user, wait_long(user, undisturbed)["task_id"])["train/loss"]
     assert sorted(wanted) == list(range(1, STEPS + 1))
