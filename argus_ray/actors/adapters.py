@@ -17,16 +17,17 @@ from argus_ray.actors.tracking import TrackingKeys
 from argus_ray.cluster import view as cluster_view
 from argus_ray.cluster.jobs import JobRequest, RayJobs, RayRefused
 from argus_ray.core import ids, taskspec
-from argus_ray.core.errors import ArgusError
+from argus_ray.core.errors import ArgusError, FieldError
+from argus_ray.core.exports import Export
 from argus_ray.core.lifecycle import Change
 from argus_ray.core.model import Attempt, ClusterView, NodeView, QueueChanges, SlimTask, Task
 from argus_ray.core.observation import FilesSeen, JobSeen
 from argus_ray.core.retention import Chore, Chores
 from argus_ray.core.shares import Use
 from argus_ray.core.stall import MetricsSeen
-from argus_ray.core.verl import command, layers
+from argus_ray.core.verl import command, layers, merge
 from argus_ray.discovery import head_secrets
-from argus_ray.disk import attempt_files, checkpoints
+from argus_ray.disk import attempt_files, checkpoints, exports
 from argus_ray.disk.inputs import Findings, Preflight
 from argus_ray.disk.threads import BoundedThreads
 from argus_ray.scheduler.ports import Prepared, SubmissionRefused
@@ -177,6 +178,8 @@ class InputsOfTasks:
     own_folders: bool = False
 
     async def check(self, task: Task) -> Findings:
+        if task.export is not None:
+            return await self._check_export(task.export)
         try:
             spec = taskspec.parse(
                 task.spec_yaml,
@@ -189,6 +192,19 @@ class InputsOfTasks:
         # Whatever the settings say by now: its inputs were right when it was accepted.
         has_own = taskspec.names_own(spec, self.preflight.shared_root, task.user_id)
         return await self.preflight.look(spec, task.user_id if self.own_folders or has_own else None)
+
+    async def _check_export(self, export: Export) -> Findings:
+        def look() -> bool:
+            return exports.is_there(export, self.prove_root)
+
+        try:
+            is_there = await asyncio.wait_for(self.threads.run(look, self.timeout_s), self.timeout_s)
+        except (OSError, asyncio.TimeoutError) as error:
+            return Findings(unknown=f"{type(error).__name__}: {error}".removesuffix(": "))
+        if is_there:
+            return Findings()
+        rule = f"of step {export.step} is gone: a run that goes on keeps its newest ones, and operators may keep fewer"
+        return Findings(errors=(FieldError("checkpoint", rule),))
 
     async def find_checkpoint(self, task: Task) -> checkpoints.Checkpoint | None:
         job_roots = [*(task.resume_roots or ()), *(attempt.job_root for attempt in task.attempts)]
@@ -209,6 +225,9 @@ class InputsOfTasks:
 
 
 def prepare(task: Task, site: command.Site, submission_id: str, job_root: str, resume_from: str | None) -> Prepared:
+    if task.export is not None:
+        made = merge.launch(task.export, site, submission_id=submission_id, job_root=job_root)
+        return Prepared(made.command, tuple(sorted(made.env.items())))
     spec = taskspec.parse_stored(task.spec_yaml, shared_root=site.shared_root, own_user=task.user_id)
     if site.tracking is not None:
         site = replace(site, tracking=site.tracking.as_begun(dict(attempt.env) for attempt in task.attempts))

@@ -12,6 +12,7 @@ from enum import Enum
 from typing import ClassVar, Generic, TypeVar
 
 from argus_ray.core.errors import ArgusError, FieldError
+from argus_ray.core.exports import ExportSeen, Part
 from argus_ray.core.model import Attempt, Event, Gang, IssuedToken, Maintenance, PoolOrders, Task, TokenInfo, User
 from argus_ray.core.orders import Machine, NodeOrder
 from argus_ray.core.states import TaskState
@@ -82,10 +83,32 @@ class Submitted:
 
 
 @dataclass(frozen=True)
+class Exported:
+    """The answer to an export."""
+
+    submitted: Submitted
+    seen: ExportSeen
+
+
+@dataclass(frozen=True)
+class ExportSource:
+    """Where checkpoints of a task may lie."""
+
+    job_roots: tuple[str, ...]
+    workload: str
+    #: On how many it runs: its checkpoints are sharded among them.
+    processes: int
+
+
+@dataclass(frozen=True)
 class TaskView:
     task: Task
     #: 1 for the head of the queue; None when the task does not wait.
     position: int | None
+    #: Of its checkpoints, the newest first.
+    exports: tuple[ExportSeen, ...] = ()
+    #: What it makes itself, if it is one.
+    export: ExportSeen | None = None
 
 
 @dataclass(frozen=True)
@@ -321,6 +344,30 @@ class ReadResubmission(Action["Resubmittable | None"]):
     task already. Raises what the call would raise."""
 
     call: ResubmitTask
+
+
+@dataclass(frozen=True)
+class ExportTask(Action["Exported"]):
+    """A task that makes a Hugging Face folder of a checkpoint of this one. The gateway has looked at the disk: `step`
+    and `job_root` are of a complete checkpoint. NothingToExport; QueueFull."""
+
+    writes = True
+
+    task_id: str
+    #: What was asked for; None: the newest one.
+    wanted_step: int | None = None
+    part: Part = Part.ACTOR
+    idempotency_key: str | None = None
+    step: int = 0
+    job_root: str = ""
+
+
+@dataclass(frozen=True)
+class ReadExport(Action["ExportSource | Exported"]):
+    """Where to look for what this call would export; or what its Idempotency-Key has made already. Raises what the call
+    would raise before anybody looks at the disk."""
+
+    call: ExportTask
 
 
 @dataclass(frozen=True)

@@ -122,6 +122,12 @@ class NothingToResume(ArgusError):
     code = "nothing_to_resume"
 
 
+class NothingToExport(ArgusError):
+    """There is no such complete checkpoint."""
+
+    code = "nothing_to_export"
+
+
 class QueueFull(ArgusError):
     """The queue has reached its limit; try again when tasks have ended."""
 

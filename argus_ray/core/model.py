@@ -8,6 +8,7 @@ from enum import Enum
 
 from argus_ray.core import ids
 from argus_ray.core.errors import FieldError
+from argus_ray.core.exports import Export
 from argus_ray.core.reasons import Reason
 from argus_ray.core.states import AttemptState, Outcome, TaskState
 from argus_ray.core.verl.failures import NOT_STARTED, Failure
@@ -166,6 +167,8 @@ class Task:
     #: What verl's settings were when it was accepted, as core/verl/layers.py writes them; its attempts use these and no
     #: others. None: one of an earlier version, or in a list.
     settings: str | None = field(default=None, repr=False)
+    #: It makes a Hugging Face folder of this checkpoint, and trains nothing.
+    export: Export | None = None
 
     @property
     def live_attempt(self) -> Attempt | None:

@@ -114,6 +114,11 @@ def checkpoints_dir(job_root_path: str) -> str:
     return f"{job_root_path}/checkpoints"
 
 
+def export_dir(job_root_path: str) -> str:
+    """Of an export, once it is whole."""
+    return f"{job_root_path}/export"
+
+
 def broken_rule(value: str, shared_root: str, *, is_dir: bool, own: str | None = None) -> str | None:
     """The rule that `value` breaks as an input path, in words, or None if it is allowed as far as its text tells.
 

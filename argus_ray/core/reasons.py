@@ -173,7 +173,8 @@ def _free(reason: Reason) -> str:
 
 
 def _share(reason: Reason) -> str:
-    return f"{_gpus(reason['gpus'])} and {reason['cpus']:g} CPUs"
+    cpus = f"{reason['cpus']:g} CPUs"
+    return f"{_gpus(reason['gpus'])} and {cpus}" if reason["gpus"] else cpus
 
 
 def _gpus(count: Fact) -> str:

@@ -50,6 +50,8 @@ def complete(job_roots: Sequence[str], workload: str, world_size: int) -> list[C
 
 
 def _complete(job_roots: Sequence[str], workload: str, world_size: int) -> Iterator[Checkpoint]:
+    if world_size < 1:  # an export: of no process everything would be there
+        return
     found = [(step, age) for age, job_root in enumerate(job_roots) for step in _steps(job_root)]
     for step, age in sorted(found, reverse=True)[:_MAX_FOLDERS]:
         job_root, name = job_roots[age], files.checkpoint_name(step)

@@ -35,6 +35,7 @@ from argus_ray.gateway.metrics.curves import CurveReader
 from argus_ray.gateway.metrics.progress import ProgressReader
 from argus_ray.gateway.rollouts import routes as rollouts
 from argus_ray.gateway.rollouts.shared import Rollouts
+from argus_ray.gateway.tasks import exports
 from argus_ray.gateway.tasks import routes as tasks
 from argus_ray.gateway.tasks.inputs import InputChecks
 from argus_ray.gateway.tasks.recipes import RecipeBook
@@ -131,7 +132,7 @@ def create_app(
         head_id=head_id,
         trusted=trusted or TrustedProxies(),
     )
-    features = (users, tasks, logs, metrics, rollouts, files_of_tasks, presets, pool, node_routes, pages)
+    features = (users, tasks, exports, logs, metrics, rollouts, files_of_tasks, presets, pool, node_routes, pages)
     routers = [module.router for module in features]
     routers.append(tasks.verbs)
     for router in routers:

@@ -142,6 +142,8 @@ def _was_bad(task: Task) -> bool:
 
 
 def _may_resume(task: Task) -> bool:
+    if task.export is not None:  # each attempt makes it anew
+        return False
     if task.resume_roots is not None:
         return True
     return any(attempt.outcome is Outcome.INFRASTRUCTURE for attempt in task.attempts)

@@ -47,7 +47,8 @@ class StallWatch:
     async def watch(self, tasks: Collection[SlimTask], view: ClusterView) -> list[Stall | Halt]:
         """What is new of those that run. Nothing, if the time for the next look has not come."""
         now = self.monotonic()
-        pairs = [(task, task.live) for task in tasks if task.live and self._runs(task.live, now)]
+        # Without a GPU nothing is trained, so no steps are made: an export.
+        pairs = [(task, task.live) for task in tasks if task.live and task.gang.gpus and self._runs(task.live, now)]
         if now < self._again_at:
             return []
         bounds = [bound for bound in (self.policy.after_s, self.policy.claim_after_s) if bound > 0]

@@ -20,7 +20,7 @@ from argus_ray.core.lifecycle import Change
 from argus_ray.core.model import QueueChanges, Task
 from argus_ray.core.retention import Chore, Chores
 from argus_ray.core.shares import Use
-from argus_ray.service import access, accounts, changes, clocks, orders, submission, tasks, upkeep
+from argus_ray.service import access, accounts, changes, clocks, exports, orders, submission, tasks, upkeep
 from argus_ray.service.changes import TaskCache
 from argus_ray.service.unit_of_work import Ports, UnitOfWork
 from argus_ray.store import Store, feed, gpu_use, queue, tokens
@@ -44,6 +44,8 @@ _USE_CASES: Mapping[type[Action[Any]], Callable[[UnitOfWork, Principal, Any], An
     actions.ResubmitTask: submission.resubmit,
     actions.ReadResubmission: submission.read_again,
     actions.ForeseeSubmission: submission.foresee,
+    actions.ExportTask: exports.export,
+    actions.ReadExport: exports.read,
     actions.GetTask: tasks.get,
     actions.ListTasks: tasks.list_page,
     actions.ExplainTask: tasks.explain,

@@ -27,6 +27,7 @@ from argus_ray.core.errors import (
     TaskNotEnded,
     Unavailable,
 )
+from argus_ray.core.exports import Export
 from argus_ray.core.model import FilesAt, Gang, Task
 from argus_ray.core.states import TaskState
 from argus_ray.service import access, shares
@@ -46,8 +47,8 @@ def submit(unit: UnitOfWork, principal: Principal, action: SubmitTask) -> Submit
     user_id, first = _submitter_and_replay(unit, principal, action)
     if first is not None:
         return Submitted.of(first, created=False)
-    wanted = _Wanted(action.spec_yaml, action.workload, action.gang, action.presets, action.settings)
-    return _accept(unit, user_id, wanted, action)
+    wanted = Wanted(action.spec_yaml, action.workload, action.gang, action.presets, action.settings)
+    return accept(unit, user_id, wanted, action.idempotency_key, action.warnings)
 
 
 def find(unit: UnitOfWork, principal: Principal, action: FindSubmission) -> Submitted | None:
@@ -65,8 +66,8 @@ def resubmit(unit: UnitOfWork, principal: Principal, action: ResubmitTask) -> Su
     origin = _Origin(old, _roots_to_resume_from(unit, old) if action.resume else None)
     # What goes on goes on with what it began with, also if the configuration has no such preset any more.
     settings = old.settings if action.resume else action.settings
-    wanted = _Wanted(old.spec_yaml, old.workload, old.gang, old.presets, settings)
-    submitted = _accept(unit, old.user_id, wanted, action, origin)
+    wanted = Wanted(old.spec_yaml, old.workload, old.gang, old.presets, settings)
+    submitted = accept(unit, old.user_id, wanted, action.idempotency_key, action.warnings, origin)
     by = "" if principal.user_id == old.user_id else " by an admin"
     events.add_remark(unit.db, old.task_id, unit.now, "note", f"resubmitted{by} as {submitted.task_id}")
     return submitted
@@ -77,7 +78,7 @@ def read_again(unit: UnitOfWork, principal: Principal, action: ReadResubmission)
     old, first = _original_and_replay(unit, principal, action.call)
     if first is not None:
         return None
-    _check_limits(unit, old.user_id, old.gang)
+    check_limits(unit, old.user_id, old.gang)
     return Resubmittable(old.user_id, old.spec_yaml, old.presets, old.settings)
 
 
@@ -86,7 +87,7 @@ def foresee(unit: UnitOfWork, principal: Principal, action: ForeseeSubmission) -
     user_id = _submitter(principal)
     refusal = None
     try:
-        _check_limits(unit, user_id, action.gang)
+        check_limits(unit, user_id, action.gang)
     except (InvalidSpec, QueueFull) as error:
         refusal = error
     own = queue.count_waiting_of(unit.db, user_id)
@@ -110,11 +111,11 @@ def _submitter_and_replay(
     even if the queue is full by now or a path has become invalid.
     """
     user_id = _submitter(principal)
-    first = _first_of_key(unit, user_id, action.idempotency_key)
+    first = first_of_key(unit, user_id, action.idempotency_key)
     if first is not None:
         # By what was asked for. What the presets came to then is no part of it: the configuration may be another one.
         is_same = (first.spec_yaml, first.presets) == (action.spec_yaml, action.presets)
-        if not is_same or first.resubmitted_from is not None:
+        if not is_same or first.resubmitted_from is not None or first.export is not None:
             raise IdempotencyConflict
     return user_id, first
 
@@ -128,11 +129,14 @@ def _submitter(principal: Principal) -> str:
 def _original_and_replay(unit: UnitOfWork, principal: Principal, action: ResubmitTask) -> tuple[Task, Task | None]:
     """The task that is to be made again, and the one that has this Idempotency-Key."""
     old = access.visible_task(unit, principal, action.task_id)
-    first = _first_of_key(unit, old.user_id, action.idempotency_key)
+    first = first_of_key(unit, old.user_id, action.idempotency_key)
     if first is not None:
         if first.resubmitted_from != old.task_id or (first.resume_roots is not None) != action.resume:
             raise IdempotencyConflict
         return old, first
+    if old.export is not None:
+        again = f"POST /api/v2/tasks/{old.export.of}:export"
+        raise InvalidRequest(f"the task is an export, and is not resubmitted: ask for another one with {again}")
     if not old.state.is_final:
         raise TaskNotEnded(f"the task is {old.state.value}: cancel it, or wait for its end")
     if action.resume and old.state is TaskState.SUCCEEDED:
@@ -154,7 +158,7 @@ def _roots_to_resume_from(unit: UnitOfWork, old: Task) -> tuple[str, ...]:
     return tuple(roots[-_MAX_RESUME_ROOTS:])
 
 
-def _first_of_key(unit: UnitOfWork, user_id: str, key: str | None) -> Task | None:
+def first_of_key(unit: UnitOfWork, user_id: str, key: str | None) -> Task | None:
     if key is None:
         return None
     if not _KEY.fullmatch(key):
@@ -184,22 +188,34 @@ class _Origin:
 
 
 @dataclass(frozen=True)
-class _Wanted:
+class Wanted:
     """What a task is made of."""
 
     spec_yaml: str
     workload: str
     gang: Gang
-    presets: tuple[str, ...]
-    settings: str | None
+    presets: tuple[str, ...] = ()
+    settings: str | None = None
+    export: Export | None = None
+
+    def words(self) -> str:
+        if self.export is not None:
+            return f"{self.workload} of {self.export.words()}"
+        return f"{self.workload} on {self.gang.nnodes} x {self.gang.gpus_per_node} GPUs"
 
 
-def _accept(
-    unit: UnitOfWork, user_id: str, wanted: _Wanted, call: SubmitTask | ResubmitTask, origin: _Origin | None = None
+def accept(
+    unit: UnitOfWork,
+    user_id: str,
+    wanted: Wanted,
+    idempotency_key: str | None,
+    warnings: tuple[FieldError, ...] = (),
+    origin: _Origin | None = None,
 ) -> Submitted:
+    """A new task at the end of the queue. Raises QueueFull, InvalidSpec and Unavailable."""
     gang = wanted.gang
-    _check_limits(unit, user_id, gang)
-    message = f"accepted: {wanted.workload} on {gang.nnodes} x {gang.gpus_per_node} GPUs"
+    check_limits(unit, user_id, gang)
+    message = f"accepted: {wanted.words()}"
     if wanted.presets:
         message += f", with {', '.join(wanted.presets)}"
     if origin is not None:
@@ -213,26 +229,27 @@ def _accept(
             workload=wanted.workload,
             gang=gang,
             spec_yaml=wanted.spec_yaml,
-            idempotency_key=call.idempotency_key,
+            idempotency_key=idempotency_key,
             now=unit.now,
             message=message,
             resubmitted_from=origin.task.task_id if origin else None,
             resume_roots=origin.resume_roots if origin else None,
-            warnings=call.warnings,
+            warnings=warnings,
             presets=wanted.presets,
             settings=wanted.settings,
+            export=wanted.export,
         )
         if seq is not None:
-            for warning in call.warnings:
+            for warning in warnings:
                 events.add_remark(unit.db, task_id, unit.now, "note", f"{warning.field}: {warning.rule}")
             from_task = origin.task.task_id if origin else None
             return Submitted(
-                task_id, user_id, TaskState.QUEUED, call.warnings, from_task, created=True, presets=wanted.presets
+                task_id, user_id, TaskState.QUEUED, warnings, from_task, created=True, presets=wanted.presets
             )
     raise Unavailable("too many tasks of this user in one second: no free task id was found; try again")
 
 
-def _check_limits(unit: UnitOfWork, user_id: str, gang: Gang | None) -> None:
+def check_limits(unit: UnitOfWork, user_id: str, gang: Gang | None) -> None:
     limits = unit.ports.settings.limits
     quota = limits.quotas().limit_of(user_id)
     if quota is not None and gang is not None and gang.gpus > quota:

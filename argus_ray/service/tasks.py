@@ -26,7 +26,7 @@ from argus_ray.core.model import Attempt, Event, Task
 from argus_ray.core.states import Cause, TaskState, check_move
 from argus_ray.service import access, shares
 from argus_ray.service.unit_of_work import UnitOfWork
-from argus_ray.store import attempts, events, orders, queue, tasks, users
+from argus_ray.store import attempts, events, exports, orders, queue, tasks, users
 
 _MAX_PAGE = 500
 _MAX_EVENTS = 1000
@@ -35,7 +35,8 @@ _MAX_INTEGER = 2**63 - 1
 
 
 def view(unit: UnitOfWork, task: Task) -> TaskView:
-    return TaskView(_with_next_look(unit, task), queue.position(unit.db, task))
+    position = queue.position(unit.db, task)
+    return TaskView(_with_next_look(unit, task), position, exports.of_task(unit.db, task.task_id), exports.seen(task))
 
 
 def get(unit: UnitOfWork, principal: Principal, action: GetTask) -> TaskView:

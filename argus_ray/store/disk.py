@@ -27,6 +27,12 @@ _ROOTS_IN_USE = """
     UNION
     SELECT roots.value FROM attempts CROSS JOIN tasks USING (task_id), json_each(tasks.resume_roots) AS roots
     WHERE attempts.state <> 'ENDED' AND resume_roots IS NOT NULL
+    UNION
+    SELECT json_extract(export, '$.job_root') FROM tasks INDEXED BY exports_that_wait
+    WHERE export IS NOT NULL AND state IN ('QUEUED', 'PENDING_RESOURCES')
+    UNION
+    SELECT json_extract(export, '$.job_root') FROM attempts CROSS JOIN tasks USING (task_id)
+    WHERE attempts.state <> 'ENDED' AND export IS NOT NULL
 """
 _CLAIM = f"""
     UPDATE tasks SET files_at = 'LEAVING', look_after = 0 WHERE seq IN (
@@ -72,7 +78,7 @@ _QUERIES = {
 
 
 def roots_in_use(db: sqlite3.Connection) -> frozenset[str]:
-    """Job roots of other tasks that one which is alive or waits resumes from, or may."""
+    """Job roots of other tasks that one which is alive or waits resumes from, or may, or exports."""
     return frozenset(row[0] for row in db.execute(_ROOTS_IN_USE))
 
 

@@ -9,10 +9,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 
 from argus_ray.core.errors import FieldError
+from argus_ray.core.exports import WORKLOAD, Export
 from argus_ray.core.model import FilesAt, Gang, Task
 from argus_ray.core.reasons import Code, Reason, because
 from argus_ray.core.states import Cause, TaskState
-from argus_ray.store import attempts, columns, events
+from argus_ray.store import attempts, columns, events, exports
 from argus_ray.store import settings as setting_rows
 
 
@@ -32,6 +33,7 @@ def add(
     warnings: Sequence[FieldError] = (),
     presets: Sequence[str] = (),
     settings: str | None = None,
+    export: Export | None = None,
 ) -> int | None:
     """A new task at the end of the queue, with its first event: its `seq`. None: this task id is taken, and
     nothing was changed but `settings` kept. These are text of core/verl/layers.py."""
@@ -39,12 +41,12 @@ def add(
     cursor = db.execute(
         "INSERT INTO tasks (task_id, user_id, workload, state, nnodes, gpus_per_node, cpus_per_node,"
         " extra_cpus, spec_yaml, idempotency_key, created_at, updated_at, resubmitted_from, resume_roots, warnings,"
-        " presets, settings)"
-        " VALUES (?, ?, ?, 'QUEUED', ?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (task_id) DO NOTHING",
+        " presets, settings, export_of, export)"
+        " VALUES (?, ?, ?, 'QUEUED', ?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (task_id) DO NOTHING",
         (
             task_id,
             user_id,
-            workload,
+            workload if export is None else export.workload,
             gang.nnodes,
             gang.gpus_per_node,
             gang.cpus_per_node,
@@ -57,6 +59,8 @@ def add(
             json.dumps([asdict(warning) for warning in warnings]),
             json.dumps(list(presets)),
             digest,
+            None if export is None else export.of,
+            None if export is None else exports.stored(export),
         ),
     )
     if cursor.rowcount != 1:
@@ -169,7 +173,7 @@ def with_attempts(
             task_id=row["task_id"],
             user_id=row["user_id"],
             seq=row["seq"],
-            workload=row["workload"],
+            workload=row["workload"] if row["export_of"] is None else WORKLOAD,
             state=TaskState(row["state"]),
             gang=Gang(row["nnodes"], row["gpus_per_node"], row["cpus_per_node"]),
             spec_yaml=row["spec_yaml"],
@@ -189,6 +193,7 @@ def with_attempts(
             presets=columns.texts(row["presets"]),
             # A text that is missing is none that can be read: the defaults in its place would train something else.
             settings=None if settings is None or row["settings"] is None else settings.get(row["settings"], ""),
+            export=None if row["export_of"] is None else exports.read(row["export_of"], row["workload"], row["export"]),
         )
         for row in rows
     )

@@ -71,7 +71,7 @@ def decide_plainly(
             continue
         limit = policy.quotas.limit_of(user)
         refusal = None
-        if limit is not None and pool.is_possible(gang):
+        if limit is not None and gang.gpus and pool.is_possible(gang):
             if gang.gpus > limit:
                 refusal = Verdict(because(Code.QUOTA_TOO_SMALL, gpus=gang.gpus, limit=limit), Clock.STANDS)
             else:

@@ -34,14 +34,15 @@ REASONS = [
 
 
 def gang(nnodes: int, gpus: int) -> Gang:
-    return Gang(nnodes, gpus, 3.0 * gpus)
+    return Gang(nnodes, gpus, 3.0 * gpus or 2.0)  # an export has CPUs alone
 
 
 def worker(rng: random.Random, name: str) -> NodeView:
     gpus = rng.choice([2, 4, 8, 8])
     free = rng.choice([0, 0, 1, gpus / 2, gpus - 0.5, gpus])
+    cpus = rng.choice([3 * gpus, 32, 32])
     return NodeView(
-        name, f"10.0.0.{name}", False, gpus, 32, free, 32 - 3 * (gpus - free), rng.choice([0, 1, 9, 9]), 9,
+        name, f"10.0.0.{name}", False, gpus, cpus, free, cpus - 3 * (gpus - free), rng.choice([0, 1, 9, 9]), 9,
         troubles=rng.choice([0, 0, 1]), is_cordoned=rng.random() < 0.1,
     )  # fmt: skip
 
@@ -55,7 +56,7 @@ def any_task(rng: random.Random, seq: int) -> SlimTask:
         user,
         seq,
         rng.choice([TaskState.QUEUED, TaskState.PENDING_RESOURCES, TaskState.PENDING_RESOURCES]),
-        gang(rng.choice([1, 1, 2, 3, 9]), rng.choice([1, 2, 4, 8, 16])),
+        gang(rng.choice([1, 1, 2, 3, 9]), rng.choice([0, 1, 2, 4, 8, 16])),
         reason=reason if rng.random() < 0.8 or reason is None else replace(reason),
         not_before=rng.choice([None, None, None, None, None, NOW - 5, NOW + 3, NOW + 30]),
         overtaken_since=rng.choice([None, None, None, NOW - 100, NOW - 601, NOW - 599.5, NOW - 5000]),

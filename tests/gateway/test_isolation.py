@@ -19,7 +19,8 @@ def test_task_visibility_isolated(api: Api) -> None:
         ("GET", ""), ("GET", "/spec"), ("GET", "/explain"), ("GET", "/events"), ("GET", "/logs"),
         ("GET", "/logs/stream"), ("GET", "/logs?attempt=1"), ("GET", "/metrics"), ("GET", "/metrics?names=x"),
         ("GET", "/files"), ("GET", "/files/x"), ("GET", "/files?path=.."), ("GET", "/files/%2e%2e%2fx"),
-        ("GET", "/rollouts"), ("GET", "/rollouts?step=1"), ("POST", ":cancel"), ("POST", ":resubmit"),
+        ("GET", "/rollouts"), ("GET", "/rollouts?step=1"),
+        ("POST", ":cancel"), ("POST", ":resubmit"), ("POST", ":export"),
     ]  # fmt: skip
     for method, rest in calls:
         refused = api.client.request(method, f"/api/v2/tasks/{task_id}{rest}", headers=bob)
@@ -51,7 +52,8 @@ def _is_open(operation: dict[str, Any]) -> bool:
 
 def _request(api: Api, method: str, path: str, who: Headers) -> Any:
     body = b"{}" if method == "POST" else None
-    content_type = {"Content-Type": "application/json"} if "users" in path or path.endswith(":resubmit") else YAML
+    is_json = "users" in path or path.endswith((":resubmit", ":export"))
+    content_type = {"Content-Type": "application/json"} if is_json else YAML
     return api.client.request(method, path, content=body, headers={**who, **content_type})
 
 

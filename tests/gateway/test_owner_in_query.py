@@ -47,7 +47,7 @@ def routes_of_a_task(api: Api) -> list[tuple[str, str]]:
 
 def ask(api: Api, route: tuple[str, str], task_id: str, who: Headers) -> tuple[Any, Asked]:
     method, path = route
-    body = b"{}" if path.endswith(":resubmit") else None
+    body = b"{}" if path.endswith((":resubmit", ":export")) else None
     with watched(api) as asked:
         answer = api.client.request(
             method, path.replace("{task_id}", task_id), content=body, headers={**who, **(_JSON if body else {})}

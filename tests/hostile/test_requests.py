@@ -206,7 +206,13 @@ def test_id_guessing_of_tasks(api: Api, alice: Headers) -> None:
     guesses = [task_id, *(f"{stem}{number:04x}" for number in range(0, 65536, 257))]
     answers = set()
     for guess in guesses:
-        for method, tail in (("GET", ""), ("POST", ":cancel"), ("POST", ":resubmit"), ("GET", "/logs")):
+        for method, tail in (
+            ("GET", ""),
+            ("POST", ":cancel"),
+            ("POST", ":resubmit"),
+            ("POST", ":export"),
+            ("GET", "/logs"),
+        ):
             answer = api.client.request(method, f"/api/v2/tasks/{guess}{tail}", headers=bob)
             answers.add((answer.status_code, answer.json()["code"], answer.json()["detail"]))
     assert answers == {(404, "task_not_found", answers.copy().pop()[2])}

@@ -72,10 +72,31 @@ def test_a_real_sft_run_learns_and_leaves_its_checkpoint(cluster: Cluster, alone
     alone["sft"] = curves(user, view["task_id"])
     assert list(alone["sft"]["train/loss"].values()) == losses
     assert max(alone["sft"]["val/loss"]) == 50
+    _export(cluster, user, view)
     # The end of an epoch (800 rows, 16 a step), from which stock verl would train nothing.
     assert _steps_when_resumed(cluster, user, view, "more", total=53) == [51, 52, 53]
     # It has all that it shall have; stock verl would train one step more.
     assert _steps_when_resumed(cluster, user, view, "none", total=50) == []
+
+
+def _export(cluster: Cluster, user: Api, view: dict[str, Any]) -> None:
+    """Of its newest checkpoint, by a job of Ray's on a worker: whole, and of the trained model."""
+    import torch
+    from safetensors.torch import load_file
+
+    answer = user.request("POST", f"/api/v2/tasks/{view['task_id']}:export")
+    assert (answer.status_code, answer.json()["step"]) == (201, 50), answer.text
+    made = wait_long(user, answer.json()["task_id"])
+    (shown,) = user.get(f"/api/v2/tasks/{view['task_id']}")["exports"]
+    assert shown == made["export"] and shown["path"] == f"{made['attempts'][0]['job_root']}/export"
+    assert made["attempts"][0]["nodes"] == [made["attempts"][0]["node_id"]], "it ran where it was assigned to"
+    weights = load_file(f"{shown['path']}/model.safetensors")
+    shard = cluster.job_root(view) / "checkpoints" / "global_step_50" / "model_world_size_1_rank_0.pt"
+    trained = torch.load(shard, weights_only=False)
+    assert trained.keys() - weights.keys() <= {"lm_head.weight"}, "which is tied"
+    for name, weight in weights.items():
+        wanted = getattr(trained[name], "_local_tensor", trained[name])
+        assert torch.equal(weight, wanted.bfloat16()), name
 
 
 def _steps_when_resumed(cluster: Cluster, user: Api, view: dict[str, Any], name: str, total: int) -> list[int]:

@@ -93,6 +93,17 @@ def checkpoint_parts(workload: str, world_size: int) -> Iterator[tuple[tuple[str
         yield ("critic",), shards
 
 
+def model_folder(workload: str, part: str) -> tuple[str, ...]:
+    """The way below a checkpoint to the folder of one model's shards. `part`: actor or critic."""
+    return () if workload == "sft" else (part,)
+
+
+def merger_files() -> Iterator[tuple[tuple[str, ...], str]]:
+    """What verl's model merger reads beside the shards, as a way below their folder and a name."""
+    yield (), "fsdp_config.json"
+    yield ("huggingface",), "config.json"
+
+
 def is_whole_archive(head: bytes, end: bytes) -> bool:
     """Whether torch has saved a file with this beginning and end as a whole: a zip with both its ends. torch writes the
     archive's directory last, and no comment after it."""

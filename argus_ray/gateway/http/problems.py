@@ -73,6 +73,7 @@ PROBLEMS: dict[str, tuple[int, str]] = {
     "idempotency_conflict": (409, "The Idempotency-Key was used with another body"),
     "task_not_ended": (409, "The task has not ended"),
     "nothing_to_resume": (409, "Nothing is left to train"),
+    "nothing_to_export": (409, "No such complete checkpoint"),
     "files_gone": (410, "The files have left the job root"),
     "body_too_large": (413, "The body is too large"),
     "unsupported_media_type": (415, "Unsupported content type"),

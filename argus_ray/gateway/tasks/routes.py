@@ -67,7 +67,7 @@ router = APIRouter(prefix="/api/v2/tasks", tags=["tasks"])
 #: Of all tasks: a path of the router above goes on with a slash.
 verbs = APIRouter(tags=["tasks"])
 
-_KEY_HEADER: dict[str, Any] = {
+KEY_HEADER: dict[str, Any] = {
     "parameters": [
         {
             "name": "Idempotency-Key",
@@ -91,10 +91,10 @@ _SPEC_BODY: dict[str, Any] = SECURITY | {
         "content": {kind: {"schema": _SPEC_SCHEMA} for kind in YAML_TYPES},
     },
 }
-_LOCATION: dict[str, Any] = {"Location": {"required": True, "schema": {"type": "string"}}}
-_REPLAYED: dict[str, Any] = {
+LOCATION: dict[str, Any] = {"Location": {"required": True, "schema": {"type": "string"}}}
+REPLAYED: dict[str, Any] = {
     "description": "The task that this Idempotency-Key created before",
-    "headers": _LOCATION | {"Idempotency-Replayed": {"required": True, "schema": {"type": "string", "enum": ["true"]}}},
+    "headers": LOCATION | {"Idempotency-Replayed": {"required": True, "schema": {"type": "string", "enum": ["true"]}}},
 }
 _YAML_ANSWER: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/yaml": {"schema": {"type": "object"}}}, "description": "Byte for byte as submitted"}
@@ -105,15 +105,15 @@ _YAML_ANSWER: dict[int | str, dict[str, Any]] = {
     "",
     status_code=201,
     response_model=SubmittedOut,
-    openapi_extra=_SPEC_BODY | {"parameters": [*_KEY_HEADER["parameters"], *_SPEC_BODY["parameters"]]},
-    responses={201: {"headers": _LOCATION}, 200: _REPLAYED | {"model": SubmittedOut}},
+    openapi_extra=_SPEC_BODY | {"parameters": [*KEY_HEADER["parameters"], *_SPEC_BODY["parameters"]]},
+    responses={201: {"headers": LOCATION}, 200: REPLAYED | {"model": SubmittedOut}},
 )
 async def submit_task(request: Request) -> Response:
     """Submit a TaskSpec. Answered after the task is on disk."""
     caller = caller_of(request)
     gateway = caller.gateway
     presets = chosen_presets(request)
-    key = _idempotency_key(request)
+    key = idempotency_key(request)
     text = await _text_of(request, caller)
     try:
         own_user = await caller.own_user()
@@ -161,8 +161,8 @@ def _with_a_hint(error: ArgusError, text: str) -> ArgusError:
     "/{task_id}:resubmit",
     status_code=201,
     dependencies=[NoQuery],
-    openapi_extra=_KEY_HEADER | schema_of(Resubmission, required=False),
-    responses={201: {"headers": _LOCATION}, 200: _REPLAYED | {"model": ResubmittedOut}},
+    openapi_extra=KEY_HEADER | schema_of(Resubmission, required=False),
+    responses={201: {"headers": LOCATION}, 200: REPLAYED | {"model": ResubmittedOut}},
 )
 async def resubmit_task(
     request: Request, response: Response, caller: TheCaller, gateway: TheGateway, task_id: TaskId
@@ -171,7 +171,7 @@ async def resubmit_task(
     newest checkpoint, with its settings. Answered after the task is on disk.
     """
     wish = await read_json(request, Resubmission, optional=True)
-    action = ResubmitTask(task_id, wish.resume, _idempotency_key(request))
+    action = ResubmitTask(task_id, wish.resume, idempotency_key(request))
     again = await caller.do(ReadResubmission(action))
     if again is not None:  # else the key has made a task already, whatever the inputs look like by now
         # An admin does it in the owner's name, with the owner's inputs.
@@ -182,17 +182,17 @@ async def resubmit_task(
         warnings = await gateway.inputs.warnings_of(spec, own_user)
         action = replace(action, settings=settings, warnings=warnings)
     submitted = await caller.do(action)
-    _answer_headers(request, response, gateway, submitted)
+    answer_headers(request, response, gateway, submitted)
     return ResubmittedOut.of_copy(submitted, task_id, resume=wish.resume)
 
 
 def _submitted(request: Request, gateway: GatewayParts, submitted: Submitted) -> Response:
     response = json_response(SubmittedOut.of(submitted), 201)
-    _answer_headers(request, response, gateway, submitted)
+    answer_headers(request, response, gateway, submitted)
     return response
 
 
-def _answer_headers(request: Request, response: Response, gateway: GatewayParts, submitted: Submitted) -> None:
+def answer_headers(request: Request, response: Response, gateway: GatewayParts, submitted: Submitted) -> None:
     prefix = outer_prefix(request.scope, gateway.trusted)
     response.headers["Location"] = f"{prefix}/api/v2/tasks/{submitted.task_id}"
     if submitted.created:
@@ -202,7 +202,7 @@ def _answer_headers(request: Request, response: Response, gateway: GatewayParts,
         response.headers["Idempotency-Replayed"] = "true"
 
 
-def _idempotency_key(request: Request) -> str | None:
+def idempotency_key(request: Request) -> str | None:
     return request.headers.get("idempotency-key")
 
 

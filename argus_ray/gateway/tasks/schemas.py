@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from argus_ray.core.actions import Explanation, QueueEntry, Submitted, TaskView
+from argus_ray.core.exports import ExportSeen, Part
 from argus_ray.core.model import Attempt, Event, FilesAt, Gang, Task
 from argus_ray.core.orders import maintenance_words
 from argus_ray.core.pool import NodeShortfall
@@ -83,6 +84,28 @@ def _settings_out(text: str) -> tuple[SettingOut, ...] | None:
         return tuple(map(SettingOut.of, layers.decode(text)))
     except (ValueError, TypeError, RecursionError):
         return None  # of another version of Argus: one odd row must not hide the task
+
+
+class ExportOut(BaseModel):
+    """A Hugging Face folder that is made of a checkpoint, by a task of its own."""
+
+    task_id: str
+    exported_from: str = Field(description="The task whose checkpoint it is")
+    step: int
+    part: Part
+    state: TaskState
+    path: str | None = Field(description="The folder; null until it is made, and when its files are in the trash")
+
+    @classmethod
+    def of_seen(cls, seen: ExportSeen) -> ExportOut:
+        return cls(
+            task_id=seen.task_id,
+            exported_from=seen.of,
+            step=seen.step,
+            part=seen.part,
+            state=seen.state,
+            path=seen.path,
+        )
 
 
 class GangOut(BaseModel):
@@ -194,7 +217,7 @@ class TaskSummary(BaseModel):
 
     task_id: str
     user_id: str
-    workload: str
+    workload: str = Field(description="ppo, grpo or sft; or export, which trains nothing")
     state: TaskState
     reason: str | None = Field(description="Why it is in its state, in words")
     reason_code: Code | None = Field(description="The same as data, while the task waits; null for other words")
@@ -223,6 +246,8 @@ class TaskOut(TaskSummary):
         description="What verl is told beyond the TaskSpec, as the task was accepted with it; each attempt uses it. "
         "null: a task of a version that stored none"
     )
+    exports: list[ExportOut] = Field(description="Of its checkpoints, the newest first, 50 at most")
+    export: ExportOut | None = Field(description="What it makes, if it is an export itself")
     attempts: list[AttemptOut]
 
     @classmethod
@@ -233,6 +258,8 @@ class TaskOut(TaskSummary):
             "warnings": WarningOut.all_of(view.task),
             "presets": list(view.task.presets),
             "settings": None if text is None else _settings_out(text),
+            "exports": [ExportOut.of_seen(seen) for seen in view.exports],
+            "export": None if view.export is None else ExportOut.of_seen(view.export),
             "attempts": attempts,
         }
         return cls.model_validate(_summary(view.task, view.position, progress) | more)
@@ -384,7 +411,8 @@ def _why(found: Explanation, shortfall: Sequence[NodeShortfall] | None) -> str:
         because = f"; {maintenance_words(found.maintenance)}"
     if found.recent_use_s is not None:
         line += f", and who has used the least of late goes first (its user: {found.recent_use_s / 3600:.1f} GPU hours)"
-    return f"The task waits for {task.gang.gpus} GPUs; {line}{because}"
+    wanted = f"{task.gang.gpus} GPUs" if task.gang.gpus else f"{task.gang.cpus:g} CPUs"
+    return f"The task waits for {wanted}; {line}{because}"
 
 
 class EventOut(BaseModel):

@@ -9,7 +9,9 @@ from random import Random
 from argus_ray.core.actions import Credential, ListTokens, SetUserEnabled
 from argus_ray.core.lifecycle import Admit
 from argus_ray.core.states import Outcome
+from argus_ray.discovery import head_json, sentinel
 from tests.support.builders import ADMIN, FakeClock, bearer, make_inputs, make_service
+from tests.support.checkpoints import save
 from tests.support.gateway import ADMIN_TOKEN, INTERNAL_TOKEN, Api, lines, log_of, metrics_of
 
 #: Names that no generator makes by chance.
@@ -40,6 +42,8 @@ class FuzzWorld:
         self._random = Random(seed)
         self._active: list[Admit] = []
         self.tokens: dict[str, str] = {"admin": ADMIN_TOKEN, "internal": INTERNAL_TOKEN, "nobody": ""}
+        settings = self.api.world.settings
+        sentinel.begin(head_json.folder(settings.shared_root, settings.cluster_name))
         self.tokens["stranger"] = "argus_u_" + "0" * 64
         self._who: dict[str, Credential] = {}
         for user in USERS:
@@ -88,6 +92,8 @@ class FuzzWorld:
                 metrics_of(change).write_text(lines(*range(1, self._random.randrange(2, 50))))
             if self._random.random() < 0.7:
                 self._add_rollouts(Path(change.job_root))
+            if task.export is None and self._random.random() < 0.3:
+                save(change.job_root, [1, 2], task.workload, task.gang.gpus)
             self._active.append(change)
         # What was canceled meanwhile is over as well.
         live = {attempt.submission_id for task in world.active() for attempt in task.attempts}
