@@ -283,9 +283,12 @@ def main(arguments: Sequence[str]) -> int:
     try:
         applications = yaml.safe_load(Path(arguments[0]).read_text())["applications"]
         load(next(each["args"] for each in applications if each["name"] == "argus"))
-    except (ConfigError, OSError, yaml.YAMLError) as error:
+    except ConfigError as error:
         sys.stderr.write(f"{error}\n")
         return REFUSED
+    except (OSError, yaml.YAMLError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
     except (LookupError, TypeError, StopIteration):
         sys.stderr.write("name one serve_config.yaml, whose application argus has args\n")
         return 2
