@@ -11,7 +11,8 @@ from argus_ray.gateway.http.problems import MEDIA_TYPE, PROBLEMS
 from tests.support.fuzz.wire import Answer
 from tests.support.fuzz.world import USERS
 
-_TASK = re.compile(r"argus-([a-z0-9-]+?)-(?:sft|ppo|grpo)-\d{8}-\d{6}-[0-9a-f]{4}")
+#: Also behind the name of an sft launcher, `argus-<submission id>`.
+_TASK = re.compile(r"argus-(?!argus-)([a-z0-9-]+?)-(?:sft|ppo|grpo)-\d{8}-\d{6}-[0-9a-f]{4}")
 _OPEN = re.compile(r"/(healthz|readyz|docs|openapi\.json)(\?|$)")
 _SINGLE = ("content-type", "content-length", "location", "retry-after", "x-request-id", "www-authenticate")
 
