@@ -161,7 +161,10 @@ def test_a_preset_is_what_is_trained_whatever_the_configuration_says_later_and_w
     assert {each["key"]: each["value"] for each in accepted["settings"] if each["source"] == "preset short"} == _SHORT
 
     def has_begun(view: dict[str, Any]) -> bool:
-        return bool(view["attempts"]) and _resolved(cluster, view, 0).exists() and bool(view["attempts"][0]["node_ip"])
+        if view["state"] != "RUNNING" or view["attempts"][0]["node_ip"] is None:
+            return False
+        # Hydra writes it after the file that is read below.
+        return _resolved(cluster, view, 0).with_name("overrides.yaml").exists()
 
     first = user.wait(task, has_begun, "at verl's own configuration")["attempts"][0]
     # So that it is still under way when the other configuration is in force.
@@ -182,7 +185,7 @@ def test_a_preset_is_what_is_trained_whatever_the_configuration_says_later_and_w
     for number in (0, 1):
         assert _of_hydra(cluster, view, number, _CHANGED) == {**_SHORT, "data.train_batch_size": 8}, number
     root = cluster.job_root(view)
-    assert metric(root, "actor/lr") == [0.0005, 0.0005]
+    assert metric(root, "actor/lr") == pytest.approx([0.0005, 0.0005])
     assert max(metric(root, "response_length/max")) <= 6
     for step in (1, 2):
         answers = (root / "rollouts" / f"{step}.jsonl").read_text().splitlines()
