@@ -35,7 +35,6 @@ def publish(shared_root: str, source: Path = SOURCE) -> str:
             with copy.open("rb") as written:
                 os.fsync(written.fileno())
             _compile(copy, target / path.name)
-            _compile(copy, target / path.name)
         building.chmod(0o755)
         try:
             building.rename(target)

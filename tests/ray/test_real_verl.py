@@ -53,6 +53,12 @@ def alone(cluster: Cluster) -> Alone:
     return {}
 
 
+@pytest.fixture(scope="module")
+def attacks(cluster: Cluster, alone: Alone) -> dict[str, str]:
+    """Of grpo and ppo, as the fields of a TaskSpec: their model writes answers that make files where they are run."""
+    return make_attacks(cluster.shared)
+
+
 def test_a_real_sft_run_learns_and_leaves_its_checkpoint(cluster: Cluster, alone: Alone) -> None:
     user = cluster.user()
     own = own_inputs(cluster.shared, f"user-{cluster.users}")
@@ -152,11 +158,11 @@ _CHANGED = {
 
 
 def test_a_preset_is_what_is_trained_whatever_the_configuration_says_later_and_whatever_dies(
-    cluster: Cluster, alone: Alone
+    cluster: Cluster, alone: Alone, attacks: dict[str, str]
 ) -> None:
     _deploy(cluster, {"presets": {"short": _SHORT}, "selectable": ["short"]})
     user = cluster.user()
-    task = user.submit_example("cpu-grpo", presets=["short"])
+    task = user.submit_example("cpu-grpo", presets=["short"], **attacks)
     accepted = user.task(task)
     assert {each["key"]: each["value"] for each in accepted["settings"] if each["source"] == "preset short"} == _SHORT
 
@@ -221,7 +227,7 @@ def _of_hydra(cluster: Cluster, view: dict[str, Any], number: int, keys: Iterabl
 
 
 def test_four_tasks_of_two_users_at_once_train_as_each_does_alone(
-    cluster: Cluster, alone: Alone, ray_view: Any
+    cluster: Cluster, alone: Alone, attacks: dict[str, str], ray_view: Any
 ) -> None:
     """In stock verl 0.9 the second ppo or grpo attaches to the first one's TransferQueue: its samples mix with those of
     another user, and it hangs when the first one ends."""
@@ -229,8 +235,6 @@ def test_four_tasks_of_two_users_at_once_train_as_each_does_alone(
 
     # Alone, too, grpo ran with them, if it did in the test before.
     presets = ["again"] if "grpo" in alone else []
-    # Their model writes answers that make files where they are run: it trains, and none is.
-    attacks = make_attacks(cluster.shared)
     changes = {"grpo": attacks, "ppo": attacks, "sft": {}}
     # ppo shares all of its ways to meet others with grpo, and an alone run of it would take another minute and a half.
     for workload in ("grpo", "sft"):
