@@ -111,7 +111,7 @@ def _steps_when_resumed(cluster: Cluster, user: Api, view: dict[str, Any], name:
     found = newest_complete([str(cluster.job_root(view))], "sft", 1)
     assert found is not None and found.step == 50, "what real verl writes is complete"
     text = user.request("GET", f"/api/v2/tasks/{view['task_id']}/spec").text
-    spec = taskspec.parse(text, shared_root=str(cluster.shared))
+    spec = taskspec.parse(text, shared_root=str(cluster.shared), own_user=view["user_id"])
     # More epochs than it had: what is left is a question of steps.
     changes = {"total_training_steps": total, "total_epochs": spec.total_epochs + 1, "save_freq": total}
     spec = spec.model_copy(update=changes)
