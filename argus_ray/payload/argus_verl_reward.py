@@ -50,7 +50,7 @@ def compute_score(
     data_source: str, solution_str: str, ground_truth: Any, extra_info: Any = None, **settings: Any
 ) -> Any:
     """A number, or what verl's scorer of that source returns: a dictionary with `score`."""
-    source = data_source if isinstance(data_source, str) else ""
+    source = str(data_source) if isinstance(data_source, str) else ""  # of numpy, in a batch of verl
     # Text that no log could take (lone surrogates) would end the run when verl prints it.
     solution = str(solution_str).encode("utf-8", "replace").decode()
     scorer = scorer_of(source)

@@ -266,9 +266,9 @@ def scores() -> dict[str, Any]:
     (mark,) = [m for m in test_scores.pytestmark if m.name == "parametrize"]
     cases = [list(case[:3]) for case in mark.args[1]]
     program = (
-        f"{SHELLS}\nimport json; from argus_verl_reward import compute_score\n"
+        f"{SHELLS}\nimport json, numpy; from argus_verl_reward import compute_score\n"
         "for case in json.load(sys.stdin):\n"
-        "    score = compute_score(*case); print('=', json.dumps([json.dumps(case), score]), flush=True)\n"
+        "    score = compute_score(numpy.str_(case[0]), *case[1:]); print('=', json.dumps([json.dumps(case), score]), flush=True)\n"
     )
     output = run(program, cases)
     assert "code that answers 'apps' is not run" in output
