@@ -268,7 +268,8 @@ def scores() -> dict[str, Any]:
     program = (
         f"{SHELLS}\nimport json, numpy; from argus_verl_reward import compute_score\n"
         "for case in json.load(sys.stdin):\n"
-        "    score = compute_score(numpy.str_(case[0]), *case[1:]); print('=', json.dumps([json.dumps(case), score]), flush=True)\n"
+        "    score = compute_score(numpy.str_(case[0]), *case[1:])\n"
+        "    print('=', json.dumps([json.dumps(case), score]), flush=True)\n"
     )
     output = run(program, cases)
     assert "code that answers 'apps' is not run" in output
