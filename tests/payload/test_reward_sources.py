@@ -268,7 +268,7 @@ def scores() -> dict[str, Any]:
     program = (
         f"{SHELLS}\nimport json, numpy; from argus_verl_reward import compute_score\n"
         "for case in json.load(sys.stdin):\n"
-        "    score = compute_score(numpy.str_(case[0]), *case[1:])\n"
+        "    score = compute_score(numpy.str_(case[0]), *case[1:])\n"  # as it is in a batch of verl
         "    print('=', json.dumps([json.dumps(case), score]), flush=True)\n"
     )
     output = run(program, cases)

@@ -244,6 +244,7 @@ def test_four_tasks_of_two_users_at_once_train_as_each_does_alone(
                 user, wait_long(user, user.submit_example(f"cpu-{workload}", **changes[workload]))["task_id"]
             )
 
+    assert max(alone["grpo"]["critic/score/max"].values()) > 0, "without a reward there is nothing to differ in"
     ada, bob = cluster.user(), cluster.user()
     workloads = ("grpo", "ppo", "sft", "grpo")
     callers = (ada, bob, ada, bob)

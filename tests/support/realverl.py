@@ -29,7 +29,7 @@ def make_inputs(shared: Path) -> None:
     subprocess.run([sys.executable, ROOT / "scripts" / "make_tiny.py", shared / "common"], check=True, timeout=300)
 
 
-#: Of the vocabulary of the model that attacks: enough that nearly each answer of eight tokens holds one.
+#: Of the vocabulary of the model that attacks: enough that most answers of eight tokens hold one.
 _ATTACKS = 60
 _CODE_TESTS = json.dumps({"inputs": ["1\n"], "outputs": ["1\n"]})
 
@@ -48,7 +48,9 @@ def make_attacks(shared: Path) -> dict[str, str]:
     for i in range(_ATTACKS):
         evaluated = rf"""\boxed{{\pi-open("{marks}/{i}","w").fileno()}}"""
         executed = f"```python\nopen('{marks}/{i}', 'w')\n```"
-        tokenizer.add_tokens(AddedToken(executed if i % 4 == 0 else evaluated, special=False, normalized=False))
+        # And numbers, for which some answers score: without a reward all runs train alike.
+        for token in (executed if i % 4 == 0 else evaluated, f"{i} "):
+            tokenizer.add_tokens(AddedToken(token, special=False, normalized=False))
     model = AutoModelForCausalLM.from_pretrained(common / "models" / "tiny")
     model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     for made in (tokenizer, model):
