@@ -20,7 +20,9 @@ def count_use(unit: UnitOfWork, task: Task, attempt: Attempt) -> None:
 
 def is_above_quota(unit: UnitOfWork, task: Task) -> bool:
     """With this task its user would hold too much. The scheduler has asked the same; this is for one that knew less
-    than it believed."""
+    than it believed. What needs no GPU is never too much, also for one whose quota was made smaller."""
+    if not task.gang.gpus:
+        return False
     limit = unit.ports.settings.limits.quotas().limit_of(task.user_id)
     return limit is not None and gpus_held(unit, task.user_id) + task.gang.gpus > limit
 

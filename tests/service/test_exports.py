@@ -247,6 +247,16 @@ def test_no_quota_bounds_it(tmp_path: Path) -> None:
         assert export(world, ada, old, root).state is TaskState.QUEUED
 
 
+def test_a_quota_that_is_less_than_what_its_user_holds_keeps_none_from_starting(tmp_path: Path) -> None:
+    """The scheduler's pass of quotas passes over it: refused here, it would wait with no reason."""
+    for world in checked_service(tmp_path):
+        ada = world.user("ada")
+        old = world.submit(ada)
+        new = export(world, ada, old, run(world, old))
+        world.reopen(settings={"limits": {"running_gpus_per_user": 2}})
+        run(world, world.task(new.task_id))
+
+
 @pytest.mark.parametrize("runs", [False, True])
 def test_the_checkpoint_stays_while_an_export_waits_or_runs(world: World, ada: Credential, runs: bool) -> None:
     old, root = trained(world, ada)
