@@ -41,18 +41,21 @@ def newest_complete(job_roots: Sequence[str], workload: str, world_size: int) ->
 
     Complete: all that verl loads for this workload on `world_size` processes is there and whole. Raises OSError.
     """
-    return next(_complete(job_roots, workload, world_size), None)
+    return next(each_complete(job_roots, workload, world_size), None)
 
 
 def complete(job_roots: Sequence[str], workload: str, world_size: int) -> list[Checkpoint]:
     """All of them, in the order in which `newest_complete` would take them. Raises OSError."""
-    return list(_complete(job_roots, workload, world_size))
+    return list(each_complete(job_roots, workload, world_size))
 
 
-def _complete(job_roots: Sequence[str], workload: str, world_size: int) -> Iterator[Checkpoint]:
+def each_complete(
+    job_roots: Sequence[str], workload: str, world_size: int, only: int | None = None
+) -> Iterator[Checkpoint]:
+    """The same, each looked at when it is asked for: one may have hundreds of files. `only`: of this step."""
     if world_size < 1:  # an export: of no process everything would be there
         return
-    found = [(step, age) for age, job_root in enumerate(job_roots) for step in _steps(job_root)]
+    found = [(step, age) for age, job_root in enumerate(job_roots) for step in _steps(job_root) if only in (None, step)]
     for step, age in sorted(found, reverse=True)[:_MAX_FOLDERS]:
         job_root, name = job_roots[age], files.checkpoint_name(step)
         parts = files.checkpoint_parts(workload, world_size)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def test_the_newest_first_of_all_attempts(tmp_path: Path) -> None:
     save(tmp_path / "a01", [5, 10])
     save(tmp_path / "a02", [10, 15])
     assert steps(tmp_path / "a01", tmp_path / "a02") == [15, 10, 10, 5]
-    newest = exports.exportable([str(tmp_path / "a01"), str(tmp_path / "a02")], "sft", 4, Part.ACTOR)[1]
+    _, newest, *_ = exports.exportable([str(tmp_path / "a01"), str(tmp_path / "a02")], "sft", 4, Part.ACTOR)
     assert newest.job_root == str(tmp_path / "a02"), "of equals that of the later attempt"
 
 
@@ -89,6 +90,34 @@ def test_a_checkpoint_that_was_deleted_while_it_waited_is_told(task: Task) -> No
     assert error.field == "checkpoint" and "step 10 is gone" in error.rule
     save(task.export.job_root, [20])
     assert check(task).errors, "another step is not the one that was chosen"
+
+
+def test_a_run_that_keeps_all_its_checkpoints_costs_a_look_at_one(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With hundreds of files each, all of them would take longer than a look may."""
+    assert task.export is not None
+    root = task.export.job_root
+    save(root, [20, 30, 40])
+    looked_at: set[str] = set()
+    is_whole = checkpoints._all_whole
+
+    def spy(job_root: str, way: Sequence[str], names: Sequence[str]) -> bool:
+        looked_at.add(way[0])
+        return is_whole(job_root, way, names)
+
+    monkeypatch.setattr(checkpoints, "_all_whole", spy)
+    assert check(task) == Findings()
+    assert looked_at == {"global_step_10"}
+    looked_at.clear()
+    (newest,) = exports.surely_exportable([root], "sft", 4, Part.ACTOR, lambda: None, most=1)
+    assert newest.step == 40 and looked_at == {"global_step_40"}
+
+
+def test_a_job_root_that_is_away_is_no_deleted_checkpoint(task: Task) -> None:
+    """Housekeeping spares it, so `users` may be a filesystem of its own that is not mounted."""
+    assert task.export is not None
+    shutil.rmtree(task.export.job_root)
+    found = check(task)
+    assert found.errors == () and "is its filesystem mounted?" in found.unknown
 
 
 def test_a_root_that_is_away_says_nothing(task: Task) -> None:

@@ -62,7 +62,8 @@ async def export_task(
     action = ExportTask(task_id, wish.step, wish.part, idempotency_key(request))
     found = await caller.do(ReadExport(action))
     if isinstance(found, ExportSource):
-        chosen = _choose(await gateway.in_file_thread(_look, found, wish.part, gateway.settings), wish.step)
+        seen = await gateway.in_file_thread(_look, found, wish, gateway.settings)
+        chosen = _choose(seen, wish.step)
         found = await caller.do(
             ExportTask(task_id, wish.step, wish.part, action.idempotency_key, chosen.step, chosen.job_root)
         )
@@ -70,11 +71,16 @@ async def export_task(
     return ExportedOut.of_export(found)
 
 
-def _look(source: ExportSource, part: Part, settings: Settings) -> list[Checkpoint]:
+def _look(source: ExportSource, wish: ExportWish, settings: Settings) -> list[Checkpoint]:
+    """What was asked for; if it is not there, what is."""
     folder = head_json.folder(settings.shared_root, settings.cluster_name)
-    return exports.surely_exportable(
-        source.job_roots, source.workload, source.processes, part, lambda: sentinel.read(folder)
-    )
+
+    def look(most: int, only: int | None) -> list[Checkpoint]:
+        what = (source.workload, source.processes, wish.part)
+        return exports.surely_exportable(source.job_roots, *what, lambda: sentinel.read(folder), most=most, only=only)
+
+    found = look(1, wish.step)
+    return found if found or wish.step is None else look(_NAMED + 1, None)
 
 
 def _choose(found: Sequence[Checkpoint], step: int | None) -> Checkpoint:
