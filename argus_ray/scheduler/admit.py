@@ -68,15 +68,16 @@ class Examiner:
         somebody may just be putting it back, and FAILED if it still is so when the time comes that the hold named.
 
         So many that fail at once are no accident of theirs: a filesystem below the root of the inputs is away, or is
-        just being filled. Then none of them fails."""
+        just being filled. Then none of them fails. An export has nothing there: it says nothing of others, nor they
+        of it."""
         findings = list(zip(tasks, await asyncio.gather(*map(self.inputs.check, tasks)), strict=True))
-        known = [(task.task_id, bool(seen.errors)) for task, seen in findings if not seen.unknown]
-        are_most = self._are_most(known)
+        of_inputs = [(task, seen) for task, seen in findings if task.export is None and not seen.unknown]
+        are_most = self._are_most([(task.task_id, bool(seen.errors)) for task, seen in of_inputs])
         for task, seen in findings:
             what = "; ".join(f"{error.field} {error.rule}" for error in seen.errors)[:_MAX_WORDS]
             if seen.unknown:
                 self._hold(task, because(Code.INPUTS_UNKNOWN, error=seen.unknown), self.policy.retry_interval_s, found)
-            elif seen.errors and _was_bad(task) and not are_most:
+            elif seen.errors and _was_bad(task) and not (are_most and task.export is None):
                 found.stuck[task.task_id] = Reject(task.task_id, f"its inputs cannot be used: {what}")
             elif seen.errors:
                 more = _SO_ARE_MOST if _was_bad(task) else ""

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from argus_ray.core import paths, taskspec
+from argus_ray.core import actions, paths, taskspec
 from argus_ray.core.errors import FieldError
+from argus_ray.core.lifecycle import End
 from argus_ray.core.model import Task
 from argus_ray.core.reasons import Code, Reason, words
-from argus_ray.core.states import TaskState
+from argus_ray.core.states import Outcome, TaskState
 from argus_ray.disk.checkpoints import Checkpoint
 from argus_ray.disk.inputs import Findings, Preflight
 from argus_ray.disk.threads import BoundedThreads
@@ -176,6 +177,25 @@ def test_nobody_fails_where_most_of_a_pass_would(world: World, bad: int, sound: 
     if not fails:
         assert "none of them fails yet" in words(world.task(tasks[0].task_id).reason or "")
     assert all(world.task(task.task_id).attempts for task in tasks[bad:])
+
+
+def test_exports_of_deleted_checkpoints_fail_and_keep_no_other_task_from_it(world: World) -> None:
+    """Each is told by its own job root, and none says anything of the filesystems below `common`."""
+    ada = world.user("ada")
+    old = world.submit(ada, n_gpus_per_node=1)
+    admit = world.admission(old)
+    assert all(world.service.apply([admit, End(admit.submission_id, Outcome.SUCCEEDED, "")]))
+    wish = actions.ExportTask(old.task_id, wanted_step=10, step=10, job_root=admit.job_root)
+    exports = [world.task(world.service.handle(ada, wish).submitted.task_id) for _ in range(3)]
+    bad = world.submit(ada, n_gpus_per_node=1)
+    ray = SimRay(random.Random(0), {"n1": 64})
+    ray.findings = {task.task_id: GONE for task in [*exports, bad]}
+    dispatcher = make_dispatcher(world, ray, random.Random(0))
+    asyncio.run(settle(dispatcher))
+    assert codes(world) == {Code.BAD_INPUTS}, "held at first"
+    world.clock.advance(RETRY_S)
+    asyncio.run(settle(dispatcher))
+    assert {world.task(task.task_id).state for task in [*exports, bad]} == {TaskState.FAILED}
 
 
 def test_nobody_fails_where_each_of_many_is_looked_at_alone(world: World) -> None:
