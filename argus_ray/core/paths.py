@@ -119,6 +119,11 @@ def export_dir(job_root_path: str) -> str:
     return f"{job_root_path}/export"
 
 
+def unmade_exports(job_root_path: str) -> tuple[str, ...]:
+    """Where `argus_export` works until then: links to the checkpoint, and what it makes of them."""
+    return tuple(f"{export_dir(job_root_path)}.{end}" for end in ("source", "part"))
+
+
 def broken_rule(value: str, shared_root: str, *, is_dir: bool, own: str | None = None) -> str | None:
     """The rule that `value` breaks as an input path, in words, or None if it is allowed as far as its text tells.
 

@@ -155,6 +155,15 @@ def sweep_pruned(job_roots: Sequence[str], budget: Budget) -> None:
                 _delete(name, folder, budget)
 
 
+def sweep_exports(job_roots: Sequence[str], budget: Budget) -> None:
+    """Delete what exports have left that were killed at work. Their links would hold the bytes of a checkpoint that is
+    deleted, and keep one that is not from being given to its user, since its files have more than one name."""
+    for job_root in job_roots:
+        with beneath.suppress(*NOT_THERE), beneath.folder(job_root) as folder:
+            for path in paths.unmade_exports(job_root):
+                _delete(Path(path).name, folder, budget)
+
+
 def _delete(name: str, folder: int, budget: Budget) -> None:
     """Whatever has this name in this folder; nothing may have it."""
     try:

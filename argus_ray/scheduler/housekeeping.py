@@ -237,8 +237,10 @@ class Housekeeper:
 
     def _look(self, task: TaskFiles, budget: Budget, may_prune: bool) -> Change:
         message, sizes, seen = None, [], Seen.OVER if task.is_over else Seen.ALIVE
-        for root in task.roots if task.is_over else task.roots[:-1]:
-            secrets.clear(self._checked(task, root))  # of a run whose runner has died with its machine
+        # Of runs whose runner has died with its machine.
+        over = [self._checked(task, root) for root in (task.roots if task.is_over else task.roots[:-1])]
+        for path in over:
+            secrets.clear(path)
         if task.is_over and self.policy.keep_checkpoints:
             if may_prune:
                 message, is_whole = self._prune(task, budget)
@@ -246,6 +248,8 @@ class Housekeeper:
             else:
                 seen = Seen.NEEDED
         try:
+            if not task.gpus:  # an export
+                trash.sweep_exports(over, budget)
             for root in reversed(task.roots):  # those before the last one change no more
                 size = trash.disk_bytes(self._checked(task, root), budget, MAX_COUNTED)
                 if size is not None:

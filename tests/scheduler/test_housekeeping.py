@@ -214,6 +214,35 @@ def test_a_key_that_no_run_has_taken_does_not_stay(house: House) -> None:
     assert list((second.parent.parent / "trash").rglob("secrets")) == []
 
 
+def test_what_an_export_that_was_killed_has_left_goes(house: House) -> None:
+    """Its links to the checkpoint would hold the bytes of a deleted one, and keep it from being downloaded."""
+    old, root = house.run()
+    house.end(old)
+    answer = house.world.service.handle(
+        house.ada, actions.ExportTask(old.task_id, step=15, job_root=str(root), wanted_step=15)
+    )
+    new = house.world.task(answer.submitted.task_id)
+    roots = []
+    for outcome in (Outcome.INFRASTRUCTURE, Outcome.SUCCEEDED):
+        _, made_in = house.run(new)
+        for name in ("export", "export.source", "export.part"):
+            (made_in / name / "huggingface").mkdir(parents=True)
+            (made_in / name / "huggingface" / "config.json").touch()
+        roots.append(made_in)
+        house.tidy_up()
+        assert (made_in / "export.source").exists(), "it is at work"
+        house.end(new, outcome)
+    house.days(1)
+    house.tidy_up()
+    for made_in in roots:
+        assert {path.name for path in made_in.iterdir()} >= {"export", "logs"}
+        assert not (made_in / "export.source").exists() and not (made_in / "export.part").exists()
+    (root / "export.part").mkdir()  # a run may call its own folders what it likes
+    house.days(1)
+    house.tidy_up()
+    assert (root / "export.part").exists()
+
+
 def test_a_task_that_resumes_from_another_keeps_it(house: House) -> None:
     old, root = house.run()
     house.end(old)
