@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from argus_ray.disk import inputs
 from argus_ray.disk.inputs import Findings
 from tests.core.test_paths import TRICKS
 from tests.support.gateway import ADMIN, YAML, Api
@@ -96,6 +97,25 @@ def links_out(api: Api) -> dict[str, Path | str]:
         "etc": "/etc",
         "proc": "/proc/self/root",
     }
+
+
+def test_a_look_that_does_not_end_lets_no_own_input_through(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of inputs in `common` a disk that does not answer is a warning. Here whoever makes the look take long, by large
+    files or by many submissions, would have a link to another user's data accepted unseen."""
+    ada = api.user("ada")
+    link = users(api) / "ada" / "datasets" / "of-bob.parquet"
+    link.symlink_to(users(api) / "bob" / "datasets" / "train.parquet")
+
+    def too_long(*_: object) -> Findings:
+        raise TimeoutError
+
+    monkeypatch.setattr(inputs, "inspect", too_long)
+    for fields in ({"train_file": str(link)}, own_of(api, "ada")):
+        answer = post(api, ada, **fields)
+        assert answer.status_code == 503 and "inputs cannot be looked at" in answer.json()["detail"], answer.text
+    assert post(api, ada).status_code == 201
+    monkeypatch.setattr(inputs, "inspect", lambda *_: 1 / 0)
+    assert post(api, ada, train_file=str(link)).status_code == 503
 
 
 def test_a_link_in_an_own_folder_must_stay_inside(api: Api) -> None:
