@@ -40,6 +40,9 @@ def _check_folder(path: str, leads_out: LeadsOut, doubt: Doubt) -> None:
             rows.append(_rows_of_part(file, doubt))
         except Wrong as wrong:
             raise Wrong(f"is a folder with a file {name} that {wrong.rule}") from None
+    for name in sorted(names)[_MAX_OPENS:]:
+        if names[name] and (rule := leads_out(f"{path}/{name}")):  # it is read all the same
+            raise Wrong(f"is a folder with a file {name} that {rule}")
     if len(names) > _MAX_OPENS:
         doubt(f"is a folder: {_MAX_OPENS} of its {len(names)} files were looked at")
     elif not any(count is None or count for count in rows):

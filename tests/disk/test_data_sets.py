@@ -54,6 +54,21 @@ def test_a_file_of_a_folder_that_leads_out_is_an_error(root: Path, tmp_path_fact
     assert "leads out of" in look(root, "sft", folder).errors[0].rule
 
 
+def test_a_link_that_leads_out_is_found_behind_the_files_that_are_looked_into(
+    root: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """pandas reads all files of the folder, also those of which no part is looked at here."""
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "a.parquet"
+    elsewhere.write_bytes(parquet_file("messages"))
+    folder = root / "common" / "many"
+    folder.mkdir()
+    for number in range(19):
+        (folder / f"{number:03d}.parquet").write_bytes(parquet_file("messages"))
+    (folder / "019.parquet").symlink_to(elsewhere)
+    (error, _) = look(root, "sft", folder).errors
+    assert "a file 019.parquet that leads out of" in error.rule
+
+
 def test_a_packed_file_by_the_name_of_json_is_read_by_its_bytes(root: Path) -> None:
     path = root / "common" / "rows.jsonl"
     path.write_bytes(gzip.compress(b'{"prompt": "x"}\n'))
