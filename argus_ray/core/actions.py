@@ -150,7 +150,6 @@ class Resubmittable:
     user_id: str
     spec_yaml: str
     presets: tuple[str, ...]
-    settings: str | None = field(repr=False)
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,7 @@ def read_again(unit: UnitOfWork, principal: Principal, action: ReadResubmission)
     if first is not None:
         return None
     check_limits(unit, old.user_id, old.gang)
-    return Resubmittable(old.user_id, old.spec_yaml, old.presets, old.settings)
+    return Resubmittable(old.user_id, old.spec_yaml, old.presets)
 
 
 def foresee(unit: UnitOfWork, principal: Principal, action: ForeseeSubmission) -> Foresight:
