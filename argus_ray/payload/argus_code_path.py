@@ -25,6 +25,8 @@ RESERVED = frozenset(
     typing_extensions typing_inspection urllib3 usercustomize uvloop yaml yarl
     """.split()  # noqa: SIM905  # one a word
 )
+#: Empty before Python 3.10, which a program that a run starts may be written for: the order of folders must do there.
+_STANDARD: frozenset[str] = getattr(sys, "stdlib_module_names", frozenset())
 
 
 class Installed:
@@ -37,11 +39,11 @@ class Installed:
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        is_standard = name in sys.stdlib_module_names
+        is_standard = name in _STANDARD
         if path is not None or not (is_standard or name in RESERVED):
             return None
         found = PathFinder.find_spec(name, [entry for entry in sys.path if entry != self._code_path], target)
-        if found is None and is_standard:
+        if found is None and is_standard and PathFinder.find_spec(name, [self._code_path], target) is not None:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
         return found
 

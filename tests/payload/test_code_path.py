@@ -131,6 +131,19 @@ def test_without_code_and_where_it_is_gone_nothing_changes(tmp_path: Path, env: 
     assert origins(env, "queue")["queue"].endswith("/queue.py")
 
 
+def test_a_module_of_another_system_is_looked_for_in_vain_as_without_code(tmp_path: Path, env: dict[str, str]) -> None:
+    (tmp_path / "code" / "msvcrt.py").write_text("")
+    assert origins(env, "winreg", "json") == {"winreg": None, "json": f"{LIBRARY}/json/__init__.py"}
+    program = "try:\n    import msvcrt\nexcept ModuleNotFoundError as error:\n    print(error.name)"
+    assert run(env, "-c", program) == "msvcrt\n"
+
+
+def test_a_python_that_does_not_know_its_own_modules_imports_them(tmp_path: Path, env: dict[str, str]) -> None:
+    # Before 3.10, as /usr/bin/python3 of many a system is, whose programs a run may start.
+    program = "import sys; del sys.stdlib_module_names; sys.path.insert(0, sys.argv[1]); import sitecustomize, wave"
+    run(env, "-S", "-c", program, env["PYTHONPATH"])
+
+
 def test_the_reserved_names_are_all_that_ray_imports_before_it_runs_anything(env: dict[str, str]) -> None:
     program = (
         "import runpy, sys\n"
