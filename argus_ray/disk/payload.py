@@ -32,8 +32,7 @@ def publish(shared_root: str, source: Path = SOURCE) -> str:
             copy = building / path.name
             shutil.copyfile(path, copy)
             copy.chmod(0o644)
-            with copy.open("rb") as written:
-                os.fsync(written.fileno())
+            _sync(copy)
             _compile(copy, target / path.name)
         building.chmod(0o755)
         try:
@@ -66,3 +65,10 @@ def _compile(copy: Path, final: Path) -> None:
     py_compile.compile(str(copy), str(made), str(final), doraise=True, invalidation_mode=mode)
     made.chmod(0o644)
     made.parent.chmod(0o755)
+    _sync(made)
+
+
+def _sync(path: Path) -> None:
+    """A half of it, after a crash of the file server, would be this version for ever."""
+    with path.open("rb") as written:
+        os.fsync(written.fileno())

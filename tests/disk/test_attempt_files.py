@@ -154,6 +154,23 @@ def test_the_payload_is_published_once_and_complete(tmp_path: Path) -> None:
     assert [path.name for path in Path(first).parent.iterdir()] == [Path(first).name], "no half-made folder is left"
 
 
+def test_all_of_the_payload_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is compiled is not compared with its source, so a half of it, after a crash, would stay for ever."""
+    fsync, synced = os.fsync, set[str]()
+
+    def note(fd: int) -> None:
+        synced.add(Path(f"/proc/self/fd/{fd}").readlink().name)
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", note)
+    folder = Path(payload.publish(str(tmp_path)))
+    files = {path.name for path in folder.rglob("*") if path.is_file()}
+    assert any(name.endswith(".pyc") for name in files)
+    assert files <= synced
+
+
 def test_the_payload_is_compiled_for_workers_that_may_not_write_there(tmp_path: Path) -> None:
     previous = os.umask(0o077)
     try:
