@@ -49,7 +49,7 @@ class Tracked:
         given |= {"project": environ["WANDB_PROJECT"], "name": environ["WANDB_NAME"]}
         run = None
         if environ.get("WANDB_MODE") == "online":
-            run = self._online(given)
+            run = self._try("the server cannot be used", self._online, given)
         if run is None:
             run = self._try("cannot keep a run on the disk", self._init, **given, mode="offline")
         if run is not None:

@@ -213,6 +213,48 @@ def test_a_run_without_a_key_is_kept_on_the_disk(tmp_path: Path, source: str) ->
     assert own.kept().of("_step", "train/loss") == [(1, 9.0), (2, 8.0)]
 
 
+#: As a worker may have it: its settings are of another kind (before 0.19), or refuse the key and say so.
+ODD_WANDB = """
+class Run:
+    def define_metric(self, *given, **more): pass
+    def log(self, data, step): print("kept:", sorted(data), step)
+class Settings:
+    {body}
+def init(**given):
+    return Run() if given["mode"] == "offline" else None
+def finish(): pass
+"""
+
+
+@pytest.mark.parametrize(
+    "body", ["pass", "def model_copy(self): return self\n    def __setattr__(self, *given): raise ValueError(given)"]
+)
+def test_a_wandb_that_takes_no_key_in_its_settings_fails_no_training(tmp_path: Path, body: str) -> None:
+    (tmp_path / "wandb.py").write_text(ODD_WANDB.format(body=body))
+    own = tracking.environment(Tracking("{user}", "online", "http://127.0.0.1:9"), root := _root(tmp_path), "grpo")
+    secrets.hand_over(root, argus_secrets.WANDB, KEY)
+    program = (
+        "import argus_verl_wandb, wandb; wandb.init(project='argus'); wandb.log({'loss': 1}, step=3); wandb.finish()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, **own, "ARGUS_JOB_ROOT": root, "PYTHONPATH": f"{PAYLOAD}:{tmp_path}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "argus: W&B: the server cannot be used: " in done.stdout
+    assert "kept: ['loss', 'trainer/global_step'] 3" in done.stdout
+    assert KEY not in done.stdout + done.stderr
+
+
+def _root(folder: Path) -> str:
+    root = folder / "users" / "ada" / "jobs" / f"{TASK}--a01"
+    root.mkdir(parents=True)
+    return str(root)
+
+
 def test_what_was_kept_on_the_disk_is_sent_by_wandb_sync(tmp_path: Path, source: str) -> None:
     with Server() as server:
         own = Attempts(tmp_path, source, Tracking("{user}-{workload}", "offline", server.url))
