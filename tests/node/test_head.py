@@ -408,6 +408,7 @@ def test_a_head_whose_root_was_away_begins_where_it_was(machine: Machine) -> Non
     program.says("warning: the epoch cannot be checked now")
     os.kill(machine.raylet(), signal.SIGKILL)
     program.says("wait: RootUnknown")
+    program.until(lambda: program.status.get("state") != "serving", "its status says so, too")
     assert list(machine.shared.iterdir()) == []
     machine.shared.rmdir()
     away.rename(machine.shared)
