@@ -12,6 +12,7 @@ from argus_ray.core.errors import ArgusError, StaleWriter, Unavailable
 from argus_ray.disk.job_files import FileChanged, JobFile, Opening
 from argus_ray.disk.threads import BoundedThreads
 from argus_ray.gateway.files.ranges import Span
+from argus_ray.gateway.http.turns import Turns
 from argus_ray.gateway.logs.event_stream import Broken, FlowingAnswer
 from argus_ray.gateway.logs.flow import FlowLimits
 from argus_ray.gateway.logs.sockets import SendQueues
@@ -44,6 +45,8 @@ class Downloads:
 
     flow: FlowLimits = FLOW
     limit: StreamLimit = field(default_factory=lambda: DownloadLimit(total=16, per_caller=4))
+    #: Lists of folders take the same threads.
+    lists: Turns = field(default_factory=lambda: Turns(at_once=2))
     threads: BoundedThreads = field(default_factory=lambda: BoundedThreads("argus-downloads", 8))
     send_queues: SendQueues = field(default_factory=lambda: SendQueues(fresh_s=0.05))
     #: Bytes that are read at a time. So much, and what the kernel holds, is all that one takes.

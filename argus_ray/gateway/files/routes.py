@@ -9,7 +9,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from argus_ray.core.actions import FindAttempt, GetTask, TaskView, WhoAmI
+from argus_ray.core.actions import FindAttempt, GetTask, WhoAmI
 from argus_ray.core.errors import FieldError, FileNotFoundInJobRoot, InvalidRequest
 from argus_ray.core.model import Attempt
 from argus_ray.disk import job_files
@@ -56,13 +56,15 @@ async def list_files(
     request: Request, caller: TheCaller, gateway: TheGateway, task_id: TaskId, query: FilesParams
 ) -> FilesOut:
     """A folder of an attempt's job root; links are shown and not followed."""
-    view: TaskView = await caller.do(GetTask(task_id))
+    # Both go in one batch.
+    view, principal = await asyncio.gather(caller.do(GetTask(task_id)), caller.do(WhoAmI()))
     path = task_files.path_in_query(request.scope)
     names = task_files.names(path)
     after = _decode_cursor(query.cursor)
     task_files.require_files(view.task)
     attempt = task_files.attempt_of(view.task, query.number)
-    found = await _listing(gateway, attempt, names, after, query.limit)
+    async with gateway.downloads.lists.turn(holder_of(principal)):
+        found = await _listing(gateway, attempt, names, after, query.limit)
     above = b"".join(part + b"/" for part in path.split(b"/") if part)
     last = found.entries[-1].name if found.entries else after
     return FilesOut(

@@ -6,10 +6,10 @@ import asyncio
 
 from fastapi import APIRouter, Response
 
-from argus_ray.core.actions import GetTask, TaskView
+from argus_ray.core.actions import GetTask, WhoAmI
 from argus_ray.core.errors import Unavailable
 from argus_ray.disk.rollouts import Budget
-from argus_ray.gateway.caller import TheCaller, TheGateway
+from argus_ray.gateway.caller import TheCaller, TheGateway, holder_of
 from argus_ray.gateway.files import task_files
 from argus_ray.gateway.http.params import RolloutsParams, TaskId
 from argus_ray.gateway.rollouts import reader
@@ -22,7 +22,8 @@ router = APIRouter(prefix="/api/v2/tasks", tags=["rollouts"])
 @router.get("/{task_id}/rollouts", response_model=RolloutsOut)
 async def get_rollouts(caller: TheCaller, gateway: TheGateway, task_id: TaskId, query: RolloutsParams) -> Response:
     """Which steps there are samples of, the newest first; with `step`: prompts, answers and scores of that step."""
-    view: TaskView = await caller.do(GetTask(task_id))
+    # Both go in one batch.
+    view, principal = await asyncio.gather(caller.do(GetTask(task_id)), caller.do(WhoAmI()))
     task = view.task
     task_files.require_files(task)
     attempts = task.attempts
@@ -41,7 +42,8 @@ async def get_rollouts(caller: TheCaller, gateway: TheGateway, task_id: TaskId, 
         return found.model_dump_json().encode()
 
     try:
-        text = await shared.threads.run(read, shared.timeout_s)
+        async with shared.turns.turn(holder_of(principal)):
+            text = await shared.threads.run(read, shared.timeout_s)
     except (asyncio.TimeoutError, OSError):
         raise Unavailable("The shared filesystem does not answer. Try again.") from None
     return Response(text, media_type="application/json")
