@@ -8,15 +8,13 @@ nothing of the training. verl's trainers are imported much later than this modul
 from __future__ import annotations
 
 import functools
-import importlib.abc
-import importlib.machinery
 import os
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-import argus_reserve  # type: ignore[import-not-found]  # a neighbour on the workers' PYTHONPATH
+import argus_imports  # type: ignore[import-not-found]  # neighbours on the workers' PYTHONPATH
+import argus_reserve  # type: ignore[import-not-found]
 
 TRAINERS = ("verl.trainer.ppo.v1.trainer_base", "verl.trainer.ppo.ray_trainer")
 _WRITE = "_write_generations"
@@ -47,35 +45,17 @@ def bound_all(module: ModuleType, is_low: Callable[[], bool]) -> int:
     return len(found)
 
 
-class _WhenImported(importlib.abc.MetaPathFinder):
-    """Finds what is found anyhow, and has it bounded once it is there."""
-
-    def __init__(self, is_low: Callable[[], bool]) -> None:
-        self._is_low = is_low
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
-        if fullname not in TRAINERS:
-            return None
-        spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
-        if spec is None or spec.loader is None:
-            return None
-        run = spec.loader.exec_module
-
-        def run_and_bound(module: ModuleType) -> None:
-            run(module)
-            if not bound_all(module, self._is_low):
-                print(f"argus: {fullname} dumps samples in a way that is not known; no reserve holds them", flush=True)
-
-        spec.loader.exec_module = run_and_bound  # type: ignore[method-assign]
-        return spec
-
-
 def _install() -> None:
     reserve = argus_reserve.Reserve.of_job(os.environ.get("ARGUS_JOB_ROOT", "."))
-    if reserve.reserve:
-        sys.meta_path.insert(0, _WhenImported(reserve.is_low))
+    if not reserve.reserve:
+        return
+
+    def bound(module: ModuleType) -> None:
+        if not bound_all(module, reserve.is_low):
+            words = "dumps samples in a way that is not known; no reserve holds them"
+            print(f"argus: {module.__name__} {words}", flush=True)
+
+    argus_imports.when_imported(TRAINERS, bound)
 
 
 _install()

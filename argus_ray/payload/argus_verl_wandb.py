@@ -12,15 +12,13 @@ that logs (wandb takes seconds to import, so this module never does):
 
 from __future__ import annotations
 
-import importlib.abc
-import importlib.machinery
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from types import ModuleType
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import argus_secrets  # type: ignore[import-not-found]  # a neighbour on the workers' PYTHONPATH
+import argus_imports  # type: ignore[import-not-found]  # neighbours on the workers' PYTHONPATH
+import argus_secrets  # type: ignore[import-not-found]
 
 AXIS = "trainer/global_step"
 
@@ -105,34 +103,13 @@ class Tracked:
         print(f"argus: W&B: {words}; the training goes on", flush=True)
 
 
-class _WhenImported(importlib.abc.MetaPathFinder):
-    """Finds what is found anyhow, and has it guarded once it is there."""
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
-        if fullname != "wandb":
-            return None
-        spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
-        if spec is None or spec.loader is None:
-            return None
-        run = spec.loader.exec_module
-
-        def run_and_guard(module: ModuleType) -> None:
-            run(module)
-            Tracked(module).install()
-
-        spec.loader.exec_module = run_and_guard  # type: ignore[method-assign]
-        return spec
-
-
 def _install() -> None:
     if os.environ.get("WANDB_MODE") not in ("online", "offline"):
         return
     if "wandb" in sys.modules:
         Tracked(sys.modules["wandb"]).install()
     else:
-        sys.meta_path.insert(0, _WhenImported())
+        argus_imports.when_imported(("wandb",), lambda module: Tracked(module).install())
 
 
 _install()
