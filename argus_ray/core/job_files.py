@@ -6,7 +6,7 @@ import os
 import unicodedata
 from collections.abc import Sequence
 
-#: Folders of the job root that hold what Argus has lent to the run: keys of the operator's, say.
+#: Folders of the job root that hold what Argus has lent to the run: keys of the operator's, say (`argus_secrets`).
 HIDDEN = ("secrets",)
 #: Bytes: NAME_MAX and PATH_MAX of Linux.
 _MAX_NAME = 255

@@ -100,16 +100,6 @@ def cancel_marker(job_root_path: str) -> str:
     return f"{job_root_path}/canceled"
 
 
-def secrets_dir(job_root_path: str) -> str:
-    """What an attempt is handed and nobody else is to read; never listed, and never served."""
-    return f"{job_root_path}/secrets"
-
-
-def tracking_key(job_root_path: str) -> str:
-    """The key of the W&B server: there from the submission until the run has read it. `argus_secrets` knows it, too."""
-    return f"{secrets_dir(job_root_path)}/wandb"
-
-
 def checkpoints_dir(job_root_path: str) -> str:
     return f"{job_root_path}/checkpoints"
 

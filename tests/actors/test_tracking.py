@@ -19,6 +19,7 @@ from argus_ray.core.verl import command
 from argus_ray.core.verl.tracking import Tracking
 from argus_ray.discovery import sentinel, tracking_keys
 from argus_ray.disk.threads import BoundedThreads
+from argus_ray.payload import argus_secrets
 from tests.support.builders import spec_yaml
 
 KEY = "0123456789abcdef0123456789abcdef01234567"
@@ -50,7 +51,7 @@ def task_of(tmp_path: Path, *attempts: Attempt) -> Task:
 
 
 def handed(attempt: Attempt) -> Path:
-    return Path(paths.tracking_key(attempt.job_root))
+    return Path(attempt.job_root, argus_secrets.FOLDER, argus_secrets.WANDB)
 
 
 def hand_over(keys: TrackingKeys, attempt: Attempt, *earlier: Attempt) -> None:

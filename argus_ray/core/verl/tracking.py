@@ -140,7 +140,7 @@ def with_logger(command: Sequence[str]) -> tuple[str, ...]:
 
 
 def environment(tracking: Tracking, job_root: str, workload: str) -> dict[str, str]:
-    """The variables of one attempt. None is a secret: the key is a file below `paths.secrets_dir`."""
+    """The variables of one attempt. None is a secret: the key is a file of the job root (`argus_secrets`)."""
     task_id, own = ids.task_of(job_root), f"{job_root}/cache/wandb"
     _, (user_id, *_) = paths.below_users(job_root)
     env = {

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from argus_ray import config
-from argus_ray.core import paths
+from argus_ray.core import job_files
 from argus_ray.core.verl import command, tracking
 from argus_ray.core.verl.tracking import Tracking
 from argus_ray.payload import argus_secrets
@@ -128,7 +128,7 @@ class TestAttempt:
 
 def test_the_module_is_in_the_payload_and_knows_the_place_of_the_key() -> None:
     assert (Path(command.__file__).parents[2] / "payload" / f"{tracking.MODULE}.py").is_file()
-    assert paths.tracking_key("/r") == f"/r/{argus_secrets.FOLDER}/{argus_secrets.WANDB}"
+    assert (argus_secrets.FOLDER,) == job_files.HIDDEN, "and nobody is given it"
 
 
 @pytest.mark.parametrize(
