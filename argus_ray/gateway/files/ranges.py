@@ -10,6 +10,7 @@ from email.utils import formatdate
 from urllib.parse import quote
 
 from argus_ray.gateway.http.problems import RangeNotSatisfiable
+from argus_ray.gateway.http.schemas import tellable
 
 _RANGE = re.compile(r"\s*([0-9]*)\s*-\s*([0-9]*)\s*")
 #: No file is as long: a longer number is no other one.
@@ -73,7 +74,7 @@ def headers(*, name: bytes, tag: str, modified_at: float, size: int, span: Span 
         "Content-Disposition": disposition(name),
         "Accept-Ranges": "bytes",
         "ETag": tag,
-        "Last-Modified": formatdate(min(max(0.0, modified_at), 253_402_300_799.0), usegmt=True),
+        "Last-Modified": formatdate(tellable(modified_at), usegmt=True),
         "Content-Length": str(size if span is None else span.end - span.start),
     }
     if span is not None:

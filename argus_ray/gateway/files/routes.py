@@ -24,8 +24,7 @@ from argus_ray.gateway.http import problems
 from argus_ray.gateway.http.access import is_head
 from argus_ray.gateway.http.params import AttemptParams, FilesParams, TaskId
 from argus_ray.gateway.http.problems import RangeNotSatisfiable
-from argus_ray.gateway.logs.flow import Flow
-from argus_ray.gateway.logs.sockets import Connection
+from argus_ray.gateway.logs.sockets import flow_to
 
 router = APIRouter(prefix="/api/v2/tasks", tags=["files"])
 
@@ -163,14 +162,8 @@ def _answer(
 
     body = parts(downloads, file, span or Span(0, file.size), check)
     status = 200 if span is None else 206
-    return Download(body, end, _flow(request, caller.gateway), status=status, headers=headers)
-
-
-def _flow(request: Request, gateway: GatewayParts) -> Flow:
-    connection, downloads = Connection.of_scope(request.scope), gateway.downloads
-    if connection is None:
-        return Flow(downloads.flow, None)
-    return Flow(downloads.flow, lambda: downloads.send_queues.bytes_queued(connection))
+    flow = flow_to(request.scope, downloads.flow, downloads.send_queues)
+    return Download(body, end, flow, status=status, headers=headers)
 
 
 def _encode_cursor(name: bytes) -> str:

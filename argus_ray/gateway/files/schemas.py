@@ -8,10 +8,7 @@ from pydantic import BaseModel, Field
 
 from argus_ray.core.text import clean
 from argus_ray.disk.job_files import Entry, EntryKind
-from argus_ray.gateway.http.schemas import Time, rfc3339
-
-#: Of the calendar that RFC 3339 can tell.
-_LAST_TIME = 253_402_300_799.0
+from argus_ray.gateway.http.schemas import Time, rfc3339, tellable
 
 
 class EntryOut(BaseModel):
@@ -43,5 +40,4 @@ class FilesOut(BaseModel):
 
 
 def time_of_file(at: float) -> str:
-    """A program can set it to anything."""
-    return rfc3339(min(max(0.0, at), _LAST_TIME))
+    return rfc3339(tellable(at))

@@ -17,6 +17,15 @@ from argus_ray.core.model import Maintenance
 Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 
 
+#: Of the calendar that HTTP and RFC 3339 can tell.
+_LAST_TIME = 253_402_300_799.0
+
+
+def tellable(at: float) -> float:
+    """The time of a file: a program can set it to anything."""
+    return min(max(0.0, at), _LAST_TIME)
+
+
 def rfc3339(at: float) -> str:
     """Unix seconds as `2026-01-31T12:00:00.000Z`."""
     stamp = datetime.fromtimestamp(at, timezone.utc).isoformat(timespec="milliseconds")

@@ -17,8 +17,7 @@ from argus_ray.gateway.caller import Caller, TheCaller, TheGateway, holder_of
 from argus_ray.gateway.context import GatewayParts
 from argus_ray.gateway.http.params import LogParams, StreamParams, TaskId
 from argus_ray.gateway.logs.event_stream import EventStream
-from argus_ray.gateway.logs.flow import Flow
-from argus_ray.gateway.logs.sockets import Connection
+from argus_ray.gateway.logs.sockets import flow_to
 from argus_ray.gateway.logs.stream import Follower, Place
 
 router = APIRouter(prefix="/api/v2/tasks", tags=["logs"])
@@ -102,14 +101,7 @@ async def stream_log(
             offset = place.offset if attempt.number == place.number else 0
     release = gateway.streams.acquire(holder_of(principal))
     follower = _follower(caller, task_id, state, attempt, offset, pinned=query.number is not None)
-    return EventStream(follower.events(), release, _flow(request, gateway))
-
-
-def _flow(request: Request, gateway: GatewayParts) -> Flow:
-    connection = Connection.of_scope(request.scope)
-    if connection is None:
-        return Flow(gateway.flow, None)
-    return Flow(gateway.flow, lambda: gateway.send_queues.bytes_queued(connection))
+    return EventStream(follower.events(), release, flow_to(request.scope, gateway.flow, gateway.send_queues))
 
 
 async def _earlier(caller: Caller, task_id: str, number: int, newest: Attempt) -> Attempt:

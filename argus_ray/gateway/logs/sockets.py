@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from argus_ray.gateway.logs.flow import Flow, FlowLimits
+
 #: Seconds that one look at the table of connections serves all streams.
 _FRESH_S = 0.4
 
@@ -88,6 +90,12 @@ class SendQueues:
                 # Another system, or no IPv6: then nothing is known.
                 continue
         return found
+
+
+def flow_to(scope: Any, limits: FlowLimits, queues: SendQueues) -> Flow:
+    """Of the answer to this request."""
+    connection = Connection.of_scope(scope)
+    return Flow(limits, None if connection is None else lambda: queues.bytes_queued(connection))
 
 
 def _key(host: str) -> tuple[str, str] | None:
