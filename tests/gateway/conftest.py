@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from argus_ray.disk.job_files import JobFile
 from tests.support.gateway import Api, Headers, make_api
 
 
@@ -22,3 +23,17 @@ def api(tmp_path: Path) -> Iterator[Api]:
 @pytest.fixture
 def alice(api: Api) -> Headers:
     return api.user("alice")
+
+
+@pytest.fixture
+def pieces(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The lengths of what downloads read from now on, in bytes."""
+    read: list[int] = []
+    real = JobFile.read
+
+    def counted(self: JobFile, offset: int, length: int) -> bytes:
+        read.append(length)
+        return real(self, offset, length)
+
+    monkeypatch.setattr(JobFile, "read", counted)
+    return read

@@ -5,28 +5,15 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-from argus_ray.core.model import Gang
 from argus_ray.store import Store, migrations, queue, settings, tasks
+from tests.store.rows import add_task
 
 ONE, OTHER = '[["optim.lr",0.001,"default"]]', '[["optim.lr",0.01,"preset fast"]]'
 
 
 def add(db: sqlite3.Connection, number: int, text: str | None, presets: tuple[str, ...] = ()) -> str:
     name = f"argus-alice-sft-20270115-080000-{number:04}"
-    seq = tasks.add(
-        db,
-        task_id=name,
-        user_id="alice",
-        workload="sft",
-        gang=Gang(1, 1, 1.0),
-        spec_yaml="a: b",
-        idempotency_key=None,
-        now=1.0,
-        message="accepted",
-        presets=presets,
-        settings=text,
-    )
-    assert seq is not None
+    assert add_task(db, name, presets=presets, settings=text) is not None
     return name
 
 

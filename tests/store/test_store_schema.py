@@ -14,6 +14,7 @@ from argus_ray.core.model import FilesAt, Gang, UserState
 from argus_ray.core.retention import Chore
 from argus_ray.core.states import ACTIVE, FINAL, WAITING, AttemptState, Outcome, TaskState
 from argus_ray.store import Store, disk, feed, migrations, queue, tasks
+from tests.store.rows import add_task
 
 TASK = "argus-alice-sft-20270115-080000-0001"
 OTHER = "argus-alice-sft-20270115-080000-0002"
@@ -31,21 +32,6 @@ def db(tmp_path: Path) -> Iterator[sqlite3.Connection]:
         add_attempt(db, OTHER, 1)
         yield db
     store.close()
-
-
-def add_task(db: sqlite3.Connection, task_id: str, settings: str | None = None) -> int | None:
-    return tasks.add(
-        db,
-        task_id=task_id,
-        user_id="alice",
-        workload="sft",
-        gang=Gang(1, 1, 1.0),
-        spec_yaml="a: b",
-        idempotency_key=None,
-        now=1.0,
-        message="accepted",
-        settings=settings,
-    )
 
 
 def add_attempt(db: sqlite3.Connection, task_id: str, number: int, state: str = "SUBMITTING") -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
@@ -12,6 +11,7 @@ from argus_ray.core.errors import ArgusError, StaleWriter, Unavailable
 from argus_ray.disk.job_files import FileChanged, JobFile, Opening
 from argus_ray.disk.threads import BoundedThreads
 from argus_ray.gateway.files.ranges import Span
+from argus_ray.gateway.http.from_disk import from_disk
 from argus_ray.gateway.http.turns import Turns
 from argus_ray.gateway.logs.event_stream import Broken, FlowingAnswer
 from argus_ray.gateway.logs.flow import FlowLimits
@@ -64,10 +64,7 @@ class Downloads:
 
     async def run(self, function: Callable[[], _T]) -> _T:
         """Raises what the function raises; Unavailable if the disk does not answer."""
-        try:
-            return await self.threads.run(function, self.timeout_s)
-        except (asyncio.TimeoutError, OSError):
-            raise Unavailable("The shared filesystem does not answer. Try again.") from None
+        return await from_disk(self.threads, function, self.timeout_s)
 
     async def open(self, opening: Opening) -> JobFile:
         """Raises NoSuchFile; Unavailable if the disk does not answer."""

@@ -7,10 +7,10 @@ import asyncio
 from fastapi import APIRouter, Response
 
 from argus_ray.core.actions import GetTask, WhoAmI
-from argus_ray.core.errors import Unavailable
 from argus_ray.disk.rollouts import Budget
 from argus_ray.gateway.caller import TheCaller, TheGateway, holder_of
 from argus_ray.gateway.files import task_files
+from argus_ray.gateway.http.from_disk import from_disk
 from argus_ray.gateway.http.params import RolloutsParams, TaskId
 from argus_ray.gateway.rollouts import reader
 from argus_ray.gateway.rollouts.reader import Wish
@@ -41,9 +41,6 @@ async def get_rollouts(caller: TheCaller, gateway: TheGateway, task_id: TaskId, 
             found = reader.list_samples(shared.reader, task.task_id, attempts, query.step, wish, Budget())
         return found.model_dump_json().encode()
 
-    try:
-        async with shared.turns.turn(holder_of(principal)):
-            text = await shared.threads.run(read, shared.timeout_s)
-    except (asyncio.TimeoutError, OSError):
-        raise Unavailable("The shared filesystem does not answer. Try again.") from None
+    async with shared.turns.turn(holder_of(principal)):
+        text = await from_disk(shared.threads, read, shared.timeout_s)
     return Response(text, media_type="application/json")
