@@ -42,9 +42,17 @@ def listeners(port: int) -> list[int]:
     for entry in Path("/proc").iterdir() if sockets else ():
         if entry.name.isdigit():
             with contextlib.suppress(OSError):  # it ended, or is another user's
-                if any(str(file.readlink()) in sockets for file in (entry / "fd").iterdir()):
+                if any(_target(file) in sockets for file in (entry / "fd").iterdir()):
                     found.append(int(entry.name))
     return found
+
+
+def _target(file: Path) -> str:
+    """What an open file is; empty if it was closed meanwhile."""
+    try:
+        return str(file.readlink())
+    except FileNotFoundError:
+        return ""
 
 
 def _inodes(port: int) -> set[str]:

@@ -548,6 +548,9 @@ def test_ports_that_are_no_range(text: str) -> None:
 
 def listening(pid: int) -> set[int]:
     """The TCP ports at which a process listens."""
-    inodes = {os.readlink(each) for each in Path(f"/proc/{pid}/fd").iterdir()}  # noqa: PTH115
+    inodes = set()
+    for each in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # a file that was closed meanwhile
+            inodes.add(os.readlink(each))  # noqa: PTH115
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     return {int(row[1].split(":")[1], 16) for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in inodes}

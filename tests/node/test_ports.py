@@ -60,3 +60,29 @@ def test_the_process_of_another_one_and_an_address_that_is_not_ours() -> None:
         ports.why_not("203.0.113.9", port)
         == f"port {port} of 203.0.113.9 cannot be used: Cannot assign requested address"
     )
+
+
+#: It listens, says where, and opens and closes files all the time that are listed before its listener.
+_CHURNS = """
+import os, socket
+listener = socket.create_server(("127.0.0.1", 0))
+os.dup2(listener.fileno(), 200)
+print(listener.getsockname()[1], flush=True)
+listener.close()
+while True:
+    for fd in [os.dup(0) for _ in range(20)]:
+        os.close(fd)
+"""
+
+
+def test_who_listens_is_found_while_it_closes_other_files() -> None:
+    process = subprocess.Popen([sys.executable, "-c", _CHURNS], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        port = int(process.stdout.readline())
+        assert [ports.listeners(port) for _ in range(40)] == [[process.pid]] * 40
+    finally:
+        process.kill()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
