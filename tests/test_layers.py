@@ -63,12 +63,18 @@ FORBIDDEN = {
     ),
     "gateway": ("argus_ray.local.cluster", "argus_ray.node.head", "ray", "sqlite3"),
     "payload": ("argus_ray.core.ids", "argus_ray.disk.atomic", "argus_ray.config", "fastapi", "sqlite3"),
+    "client": ("argus_ray.cli", "argus_ray.core.ids", "argus_ray.gateway.app", "ray", "pydantic", "fastapi"),
+    "cli": (
+        *("argus_ray.core.ids", "argus_ray.config", "argus_ray.gateway.app", "argus_ray.local.client"),
+        *("argus_ray.payload.argus_runner", "ray", "pydantic", "fastapi"),
+    ),
 }
 #: Those that may be known; what is wrong with the rule, rather than with the import, would show here.
 ALLOWED = {
     "node": ("argus_ray.disk.atomic", "argus_ray.disk.bounded", "argus_ray.disk.lock", "argus_ray.discovery.epoch"),
     "local": ("argus_ray.disk.atomic", "argus_ray.discovery.head_json", "argus_ray.node.processes"),
     "disk": ("argus_ray.core.ids",),
+    "cli": ("argus_ray.client", "click", "rich", "httpx2"),
     "gateway": ("argus_ray.actors.state", "argus_ray.disk.logs", "fastapi"),
 }
 
