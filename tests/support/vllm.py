@@ -13,6 +13,8 @@ from typing import Any
 
 from argus_ray.core.taskspec import TaskSpec
 from argus_ray.core.verl import command as verl
+from argus_ray.node import processes
+from argus_ray.node.shared_memory import SharedMemory
 from tests.support.raycluster import ROOT
 
 #: Of scripts/setup-vllm.
@@ -71,7 +73,7 @@ class PlainRun:
     def __init__(
         self, root: Path, spec: TaskSpec, resume_from: str | None = None, changes: Mapping[str, Any] | None = None
     ) -> None:
-        """`root`: a folder that is its own. `changes`: beyond those above."""
+        """`root`: a job root that is its own. `changes`: beyond those above."""
         self.root = root
         root.mkdir(parents=True)
         site = verl.Site(str(root.parent), str(PAYLOAD), str(PYTHON), stop_grace_s=30, log_bytes=1 << 30)
@@ -95,30 +97,36 @@ class PlainRun:
 
     def run(self) -> int:
         """Its exit code, once all that it has started has ended as well. AssertionError if something does not."""
+        memory = SharedMemory(self.root.parents[2], self._processes)
         with (self.root / "log").open("wb") as log:
             begun = time.monotonic()
             process = subprocess.Popen(self.command, env=self.environ, cwd=self.root, stdout=log, stderr=log)
+
+            def ended() -> bool:
+                memory.note()  # as a watchdog does
+                return process.poll() is not None
+
             try:
-                code = process.wait(TIMEOUT_S)
+                assert processes.wait_until(ended, TIMEOUT_S, 1.0), f"it still runs after {TIMEOUT_S} s"
             finally:
                 process.kill()
-                process.wait()
+                code = process.wait()
                 left = self._left(60.0)
+                # verl ends vLLM's processes by SIGKILL, so they leave some, which only Argus removes.
+                print(*memory.remove(), sep="\n", file=sys.stderr)
         print(f"{self.root.name}: exit code {code} after {time.monotonic() - begun:.0f} s", file=sys.stderr)
         assert left == [], f"still running: {left}"
         return code
 
     def _left(self, patience_s: float) -> list[int]:
         """What it has started and still runs after so many seconds; killed."""
-        from argus_ray.node import processes
-
-        def left() -> list[int]:
-            return processes.with_variable("ARGUS_JOB_ROOT", str(self.root))
-
-        processes.wait_until(lambda: not left(), patience_s)
-        found = left()
-        processes.end(left, grace_s=0)
+        processes.wait_until(lambda: not self._processes(), patience_s)
+        found = self._processes()
+        processes.end(self._processes, grace_s=0)
         return found
+
+    def _processes(self) -> list[int]:
+        return processes.with_variable("ARGUS_JOB_ROOT", str(self.root))
 
     @property
     def log(self) -> str:

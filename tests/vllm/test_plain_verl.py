@@ -54,6 +54,10 @@ def spec(common: Path, workload: Literal["grpo", "ppo"], steps: int) -> TaskSpec
     return taskspec.parse(text, shared_root=str(common.parent))
 
 
+def job_root(common: Path, name: str) -> Path:
+    return common.parent / "users" / "ada" / "jobs" / name
+
+
 def check(run: vllm.PlainRun, steps: list[int], shared_memory_before: set[str]) -> None:
     assert "actor_rollout_ref.rollout.name=vllm" in run.command
     code = run.run()
@@ -67,18 +71,18 @@ def check(run: vllm.PlainRun, steps: list[int], shared_memory_before: set[str]) 
 
 def test_grpo_and_its_resume(common: Path) -> None:
     before = vllm.shared_memory()
-    first = vllm.PlainRun(common.parent / "grpo", spec(common, "grpo", 4))
+    first = vllm.PlainRun(job_root(common, "grpo"), spec(common, "grpo", 4))
     check(first, [1, 2, 3, 4], before)
     moved = first.metric("actor/grad_norm")
     assert all(value > 0 for value in moved.values()), "else no update could be lost"
     saved = first.root / "checkpoints" / "global_step_2"
     assert saved.is_dir()
-    resumed = vllm.PlainRun(common.parent / "resumed", spec(common, "grpo", 4), resume_from=str(saved))
+    resumed = vllm.PlainRun(job_root(common, "resumed"), spec(common, "grpo", 4), resume_from=str(saved))
     check(resumed, [3, 4], before)
 
 
 def test_ppo(common: Path) -> None:
-    run = vllm.PlainRun(common.parent / "ppo", spec(common, "ppo", 2))
+    run = vllm.PlainRun(job_root(common, "ppo"), spec(common, "ppo", 2))
     check(run, [1, 2], vllm.shared_memory())
     assert list(run.metric("critic/vf_loss")) == [1, 2]
 
@@ -86,6 +90,6 @@ def test_ppo(common: Path) -> None:
 def test_an_update_that_is_lost_is_seen(common: Path) -> None:
     """The control: without it, weights that never change would pass for weights that arrive."""
     extension = {key: "argus_vllm_worker.DeafExtension" for key in vllm.ROLLOUT if key.endswith("worker_extension_cls")}
-    run = vllm.PlainRun(common.parent / "deaf", spec(common, "grpo", 3), changes=extension)
+    run = vllm.PlainRun(job_root(common, "deaf"), spec(common, "grpo", 3), changes=extension)
     assert run.run() == 0, run.log[-4000:]
     assert max(run.metric(DIFFERENCE).values()) > 100 * SAME

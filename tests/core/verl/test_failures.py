@@ -83,7 +83,14 @@ def test_a_real_log_is_told_by_its_cause(name: str) -> None:
 
 def test_every_sample_is_judged() -> None:
     samples = {path.stem for path in SAMPLES.glob("*.log")}
-    assert samples == set(EXIT_CODES) == {*EXPECTED, "rl_insufficient_resources", "sft_non_finite"}
+    assert (
+        samples
+        == set(EXIT_CODES)
+        == {
+            *EXPECTED,
+            *("rl_insufficient_resources", "sft_non_finite", "rl_vllm_good_end"),
+        }
+    )
 
 
 def judged(log: str, exit_code: int = 1) -> End:
@@ -206,6 +213,7 @@ def test_a_step_that_ray_relays_late_hides_nothing() -> None:
 
 
 #: What runs with vLLM print when their processes are ended, also at a good end; as vLLM 0.29 and torch 2.13 word it.
+#: `rl_vllm_good_end.log` is the whole end of a run that made all its steps.
 AT_EXIT = (
     "(vLLMHttpServer pid=4242) ERROR 11-26 22:03:15 [async_llm.py:694] AsyncLLM output_handler failed.",
     "(vLLMHttpServer pid=4242) vllm.v1.engine.exceptions.EngineDeadError: EngineCore encountered an issue. See stack"
@@ -227,6 +235,10 @@ def test_what_is_printed_at_every_exit_hides_no_cause(line: str, code: str) -> N
     found = explained("\n".join([line, *AT_EXIT]))
     assert (found.code, found.line) == (code, line)
     assert explained("\n".join([*AT_EXIT[:2], line, *AT_EXIT[2:]])).line == line
+    begin, end = read("rl_vllm_good_end").split("'Final validation metrics: None'")
+    assert "is killed by signal: Killed" in end, "that of a run that ended well"
+    found = explained(f"{begin}\n{line}\n{end}")
+    assert (found.code, found.line) == (code, line)
 
 
 @pytest.mark.parametrize("noise", AT_EXIT)
@@ -237,8 +249,11 @@ def test_what_is_printed_at_every_exit_is_no_cause(noise: str) -> None:
     assert explained(f"working\n{noise}", 137).code == "killed"
 
 
-def test_a_good_end_is_one_whatever_is_printed() -> None:
-    files = FilesSeen(True, ExitRecord(0), "\n".join(["step:4 - critic/score/mean:0.5", *AT_EXIT]))
+@pytest.mark.parametrize(
+    "log", ["\n".join(["step:4 - critic/score/mean:0.5", *AT_EXIT]), read("rl_vllm_good_end")], ids=["words", "real"]
+)
+def test_a_good_end_is_one_whatever_is_printed(log: str) -> None:
+    files = FilesSeen(True, ExitRecord(0), log)
     for job in (
         JobSeen(JobStatus.SUCCEEDED),
         JobSeen(JobStatus.FAILED, "supervisor died", FailureKind.SUPERVISOR),
