@@ -37,7 +37,10 @@ def _never_or_positive(value: Any) -> Any:
     return value
 
 
-Frequency = Annotated[int, BeforeValidator(_never_or_positive), Field(le=10**9)]
+#: In steps; -1: never.
+Frequency = Annotated[
+    int, Field(ge=-1, le=10**9), BeforeValidator(_never_or_positive), Field(json_schema_extra={"not": {"const": 0}})
+]
 
 
 class TaskSpec(BaseModel):
@@ -45,23 +48,47 @@ class TaskSpec(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
-    workload: Literal["ppo", "grpo", "sft"]
-    #: Put on PYTHONPATH of every process of the run.
-    code_path: str
-    #: A hub id, resolved in the shared cache, or an input path.
-    model_id: str
-    train_file: str
-    val_file: str
-    nnodes: int = Field(ge=1, le=1024)
-    n_gpus_per_node: int = Field(ge=1, le=64)
-    total_epochs: int = Field(ge=1, le=10**6)
-    total_training_steps: int | None = Field(default=None, ge=1, le=10**9)
-    #: In steps; -1: never.
-    save_freq: Frequency
-    test_freq: Frequency
-    trainer_device: Literal["cuda", "cpu"] = "cuda"
-    #: Old clients send it; it is ignored.
-    submission_id: str = Field(default="", max_length=256, exclude=True)
+    workload: Literal["ppo", "grpo", "sft"] = Field(
+        description="ppo: `verl.trainer.main_ppo` with `algorithm.adv_estimator=gae` and a critic; grpo: the same with "
+        "`grpo`; sft: `verl.trainer.sft_trainer`"
+    )
+    code_path: str = Field(
+        description="[importable](#code) in each process of the run: a verl in it is found before the installed one",
+        json_schema_extra={"format": "input-folder"},
+    )
+    model_id: str = Field(
+        description="`actor_rollout_ref.model.path`, for ppo also `critic.model.path`; sft: `model.path`",
+        json_schema_extra={"format": "model"},
+    )
+    train_file: str = Field(description="`data.train_files`", json_schema_extra={"format": "input-path"})
+    val_file: str = Field(description="`data.val_files`", json_schema_extra={"format": "input-path"})
+    nnodes: int = Field(ge=1, le=1024, description="`trainer.nnodes`; so many different machines")
+    n_gpus_per_node: int = Field(ge=1, le=64, description="`trainer.n_gpus_per_node`")
+    total_epochs: int = Field(ge=1, le=10**6, description="`trainer.total_epochs`")
+    total_training_steps: int | None = Field(
+        default=None,
+        ge=1,
+        le=10**9,
+        description="`trainer.total_training_steps`: the run ends after that many steps, or after its epochs if these "
+        "are over first",
+    )
+    save_freq: Frequency = Field(
+        description="`trainer.save_freq`, in steps; an sft run also saves after the last of its steps"
+    )
+    test_freq: Frequency = Field(
+        description="`trainer.test_freq`, in steps; ppo and grpo also validate before the first step, unless it is -1; "
+        "sft also after its last step"
+    )
+    trainer_device: Literal["cuda", "cpu"] = Field(
+        default="cuda",
+        description="`trainer.device`; `cpu` is for trial runs of small models on machines without a GPU, below",
+    )
+    submission_id: str = Field(
+        default="",
+        max_length=256,
+        exclude=True,
+        description="nothing: accepted for old clients, and ignored",
+    )
 
     @field_validator("code_path", "train_file", "val_file")
     @classmethod
