@@ -53,7 +53,7 @@ def test_what_is_reserved_is_not_left(lab: Lab) -> None:
 
 
 def test_a_disk_that_is_nearly_full_is_told(lab: Lab) -> None:
-    lab.dispatcher.low_disk = lambda: LowDisk(0.0, 1, Space(0, 0))
+    lab.dispatcher.low_disk = lambda: LowDisk(0.0, 1, Space(0, "shared"))
     lab.tick()
     pool = lab.dispatcher.pool_now()
     assert pool is not None and pool.is_low_disk
