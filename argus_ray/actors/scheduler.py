@@ -17,6 +17,7 @@ from argus_ray.actors.adapters import ClusterLook, FilesOfAttempts, InputsOfTask
 from argus_ray.actors.tracking import TrackingKeys
 from argus_ray.cluster.jobs import RayJobs, ask_directly
 from argus_ray.config import Settings
+from argus_ray.core.explaining import PoolNow
 from argus_ray.core.reserve import Space
 from argus_ray.discovery import head_json, sentinel
 from argus_ray.disk import payload, space
@@ -94,6 +95,11 @@ class SchedulerActor:
             #: Words; None: there is room, as far as is known.
             "low_disk": low.words() if (low := self._reserve.low) else None,
         }
+
+    def pool_now(self) -> PoolNow | None:
+        """What is free, and what of it a task would find that came now. None before the first look at the cluster."""
+        dispatcher = self._dispatcher
+        return dispatcher.pool_now() if dispatcher else None
 
     def _run(self) -> None:
         asyncio.run(self._guarded())

@@ -133,6 +133,8 @@ class Explanation:
     others_ahead: int
     #: Own and others'.
     active_tasks: int
+    #: When this was so.
+    now: float = 0.0
     #: Nothing starts now, by an operator's word.
     maintenance: Maintenance | None = None
     #: By all attempts of the task's user, and the most that may be; None: any number.

@@ -203,6 +203,11 @@ def _fits(gang: Gang, free: Sequence[float]) -> bool:
     return free[0] + _RESOLUTION >= gang.gpus_per_node and free[1] + _RESOLUTION >= gang.cpus_per_node
 
 
+def has_room(gang: Gang, node: NodeView) -> bool:
+    """For its share of the gang, drivers aside."""
+    return _fits(gang, (node.gpus_free, node.cpus_free))
+
+
 def _could_fit(gang: Gang, each: _Class) -> bool:
     return _fits(gang, each[2:])
 

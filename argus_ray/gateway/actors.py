@@ -14,6 +14,7 @@ from argus_ray.actors import detached, handover, proof
 from argus_ray.config import Settings
 from argus_ray.core import orders
 from argus_ray.core.errors import Unavailable
+from argus_ray.core.explaining import PoolNow
 from argus_ray.core.model import NodeView
 from argus_ray.gateway.context import DISK, MAINTENANCE
 from argus_ray.gateway.control import Asked
@@ -79,6 +80,18 @@ class ActorHandles:
             raise Unavailable("Ray has not shown its nodes yet. Try again.")
         nodes: tuple[NodeView, ...] = view.nodes
         return nodes
+
+    async def pool_now(self) -> PoolNow:
+        """The same, with what is free by the scheduler's own account."""
+        try:
+            found = await asyncio.wait_for(self._call(detached.SCHEDULER, "pool_now"), _READY_S)
+        except (ray.exceptions.RayError, AttributeError, asyncio.TimeoutError, TimeoutError, OSError):
+            # AttributeError: one of an earlier version, while this one is being deployed.
+            raise Unavailable("The scheduler does not answer. Try again.") from None
+        if found is None:
+            raise Unavailable("Ray has not shown its nodes yet. Try again.")
+        pool: PoolNow = found
+        return pool
 
     async def readiness(self) -> dict[str, str]:
         """Each part -> "ok", or why it is not; and those that only tell something, while there is something."""

@@ -17,7 +17,7 @@ from argus_ray.disk.inputs import Preflight
 from argus_ray.disk.threads import BoundedThreads
 from argus_ray.gateway import nodes as node_routes
 from argus_ray.gateway import pool, presets, users
-from argus_ray.gateway.context import GatewayParts, KnownTokens, Nodes, Readiness, ReadProgress
+from argus_ray.gateway.context import GatewayParts, KnownTokens, Nodes, PoolLook, Readiness, ReadProgress
 from argus_ray.gateway.control import ControlPlane, Wake
 from argus_ray.gateway.files import routes as files_of_tasks
 from argus_ray.gateway.files.download import Downloads
@@ -70,12 +70,14 @@ def create_app(
     sets_request_id: bool = True,
     head_id: str = "",
     trusted: TrustedProxies | None = None,
+    pool_now: PoolLook | None = None,
 ) -> Express:
     """The application. It belongs to one event loop, and keeps nothing that a restart would lose for good.
 
     `ready_fresh_s`: how long an answer of /readyz may be told again, in seconds.
     `sets_request_id`: False behind Serve, whose proxy gives each request an id and answers with it itself.
     `head_id`: what `/healthz` answers with, for the launcher of this head.
+    `pool_now`: what is free by the scheduler's own account; what `nodes` shows without it.
     `trusted`: the proxies that may say which prefix they have stripped; those of this machine without it.
     """
     files = ThreadPoolExecutor(_FILE_THREADS, thread_name_prefix="argus-files")
@@ -131,6 +133,7 @@ def create_app(
         rollouts=Rollouts(),
         head_id=head_id,
         trusted=trusted or TrustedProxies(),
+        pool_now=pool_now,
     )
     features = (users, tasks, exports, logs, metrics, rollouts, files_of_tasks, presets, pool, node_routes, pages)
     routers = [module.router for module in features]

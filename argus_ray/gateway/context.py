@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from argus_ray.config import Settings
 from argus_ray.core.errors import Unavailable
+from argus_ray.core.explaining import PoolNow
 from argus_ray.core.model import NodeView, Task
 from argus_ray.gateway.control import ControlPlane, Wake
 from argus_ray.gateway.files.download import Downloads
@@ -30,6 +31,8 @@ _log = logging.getLogger("argus.gateway")
 
 #: Raises Unavailable while the cluster was not seen yet.
 Nodes = Callable[[], Awaitable[Sequence[NodeView]]]
+#: The same.
+PoolLook = Callable[[], Awaitable[PoolNow]]
 #: Of readiness, while it is on: nothing starts, and all is well.
 MAINTENANCE = "maintenance"
 #: Of readiness, while the shared filesystem has less than the reserve free: nothing starts, and the API serves.
@@ -100,6 +103,8 @@ class GatewayParts:
     downloads: Downloads = field(default_factory=Downloads)
     rollouts: Rollouts = field(default_factory=Rollouts)
     head_id: str = ""
+    #: None: what Ray shows is all that is known.
+    pool_now: PoolLook | None = None
     trusted: TrustedProxies = field(default_factory=TrustedProxies)
 
     async def look_at_nodes(self) -> Sequence[NodeView]:
@@ -108,6 +113,15 @@ class GatewayParts:
             return await asyncio.wait_for(self.nodes(), _NODES_TIMEOUT_S)
         except asyncio.TimeoutError:
             raise Unavailable("Ray's node view did not answer in time. Try again.") from None
+
+    async def look_at_pool(self) -> PoolNow:
+        """The same, with what is free by the scheduler's own account."""
+        if self.pool_now is None:
+            return PoolNow.as_shown(await self.look_at_nodes())
+        try:
+            return await asyncio.wait_for(self.pool_now(), _NODES_TIMEOUT_S)
+        except asyncio.TimeoutError:
+            raise Unavailable("The scheduler did not answer in time. Try again.") from None
 
     def notify_scheduler(self) -> None:
         """After a commit. It has a slow tick of its own, so a failure here costs time and nothing else."""

@@ -56,6 +56,7 @@ class Gateway:
             settings=self._settings,
             tokens=Tokens.from_environment(self._settings.tokens, os.environ),
             nodes=actors.nodes,
+            pool_now=actors.pool_now,
             readiness=actors.readiness,
             wake=actors.wake,
             clock=time.time,

@@ -17,6 +17,7 @@ from itertools import islice
 from argus_ray.core import admission, ledger, reserve
 from argus_ray.core.clock_steps import ClockSteps
 from argus_ray.core.decision import Decision
+from argus_ray.core.explaining import PoolNow
 from argus_ray.core.lifecycle import Admit, Change, End, Hold, Reject
 from argus_ray.core.model import Attempt, ClusterView, NodeView, SlimTask, Task
 from argus_ray.core.reserve import LowDisk
@@ -133,6 +134,8 @@ class Dispatcher:
         self.examiner = Examiner(inputs, prepare, shared_root, policy, clock, monotonic, soon_s=tick_s)
         #: The last look at the cluster.
         self.view: ClusterView | None = None
+        #: What it had free for a gang, by the ledger, at the last tick that came so far.
+        self.free: tuple[NodeView, ...] = ()
         self._decided: _Decided | None = None
         #: Tasks at the end of the queue that nothing was decided about yet.
         self._came: list[SlimTask] = []
@@ -174,7 +177,7 @@ class Dispatcher:
         free = (*self.standing.judge(cordoned.others, live), *cordoned.nodes)
         halts = self.cordons.overdue(cordoned, live, now)
         await gently.others_first()
-        self.view = _told(view, free)
+        self.view, self.free = _told(view, free), free
         returning = _first_to_return([end for end in followed.ended if end.submission_id not in self._unstored], live)
         low = self.low_disk()
         if orders.maintenance is not None:
@@ -220,6 +223,14 @@ class Dispatcher:
         if len(holds) == MAX_HOLDS:
             return Next.IN_A_MOMENT
         return Next.SOON if live or self.queue.waiting else Next.LATER
+
+    def pool_now(self) -> PoolNow | None:
+        """May be asked from another thread. None: the cluster was not seen yet."""
+        view, free, decided = self.view, self.free, self._decided
+        if view is None:
+            return None
+        left = free if decided is None or decided.free != free else decided.decision.left
+        return PoolNow(view.nodes, free, left, self.low_disk() is not None)
 
     def _mind_the_clock(self) -> None:
         """Where it was set, the times of the rows have followed before they were read. What was decided has not."""

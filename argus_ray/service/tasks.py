@@ -85,6 +85,7 @@ def explain(unit: UnitOfWork, principal: Principal, action: ExplainTask) -> Expl
         own_ahead=ahead,
         others_ahead=0 if position is None else position - 1 - len(ahead),
         active_tasks=attempts.count_live(unit.db),
+        now=unit.now,
         maintenance=orders.read(unit.db).maintenance,
         gpus_held=shares.gpus_held(unit, task.user_id),
         gpus_quota=settings.limits.quotas().limit_of(task.user_id),

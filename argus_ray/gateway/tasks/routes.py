@@ -30,7 +30,6 @@ from argus_ray.core.errors import (
     Unauthenticated,
     Unavailable,
 )
-from argus_ray.core.pool import shortfall_per_node
 from argus_ray.core.taskspec import MAX_SPEC_BYTES, TaskSpec
 from argus_ray.core.verl.command import gang_of
 from argus_ray.gateway.caller import SECURITY, Caller, TheCaller, TheGateway, caller_of
@@ -250,14 +249,14 @@ async def get_spec(caller: TheCaller, task_id: TaskId) -> Response:
 
 @router.get("/{task_id}/explain", dependencies=[NoQuery])
 async def explain_task(caller: TheCaller, gateway: TheGateway, task_id: TaskId) -> ExplanationOut:
-    """Why it waits: the place in the queue, who is ahead, what is missing, when it is looked at again."""
+    """Why it waits: a stable code, one sentence, who is ahead, what is missing, and what would start now."""
     found = await caller.do(ExplainTask(task_id))
-    shortfall = None
+    pool = None
     if found.task.state.is_waiting:
         # The rest of the answer is worth having without it.
         with contextlib.suppress(Unavailable):
-            shortfall = shortfall_per_node(found.task.gang, await gateway.look_at_nodes())
-    return ExplanationOut.of(found, shortfall)
+            pool = await gateway.look_at_pool()
+    return ExplanationOut.of(found, pool)
 
 
 @router.get("/{task_id}/events")

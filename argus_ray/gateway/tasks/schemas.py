@@ -9,10 +9,11 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from argus_ray.core.actions import Explanation, QueueEntry, Submitted, TaskView
+from argus_ray.core.explaining import PoolNow, Why, largest_that_fits, sentence, why
 from argus_ray.core.exports import ExportSeen, Part
 from argus_ray.core.model import Attempt, Event, FilesAt, Gang, Task
 from argus_ray.core.orders import maintenance_words
-from argus_ray.core.pool import NodeShortfall
+from argus_ray.core.pool import NodeShortfall, shortfall_per_node
 from argus_ray.core.reasons import Code, Reason, have_now, words
 from argus_ray.core.states import AttemptState, Outcome, TaskState
 from argus_ray.core.verl import layers
@@ -344,7 +345,16 @@ class NodeShortfallOut(BaseModel):
 class ExplanationOut(BaseModel):
     task_id: str
     state: TaskState
-    summary: str = Field(description="The answer in one sentence")
+    code: Why = Field(
+        description="Why it is where it is, at this moment. `reason_code` is what is stored, and stays the same for as "
+        "long as the pool has the same nodes"
+    )
+    sentence: str = Field(description="The code in one sentence, with its numbers")
+    summary: str = Field(description="The same with its place in the queue, in words that may change")
+    would_start_now: int | None = Field(
+        description="The most nodes that a gang of this shape would get now, if it were submitted with so many; null "
+        "when the task does not wait or the pool is not known"
+    )
     position: int | None
     own_ahead: list[str] = Field(description="Your tasks before this one in the queue")
     others_ahead: int = Field(description="How many tasks of others are before this one")
@@ -367,9 +377,14 @@ class ExplanationOut(BaseModel):
     )
 
     @classmethod
-    def of(cls, found: Explanation, shortfall: Sequence[NodeShortfall] | None) -> ExplanationOut:
-        task = found.task
+    def of(cls, found: Explanation, pool: PoolNow | None) -> ExplanationOut:
+        task, maintenance = found.task, found.maintenance
+        shortfall = None if pool is None else shortfall_per_node(task.gang, pool.free)
+        code = why(task, maintenance, pool, found.now)
         return cls(
+            code=code,
+            sentence=sentence(code, task, maintenance=maintenance, pool=pool, gpus_held=found.gpus_held),
+            would_start_now=None if pool is None else _would_start(found, pool),
             task_id=task.task_id,
             state=task.state,
             summary=_why(found, shortfall),
@@ -388,6 +403,13 @@ class ExplanationOut(BaseModel):
             maintenance=MaintenanceOut.of(found.maintenance),
             shortfall=None if shortfall is None else [NodeShortfallOut.of(node) for node in shortfall],
         )
+
+
+def _would_start(found: Explanation, pool: PoolNow) -> int:
+    if found.maintenance is not None or pool.is_low_disk:
+        return 0
+    to_spare = None if found.gpus_quota is None else found.gpus_quota - found.gpus_held
+    return largest_that_fits(found.task.gang, pool.left, gpus_to_spare=to_spare)
 
 
 def _why(found: Explanation, shortfall: Sequence[NodeShortfall] | None) -> str:
