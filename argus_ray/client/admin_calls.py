@@ -1,0 +1,84 @@
+"""The calls about users and tokens, the pool, and the server itself."""
+
+from __future__ import annotations
+
+from argus_ray.client.calls import JSON_BODY, Answer, Call, as_json
+from argus_ray.client.models import admin as models
+from argus_ray.client.models.tasks import Maintenance
+from argus_ray.client.task_calls import of
+
+_USER = "/api/v2/users/{user_id}"
+
+
+def me() -> Call[models.Me]:
+    return Call("GET", "/api/v2/me", of(models.Me))
+
+
+def presets() -> Call[models.Presets]:
+    return Call("GET", "/api/v2/presets", of(models.Presets))
+
+
+def users() -> Call[models.Users]:
+    return Call("GET", "/api/v2/users", of(models.Users))
+
+
+def user(user_id: str) -> Call[models.User]:
+    return Call("GET", _USER, of(models.User), {"user_id": user_id})
+
+
+def create_user(user_id: str, display_name: str | None) -> Call[models.User]:
+    body = as_json(user_id=user_id, display_name=display_name)
+    return Call("POST", "/api/v2/users", of(models.User), headers=JSON_BODY, content=body, repeats=False)
+
+
+def set_user(user_id: str, *, enabled: bool) -> Call[models.User]:
+    return Call("POST", _USER + (":enable" if enabled else ":disable"), of(models.User), {"user_id": user_id})
+
+
+def tokens(user_id: str) -> Call[models.Tokens]:
+    return Call("GET", _USER + "/tokens", of(models.Tokens), {"user_id": user_id})
+
+
+def issue_token(user_id: str, *, label: str | None, expires_in_s: int | None) -> Call[models.IssuedToken]:
+    body = as_json(label=label, expires_in_s=expires_in_s)
+    parts = {"user_id": user_id}
+    return Call(
+        "POST", _USER + "/tokens", of(models.IssuedToken), parts, headers=JSON_BODY, content=body, repeats=False
+    )
+
+
+def revoke_token(user_id: str, token_id: str) -> Call[models.Token]:
+    parts = {"user_id": user_id, "token_id": token_id}
+    return Call("DELETE", _USER + "/tokens/{token_id}", of(models.Token), parts)
+
+
+def nodes() -> Call[models.Nodes]:
+    return Call("GET", "/api/v2/nodes", of(models.Nodes))
+
+
+def order(node: str, verb: str, *, reason: str | None = None, deadline_s: float | None = None) -> Call[models.Ordered]:
+    """`verb`: cordon, drain or uncordon."""
+    path = f"/api/v2/nodes/{{node}}:{verb}"
+    body = as_json(reason=reason, deadline_s=deadline_s)
+    return Call("POST", path, of(models.Ordered), {"node": node}, headers=JSON_BODY, content=body)
+
+
+def maintenance() -> Call[Maintenance]:
+    return Call("GET", "/api/v2/maintenance", of(Maintenance))
+
+
+def set_maintenance(on: bool, reason: str | None) -> Call[Maintenance]:
+    body = as_json(on=on, reason=reason)
+    return Call("PUT", "/api/v2/maintenance", of(Maintenance), headers=JSON_BODY, content=body)
+
+
+def health() -> Call[models.Health]:
+    return Call("GET", "/healthz", of(models.Health))
+
+
+def ready() -> Call[dict[str, str]]:
+    def parts(answer: Answer) -> dict[str, str]:
+        found = answer.json()
+        return {str(name): str(value) for name, value in found.get("parts", {}).items()}
+
+    return Call("GET", "/readyz", parts, repeats=False)

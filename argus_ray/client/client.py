@@ -1,0 +1,328 @@
+"""The client. Each method is one call of the API, or follows from some; docs/api.md tells what they mean."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+import argus_ray
+from argus_ray.client import admin_calls, task_calls
+from argus_ray.client.admin_methods import AdminMethods
+from argus_ray.client.calls import Call
+from argus_ray.client.download import download_file
+from argus_ray.client.errors import BadArgument
+from argus_ray.client.follow import follow_log
+from argus_ray.client.log_feed import LogItem, lines_of, split_lines
+from argus_ray.client.models import admin
+from argus_ray.client.models import tasks as models
+from argus_ray.client.models.results import Curves, FileEntry, FilePage, Line, LogText, Rollouts, RolloutStep, Sample
+from argus_ray.client.pages import pages
+from argus_ray.client.task_calls import Names
+from argus_ray.client.transport import Transport
+from argus_ray.client.wait import wait_for
+
+T = TypeVar("T")
+#: Seconds for which a log or a stream that was broken off is opened again: a head that is replaced takes minutes.
+FOLLOW_S = 600.0
+_TOKEN = re.compile(r"[!-~]{1,4096}")
+
+
+class Client(AdminMethods):
+    """The API at `url`, as the holder of this token sees it.
+
+    `ca_file`: certificates to trust in the place of the system's. `timeout`: seconds for one step of a call. `retry_s`:
+    for how long reads, and writes that may be repeated, are tried again after a broken connection or a 503. `follow_s`:
+    the same for logs, streams and `wait`, since the server last answered. `on_retry` is told why something is tried
+    again, and in how many seconds. Proxies are those of the environment.
+
+    Every method raises ApiError (by its code: `argus_ray.client.errors`), ServerUnreachable and BadAnswer.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: str | None,
+        *,
+        ca_file: str | None = None,
+        timeout: float = 30.0,
+        retry_s: float = 60.0,
+        follow_s: float = FOLLOW_S,
+        user_agent: str | None = None,
+        on_retry: Callable[[str, float], None] | None = None,
+        **parts: Any,
+    ) -> None:
+        """`token`: None for the few calls that need none. `parts`: of Transport, for tests. Raises BadArgument."""
+        headers = {"User-Agent": user_agent or f"argus-client/{argus_ray.__version__}", "Accept": "application/json"}
+        if token is not None and not _TOKEN.fullmatch(token):
+            token = None  # no traceback with its locals shows it
+            raise BadArgument("the token has characters that no token has")
+        if token is not None:
+            headers["Authorization"] = f"Bearer {token}"
+        token = None
+        try:
+            self._transport = Transport(
+                url, headers, ca_file=ca_file, timeout=timeout, retry_s=retry_s, on_retry=on_retry, **parts
+            )
+        finally:
+            headers.clear()
+        self._follow_s = follow_s
+
+    def __repr__(self) -> str:
+        return f"Client({self.url!r})"
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._transport.close()
+
+    @property
+    def url(self) -> str:
+        return self._transport.url
+
+    @property
+    def server_version(self) -> str | None:
+        """As the newest answer told it; None before there is one, or where it tells none."""
+        return self._transport.server_version
+
+    def _send(self, call: Call[T]) -> T:
+        return self._transport.send(call)
+
+    # Submitting.
+
+    def submit(self, spec: str | bytes, *, presets: Names = None, key: str | None = None) -> models.Submitted:
+        """Submit a TaskSpec. `key`: the Idempotency-Key, without which one is made for this call."""
+        made, _ = self._send(task_calls.submit(spec, key or new_key(), presets))
+        return made
+
+    def validate(self, spec: str | bytes, *, presets: Names = None) -> models.Validation:
+        """What a submission would be answered now, and what it would run; nothing is stored."""
+        return self._send(task_calls.validate(spec, presets))
+
+    def resubmit(self, task_id: str, *, resume: bool = False, key: str | None = None) -> models.Resubmitted:
+        """A new task from one that has ended; `resume`: it goes on from the newest checkpoint."""
+        made, _ = self._send(task_calls.resubmit(task_id, key or new_key(), resume=resume))
+        return made
+
+    def export(
+        self, task_id: str, *, step: int | None = None, part: str | None = None, key: str | None = None
+    ) -> models.Exported:
+        """A new task that makes a Hugging Face folder of a checkpoint (`step`: of this one, else of the newest)."""
+        made, _ = self._send(task_calls.export(task_id, key or new_key(), step=step, part=part))
+        return made
+
+    def cancel(self, task_id: str) -> models.Task:
+        """Cancel in any state; final at once. A task that has ended stays as it is."""
+        return self._send(task_calls.cancel(task_id))
+
+    # Looking.
+
+    def task(self, task_id: str) -> models.Task:
+        return self._send(task_calls.task(task_id))
+
+    def spec(self, task_id: str) -> str:
+        """The TaskSpec as it was submitted."""
+        return self._send(task_calls.spec(task_id))
+
+    def tasks(
+        self, *, state: Names = None, user_id: str | None = None, limit: int | None = None, page_size: int = 100
+    ) -> Iterator[models.TaskSummary]:
+        """Tasks, newest first, page by page as they are taken; `limit`: at most so many."""
+
+        def page(cursor: str | None, size: int) -> models.TaskPage:
+            call = task_calls.tasks(state=state, user_id=user_id, limit=size, cursor=cursor)
+            return self._send(call)
+
+        return pages(page, lambda found: found.tasks, limit, page_size)
+
+    def events(self, task_id: str, *, limit: int | None = None, page_size: int = 100) -> Iterator[models.Event]:
+        """Every change of the task, oldest first, page by page as they are taken."""
+
+        def page(cursor: str | None, size: int) -> models.EventPage:
+            return self._send(task_calls.events(task_id, limit=size, cursor=cursor))
+
+        return pages(page, lambda found: found.events, limit, page_size)
+
+    def queue(self, *, everyone: bool = False) -> models.Queue:
+        """Own tasks that wait and that run; `everyone`: all of them (admin)."""
+        return self._send(task_calls.queue(everyone=everyone))
+
+    def explain(self, task_id: str) -> models.Explanation:
+        """Why a task waits."""
+        return self._send(task_calls.explain(task_id))
+
+    def wait(
+        self, ids: str | Iterable[str], *, any: bool = False, timeout: float | None = None
+    ) -> tuple[models.Task, ...]:
+        """The tasks, in the order of `ids`, when all have ended; with `any` those that have, as soon as one has.
+
+        `timeout`: seconds. Raises WaitTimeout, and TaskNotFound if there is no such task.
+        """
+        wanted = (ids,) if isinstance(ids, str) else tuple(ids)
+        return wait_for(self._transport, wanted, any_of_them=any, timeout=timeout, patience_s=self._follow_s)
+
+    # Logs.
+
+    def log(self, task_id: str, *, tail: int | None = None, attempt: int | str | None = None) -> LogText:
+        """The last lines of a log as text, with its place and the task's state."""
+        return self._send(task_calls.log(task_id, tail=tail, attempt=attempt))
+
+    def logs(
+        self,
+        task_id: str,
+        *,
+        follow: bool = False,
+        tail: int | None = None,
+        attempt: int | str | None = None,
+        grep: str | re.Pattern[str] | None = None,
+    ) -> Iterator[Line]:
+        """Lines of a log: the last `tail` of them, and with `follow` what comes until the task has ended.
+
+        `attempt`: a number, or without it the newest one (with `follow` it goes on with those that come). `grep`: a
+        regular expression that a line must have somewhere.
+        """
+        pattern = re.compile(grep) if isinstance(grep, str) else grep
+        items: Iterator[LogItem]
+        if follow:
+            items = self.log_events(task_id, tail=tail, attempt=attempt)
+        else:
+            items = iter(self._last_lines(task_id, tail, attempt))
+        for item in items:
+            if isinstance(item, Line) and (pattern is None or pattern.search(item.text)):
+                yield item
+
+    def _last_lines(self, task_id: str, tail: int | None, attempt: int | str | None) -> Iterator[Line]:
+        found = self.log(task_id, tail=tail, attempt=attempt)
+        if found.attempt is None or not found.text:
+            return
+        _, _, end = (found.position or "0:0").partition(":")
+        start = max(0, int(end) - len(found.text.encode()))
+        yield from lines_of(split_lines(found.text), found.attempt, start, int(end))
+
+    def log_events(
+        self,
+        task_id: str,
+        *,
+        tail: int | None = None,
+        attempt: int | str | None = None,
+        after: str | None = None,
+        follow_s: float | None = None,
+    ) -> Iterator[LogItem]:
+        """A log as it grows, until LogEnd: LogAttempt before the lines of each attempt, LogGap for what cannot be had.
+
+        `after`: a place to go on from, such as `log().position`. A connection that breaks is opened again where it was;
+        no line is lost, and none comes twice.
+        """
+
+        def open_at(last_id: str | None) -> Call[Any]:
+            return task_calls.log_stream(task_id, tail=tail, attempt=attempt, after=last_id)
+
+        patience_s = self._follow_s if follow_s is None else follow_s
+        return follow_log(self._transport, open_at, last_id=after, patience_s=patience_s)
+
+    # What a run leaves.
+
+    def curves(
+        self, task_id: str, *, names: Names = None, max_points: int | None = None, since_step: int | None = None
+    ) -> Curves:
+        """The main curves, or those of `names`. `complete` is False if there is more to read: the same call goes on."""
+        call = task_calls.curves(task_id, names=names, max_points=max_points, since_step=since_step)
+        return self._send(call)
+
+    def rollout_steps(
+        self,
+        task_id: str,
+        *,
+        kind: str | None = None,
+        attempt: int | str | None = None,
+        limit: int | None = None,
+        page_size: int = 100,
+    ) -> Iterator[RolloutStep]:
+        """Which steps there are samples of, newest first."""
+
+        def page(cursor: str | None, size: int) -> Rollouts:
+            call = task_calls.rollouts(task_id, kind=kind, attempt=attempt, limit=size, cursor=cursor)
+            return self._send(call)
+
+        return pages(page, lambda found: found.steps, limit, page_size)
+
+    def rollouts(
+        self,
+        task_id: str,
+        step: int,
+        *,
+        kind: str | None = None,
+        attempt: int | str | None = None,
+        max_chars: int | None = None,
+        limit: int | None = None,
+        page_size: int = 100,
+    ) -> Iterator[Sample]:
+        """Prompts, answers and scores of a step."""
+
+        def page(cursor: str | None, size: int) -> Rollouts:
+            call = task_calls.rollouts(
+                task_id, step=step, kind=kind, attempt=attempt, max_chars=max_chars, limit=size, cursor=cursor
+            )
+            return self._send(call)
+
+        return pages(page, lambda found: found.samples, limit, page_size)
+
+    def files(
+        self,
+        task_id: str,
+        path: str = "",
+        *,
+        attempt: int | str | None = None,
+        limit: int | None = None,
+        page_size: int = 100,
+    ) -> Iterator[FileEntry]:
+        """What is in a folder of the job root. `path`: percent-encoded, as `path` of an entry."""
+
+        def page(cursor: str | None, size: int) -> FilePage:
+            return self._send(task_calls.files(task_id, path, attempt=attempt, limit=size, cursor=cursor))
+
+        return pages(page, lambda found: found.entries, limit, page_size)
+
+    def download(
+        self,
+        task_id: str,
+        path: str,
+        to: str | Path,
+        *,
+        attempt: int | str | None = None,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> Path:
+        """A file of the job root to `to` (a file, or a folder that is there), which is there only when it is whole.
+
+        A download that was broken off goes on where it was, also by a later call, unless the file has changed.
+        `on_progress` is told the bytes so far and in all. Raises OSError for what the disk here says.
+        """
+        return download_file(
+            self._transport,
+            task_id,
+            path,
+            Path(to),
+            attempt=attempt,
+            on_progress=on_progress,
+            patience_s=self._follow_s,
+        )
+
+    def me(self) -> admin.Me:
+        return self._send(admin_calls.me())
+
+    def presets(self) -> admin.Presets:
+        return self._send(admin_calls.presets())
+
+
+def new_key() -> str:
+    """An Idempotency-Key that nobody else has."""
+    return uuid.uuid4().hex

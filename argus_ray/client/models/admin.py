@@ -1,0 +1,152 @@
+"""Users and their tokens, the pool, and what an operator sets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from argus_ray.client.models.base import Model
+
+
+class Me(Model):
+    """Whom a token belongs to: `role` is admin, internal or user."""
+
+    SCHEMAS = ("MeOut",)
+
+    role: str
+    user_id: str | None
+    scopes: tuple[str, ...]
+
+    @property
+    def is_admin(self) -> bool:
+        return self.role != "user"
+
+
+class User(Model):
+    SCHEMAS = ("UserOut",)
+
+    user_id: str
+    display_name: str
+    state: str
+    created_at: datetime
+
+
+class Users(Model):
+    SCHEMAS = ("UsersOut",)
+
+    users: tuple[User, ...]
+
+
+class Token(Model):
+    """What is known of a token; never itself."""
+
+    SCHEMAS = ("TokenOut",)
+
+    token_id: str
+    user_id: str
+    label: str
+    created_at: datetime
+    expires_at: datetime | None
+    last_used_at: datetime | None
+    revoked_at: datetime | None
+
+
+class Tokens(Model):
+    SCHEMAS = ("TokensOut",)
+
+    tokens: tuple[Token, ...]
+
+
+class IssuedToken(Model):
+    """A new token. `token` is told only this once, and no repr shows it."""
+
+    SCHEMAS = ("IssuedTokenOut",)
+    SECRET = frozenset({"token"})
+
+    token_id: str
+    user_id: str
+    label: str
+    created_at: datetime
+    expires_at: datetime | None
+    token: str
+
+
+class Cordon(Model):
+    """An order about a machine: `state` is cordoned, draining, drained or cleared."""
+
+    SCHEMAS = ("CordonOut",)
+
+    machine: str
+    state: str
+    by: str
+    since: datetime
+    reason: str
+    deadline: datetime | None
+    tasks: tuple[str, ...]
+
+
+class Ordered(Cordon):
+    """`nodes`: Ray's ids of the machine's nodes."""
+
+    SCHEMAS = ("OrderedOut",)
+
+    nodes: tuple[str, ...]
+
+
+class Node(Model):
+    SCHEMAS = ("NodeOut",)
+
+    node_id: str
+    ip: str
+    hostname: str
+    is_head: bool
+    gpus_total: float
+    gpus_free: float
+    cpus_total: float
+    cpus_free: float
+    worker_slots_total: float
+    worker_slots_free: float
+    barred: str | None
+    cordon: Cordon | None
+
+
+class Nodes(Model):
+    """`away`: cordons of machines that are not in the pool now."""
+
+    SCHEMAS = ("NodesOut",)
+
+    nodes: tuple[Node, ...]
+    away: tuple[Cordon, ...]
+
+
+class Preset(Model):
+    SCHEMAS = ("PresetOut",)
+
+    name: str
+    selectable: bool
+    set: Mapping[str, Any]
+
+
+class Rule(Model):
+    """An operator's rule; only admins see them."""
+
+    SCHEMAS = ("RuleOut",)
+
+    number: int
+    match: Mapping[str, Any]
+    use: tuple[str, ...]
+    set: Mapping[str, Any]
+
+
+class Presets(Model):
+    SCHEMAS = ("PresetsOut",)
+
+    presets: tuple[Preset, ...]
+    rules: tuple[Rule, ...] | None
+
+
+class Health(Model):
+    SCHEMAS = ("HealthOut",)
+
+    status: str

@@ -1,0 +1,171 @@
+"""The calls about tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+from argus_ray.client.calls import JSON_BODY, Answer, Call, Encoded, as_json
+from argus_ray.client.models import tasks as models
+from argus_ray.client.models.base import Model
+from argus_ray.client.models.results import Curves, FilePage, LogText, Rollouts
+
+M = TypeVar("M", bound=Model)
+_TASKS = "/api/v2/tasks"
+_TASK = "/api/v2/tasks/{task_id}"
+_YAML = {"Content-Type": "application/yaml"}
+Names = str | Iterable[str] | None
+
+
+def of(model: type[M]) -> Callable[[Answer], M]:
+    def decode(answer: Answer) -> M:
+        made: M = model.of(answer.json())
+        return made
+
+    return decode
+
+
+def accepted(model: type[M]) -> Callable[[Answer], tuple[M, bool]]:
+    """With whether it was accepted before, by the same key."""
+
+    def decode(answer: Answer) -> tuple[M, bool]:
+        return model.of(answer.json()), answer.headers.get("idempotency-replayed") == "true"
+
+    return decode
+
+
+def _key(key: str) -> dict[str, str]:
+    return {"Idempotency-Key": key}
+
+
+def submit(spec: str | bytes, key: str, presets: Names = None) -> Call[tuple[models.Submitted, bool]]:
+    return Call(
+        *("POST", _TASKS, accepted(models.Submitted)),
+        query=(("preset", presets),),
+        headers=_YAML | _key(key),
+        content=spec.encode() if isinstance(spec, str) else spec,
+    )
+
+
+def validate(spec: str | bytes, presets: Names = None) -> Call[models.Validation]:
+    content = spec.encode() if isinstance(spec, str) else spec
+    query = (("preset", presets),)
+    return Call("POST", "/api/v2/tasks:validate", of(models.Validation), query=query, headers=_YAML, content=content)
+
+
+def resubmit(task_id: str, key: str, *, resume: bool = False) -> Call[tuple[models.Resubmitted, bool]]:
+    return Call(
+        *("POST", _TASK + ":resubmit", accepted(models.Resubmitted), {"task_id": task_id}),
+        headers=JSON_BODY | _key(key),
+        content=as_json(resume=resume),
+    )
+
+
+def export(
+    task_id: str, key: str, *, step: int | None = None, part: str | None = None
+) -> Call[tuple[models.Exported, bool]]:
+    return Call(
+        *("POST", _TASK + ":export", accepted(models.Exported), {"task_id": task_id}),
+        headers=JSON_BODY | _key(key),
+        content=as_json(step=step, part=part),
+    )
+
+
+def cancel(task_id: str) -> Call[models.Task]:
+    return Call("POST", _TASK + ":cancel", of(models.Task), {"task_id": task_id})
+
+
+def task(task_id: str) -> Call[models.Task]:
+    return Call("GET", _TASK, of(models.Task), {"task_id": task_id})
+
+
+def spec(task_id: str) -> Call[str]:
+    return Call("GET", _TASK + "/spec", Answer.text, {"task_id": task_id})
+
+
+def tasks(
+    *,
+    state: Names = None,
+    user_id: str | None = None,
+    limit: int | None = None,
+    cursor: str | None = None,
+) -> Call[models.TaskPage]:
+    query = (("state", state), ("user_id", user_id), ("limit", limit), ("cursor", cursor))
+    return Call("GET", _TASKS, of(models.TaskPage), query=query)
+
+
+def queue(*, everyone: bool = False) -> Call[models.Queue]:
+    return Call("GET", "/api/v2/admin/queue" if everyone else "/api/v2/queue", of(models.Queue))
+
+
+def explain(task_id: str) -> Call[models.Explanation]:
+    return Call("GET", _TASK + "/explain", of(models.Explanation), {"task_id": task_id})
+
+
+def events(task_id: str, *, limit: int | None = None, cursor: str | None = None) -> Call[models.EventPage]:
+    query = (("limit", limit), ("cursor", cursor))
+    return Call("GET", _TASK + "/events", of(models.EventPage), {"task_id": task_id}, query)
+
+
+def curves(
+    task_id: str, *, names: Names = None, max_points: int | None = None, since_step: int | None = None
+) -> Call[Curves]:
+    query = (("names", names), ("max_points", max_points), ("since_step", since_step))
+    return Call("GET", _TASK + "/metrics", of(Curves), {"task_id": task_id}, query)
+
+
+def rollouts(
+    task_id: str,
+    *,
+    step: int | None = None,
+    kind: str | None = None,
+    attempt: int | str | None = None,
+    max_chars: int | None = None,
+    limit: int | None = None,
+    cursor: str | None = None,
+) -> Call[Rollouts]:
+    query = (("step", step), ("kind", kind), ("attempt", attempt), ("max_chars", max_chars))
+    page = (("limit", limit), ("cursor", cursor))
+    return Call("GET", _TASK + "/rollouts", of(Rollouts), {"task_id": task_id}, (*query, *page))
+
+
+def files(
+    task_id: str,
+    path: str = "",
+    *,
+    attempt: int | str | None = None,
+    limit: int | None = None,
+    cursor: str | None = None,
+) -> Call[FilePage]:
+    query = (("path", Encoded(path) if path else None), ("attempt", attempt), ("limit", limit), ("cursor", cursor))
+    return Call("GET", _TASK + "/files", of(FilePage), {"task_id": task_id}, query)
+
+
+def download(task_id: str, path: str, *, attempt: int | str | None = None) -> Call[Answer]:
+    parts = {"task_id": task_id, "path": Encoded(path)}
+    # Bytes of the file, so that places in it are what they say.
+    headers = {"Accept-Encoding": "identity"}
+    return Call("GET", _TASK + "/files/{path}", lambda a: a, parts, (("attempt", attempt),), headers)
+
+
+def log(task_id: str, *, tail: int | None = None, attempt: int | str | None = None) -> Call[LogText]:
+    query = (("tail", tail), ("attempt", attempt))
+    return Call("GET", _TASK + "/logs", _log_text, {"task_id": task_id}, query)
+
+
+def _log_text(answer: Answer) -> LogText:
+    number = answer.headers.get("x-argus-attempt", "")
+    state = answer.headers.get("x-argus-task-state", "")
+    position = answer.headers.get("x-argus-log-position")
+    return LogText(answer.text(), state, int(number) if number.isdecimal() else None, position)
+
+
+def log_stream(
+    task_id: str, *, tail: int | None = None, attempt: int | str | None = None, after: str | None = None
+) -> Call[Answer]:
+    """`after`: the id of the last event that was seen."""
+    headers = {"Accept": "text/event-stream", "Cache-Control": "no-store", "Accept-Encoding": "identity"}
+    if after is not None:
+        headers["Last-Event-ID"] = after
+    query = (("tail", tail), ("attempt", attempt))
+    return Call("GET", _TASK + "/logs/stream", lambda a: a, {"task_id": task_id}, query, headers)

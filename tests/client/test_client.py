@@ -1,0 +1,158 @@
+"""The client's methods against the real gateway."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from argus_ray.client import Client, WaitTimeout, errors
+from argus_ray.client.models.results import Line, LogAttempt, LogEnd
+from argus_ray.core.states import Outcome
+from tests.support.gateway import Api, lines, log_of, metrics_of
+
+
+def test_a_task_is_submitted_seen_listed_and_canceled(api: Api, alice: Client) -> None:
+    made = alice.submit(api.world.spec())
+    assert (made.state, made.warnings) == ("QUEUED", ())
+    task = alice.task(made.task_id)
+    assert task.user_id == "alice" and task.gang.nnodes >= 1 and not task.has_ended
+    assert [each.task_id for each in alice.tasks(state="QUEUED")] == [made.task_id]
+    assert alice.spec(made.task_id) == api.world.spec()
+    assert alice.explain(made.task_id).position == 1
+    assert [each.task_id for each in alice.queue().pending] == [made.task_id]
+    assert [each.new_state for each in alice.events(made.task_id)] == ["QUEUED"]
+    ended = alice.cancel(made.task_id)
+    assert (ended.state, ended.has_ended) == ("CANCELED", True)
+    assert alice.cancel(made.task_id).state == "CANCELED"
+
+
+def test_a_list_is_taken_page_by_page(api: Api, alice: Client) -> None:
+    made = [alice.submit(api.world.spec()).task_id for _ in range(5)]
+    assert [each.task_id for each in alice.tasks(page_size=2)] == made[::-1]
+    assert [each.task_id for each in alice.tasks(page_size=2, limit=3)] == made[:1:-1]
+    assert list(alice.tasks(limit=0)) == []
+    assert [each.kind for each in alice.events(made[0], page_size=1)] != []
+
+
+def test_the_same_key_gives_the_same_task(api: Api, alice: Client) -> None:
+    first = alice.submit(api.world.spec(), key="k-1")
+    assert alice.submit(api.world.spec(), key="k-1").task_id == first.task_id
+    assert alice.submit(api.world.spec()).task_id != first.task_id
+    with pytest.raises(errors.IdempotencyConflict):
+        alice.submit(api.world.spec(epochs=7), key="k-1")
+
+
+def test_a_refusal_tells_its_fields_and_the_request(api: Api, alice: Client) -> None:
+    with pytest.raises(errors.InvalidSpec) as caught:
+        alice.submit(api.world.spec(train_file="/etc/passwd"))
+    error = caught.value
+    assert isinstance(error, errors.Refused) and (error.code, error.status) == ("invalid_spec", 400)
+    assert [field for field, _ in error.errors] == ["train_file"]
+    assert re.fullmatch(r"[0-9a-f-]{8,64}", error.request_id or "")
+    assert "train_file" in str(error)
+    found = alice.validate(api.world.spec(train_file="/etc/passwd"))
+    assert not found.valid and found.refusals[0].code == "invalid_spec"
+    assert alice.validate(api.world.spec()).valid
+
+
+def test_errors_are_told_by_their_kind(api: Api, alice: Client, admin: Client, connect: object) -> None:
+    with pytest.raises(errors.TaskNotFound):
+        alice.task("nobody's")
+    with pytest.raises(errors.Forbidden) as forbidden:
+        alice.users()
+    assert isinstance(forbidden.value, errors.NotAllowed) and forbidden.value.hint
+    with pytest.raises(errors.UserExists):
+        admin.create_user("alice")
+    with pytest.raises(errors.TaskNotEnded):
+        alice.resubmit(alice.submit(api.world.spec()).task_id)
+    admin.disable_user("alice")
+    with pytest.raises(errors.UserDisabled):
+        alice.me()
+    admin.enable_user("alice")
+    assert alice.me().user_id == "alice" and not alice.me().is_admin
+
+
+def test_a_task_is_made_again(api: Api, alice: Client) -> None:
+    old = alice.submit(api.world.spec())
+    change = api.run(old.task_id)
+    log_of(change).touch()
+    api.end(change, Outcome.APPLICATION, 1)
+    made = alice.resubmit(old.task_id, resume=True)
+    assert made.resubmitted_from == old.task_id and made.settings_from == "task"
+    with pytest.raises(errors.NothingToExport):
+        alice.export(made.task_id)
+
+
+def test_waiting_ends_with_the_tasks(api: Api, alice: Client) -> None:
+    one, two = (alice.submit(api.world.spec()).task_id for _ in range(2))
+    with pytest.raises(WaitTimeout) as caught:
+        alice.wait([one, two], timeout=0)
+    assert [task.task_id for task in caught.value.tasks] == [one, two]
+    api.end(api.run(two))
+    assert [task.task_id for task in alice.wait([one, two], any=True, timeout=30)] == [two]
+    alice.cancel(one)
+    assert [task.state for task in alice.wait([one, two], timeout=30)] == ["CANCELED", "SUCCEEDED"]
+    assert alice.wait([]) == ()
+    with pytest.raises(errors.TaskNotFound):
+        alice.wait("nobody's", timeout=5)
+
+
+def test_a_log_is_followed_to_its_end(api: Api, alice: Client) -> None:
+    task_id = alice.submit(api.world.spec()).task_id
+    assert list(alice.logs(task_id)) == []
+    change = api.run(task_id)
+    log_of(change).write_bytes(b"zero\none\rtwo \xe2\x82\xac\nthree\n")
+    assert list(alice.logs(task_id, tail=1)) == [Line(1, 17, "three")]
+    items = alice.log_events(task_id)
+    assert next(items) == LogAttempt(change.submission_id, 1)
+    assert [next(items) for _ in range(4)] == [
+        *(Line(1, 0, "zero"), Line(1, 5, "one"), Line(1, 9, "two €"), Line(1, 17, "three"))
+    ]
+    with log_of(change).open("ab") as log:
+        log.write(b"the last has no end")
+    api.end(change)
+    assert list(items) == [Line(1, 23, "the last has no end", ends=False), LogEnd("SUCCEEDED", 1, "SUCCEEDED")]
+    assert [line.text for line in alice.logs(task_id, follow=True, grep="t[hw]")] == [
+        *("two €", "three", "the last has no end")
+    ]
+
+
+def test_what_a_run_leaves_is_read(api: Api, alice: Client, tmp_path: Path) -> None:
+    task_id = alice.submit(api.world.spec()).task_id
+    change = api.run(task_id)
+    metrics_of(change).write_text(lines(1, 2, 3))
+    (Path(change.job_root) / "a b").mkdir()
+    (Path(change.job_root) / "a b" / "c%d.bin").write_bytes(b"x" * 100_000)
+    curves = alice.curves(task_id)
+    assert curves.curves["train/loss"].steps == (1, 2, 3)
+    assert [entry.name for entry in alice.files(task_id)] == ["a b", "logs", "metrics.jsonl"]
+    (entry,) = alice.files(task_id, next(alice.files(task_id)).path)
+    assert entry.size == 100_000
+    told: list[tuple[int, int]] = []
+    saved = alice.download(task_id, entry.path, tmp_path, on_progress=lambda *seen: told.append(seen))
+    assert saved == tmp_path / "c%d.bin" and saved.read_bytes() == b"x" * 100_000
+    assert told[-1] == (100_000, 100_000) and list(tmp_path.glob(".*.part")) == []
+    with pytest.raises(errors.FileNotFound):
+        alice.download(task_id, "nothing", tmp_path / "n")
+    assert list(alice.rollout_steps(task_id)) == []
+    with pytest.raises(errors.FileNotFound):
+        list(alice.rollouts(task_id, 1))
+
+
+def test_an_admin_sees_to_users_and_the_pool(admin: Client) -> None:
+    assert admin.me().is_admin and admin.health().status == "ok"
+    admin.create_user("bob", "Bob")
+    issued = admin.issue_token("bob", label="laptop", expires_in_s=60)
+    assert [each.user_id for each in admin.users()] == ["bob"] and admin.user("bob").display_name == "Bob"
+    assert [each.label for each in admin.tokens("bob")] == ["laptop"]
+    assert admin.revoke_token("bob", issued.token_id).revoked_at is not None
+    (node,) = admin.nodes().nodes
+    assert admin.cordon(node.hostname, reason="a fan").state == "cordoned"
+    assert admin.drain(node.hostname, deadline_s=60).state in ("draining", "drained")
+    assert admin.uncordon(node.hostname).state == "cleared"
+    assert admin.set_maintenance(True, reason="switches").on and admin.maintenance().reason == "switches"
+    assert not admin.set_maintenance(False).on
+    assert admin.presets().rules is not None
+    assert admin.queue(everyone=True).running == ()
