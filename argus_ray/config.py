@@ -14,6 +14,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
@@ -23,9 +24,11 @@ from argus_ray.core.admission import AdmissionPolicy
 from argus_ray.core.attempts import RetryPolicy
 from argus_ray.core.errors import FieldError, InvalidRequest
 from argus_ray.core.quotas import Quotas
+from argus_ray.core.states import TaskState
 from argus_ray.core.taskspec import field_errors
 from argus_ray.core.verl.command import Site
 from argus_ray.core.verl.recipes import VerlSettings
+from argus_ray.core.webhooks import Webhook
 
 REFUSED = 65
 
@@ -199,6 +202,43 @@ class Retention(_Strict):
         return retention.RetentionPolicy(self.trash_after_days, self.delete_after_days, self.keep_checkpoints)
 
 
+class WebhookSettings(_Strict):
+    """Where changes of tasks are told; core/webhooks.py says in which words."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")
+    #: With a host; no name and password in it, which would stand in logs.
+    url: str = Field(max_length=2048)
+    #: The launcher's variable that holds the secret by which each message is signed.
+    secret_env: VariableName
+    users: tuple[Annotated[str, AfterValidator(_user_id)], ...] = Field(default=(), max_length=1000)
+    states: tuple[TaskState, ...] = ()
+    #: Whether its host may be this machine or something on its link: a receiver on the head, say.
+    allow_local: bool = False
+
+    @field_validator("url")
+    @classmethod
+    def _can_be_called(cls, value: str) -> str:
+        try:
+            parts = urlsplit(value)
+            has_host = bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            has_host = False
+        if not has_host or parts.scheme not in ("http", "https") or not re.fullmatch(r"[\x21-\x7e]+", value):
+            raise ValueError("must be an http or https URL with a host, of visible ASCII characters")
+        if parts.username is not None or parts.fragment:
+            raise ValueError("must hold no user name, password or fragment")
+        return value
+
+    def webhook(self) -> Webhook:
+        return Webhook(self.name, self.url, self.secret_env, self.users, self.states, self.allow_local)
+
+
+def _different_names(value: tuple[WebhookSettings, ...]) -> tuple[WebhookSettings, ...]:
+    if len({each.name for each in value}) < len(value):
+        raise ValueError("must have different names: a place in the events belongs to each")
+    return value
+
+
 class Settings(_Strict):
     shared_root: str = "/private"
     cluster_name: str = "argus"
@@ -211,6 +251,9 @@ class Settings(_Strict):
     files: Files = Files()
     inputs: Inputs = Inputs()
     verl: VerlSettings = VerlSettings()
+    webhooks: Annotated[tuple[WebhookSettings, ...], AfterValidator(_different_names)] = Field(
+        default=(), max_length=16
+    )
 
     def site(self, payload_dir: str) -> Site:
         """Of the workers. `payload_dir`: the payload of this version on the shared filesystem."""

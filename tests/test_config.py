@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from argus_ray import config
 from argus_ray.config import ConfigError, Settings, load
 from argus_ray.core.attempts import RetryPolicy
+from argus_ray.core.states import TaskState
 
 
 def test_defaults_are_those_of_the_documents() -> None:
@@ -142,3 +143,34 @@ class TestTheFileAlone:
         assert config.main([str(tmp_path / "x.yaml")]) == code
         assert config.main([str(tmp_path / "missing.yaml")]) == 2
         assert config.main([]) == 2
+
+
+HOOK = {"name": "chat", "url": "https://hooks.example/a?b=c", "secret_env": "CHAT_SECRET"}
+
+
+def test_a_webhook_of_the_settings() -> None:
+    settings = load({"webhooks": [{**HOOK, "users": ["ada"], "states": ["FAILED"]}]}, {})
+    (hook,) = (each.webhook() for each in settings.webhooks)
+    assert (hook.name, hook.users, hook.states, hook.allow_local) == ("chat", ("ada",), (TaskState.FAILED,), False)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("url", url) for url in ("", "chat", "ftp://a/", "http://", "http://a b/", "https://u:p@a/", "http://a/#x")),
+        *(("url", url) for url in ("http://a:0/", "http://a:99999/", "http://[::1/", "http://\u00e9/")),
+        *(("name", name) for name in ("", "A", "a" * 33, "-a")),
+        *(("secret_env", name) for name in ("whsec_abc", "a-b", "")),
+        *(("users", users) for users in (["Ada!"], "ada")),
+        *(("states", states) for states in (["DONE"],)),
+        ("secret", "x"),
+    ],
+)
+def test_webhooks_that_are_refused(key: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=rf"webhooks\.0\.{key}"):
+        load({"webhooks": [{**HOOK, key: value}]}, {})
+
+
+def test_no_two_webhooks_share_a_place() -> None:
+    with pytest.raises(ConfigError, match="different names"):
+        load({"webhooks": [HOOK, HOOK]}, {})

@@ -26,6 +26,7 @@ from argus_ray.core.retention import Chore, Chores
 from argus_ray.core.shares import Use
 from argus_ray.core.stall import MetricsSeen
 from argus_ray.core.verl import command, layers, merge
+from argus_ray.core.webhooks import Moves
 from argus_ray.discovery import head_secrets
 from argus_ray.disk import attempt_files, checkpoints, exports
 from argus_ray.disk.inputs import Findings, Preflight
@@ -64,6 +65,12 @@ class StateHandle:
 
     async def apply(self, changes: Sequence[Change]) -> list[bool]:
         return await self._call("apply", list(changes)) if changes else []
+
+    async def webhook_place(self, name: str, told_to: int | None = None) -> int:
+        return await self._call("webhook_place", name, told_to)
+
+    async def moves(self, place: int) -> Moves:
+        return await self._call("moves", place)
 
     async def _call(self, method: str, *args: Any) -> Any:
         if self._actor is None:

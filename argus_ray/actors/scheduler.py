@@ -15,6 +15,7 @@ from typing import Any
 from argus_ray.actors import leaving
 from argus_ray.actors.adapters import ClusterLook, FilesOfAttempts, InputsOfTasks, JobsOfRay, StateHandle, prepare
 from argus_ray.actors.tracking import TrackingKeys
+from argus_ray.actors.webhook_sender import Sender
 from argus_ray.cluster.jobs import RayJobs, ask_directly
 from argus_ray.config import Settings
 from argus_ray.core.explaining import PoolNow
@@ -29,6 +30,7 @@ from argus_ray.scheduler.housekeeping import MAX_TASK_S, Housekeeper, pause_s
 from argus_ray.scheduler.pace import Pace
 from argus_ray.scheduler.reserve import ReserveWatch
 from argus_ray.scheduler.tick import Dispatcher, Next
+from argus_ray.scheduler.webhooks import Messenger
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +61,7 @@ class SchedulerActor:
         self._last_tick: float | None = None
         self._last_error: str | None = None
         self._jobs_reachable: bool | None = None
+        self._told: list[Messenger] = []
         self._reserve = self._make_reserve()
         self._thread = threading.Thread(target=self._run, name="argus-scheduler", daemon=True)
         self._thread.start()
@@ -94,6 +97,8 @@ class SchedulerActor:
             "view": dispatcher.view if dispatcher else None,
             #: Words; None: there is room, as far as is known.
             "low_disk": low.words() if (low := self._reserve.low) else None,
+            #: By name: why it hears nothing (None: it does), and how many messages were left out.
+            "webhooks": {each.webhook.name: (each.trouble, each.left_out) for each in self._told},
         }
 
     def pool_now(self) -> PoolNow | None:
@@ -127,6 +132,10 @@ class SchedulerActor:
         beside = [
             asyncio.create_task(self._keep_house(), name="argus-housekeeping"),
             asyncio.create_task(self._watch_reserve(pace), name="argus-reserve"),
+            *(
+                asyncio.create_task(each.run(), name=f"argus-webhook-{each.webhook.name}")
+                for each in self._messengers()
+            ),
         ]
         try:
             await self._tick_on(dispatcher, pace)
@@ -152,6 +161,15 @@ class SchedulerActor:
                     pace.wake()
             except Exception:
                 log.exception("the reserve of the shared filesystem was not looked at")
+
+    def _messengers(self) -> list[Messenger]:
+        if not self._settings.webhooks:
+            return []
+        send, cluster = Sender(), self._settings.cluster_name
+        hooks = [each.webhook() for each in self._settings.webhooks]
+        # Apart from the ticks' calls: what waits for a receiver must not hold these up.
+        self._told = [Messenger(hook, StateHandle(BoundedThreads("webhook-ray", 1)), send, cluster) for hook in hooks]
+        return self._told
 
     async def _keep_house(self) -> None:
         settings = self._settings

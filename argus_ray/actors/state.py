@@ -33,6 +33,8 @@ _FOR_SCHEDULER: dict[str, Callable[..., Any]] = {
     "tasks": Service.tasks,
     "apply": Service.apply,
     "chores": Service.chores,
+    "webhook_place": Service.webhook_place,
+    "moves": Service.moves,
 }
 
 #: How long an opening waits for the writer before it to end, in seconds.

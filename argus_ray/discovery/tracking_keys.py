@@ -1,4 +1,4 @@
-"""Keys of tracking servers, on their way from the launcher's environment to the scheduler.
+"""Keys of tracking servers and secrets of webhooks, on their way from the launcher's environment to the scheduler.
 
 Ray's processes do not hold them in their environment, which users' code of the same system user can read, and no
 setting and no table has them. The launcher writes them to a file of mode 0600 in the head's local run dir, beside the
@@ -26,13 +26,14 @@ class BadKey(ValueError):
 
 
 def names_in(config: str) -> tuple[str, ...]:
-    """The variables that a serve_config.yaml may mean by `api_key_env`; none where nothing is tracked. By its text,
-    since the launcher has no YAML reader; one too many does no harm."""
+    """The variables that a serve_config.yaml may mean by `api_key_env`, and by `secret_env` of webhooks; none where
+    nothing is tracked or told. By its text, since the launcher has no YAML reader; one too many does no harm."""
     text = re.sub(r"(^|\s)#.*", "", config)
+    secrets = re.findall(r"\bsecret_env[\"']?\s*:\s*[\"']?([A-Z_][A-Z0-9_]*)", text)
     if not re.search(r"\bwandb[\"']?\s*:", text):
-        return ()
+        return tuple(dict.fromkeys(secrets))
     named = re.findall(r"\bapi_key_env[\"']?\s*:\s*[\"']?([A-Z_][A-Z0-9_]*)", text)
-    return tuple(dict.fromkeys(named or [DEFAULT]))
+    return tuple(dict.fromkeys([*(named or [DEFAULT]), *secrets]))
 
 
 def found(names: tuple[str, ...], environ: Mapping[str, str]) -> tuple[dict[str, str], tuple[str, ...]]:
@@ -42,7 +43,8 @@ def found(names: tuple[str, ...], environ: Mapping[str, str]) -> tuple[dict[str,
         if not _KEY.fullmatch(value):
             raise BadKey(f"{name}: must be 1 to 512 visible ASCII characters, without spaces or line ends")
     missing = [name for name in names if name not in keys]
-    return keys, tuple(f"{name} is not set: runs that are to be tracked online stay on the disk" for name in missing)
+    words = "is not set: runs that are to be tracked online stay on the disk, webhooks that it signs are not told"
+    return keys, tuple(f"{name} {words}" for name in missing)
 
 
 def write(path: Path, keys: Mapping[str, str]) -> None:

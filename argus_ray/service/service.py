@@ -20,7 +20,8 @@ from argus_ray.core.lifecycle import Change
 from argus_ray.core.model import QueueChanges, Task
 from argus_ray.core.retention import Chore, Chores
 from argus_ray.core.shares import Use
-from argus_ray.service import access, accounts, changes, clocks, exports, orders, submission, tasks, upkeep
+from argus_ray.core.webhooks import Moves
+from argus_ray.service import access, accounts, changes, clocks, exports, orders, submission, tasks, upkeep, webhooks
 from argus_ray.service.changes import TaskCache
 from argus_ray.service.unit_of_work import Ports, UnitOfWork
 from argus_ray.store import Store, feed, gpu_use, queue, tokens
@@ -177,6 +178,16 @@ class Service:
         certain = self._steps.certain(self._ports.clock(), self._monotonic())
         with self._store.transaction() as db:
             return upkeep.chores(self._unit(db), chore, certain, begun)
+
+    def webhook_place(self, name: str, told_to: int | None = None) -> int:
+        """The event up to which this webhook has been told, after `told_to` was noted."""
+        with self._store.transaction() as db:
+            return webhooks.settled(self._unit(db), name, told_to)
+
+    def moves(self, place: int) -> Moves:
+        """Of tasks of all users, those that come after this event; a bounded number."""
+        with self._store.transaction() as db:
+            return webhooks.moves(self._unit(db), place)
 
     def ping(self) -> dict[str, Any]:
         """Raises what a write would raise. `epoch`; `tasks`: counts by state; `maintenance_since`: None if it is

@@ -21,9 +21,14 @@ ROOT = Path(__file__).parents[2]
         ('{"verl": {"tracking": {"wandb": {"api_key_env": "OUR_KEY"}}}}', ("OUR_KEY",)),
         ("verl:\n  # tracking: {wandb: {api_key_env: OUR_KEY}}\n", ()),
         ("project: wandb\n", ()),
+        (
+            "webhooks:\n- {name: chat, secret_env: CHAT_KEY}\n- secret_env: 'OTHER'\n#  secret_env: NONE\n",
+            ("CHAT_KEY", "OTHER"),
+        ),
+        ("verl: {tracking: {wandb: {}}}\nwebhooks: [{secret_env: CHAT_KEY}]\n", ("WANDB_API_KEY", "CHAT_KEY")),
     ],
 )
-def test_only_what_is_tracked_names_a_variable(config: str, names: tuple[str, ...]) -> None:
+def test_only_what_is_tracked_or_told_names_a_variable(config: str, names: tuple[str, ...]) -> None:
     assert tracking_keys.names_in(config) == names
 
 
@@ -34,7 +39,7 @@ def test_our_own_configuration_tracks_nothing() -> None:
 def test_a_key_that_is_missing_is_a_warning_and_one_that_is_none_an_error() -> None:
     assert tracking_keys.found(("A", "B"), {"A": KEY, "C": "x"}) == (
         {"A": KEY},
-        ("B is not set: runs that are to be tracked online stay on the disk",),
+        ("B is not set: runs that are to be tracked online stay on the disk, webhooks that it signs are not told",),
     )
     for bad in ("has spaces", "line\nend", "é" * 40, "k" * 513):
         with pytest.raises(tracking_keys.BadKey) as raised:

@@ -1,0 +1,125 @@
+"""One delivery over HTTP, to an address that was looked at.
+
+httpcore2, the transport of httpx2, since its network layer can be given: the name is resolved once, the addresses are
+checked, and the connection goes to one that was checked, so a name that changes its address between the check and the
+connection reaches nothing. It follows no redirect and knows no proxy of the environment."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import httpcore2
+
+from argus_ray.core import webhooks
+from argus_ray.core.webhooks import Reply, Verdict, Webhook
+from argus_ray.discovery import tracking_keys
+from argus_ray.disk.threads import BoundedThreads
+
+#: Seconds, of each step of a delivery, and of a whole one.
+_STEP_S, _WHOLE_S = 5.0, 15.0
+#: Of an answer, which is read for its status alone.
+_MAX_ANSWER_BYTES = 64 * 1024
+
+Resolve = Callable[[str, int], list[str]]
+
+
+class NotAllowed(Exception):
+    """The host has an address that must not be called."""
+
+
+def resolve(host: str, port: int) -> list[str]:
+    """All addresses of a host. Raises OSError."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(address[4][0]) for address in found))
+
+
+class _CheckedNetwork(httpcore2.NetworkBackend):
+    def __init__(self, resolve_host: Resolve, allow_local: bool) -> None:
+        self._resolve, self._allow_local = resolve_host, allow_local
+        self._network = httpcore2.SyncBackend()
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore2.NetworkStream:
+        try:
+            found = self._resolve(host, port)
+        except OSError as error:
+            raise httpcore2.ConnectError("the host has no address") from error
+        addresses = webhooks.usable(found, allow_local=self._allow_local)
+        if not addresses:
+            raise NotAllowed
+        failed: Exception = httpcore2.ConnectError("the host has no address")
+        for address in addresses[:4]:
+            try:
+                return self._network.connect_tcp(address, port, timeout, local_address, socket_options)
+            except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
+                failed = error
+        raise failed
+
+
+class Sender:
+    """Of all receivers; in threads of its own, a bounded number."""
+
+    def __init__(
+        self,
+        environ: Mapping[str, str] = os.environ,
+        *,
+        clock: Callable[[], float] = time.time,
+        resolve_host: Resolve = resolve,
+        threads: int = 8,
+    ) -> None:
+        self._environ, self._clock, self._resolve = environ, clock, resolve_host
+        self._threads = BoundedThreads("webhooks", threads)
+
+    async def __call__(self, webhook: Webhook, message: str, content: bytes) -> Reply:
+        try:
+            return await self._threads.run(lambda: self._send(webhook, message, content), _WHOLE_S)
+        except asyncio.TimeoutError:
+            return Reply(Verdict.LATER, f"no answer in {_WHOLE_S:g} s")
+        except Exception as error:
+            return Reply(Verdict.LATER, type(error).__name__)
+
+    def _send(self, webhook: Webhook, message: str, content: bytes) -> Reply:
+        try:
+            secret = tracking_keys.read(webhook.secret_env, self._environ)
+        except OSError:
+            secret = None
+        if not secret:
+            return Reply(Verdict.LATER, f"{webhook.secret_env} is not set: nothing is sent unsigned")
+        headers = webhooks.headers(message, self._clock(), content, secret)
+        network = _CheckedNetwork(self._resolve, webhook.allow_local)
+        timeouts = dict.fromkeys(("connect", "read", "write", "pool"), _STEP_S)
+        try:
+            with (
+                httpcore2.ConnectionPool(network_backend=network) as pool,
+                pool.stream(
+                    "POST",
+                    webhook.url,
+                    headers=[("user-agent", "argus"), *headers.items()],
+                    content=content,
+                    extensions={"timeout": timeouts},
+                ) as answer,
+            ):
+                self._read_on(answer)
+                retry_after = next((value for name, value in answer.headers if name.lower() == b"retry-after"), b"")
+                return webhooks.judge(answer.status, retry_after.decode("ascii", "replace"))
+        except NotAllowed:
+            return Reply(Verdict.LATER, "its host has a loopback or link-local address (allow_local)")
+
+    def _read_on(self, answer: httpcore2.Response) -> None:
+        """So that the other side is not cut off in the middle of a short answer."""
+        size = 0
+        for part in answer.iter_stream():
+            size += len(part)
+            if size > _MAX_ANSWER_BYTES:
+                return
