@@ -16,7 +16,7 @@ from argus_ray.config import Settings
 from argus_ray.disk.inputs import Preflight
 from argus_ray.disk.threads import BoundedThreads
 from argus_ray.gateway import nodes as node_routes
-from argus_ray.gateway import pool, presets, users
+from argus_ray.gateway import about, pool, presets, users
 from argus_ray.gateway.context import GatewayParts, KnownTokens, Nodes, PoolLook, Readiness, ReadProgress
 from argus_ray.gateway.control import ControlPlane, Wake
 from argus_ray.gateway.files import routes as files_of_tasks
@@ -135,7 +135,20 @@ def create_app(
         trusted=trusted or TrustedProxies(),
         pool_now=pool_now,
     )
-    features = (users, tasks, exports, logs, metrics, rollouts, files_of_tasks, presets, pool, node_routes, pages)
+    features = (
+        users,
+        tasks,
+        exports,
+        logs,
+        metrics,
+        rollouts,
+        files_of_tasks,
+        presets,
+        pool,
+        node_routes,
+        pages,
+        about,
+    )
     routers = [module.router for module in features]
     routers.append(tasks.verbs)
     for router in routers:
