@@ -16,6 +16,7 @@ from argus_ray.core.exports import ExportSeen, Part
 from argus_ray.core.model import Attempt, Event, Gang, IssuedToken, Maintenance, PoolOrders, Task, TokenInfo, User
 from argus_ray.core.orders import Machine, NodeOrder
 from argus_ray.core.states import TaskState
+from argus_ray.core.task_filter import EVERYTHING, TaskFilter
 
 R = TypeVar("R", covariant=True)
 
@@ -389,13 +390,18 @@ class GetTask(Action[TaskView]):
 
 @dataclass(frozen=True)
 class ListTasks(Action[TaskPage]):
-    """Newest first; `cursor` is the `seq` below which the page starts."""
+    """Newest first; `cursor` is the `seq` of the task after which the page starts."""
 
-    states: tuple[TaskState, ...] = ()
+    where: TaskFilter = EVERYTHING
     limit: int = 50
     cursor: int | None = None
-    #: Another user's tasks: admin only.
-    user_id: str | None = None
+
+
+@dataclass(frozen=True)
+class CountTasks(Action[Mapping[TaskState, int]]):
+    """How many there are in each state; each state is there."""
+
+    where: TaskFilter = EVERYTHING
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,5 @@
-"""What this service is, for programs that adapt to it: its version, and the JSON schema of a TaskSpec. The wire, then the
-routes. Open to everybody: it holds nothing of anybody."""
+"""What this service is, for programs that adapt to it: its version, and the JSON schema of a TaskSpec. The wire, then
+the routes. Open to everybody: it holds nothing of anybody."""
 
 from __future__ import annotations
 

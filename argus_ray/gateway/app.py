@@ -15,8 +15,8 @@ import argus_ray
 from argus_ray.config import Settings
 from argus_ray.disk.inputs import Preflight
 from argus_ray.disk.threads import BoundedThreads
-from argus_ray.gateway import nodes as node_routes
 from argus_ray.gateway import about, pool, presets, users
+from argus_ray.gateway import nodes as node_routes
 from argus_ray.gateway.context import GatewayParts, KnownTokens, Nodes, PoolLook, Readiness, ReadProgress
 from argus_ray.gateway.control import ControlPlane, Wake
 from argus_ray.gateway.files import routes as files_of_tasks
@@ -36,6 +36,7 @@ from argus_ray.gateway.metrics.progress import ProgressReader
 from argus_ray.gateway.rollouts import routes as rollouts
 from argus_ray.gateway.rollouts.shared import Rollouts
 from argus_ray.gateway.tasks import exports
+from argus_ray.gateway.tasks import many as many_tasks
 from argus_ray.gateway.tasks import routes as tasks
 from argus_ray.gateway.tasks.inputs import InputChecks
 from argus_ray.gateway.tasks.recipes import RecipeBook
@@ -115,6 +116,7 @@ def create_app(
     app.state.gateway = GatewayParts(
         control=control,
         settings=settings,
+        clock=clock,
         authenticator=Authenticator(tokens),
         nodes=nodes,
         readiness=pool.RecentReadiness(readiness, ready_fresh_s),
@@ -137,6 +139,7 @@ def create_app(
     )
     features = (
         users,
+        many_tasks,
         tasks,
         exports,
         logs,
