@@ -124,6 +124,31 @@ class TaskPage:
     next_cursor: int | None
 
 
+class CancelResult(str, Enum):
+    CANCELED = "canceled"
+    WOULD_CANCEL = "would_cancel"
+    ALREADY_ENDED = "already_ended"
+    NOT_FOUND = "not_found"
+
+
+@dataclass(frozen=True)
+class CanceledOne:
+    task_id: str
+    result: CancelResult
+    #: After the call; None: there is no such task.
+    state: TaskState | None
+
+
+@dataclass(frozen=True)
+class ManyCanceled:
+    #: In the order of the ids that were named, or as the filter finds them.
+    results: tuple[CanceledOne, ...]
+    #: How many tasks there are of these ids, or how many the filter has found before any was canceled.
+    matched: int
+    #: The filter finds more than one call cancels.
+    more: bool
+
+
 @dataclass(frozen=True)
 class Explanation:
     task: Task
@@ -418,6 +443,20 @@ class CancelTask(Action[TaskView]):
     writes = True
 
     task_id: str
+
+
+@dataclass(frozen=True)
+class CancelTasks(Action["ManyCanceled"]):
+    """Cancels those tasks that are named, or else those that the filter finds and that have not ended: MAX_CANCELED at
+    most. Idempotent; on tasks that have ended it changes nothing."""
+
+    writes = True
+
+    ids: tuple[str, ...] = ()
+    #: Of an own or a named user's tasks, in states that are not final. None: `ids` counts.
+    where: TaskFilter | None = None
+    #: Nothing is changed.
+    dry_run: bool = False
 
 
 @dataclass(frozen=True)

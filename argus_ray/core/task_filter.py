@@ -15,6 +15,8 @@ KINDS = ("sft", "ppo", "grpo", EXPORT)
 TAIL = 4
 #: That one call may name.
 MAX_IDS = 100
+#: That one call cancels.
+MAX_CANCELED = 500
 
 #: What may follow `argus-<user>-<kind>-`, and be cut off anywhere.
 _STAMP = re.compile(r"(\d{0,8}|\d{8}-\d{0,6})")

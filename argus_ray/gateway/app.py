@@ -35,6 +35,7 @@ from argus_ray.gateway.metrics.curves import CurveReader
 from argus_ray.gateway.metrics.progress import ProgressReader
 from argus_ray.gateway.rollouts import routes as rollouts
 from argus_ray.gateway.rollouts.shared import Rollouts
+from argus_ray.gateway.tasks import bulk as bulk_tasks
 from argus_ray.gateway.tasks import exports
 from argus_ray.gateway.tasks import many as many_tasks
 from argus_ray.gateway.tasks import routes as tasks
@@ -140,6 +141,7 @@ def create_app(
     features = (
         users,
         many_tasks,
+        bulk_tasks,
         tasks,
         exports,
         logs,

@@ -34,7 +34,7 @@ def list_page(unit: UnitOfWork, principal: Principal, action: ListTasks) -> Task
     check_range("limit", action.limit, 1, _MAX_PAGE)
     below = MAX_INTEGER if action.cursor is None else action.cursor
     check_range("cursor", below, 0, MAX_INTEGER)
-    where, owner = _checked(action.where), owner_of(unit, principal, action.where)
+    where, owner = checked(action.where), owner_of(unit, principal, action.where)
     if where.is_by_state_alone:
         found = queue.page(unit.db, owner, states_of(where), below, action.limit + 1)
     else:
@@ -46,7 +46,11 @@ def list_page(unit: UnitOfWork, principal: Principal, action: ListTasks) -> Task
 
 def count(unit: UnitOfWork, principal: Principal, action: CountTasks) -> Mapping[TaskState, int]:
     """Of the tasks that the list of this filter would show, by state."""
-    where, owner = _checked(action.where), owner_of(unit, principal, action.where)
+    return count_of(unit, owner_of(unit, principal, action.where), checked(action.where))
+
+
+def count_of(unit: UnitOfWork, owner: str | None, where: TaskFilter) -> Mapping[TaskState, int]:
+    """The same, of this owner (None: of all)."""
     known = dict.fromkeys(TaskState, 0)
     if where.ids or where.id_suffix:
         for each in _by_id(unit, owner, where):
@@ -82,7 +86,7 @@ def states_of(where: TaskFilter) -> tuple[TaskState, ...]:
     return tuple(dict.fromkeys(where.states)) or tuple(TaskState)
 
 
-def _checked(where: TaskFilter) -> TaskFilter:
+def checked(where: TaskFilter) -> TaskFilter:
     if not set(where.workloads) <= set(KINDS):
         raise _invalid("workload", f"must be of {', '.join(KINDS)}")
     if len(where.ids) > MAX_IDS:

@@ -24,6 +24,7 @@ from argus_ray.core.webhooks import Moves
 from argus_ray.service import (
     access,
     accounts,
+    bulk,
     changes,
     clocks,
     exports,
@@ -64,6 +65,7 @@ _USE_CASES: Mapping[type[Action[Any]], Callable[[UnitOfWork, Principal, Any], An
     actions.CountTasks: search.count,
     actions.ExplainTask: tasks.explain,
     actions.CancelTask: tasks.cancel,
+    actions.CancelTasks: bulk.cancel,
     actions.TaskEvents: tasks.list_events,
     actions.FindAttempt: tasks.find_attempt,
     actions.ShowQueue: tasks.show_queue,

@@ -88,6 +88,12 @@ def cancel(unit: UnitOfWork, principal: Principal, action: CancelTask) -> TaskVi
     task = access.visible_task(unit, principal, action.task_id)
     if task.state.is_final:
         return view(unit, task)
+    cancel_one(unit, principal, task)
+    return view(unit, access.visible_task(unit, principal, action.task_id))
+
+
+def cancel_one(unit: UnitOfWork, principal: Principal, task: Task) -> None:
+    """`task`: one that has not ended, as this transaction sees it."""
     check_move(task.state, TaskState.CANCELED, Cause.CANCELED_BY_USER)
     by = "its user" if principal.user_id == task.user_id else "an admin"
     attempt = task.live_attempt
@@ -106,7 +112,6 @@ def cancel(unit: UnitOfWork, principal: Principal, action: CancelTask) -> TaskVi
     )
     submission_id = None if attempt is None else attempt.submission_id
     tasks.move(unit.db, task, new, Cause.CANCELED_BY_USER, message, submission_id)
-    return view(unit, access.visible_task(unit, principal, action.task_id))
 
 
 def list_events(unit: UnitOfWork, principal: Principal, action: TaskEvents) -> tuple[Event, ...]:

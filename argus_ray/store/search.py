@@ -153,12 +153,3 @@ def at(db: sqlite3.Connection, places: Sequence[Place]) -> tuple[Task, ...]:
         (json.dumps([seq for _, seq in places]),),
     ).fetchall()
     return with_attempts(db, rows)
-
-
-def ids_at(db: sqlite3.Connection, places: Sequence[Place]) -> list[str]:
-    """The ids of these, in their order."""
-    rows = db.execute(
-        "SELECT task_id FROM json_each(?) AS wanted CROSS JOIN tasks ON tasks.seq = wanted.value ORDER BY wanted.key",
-        (json.dumps([seq for _, seq in places]),),
-    )
-    return [row["task_id"] for row in rows]

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from argus_ray.core.states import Outcome, TaskState
+from argus_ray.service import bulk
 from tests.support.gateway import ADMIN, Api, Headers
 
 HOUR_S = 3600.0
@@ -125,3 +126,120 @@ def test_a_broken_filter_names_its_field(api: Api, alice: Headers, query: str, f
 def test_counts_have_no_pages(api: Api, alice: Headers) -> None:
     refused: Any = api.client.get("/api/v2/tasks:counts?limit=5", headers=alice)
     assert (refused.status_code, refused.json()["errors"][0]["field"]) == (400, "limit")
+
+
+def cancel(api: Api, who: Headers, **body: Any) -> Any:
+    answer = api.client.post("/api/v2/tasks:cancel", json=body, headers=who)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def results(found: Any) -> list[tuple[str, str, str | None]]:
+    return [(each["task_id"], each["result"], each["state"]) for each in found["results"]]
+
+
+def test_tasks_are_canceled_by_their_ids_at_one_moment(api: Api, alice: Headers, some: list[str]) -> None:
+    bob = api.user("bob")
+    his = api.submit(bob)
+    first, _, running, queued = some
+    api.wakes.clear()
+    names = [queued, "argus-none", his, first, running, queued]
+    wanted = [
+        (queued, "would_cancel", "QUEUED"),
+        ("argus-none", "not_found", None),
+        (his, "not_found", None),
+        (first, "already_ended", "SUCCEEDED"),
+        (running, "would_cancel", "RUNNING"),
+    ]
+    found = cancel(api, alice, ids=names, dry_run=True)
+    assert (results(found), found["matched"], found["more"]) == (wanted, 3, False)
+    assert api.wakes == [] and api.task(queued).state is TaskState.QUEUED
+
+    found = cancel(api, alice, ids=names)
+    wanted[0], wanted[4] = (queued, "canceled", "CANCELED"), (running, "canceled", "CANCELED")
+    assert (results(found), found["matched"], found["more"]) == (wanted, 3, False)
+    assert api.wakes == ["wake"], "once"
+    assert api.task(his).state is TaskState.QUEUED
+    ends = {api.task(name).ended_at for name in (queued, running)}
+    assert len(ends) == 1
+    live = api.task(running).live_attempt
+    assert live is not None and live.state.value == "STOPPING"
+    events = api.get(f"/api/v2/tasks/{queued}/events", alice)["events"]
+    assert events[-1]["message"] == "canceled by its user"
+
+    again = cancel(api, alice, ids=[queued, running])
+    assert {each[1] for each in results(again)} == {"already_ended"} and api.wakes == ["wake"]
+    assert results(cancel(api, ADMIN, ids=[his])) == [(his, "canceled", "CANCELED")]
+
+
+def test_tasks_are_canceled_by_a_filter(api: Api, alice: Headers, some: list[str]) -> None:
+    his = api.submit(api.user("bob"))
+    _, _, running, queued = some
+    found = cancel(api, alice, filter={"workload": ["grpo"]})
+    assert (results(found), found["matched"], found["more"]) == ([], 0, False), "it has ended"
+    found = cancel(api, alice, filter={"until": "4h", "state": ["RUNNING", "QUEUED"]}, dry_run=True)
+    assert results(found) == [(running, "would_cancel", "RUNNING")]
+    found = cancel(api, alice, filter={})
+    assert results(found) == [(queued, "canceled", "CANCELED"), (running, "canceled", "CANCELED")]
+    assert (found["matched"], found["more"]) == (2, False)
+    assert api.task(his).state is TaskState.QUEUED
+    assert results(cancel(api, ADMIN, filter={"user_id": "bob"})) == [(his, "canceled", "CANCELED")]
+
+
+def test_a_filter_cancels_so_many_at_a_time_those_that_wait_first(
+    api: Api, alice: Headers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = [api.submit(alice) for _ in range(7)]
+    api.run(made[6])
+    monkeypatch.setattr(bulk, "MAX_CANCELED", 3)
+    seen = []
+    for left, more in ((7, True), (4, True), (1, False), (0, False)):
+        found = cancel(api, alice, filter={"state": []})
+        assert (found["matched"], found["more"]) == (left, more)
+        seen += [each["task_id"] for each in found["results"]]
+    assert seen == [*reversed(made[:6]), made[6]]
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({}, "ids, filter"),
+        ({"ids": ["a"], "filter": {}}, "ids, filter"),
+        ({"ids": []}, "ids"),
+        ({"ids": ["a"] * 501}, "ids"),
+        ({"ids": ["a" * 129]}, "ids"),
+        ({"ids": [1]}, "ids.0"),
+        ({"ids": "a"}, "ids"),
+        ({"filter": {"state": ["FAILED"]}}, "filter.state"),
+        ({"filter": {"state": ["DONE"]}}, "filter.state"),
+        ({"filter": {"workload": ["dpo"]}}, "filter.workload"),
+        ({"filter": {"since": "now"}}, "filter.since"),
+        ({"filter": {"stat": ["QUEUED"]}}, "filter.stat"),
+        ({"ids": ["a"], "dry_run": "yes"}, "dry_run"),
+    ],
+)
+def test_a_broken_cancel_changes_nothing(api: Api, alice: Headers, body: Any, field: str) -> None:
+    task_id = api.submit(alice)
+    refused = api.client.post("/api/v2/tasks:cancel", json=body, headers=alice)
+    assert (refused.status_code, refused.json()["code"]) == (400, "invalid_request"), refused.text
+    assert [error["field"] for error in refused.json()["errors"]] == [field]
+    assert api.task(task_id).state is TaskState.QUEUED
+
+
+def test_who_may_not_cancel_whom(api: Api, alice: Headers) -> None:
+    task_id = api.submit(alice)
+    bob = api.user("bob")
+    body = {"filter": {"user_id": "alice"}}
+    assert api.client.post("/api/v2/tasks:cancel", json=body, headers=bob).status_code == 403
+    refused = api.client.post("/api/v2/tasks:cancel", json={"filter": {}}, headers=ADMIN)
+    assert refused.json()["errors"][0]["field"] == "filter.user_id", "an admin's slip would end everybody's work"
+    gone = api.client.post("/api/v2/tasks:cancel", json={"filter": {"user_id": "eve"}}, headers=ADMIN)
+    assert (gone.status_code, gone.json()["code"]) == (404, "user_not_found")
+    assert api.client.post("/api/v2/tasks:cancel", json={"ids": [task_id]}).status_code == 401
+    assert api.task(task_id).state is TaskState.QUEUED
+
+
+def test_as_many_ids_as_a_call_may_name_fit_into_its_body(api: Api, alice: Headers) -> None:
+    names = [f"{number:0128}" for number in range(500)]
+    found = cancel(api, alice, ids=names)
+    assert {each["result"] for each in found["results"]} == {"not_found"} and len(found["results"]) == 500

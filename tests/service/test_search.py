@@ -61,7 +61,11 @@ def add(world: World, user_id: str, kind: str, tail: int) -> str:
 
 def end(world: World, task_id: str, outcome: Outcome) -> None:
     change: Admit = world.admission(world.task(task_id))
-    changes: list[Change] = [change, Advance(change.submission_id, running=True), End(change.submission_id, outcome, "it", 1)]
+    changes: list[Change] = [
+        change,
+        Advance(change.submission_id, running=True),
+        End(change.submission_id, outcome, "it", 1),
+    ]
     assert all(world.service.apply(changes))
 
 

@@ -67,8 +67,14 @@ def _complete(document: dict[str, Any]) -> None:
                 answer["content"] = {problems.MEDIA_TYPE: next(iter(answer["content"].values()))}
                 answer["headers"] = answer.get("headers", {}) | _RETRY_AFTER | (_ALLOW if status == "4XX" else {})
             answer["headers"] = answer.get("headers", {}) | _ALWAYS
+    schemas = document["components"]["schemas"]
     for name in ("HTTPValidationError", "ValidationError"):
-        document["components"]["schemas"].pop(name, None)
+        schemas.pop(name, None)
+    for _, operation in operations:
+        for content in operation.get("requestBody", {}).get("content", {}).values():
+            if "$defs" in content["schema"]:
+                content["schema"] = {**content["schema"]}
+                schemas.update(content["schema"].pop("$defs"))
     _link(operations)
 
 
