@@ -16,6 +16,7 @@ from argus_ray.core.exports import ExportSeen, Part
 from argus_ray.core.model import Attempt, Event, Gang, IssuedToken, Maintenance, PoolOrders, Task, TokenInfo, User
 from argus_ray.core.orders import Machine, NodeOrder
 from argus_ray.core.states import TaskState
+from argus_ray.core.task_filter import EVERYTHING, TaskFilter
 
 R = TypeVar("R", covariant=True)
 
@@ -121,6 +122,31 @@ class QueueEntry:
 class TaskPage:
     tasks: tuple[Task, ...]
     next_cursor: int | None
+
+
+class CancelResult(str, Enum):
+    CANCELED = "canceled"
+    WOULD_CANCEL = "would_cancel"
+    ALREADY_ENDED = "already_ended"
+    NOT_FOUND = "not_found"
+
+
+@dataclass(frozen=True)
+class CanceledOne:
+    task_id: str
+    result: CancelResult
+    #: After the call; None: there is no such task.
+    state: TaskState | None
+
+
+@dataclass(frozen=True)
+class ManyCanceled:
+    #: In the order of the ids that were named, or as the filter finds them.
+    results: tuple[CanceledOne, ...]
+    #: How many tasks there are of these ids, or how many the filter has found before any was canceled.
+    matched: int
+    #: The filter finds more than one call cancels.
+    more: bool
 
 
 @dataclass(frozen=True)
@@ -389,13 +415,18 @@ class GetTask(Action[TaskView]):
 
 @dataclass(frozen=True)
 class ListTasks(Action[TaskPage]):
-    """Newest first; `cursor` is the `seq` below which the page starts."""
+    """Newest first; `cursor` is the `seq` of the task after which the page starts."""
 
-    states: tuple[TaskState, ...] = ()
+    where: TaskFilter = EVERYTHING
     limit: int = 50
     cursor: int | None = None
-    #: Another user's tasks: admin only.
-    user_id: str | None = None
+
+
+@dataclass(frozen=True)
+class CountTasks(Action[Mapping[TaskState, int]]):
+    """How many there are in each state; each state is there."""
+
+    where: TaskFilter = EVERYTHING
 
 
 @dataclass(frozen=True)
@@ -412,6 +443,20 @@ class CancelTask(Action[TaskView]):
     writes = True
 
     task_id: str
+
+
+@dataclass(frozen=True)
+class CancelTasks(Action["ManyCanceled"]):
+    """Cancels those tasks that are named, or else those that the filter finds and that have not ended: MAX_CANCELED at
+    most. Idempotent; on tasks that have ended it changes nothing."""
+
+    writes = True
+
+    ids: tuple[str, ...] = ()
+    #: Of an own or a named user's tasks, in states that are not final. None: `ids` counts.
+    where: TaskFilter | None = None
+    #: Nothing is changed.
+    dry_run: bool = False
 
 
 @dataclass(frozen=True)

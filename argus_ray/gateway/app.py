@@ -15,8 +15,8 @@ import argus_ray
 from argus_ray.config import Settings
 from argus_ray.disk.inputs import Preflight
 from argus_ray.disk.threads import BoundedThreads
+from argus_ray.gateway import about, pool, presets, users
 from argus_ray.gateway import nodes as node_routes
-from argus_ray.gateway import pool, presets, users
 from argus_ray.gateway.context import GatewayParts, KnownTokens, Nodes, PoolLook, Readiness, ReadProgress
 from argus_ray.gateway.control import ControlPlane, Wake
 from argus_ray.gateway.files import routes as files_of_tasks
@@ -35,7 +35,9 @@ from argus_ray.gateway.metrics.curves import CurveReader
 from argus_ray.gateway.metrics.progress import ProgressReader
 from argus_ray.gateway.rollouts import routes as rollouts
 from argus_ray.gateway.rollouts.shared import Rollouts
+from argus_ray.gateway.tasks import bulk as bulk_tasks
 from argus_ray.gateway.tasks import exports
+from argus_ray.gateway.tasks import many as many_tasks
 from argus_ray.gateway.tasks import routes as tasks
 from argus_ray.gateway.tasks.inputs import InputChecks
 from argus_ray.gateway.tasks.recipes import RecipeBook
@@ -115,6 +117,7 @@ def create_app(
     app.state.gateway = GatewayParts(
         control=control,
         settings=settings,
+        clock=clock,
         authenticator=Authenticator(tokens),
         nodes=nodes,
         readiness=pool.RecentReadiness(readiness, ready_fresh_s),
@@ -135,7 +138,22 @@ def create_app(
         trusted=trusted or TrustedProxies(),
         pool_now=pool_now,
     )
-    features = (users, tasks, exports, logs, metrics, rollouts, files_of_tasks, presets, pool, node_routes, pages)
+    features = (
+        users,
+        many_tasks,
+        bulk_tasks,
+        tasks,
+        exports,
+        logs,
+        metrics,
+        rollouts,
+        files_of_tasks,
+        presets,
+        pool,
+        node_routes,
+        pages,
+        about,
+    )
     routers = [module.router for module in features]
     routers.append(tasks.verbs)
     for router in routers:

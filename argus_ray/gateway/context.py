@@ -102,6 +102,8 @@ class GatewayParts:
     send_queues: SendQueues = field(default_factory=SendQueues)
     downloads: Downloads = field(default_factory=Downloads)
     rollouts: Rollouts = field(default_factory=Rollouts)
+    #: Unix time.
+    clock: Callable[[], float] = time.time
     head_id: str = ""
     #: None: what Ray shows is all that is known.
     pool_now: PoolLook | None = None

@@ -21,7 +21,20 @@ from argus_ray.core.model import QueueChanges, Task
 from argus_ray.core.retention import Chore, Chores
 from argus_ray.core.shares import Use
 from argus_ray.core.webhooks import Moves
-from argus_ray.service import access, accounts, changes, clocks, exports, orders, submission, tasks, upkeep, webhooks
+from argus_ray.service import (
+    access,
+    accounts,
+    bulk,
+    changes,
+    clocks,
+    exports,
+    orders,
+    search,
+    submission,
+    tasks,
+    upkeep,
+    webhooks,
+)
 from argus_ray.service.changes import TaskCache
 from argus_ray.service.unit_of_work import Ports, UnitOfWork
 from argus_ray.store import Store, feed, gpu_use, queue, tokens
@@ -48,9 +61,11 @@ _USE_CASES: Mapping[type[Action[Any]], Callable[[UnitOfWork, Principal, Any], An
     actions.ExportTask: exports.export,
     actions.ReadExport: exports.read,
     actions.GetTask: tasks.get,
-    actions.ListTasks: tasks.list_page,
+    actions.ListTasks: search.list_page,
+    actions.CountTasks: search.count,
     actions.ExplainTask: tasks.explain,
     actions.CancelTask: tasks.cancel,
+    actions.CancelTasks: bulk.cancel,
     actions.TaskEvents: tasks.list_events,
     actions.FindAttempt: tasks.find_attempt,
     actions.ShowQueue: tasks.show_queue,

@@ -12,26 +12,23 @@ from argus_ray.core.actions import (
     Explanation,
     FindAttempt,
     GetTask,
-    ListTasks,
     Principal,
     QueueEntry,
     Role,
     ShowQueue,
     TaskEvents,
-    TaskPage,
     TaskView,
 )
-from argus_ray.core.errors import FieldError, Forbidden, InvalidRequest, LogNotFound, UserNotFound
+from argus_ray.core.errors import FieldError, InvalidRequest, LogNotFound
 from argus_ray.core.model import Attempt, Event, Task
 from argus_ray.core.states import Cause, TaskState, check_move
 from argus_ray.service import access, shares
 from argus_ray.service.unit_of_work import UnitOfWork
-from argus_ray.store import attempts, events, exports, orders, queue, tasks, users
+from argus_ray.store import attempts, events, exports, orders, queue, tasks
 
-_MAX_PAGE = 500
 _MAX_EVENTS = 1000
 #: SQLite's integers.
-_MAX_INTEGER = 2**63 - 1
+MAX_INTEGER = 2**63 - 1
 
 
 def view(unit: UnitOfWork, task: Task) -> TaskView:
@@ -43,23 +40,15 @@ def get(unit: UnitOfWork, principal: Principal, action: GetTask) -> TaskView:
     return view(unit, access.visible_task(unit, principal, action.task_id))
 
 
-def list_page(unit: UnitOfWork, principal: Principal, action: ListTasks) -> TaskPage:
-    """A user sees their own; ADMIN sees all, and INTERNAL, whose clients know of no other users, its own.
-    Both may name a user. A user who names another one is Forbidden, whether or not that one exists."""
-    _check_range("limit", action.limit, 1, _MAX_PAGE)
-    below = _MAX_INTEGER if action.cursor is None else action.cursor
-    _check_range("cursor", below, 0, _MAX_INTEGER)
-    owner = principal.user_id
-    if action.user_id is not None and action.user_id != owner:
-        if not principal.is_admin:
-            raise Forbidden("another user's tasks are for the admin")
-        if users.find(unit.db, action.user_id) is None:
-            raise UserNotFound
-        owner = action.user_id
-    states = tuple(dict.fromkeys(action.states)) or tuple(TaskState)
-    found = queue.page(unit.db, owner, states, below, action.limit + 1)
-    shown = tuple(_for_list(_with_next_look(unit, task)) for task in found[: action.limit])
-    return TaskPage(shown, shown[-1].seq if len(found) > action.limit else None)
+def for_list(unit: UnitOfWork, task: Task) -> Task:
+    """With the time of its next look, and without what no list shows, which is most of what it would move through Ray:
+    the spec, and the commands of all attempts but the one that is active, whose steps they tell."""
+    task = _with_next_look(unit, task)
+    last = task.attempts[-1] if task.attempts and task.state.is_active else None
+    attempts = (
+        replace(each, env=(), command=each.command if each is last else (), failure=None) for each in task.attempts
+    )
+    return replace(task, spec_yaml="", warnings=(), attempts=tuple(attempts))
 
 
 def show_queue(unit: UnitOfWork, principal: Principal, action: ShowQueue) -> tuple[QueueEntry, ...]:
@@ -70,7 +59,7 @@ def show_queue(unit: UnitOfWork, principal: Principal, action: ShowQueue) -> tup
         return ()
     owner = None if action.everyone else principal.user_id
     entries = queue.entries(unit.db, owner)
-    return tuple(QueueEntry(_for_list(_with_next_look(unit, task)), position) for task, position in entries)
+    return tuple(QueueEntry(for_list(unit, task), position) for task, position in entries)
 
 
 def explain(unit: UnitOfWork, principal: Principal, action: ExplainTask) -> Explanation:
@@ -99,6 +88,12 @@ def cancel(unit: UnitOfWork, principal: Principal, action: CancelTask) -> TaskVi
     task = access.visible_task(unit, principal, action.task_id)
     if task.state.is_final:
         return view(unit, task)
+    cancel_one(unit, principal, task)
+    return view(unit, access.visible_task(unit, principal, action.task_id))
+
+
+def cancel_one(unit: UnitOfWork, principal: Principal, task: Task) -> None:
+    """`task`: one that has not ended, as this transaction sees it."""
     check_move(task.state, TaskState.CANCELED, Cause.CANCELED_BY_USER)
     by = "its user" if principal.user_id == task.user_id else "an admin"
     attempt = task.live_attempt
@@ -117,13 +112,12 @@ def cancel(unit: UnitOfWork, principal: Principal, action: CancelTask) -> TaskVi
     )
     submission_id = None if attempt is None else attempt.submission_id
     tasks.move(unit.db, task, new, Cause.CANCELED_BY_USER, message, submission_id)
-    return view(unit, access.visible_task(unit, principal, action.task_id))
 
 
 def list_events(unit: UnitOfWork, principal: Principal, action: TaskEvents) -> tuple[Event, ...]:
     task = access.visible_task(unit, principal, action.task_id)
-    _check_range("after", action.after, 0, _MAX_INTEGER)
-    _check_range("limit", action.limit, 1, _MAX_EVENTS)
+    check_range("after", action.after, 0, MAX_INTEGER)
+    check_range("limit", action.limit, 1, _MAX_EVENTS)
     return events.of_task(unit.db, task.task_id, action.after, action.limit)
 
 
@@ -135,16 +129,6 @@ def find_attempt(unit: UnitOfWork, principal: Principal, action: FindAttempt) ->
         if attempt.number == action.attempt:
             return task.state, attempt
     raise LogNotFound(f"the task has no attempt {action.attempt}")
-
-
-def _for_list(task: Task) -> Task:
-    """Without what no list shows, which is most of what it would move through Ray: the spec, and the commands of all
-    attempts but the one that is active, whose steps they tell."""
-    last = task.attempts[-1] if task.attempts and task.state.is_active else None
-    attempts = (
-        replace(each, env=(), command=each.command if each is last else (), failure=None) for each in task.attempts
-    )
-    return replace(task, spec_yaml="", warnings=(), attempts=tuple(attempts))
 
 
 def _with_next_look(unit: UnitOfWork, task: Task) -> Task:
@@ -160,6 +144,6 @@ def _with_next_look(unit: UnitOfWork, task: Task) -> Task:
     return replace(task, next_retry_at=told_at + intervals * every_s)
 
 
-def _check_range(field: str, value: int, low: int, high: int) -> None:
+def check_range(field: str, value: int, low: int, high: int) -> None:
     if not low <= value <= high:
         raise InvalidRequest(f"{field} is not valid", [FieldError(field, f"must be from {low} to {high}")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 
 from argus_ray.core.model import User, UserState
@@ -38,3 +39,14 @@ def _user(row: sqlite3.Row) -> User:
         state=UserState(row["state"]),
         created_at=row["created_at"],
     )
+
+
+def by_beginning(db: sqlite3.Connection, text: str, limit: int) -> tuple[str, ...]:
+    """The ids of users that begin with this text, and of those with which, and a hyphen, it begins; so many at most."""
+    shorter = [text[:at] for at, char in enumerate(text) if char == "-"]
+    rows = db.execute(
+        "SELECT user_id FROM users WHERE user_id >= :text AND user_id < :text || '~' UNION"
+        " SELECT user_id FROM json_each(:shorter) AS wanted CROSS JOIN users ON user_id = wanted.value LIMIT :limit",
+        {"text": text, "shorter": json.dumps(shorter), "limit": limit},
+    )
+    return tuple(row["user_id"] for row in rows)

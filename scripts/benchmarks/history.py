@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from argus_ray.core.retention import Chore
+from argus_ray.core.task_filter import TaskFilter
 from benchmarks import inside, report, rounds
 from benchmarks.inside import World, actions
 from benchmarks.report import Report
@@ -82,7 +83,7 @@ def _reads(found: Report, sides: list[_Side], count: int, reads: int) -> None:
         "GET /me": lambda side: (side.who, actions.WhoAmI()),
         "GET /tasks/{id}": lambda side: (side.who, actions.GetTask(side.task)),
         "GET /tasks": lambda side: (side.who, actions.ListTasks()),
-        "GET /tasks?state=FAILED": lambda side: (side.who, actions.ListTasks(states=_failed())),
+        "GET /tasks?state=FAILED": lambda side: (side.who, actions.ListTasks(TaskFilter(states=_failed()))),
         "GET /tasks, admin": lambda _: (inside.ADMIN, actions.ListTasks()),
         "GET /tasks/{id}/events": lambda side: (side.who, actions.TaskEvents(side.task)),
         "GET /queue": lambda side: (side.who, actions.ShowQueue()),

@@ -16,6 +16,8 @@ EXPRESS = {
     ("GET", "/openapi.json"),
     ("GET", "/healthz"),
     ("GET", "/api/v2/me"),
+    ("GET", "/api/v2/version"),
+    ("GET", "/api/v2/schema/taskspec"),
     ("POST", "/api/v2/tasks"),
     ("GET", "/api/v2/tasks/{task_id}"),
 }

@@ -23,6 +23,7 @@ from argus_ray.core.errors import (
     UserNotFound,
 )
 from argus_ray.core.model import IssuedToken, TokenInfo, User, UserState
+from argus_ray.core.task_filter import TaskFilter
 from tests.support.builders import ADMIN, INTERNAL, World, bearer
 from tests.support.sanity import checked_service
 
@@ -156,8 +157,8 @@ ADMIN_ACTIONS: list[Action[Any]] = [
     actions.ListTokens("alice"),
     actions.RevokeToken("alice", "x"),
     actions.ShowQueue(everyone=True),
-    actions.ListTasks(user_id="bob"),
-    actions.ListTasks(user_id="nobody"),
+    actions.ListTasks(TaskFilter(user_id="bob")),
+    actions.ListTasks(TaskFilter(user_id="nobody")),
 ]
 
 
@@ -198,7 +199,7 @@ def test_users_and_tokens_that_do_not_exist(world: World) -> None:
     world.user("alice")
     for action in (
         actions.GetUser("bob"), actions.SetUserEnabled("bob", enabled=True), actions.IssueToken("bob"),
-        actions.ListTokens("bob"), actions.RevokeToken("bob", "x"), actions.ListTasks(user_id="bob"),
+        actions.ListTokens("bob"), actions.RevokeToken("bob", "x"), actions.ListTasks(TaskFilter(user_id="bob")),
     ):  # fmt: skip
         with pytest.raises(UserNotFound):
             world.service.handle(ADMIN, action)

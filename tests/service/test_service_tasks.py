@@ -39,6 +39,7 @@ from argus_ray.core.errors import (
 from argus_ray.core.lifecycle import Advance, End
 from argus_ray.core.model import Attempt, Event, Task
 from argus_ray.core.states import AttemptState, Outcome, TaskState
+from argus_ray.core.task_filter import TaskFilter
 from argus_ray.store import tasks as task_rows
 from tests.support.builders import ADMIN, INTERNAL, World
 from tests.support.sanity import checked_service
@@ -288,7 +289,7 @@ def test_lists_of_each_role(world: World) -> None:
     hers, his, old = world.submit(alice), world.submit(bob), world.submit(INTERNAL)
 
     def ids(who: actions.Credential, user_id: str | None = None) -> list[str]:
-        return [task.task_id for task in page(world, who, actions.ListTasks(user_id=user_id)).tasks]
+        return [task.task_id for task in page(world, who, actions.ListTasks(TaskFilter(user_id=user_id))).tasks]
 
     assert ids(alice) == ids(alice, "alice") == [hers.task_id]
     assert ids(ADMIN) == [old.task_id, his.task_id, hers.task_id]
@@ -325,7 +326,7 @@ def test_pages_are_newest_first_and_meet_without_gap_or_overlap(world: World) ->
             found: list[str] = []
             cursor: int | None = None
             while True:
-                part = page(world, who, actions.ListTasks(states=states, limit=limit, cursor=cursor))
+                part = page(world, who, actions.ListTasks(TaskFilter(states=states), limit=limit, cursor=cursor))
                 found += [task.task_id for task in part.tasks]
                 if part.next_cursor is None:
                     break

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+import argus_ray
 from argus_ray.gateway.http.arrival import Arrival
 
 access_log = logging.getLogger("argus.access")
@@ -35,6 +36,7 @@ _HEADERS = [
     (b"referrer-policy", b"no-referrer"),
     # Answers hold one user's data or a fresh token: no cache may keep them.
     (b"cache-control", b"no-store"),
+    (b"x-argus-version", argus_ray.__version__.encode()),
 ]
 _CSP = b"content-security-policy"
 _API_CSP = b"default-src 'none'; frame-ancestors 'none'"

@@ -27,6 +27,8 @@ MAX_JSON_BYTES = 16 * 1024
 #: A sender slower than this only holds a slot.
 READ_TIMEOUT_S = 30.0
 
+SCHEMAS = "#/components/schemas/"
+
 _MEDIA_TYPE = re.compile(r"\s*[\w!#$&^.+-]{1,64}/[\w!#$&^.+-]{1,64}\s*(?:;.*)?", re.ASCII)
 _FORM = "application/x-www-form-urlencoded"
 _FLAGS = {
@@ -49,11 +51,13 @@ async def read_spec(request: Request) -> str:
         raise InvalidSpec("the TaskSpec must be UTF-8", [FieldError("(document)", "must be UTF-8")]) from None
 
 
-async def read_json(request: Request, model: type[Model], *, optional: bool = False) -> Model:
+async def read_json(
+    request: Request, model: type[Model], *, optional: bool = False, max_bytes: int = MAX_JSON_BYTES
+) -> Model:
     """The body as this model; `optional`: an empty body is the model's defaults."""
     if not optional:
         _check_type(request, JSON_TYPES)
-    raw = await _read(request, MAX_JSON_BYTES)
+    raw = await _read(request, max_bytes)
     if optional and not raw:
         return model()
     _check_type(request, JSON_TYPES)
@@ -69,7 +73,8 @@ def schema_of(model: type[BaseModel], *, required: bool = True) -> dict[str, Any
     return {
         "requestBody": {
             "required": required,
-            "content": {"application/json": {"schema": model.model_json_schema()}},
+            # What the model names besides itself, `document` moves to where the references lead.
+            "content": {"application/json": {"schema": model.model_json_schema(ref_template=SCHEMAS + "{model}")}},
         }
     }
 

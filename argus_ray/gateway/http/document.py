@@ -15,7 +15,11 @@ from argus_ray.gateway.http import problems
 #: Of an answer that is a problem document, by which FastAPI's entries are known.
 PROBLEM = "A problem document"
 
-_REQUEST_ID = {"X-Request-Id": {"required": True, "schema": {"type": "string"}, "description": "Quote it in a report"}}
+#: Of each answer.
+_ALWAYS = {
+    "X-Request-Id": {"required": True, "schema": {"type": "string"}, "description": "Quote it in a report"},
+    "X-Argus-Version": {"required": True, "schema": {"type": "string"}, "description": "Of the service"},
+}
 _RETRY_AFTER = {"Retry-After": {"schema": {"type": "string"}, "description": "Seconds; of 429 and 503"}}
 _ALLOW = {"Allow": {"schema": {"type": "string"}, "description": "Of a 405"}}
 _CHALLENGE = {"WWW-Authenticate": {"required": True, "schema": {"type": "string"}}}
@@ -62,9 +66,15 @@ def _complete(document: dict[str, Any]) -> None:
             if answer.get("description") == PROBLEM:
                 answer["content"] = {problems.MEDIA_TYPE: next(iter(answer["content"].values()))}
                 answer["headers"] = answer.get("headers", {}) | _RETRY_AFTER | (_ALLOW if status == "4XX" else {})
-            answer["headers"] = answer.get("headers", {}) | _REQUEST_ID
+            answer["headers"] = answer.get("headers", {}) | _ALWAYS
+    schemas = document["components"]["schemas"]
     for name in ("HTTPValidationError", "ValidationError"):
-        document["components"]["schemas"].pop(name, None)
+        schemas.pop(name, None)
+    for _, operation in operations:
+        for content in operation.get("requestBody", {}).get("content", {}).values():
+            if "$defs" in content["schema"]:
+                content["schema"] = {**content["schema"]}
+                schemas.update(content["schema"].pop("$defs"))
     _link(operations)
 
 

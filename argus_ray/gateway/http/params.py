@@ -12,7 +12,6 @@ from fastapi import Depends, Path, Query, Request
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from argus_ray.core.errors import FieldError, InvalidRequest
-from argus_ray.core.states import TaskState
 from argus_ray.core.verl.metrics import MAX_NAME_LENGTH, MAX_POINTS, MAX_STEP, is_name
 from argus_ray.core.verl.rollouts import FIELD_CHARS, Kind
 from argus_ray.gateway.caller import TheCaller
@@ -94,7 +93,7 @@ def chosen_presets(request: Request) -> tuple[str, ...]:
     return tuple(names)
 
 
-class _Query(BaseModel):
+class StrictQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     @model_validator(mode="before")
@@ -106,31 +105,16 @@ class _Query(BaseModel):
         return {name: value for name, value in values.items() if value not in ("", [], [""])}
 
 
-class _Page(_Query):
+class PageQuery(StrictQuery):
     limit: int = Field(default=50, ge=1, le=500)
     cursor: str | None = Field(default=None, max_length=64, description="From the page before")
 
 
-class TasksQuery(_Page):
-    state: list[str] = Field(default=[], max_length=16, description="Repeat it, or separate by commas")
-    user_id: str | None = Field(default=None, max_length=64, description="Another user's tasks: admin only")
-
-    def states(self) -> tuple[TaskState, ...]:
-        names = [name.strip() for value in self.state for name in value.split(",") if name.strip()]
-        known = {state.value for state in TaskState}
-        if not set(names) <= known:
-            raise InvalidRequest(
-                "There is no such state.",
-                [FieldError("state", "must be of " + ", ".join(s.value for s in TaskState))],
-            )
-        return tuple(state for state in TaskState if state.value in names)
-
-
-class EventsQuery(_Page):
+class EventsQuery(PageQuery):
     limit: int = Field(default=500, ge=1, le=500)
 
 
-class AttemptQuery(_Query):
+class AttemptQuery(StrictQuery):
     attempt: str = Field(default="latest", pattern=r"^(latest|[1-9][0-9]{0,5})$", description="`latest`, or its number")
 
     @property
@@ -144,7 +128,7 @@ class FilesQuery(AttemptQuery):
     cursor: str | None = Field(default=None, max_length=512, description="From the page before")
 
 
-class RolloutsQuery(_Page):
+class RolloutsQuery(PageQuery):
     step: int | None = Field(
         default=None, ge=0, lt=MAX_STEP, description="Its samples; without it: which steps there are"
     )
@@ -169,7 +153,7 @@ class StreamQuery(LogQuery):
     )
 
 
-class MetricsQuery(_Query):
+class MetricsQuery(StrictQuery):
     since_step: int = Field(default=0, ge=0, lt=MAX_STEP, description="Only points of this step and later ones")
     max_points: int = Field(default=500, ge=2, le=MAX_POINTS, description="Points of one curve")
     names: list[str] = Field(
@@ -184,7 +168,6 @@ class MetricsQuery(_Query):
         return list(names)
 
 
-TasksParams = Annotated[TasksQuery, Query()]
 EventsParams = Annotated[EventsQuery, Query()]
 LogParams = Annotated[LogQuery, Query()]
 StreamParams = Annotated[StreamQuery, Query()]

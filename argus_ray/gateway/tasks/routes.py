@@ -14,13 +14,11 @@ from argus_ray.core.actions import (
     ExplainTask,
     FindSubmission,
     GetTask,
-    ListTasks,
     ReadResubmission,
     ResubmitTask,
     SubmitTask,
     Submitted,
     TaskEvents,
-    TaskPage,
     TaskView,
 )
 from argus_ray.core.errors import (
@@ -40,7 +38,6 @@ from argus_ray.gateway.http.params import (
     EventsParams,
     NoQuery,
     TaskId,
-    TasksParams,
     chosen_presets,
     decode_cursor,
     encode_cursor,
@@ -57,8 +54,6 @@ from argus_ray.gateway.tasks.schemas import (
     ResubmittedOut,
     SubmittedOut,
     TaskOut,
-    TasksOut,
-    TaskSummary,
 )
 from argus_ray.gateway.tasks.validation import ValidationOut, validated
 
@@ -203,19 +198,6 @@ def answer_headers(request: Request, response: Response, gateway: GatewayParts, 
 
 def idempotency_key(request: Request) -> str | None:
     return request.headers.get("idempotency-key")
-
-
-@router.get("")
-async def list_tasks(caller: TheCaller, gateway: TheGateway, query: TasksParams) -> TasksOut:
-    """Own tasks, newest first; an admin may add `user_id`."""
-    action = ListTasks(query.states(), query.limit, decode_cursor("t", query.cursor), query.user_id)
-    page: TaskPage = await caller.do(action)
-    progress = await gateway.progress_of([task for task in page.tasks if task.state.is_active])
-    return TasksOut(
-        # A place in the queue costs a count for each task; the queue and the task itself tell it.
-        tasks=[TaskSummary.of(task, None, progress.get(task.task_id)) for task in page.tasks],
-        next_cursor=None if page.next_cursor is None else encode_cursor("t", page.next_cursor),
-    )
 
 
 @router.post("/{task_id}:cancel", dependencies=[NoQuery])

@@ -7,14 +7,23 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import argus_ray
 from argus_ray.gateway.http.problems import MEDIA_TYPE, PROBLEMS
 from tests.support.fuzz.wire import Answer
 from tests.support.fuzz.world import USERS
 
 #: Also behind the name of an sft launcher, `argus-<submission id>`.
 _TASK = re.compile(r"argus-(?!argus-)([a-z0-9-]+?)-(?:sft|ppo|grpo)-\d{8}-\d{6}-[0-9a-f]{4}")
-_OPEN = re.compile(r"/(healthz|readyz|docs|openapi\.json)(\?|$)")
-_SINGLE = ("content-type", "content-length", "location", "retry-after", "x-request-id", "www-authenticate")
+_OPEN = re.compile(r"/(healthz|readyz|docs|openapi\.json|api/v2/version|api/v2/schema/taskspec)(\?|$)")
+_SINGLE = (
+    "content-type",
+    "content-length",
+    "location",
+    "retry-after",
+    "x-request-id",
+    "x-argus-version",
+    "www-authenticate",
+)
 
 
 def faults(sender: str, method: str, target: str, sent: bytes, answer: Answer) -> Iterator[str]:
@@ -33,6 +42,8 @@ def faults(sender: str, method: str, target: str, sent: bytes, answer: Answer) -
             yield f"a control character in {name}"
     if not answer.header("x-request-id"):
         yield "no X-Request-Id"
+    if answer.header("x-argus-version") != argus_ray.__version__:
+        yield f"X-Argus-Version {answer.header('x-argus-version')!r}"
     if method == "HEAD" and answer.body:
         yield "a body for a HEAD"
     if sender in ("nobody", "stranger") and answer.status < 400 and method != "OPTIONS" and not _OPEN.match(target):
