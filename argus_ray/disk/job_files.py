@@ -11,9 +11,11 @@ import heapq
 import os
 import stat
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
+from typing import Generic, Protocol, TypeVar
 
 from argus_ray.core import job_files
 from argus_ray.disk import beneath
@@ -117,7 +119,7 @@ class JobFile:
         self.modified_at = status.st_mtime
         #: Another one for each content: it is told in an ETag. Not of the device, whose number each mount makes up; the
         #: time of the change of the inode, too, since a program can set the other one.
-        self.version = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        self.version: tuple[int, ...] = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
         self._mtime_ns = status.st_mtime_ns
 
     def read(self, offset: int, length: int) -> bytes:
@@ -136,36 +138,69 @@ class JobFile:
             os.close(fd)
 
 
-@dataclass
-class Opening:
+class Readable(Protocol):
+    """What is open, and is given in pieces."""
+
+    #: Bytes.
+    size: int
+    #: Unix time.
+    modified_at: float
+    #: Another one for each content: it is told in an ETag.
+    version: tuple[int, ...]
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Exactly so much. Raises FileChanged, and OSError."""
+
+    def close(self) -> None: ...
+
+
+_File = TypeVar("_File", bound=Readable, covariant=True)
+
+
+class Openable(ABC, Generic[_File]):
     """One call of `open` in a thread that may be given up: whatever it opens later is closed."""
 
-    root: str
-    names: Sequence[str]
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-    _file: JobFile | None = None
-    _is_left: bool = False
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._file: _File | None = None
+        self._is_left = False
 
-    def open(self) -> JobFile:
+    def open(self) -> _File:
         """Raises NoSuchFile, and OSError if the disk does not answer."""
-        if not self.names:
-            raise IsFolder("it is a folder")
-        with contextlib.ExitStack() as opened:
-            with _told(self.root, self.names, "no such file"):
-                at = opened.enter_context(_guarded(self.root, self.names))
-                fd = os.dup(opened.enter_context(beneath.plain_file(at, *self.names, own=True)))
-            file = JobFile(fd)
+        file = self._open()
         with self._lock:
             self._file = file
             if self._is_left:
                 file.close()
         return file
 
+    @abstractmethod
+    def _open(self) -> _File:
+        """Likewise."""
+
     def leave(self) -> None:
         with self._lock:
             self._is_left = True
             if self._file is not None:
                 self._file.close()
+
+
+class Opening(Openable[JobFile]):
+    """Of the file with these names below the job root."""
+
+    def __init__(self, root: str, names: Sequence[str]) -> None:
+        super().__init__()
+        self._root, self._names = root, names
+
+    def _open(self) -> JobFile:
+        if not self._names:
+            raise IsFolder("it is a folder")
+        with (
+            _told(self._root, self._names, "no such file"),
+            _guarded(self._root, self._names) as at,
+            beneath.plain_file(at, *self._names, own=True) as fd,
+        ):
+            return JobFile(os.dup(fd))
 
 
 @contextlib.contextmanager

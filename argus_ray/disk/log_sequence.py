@@ -1,8 +1,8 @@
 """A log as one sequence of bytes, in whatever files it lies below a job root.
 
 A driver log that has reached its bound is several files (payload/argus_log.py): `driver.log`, its first half, and
-pieces of what follows, `driver.log.<offset>`, of which the oldest have gone. Here it is one sequence with a gap. A place
-in it is an offset in all that was ever logged, and stays what it is.
+pieces of what follows, `driver.log.<offset>`, of which the oldest have gone. Here it is one sequence with a gap. A
+place in it is an offset in all that was ever logged, and stays what it is.
 """
 
 from __future__ import annotations
@@ -79,6 +79,19 @@ class Log:
                 start = position = part.start
         return start
 
+    def run_end(self, position: int) -> int:
+        """Of the run that holds the byte at `position`."""
+        end = position
+        for part in self._parts:
+            if part.start <= end < part.end:
+                end = part.end
+        return end
+
+    def gap_at(self, offset: int) -> tuple[int, int] | None:
+        """Where the gap that holds `offset` begins, and where the log goes on."""
+        to = self.readable(offset)
+        return (self.end_before(offset), to) if offset < to else None
+
     def end_before(self, position: int) -> int:
         """The end of what comes before `position`: itself, or that of the run before it."""
         return min(position, max((part.end for part in self._parts if part.start < position), default=0))
@@ -106,6 +119,10 @@ class Log:
             found.append(data)
             offset = at + len(data)
         return b"".join(found)
+
+    def files(self) -> list[tuple[int, int, int]]:
+        """Each file: where it begins and ends in the log, and its descriptor, which the log closes."""
+        return [(part.start, part.end, self._file(part)) for part in self._parts]
 
     def _file(self, part: _Part) -> int:
         if part.fd is None:

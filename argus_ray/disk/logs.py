@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -17,6 +17,8 @@ from argus_ray.disk.log_sequence import Log, NotReadable, line_ends, on_log, rea
 
 __all__ = ["NotReadable", "read_at"]
 _BLOCK = 64 * 1024
+#: From the size of a log to where a part of it begins and ends.
+Wanted = Callable[[int], tuple[int, int]]
 
 
 @contextlib.contextmanager
@@ -60,6 +62,36 @@ def read_end(root: str, path: str, max_bytes: int) -> Span:
     def read(log: Log) -> Span:
         start = log.readable(max(0, log.size - max_bytes))
         return Span(log.read_all(start), start, log.size)
+
+    return on_log(root, path, read)
+
+
+@dataclass(frozen=True)
+class Range:
+    """Bytes of a log as they are, from `start` on, and the size of the whole."""
+
+    data: bytes
+    start: int
+    size: int
+    #: The first one that the answer skips or ends before: where it begins, and where the log goes on.
+    gap: tuple[int, int] | None
+
+
+def read_range(root: str, path: str, wanted: Wanted, max_bytes: int, *, from_end: bool = False) -> Range:
+    """A part of what is wanted: its first bytes, or with `from_end` its last ones, at most `max_bytes` and none of two
+    sides of a gap. There are none if all that is wanted has gone."""
+
+    def read(log: Log) -> Range:
+        start, end = wanted(log.size)
+        at, gap = log.readable(start), log.gap_at(start)
+        if from_end:
+            last_run = log.run_start(log.end_before(end))
+            if at < last_run:
+                at, gap = last_run, log.gap_at(log.end_before(last_run))
+            at = max(at, end - max_bytes)
+        data = log.read(at, min(max_bytes, end - at))
+        behind = at + len(data)
+        return Range(data, at, log.size, gap or (log.gap_at(behind) if behind < end else None))
 
     return on_log(root, path, read)
 
@@ -143,3 +175,11 @@ def _without_half_character(data: bytes) -> bytes:
     decoder.decode(data)
     pending = len(decoder.getstate()[0])
     return data[: len(data) - pending]
+
+
+def as_utf8(data: bytes) -> bytes:
+    """With a replacement for what is none. Piece by piece: the text of all of it takes four times its size."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    found = [decoder.decode(data[at : at + _BLOCK]).encode() for at in range(0, len(data), _BLOCK)]
+    found.append(decoder.decode(b"", True).encode())
+    return b"".join(found)

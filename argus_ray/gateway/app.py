@@ -28,6 +28,7 @@ from argus_ray.gateway.http.express import Express
 from argus_ray.gateway.http.prefix import TrustedProxies
 from argus_ray.gateway.http.schemas import Problem
 from argus_ray.gateway.logs import routes as logs
+from argus_ray.gateway.logs import search
 from argus_ray.gateway.logs.flow import FlowLimits
 from argus_ray.gateway.logs.stream import StreamLimit, StreamTiming
 from argus_ray.gateway.metrics import routes as metrics
@@ -145,6 +146,7 @@ def create_app(
         tasks,
         exports,
         logs,
+        search,
         metrics,
         rollouts,
         files_of_tasks,

@@ -19,6 +19,7 @@ from argus_ray.gateway.files.download import Downloads
 from argus_ray.gateway.http.auth import Authenticator
 from argus_ray.gateway.http.prefix import TrustedProxies
 from argus_ray.gateway.logs.flow import FlowLimits
+from argus_ray.gateway.logs.searches import Searches
 from argus_ray.gateway.logs.sockets import SendQueues
 from argus_ray.gateway.logs.stream import StreamLimit, StreamTiming
 from argus_ray.gateway.metrics.curves import CurveReader
@@ -102,6 +103,7 @@ class GatewayParts:
     send_queues: SendQueues = field(default_factory=SendQueues)
     downloads: Downloads = field(default_factory=Downloads)
     rollouts: Rollouts = field(default_factory=Rollouts)
+    searches: Searches = field(default_factory=Searches)
     #: Unix time.
     clock: Callable[[], float] = time.time
     head_id: str = ""

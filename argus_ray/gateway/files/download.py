@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from argus_ray.core.errors import ArgusError, StaleWriter, Unavailable
-from argus_ray.disk.job_files import FileChanged, JobFile, Opening
+from argus_ray.disk.job_files import FileChanged, Openable, Readable
 from argus_ray.disk.threads import BoundedThreads
 from argus_ray.gateway.files.ranges import Span
 from argus_ray.gateway.http.from_disk import from_disk
@@ -19,6 +19,7 @@ from argus_ray.gateway.logs.sockets import SendQueues
 from argus_ray.gateway.logs.stream import StreamLimit
 
 _T = TypeVar("_T")
+_File = TypeVar("_File", bound=Readable)
 
 #: A log stream's bounds are those of a text that people read. Here a queue of the kernel is looked at more often, so
 #: that a fast client need not wait, and where it cannot be seen a connection carries more.
@@ -66,7 +67,7 @@ class Downloads:
         """Raises what the function raises; Unavailable if the disk does not answer."""
         return await from_disk(self.threads, function, self.timeout_s)
 
-    async def open(self, opening: Opening) -> JobFile:
+    async def open(self, opening: Openable[_File]) -> _File:
         """Raises NoSuchFile; Unavailable if the disk does not answer."""
         try:
             return await self.run(opening.open)
@@ -83,7 +84,7 @@ class Download(FlowingAnswer):
 
 async def parts(
     downloads: Downloads,
-    file: JobFile,
+    file: Readable,
     span: Span,
     check: Callable[[], Awaitable[object]],
     monotonic: Callable[[], float] = time.monotonic,

@@ -30,12 +30,31 @@ def etag(version: tuple[int, ...]) -> str:
     return f'"{digest}"'
 
 
-def asked_for(ranges: Sequence[str], if_ranges: Sequence[str], tag: str, size: int) -> Span | None:
+@dataclass(frozen=True)
+class Asked:
+    """One range of bytes, of a file whose size is not known yet."""
+
+    first: int | None
+    #: With `first` None: how many of the last bytes. None: to the end.
+    last: int | None
+
+    def of(self, size: int) -> Span:
+        """Raises RangeNotSatisfiable."""
+        if self.first is None:
+            length = min(self.last or 0, size)
+            if length == 0:
+                raise RangeNotSatisfiable
+            return Span(size - length, size)
+        if self.first >= size:
+            raise RangeNotSatisfiable
+        return Span(self.first, size if self.last is None else min(self.last + 1, size))
+
+
+def parse(ranges: Sequence[str], if_ranges: Sequence[str], tag: str | None) -> Asked | None:
     """By the values of all Range and If-Range headers; None: the whole file.
 
     What is no single range of bytes is passed over, as the RFC allows, and so is a range of a file that is not the one
-    of If-Range any more. A date there is never believed: a file may change twice in a second. Raises
-    RangeNotSatisfiable.
+    of If-Range any more. A date there is never believed: a file may change twice in a second.
     """
     if len(ranges) != 1 or len(if_ranges) > 1 or (if_ranges and if_ranges[0].strip() != tag):
         return None
@@ -43,17 +62,17 @@ def asked_for(ranges: Sequence[str], if_ranges: Sequence[str], tag: str, size: i
     match = _RANGE.fullmatch(text)
     if unit.strip().lower() != "bytes" or match is None or not (match[1] or match[2]):
         return None
-    if not match[1]:
-        length = min(_number(match[2]), size)
-        if length == 0:
-            raise RangeNotSatisfiable
-        return Span(size - length, size)
-    start = _number(match[1])
-    if match[2] and _number(match[2]) < start:
+    first = _number(match[1]) if match[1] else None
+    last = _number(match[2]) if match[2] else None
+    if first is not None and last is not None and last < first:
         return None
-    if start >= size:
-        raise RangeNotSatisfiable
-    return Span(start, min(_number(match[2]) + 1, size) if match[2] else size)
+    return Asked(first, last)
+
+
+def asked_for(ranges: Sequence[str], if_ranges: Sequence[str], tag: str, size: int) -> Span | None:
+    """The same, of a file of this size. Raises RangeNotSatisfiable."""
+    asked = parse(ranges, if_ranges, tag)
+    return None if asked is None else asked.of(size)
 
 
 def _number(digits: str) -> int:

@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from argus_ray.core.actions import FindAttempt, GetTask, WhoAmI
+from argus_ray.core.actions import GetTask, WhoAmI
 from argus_ray.core.errors import FieldError, FileNotFoundInJobRoot, InvalidRequest
 from argus_ray.core.model import Attempt
 from argus_ray.disk import job_files
-from argus_ray.disk.job_files import IsFolder, JobFile, Listing, NoSuchFile, Opening
-from argus_ray.gateway.caller import Caller, TheCaller, TheGateway, holder_of
+from argus_ray.disk.job_files import IsFolder, Listing, NoSuchFile, Opening
+from argus_ray.gateway.caller import TheCaller, TheGateway, holder_of
 from argus_ray.gateway.context import GatewayParts
-from argus_ray.gateway.files import ranges, task_files
-from argus_ray.gateway.files.download import Download, parts
-from argus_ray.gateway.files.ranges import Span
+from argus_ray.gateway.files import answer, task_files
 from argus_ray.gateway.files.schemas import EntryOut, FilesOut
-from argus_ray.gateway.http import problems
-from argus_ray.gateway.http.access import is_head
 from argus_ray.gateway.http.params import AttemptParams, FilesParams, TaskId
-from argus_ray.gateway.http.problems import RangeNotSatisfiable
-from argus_ray.gateway.logs.sockets import flow_to
 
 router = APIRouter(prefix="/api/v2/tasks", tags=["files"])
 
@@ -42,7 +37,7 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
         "headers": _HEADERS | {"Content-Range": {"required": True, **_TEXT}},
     },
 }
-_RANGE: dict[str, Any] = {
+RANGE: dict[str, Any] = {
     "parameters": [
         {"name": "Range", "in": "header", "required": False, **_TEXT, "description": "One range: `bytes=100-`"},
         {"name": "If-Range", "in": "header", "required": False, **_TEXT, "description": "An ETag: else all of it"},
@@ -92,9 +87,9 @@ async def _listing(
         raise FileNotFoundInJobRoot(f"Nothing to list here: {error}.") from None
 
 
-@router.get("/{task_id}/files/{path:path}", response_class=Response, responses=_ANSWERS, openapi_extra=_RANGE)
+@router.get("/{task_id}/files/{path:path}", response_class=Response, responses=_ANSWERS, openapi_extra=RANGE)
 async def download_file(
-    request: Request, caller: TheCaller, gateway: TheGateway, task_id: TaskId, path: str, query: AttemptParams
+    request: Request, caller: TheCaller, task_id: TaskId, path: str, query: AttemptParams
 ) -> Response:
     """A file of an attempt's job root, or with `Range` a part of it. Never shown by a browser: always to be saved."""
     # Both go in one batch.
@@ -104,66 +99,13 @@ async def download_file(
     attempt = task_files.attempt_of(view.task, query.number)
     if attempt is None or not names:
         raise FileNotFoundInJobRoot()
-    release = gateway.downloads.limit.acquire(holder_of(principal))
     try:
         opening = Opening(attempt.job_root, names)
-        file = await _open(gateway, opening)
-    except BaseException:
-        release()
-        raise
-
-    def end() -> None:
-        opening.leave()
-        release()
-
-    try:
-        return _answer(request, caller, task_id, attempt, file, names, end)
-    except BaseException:
-        end()
-        raise
-
-
-async def _open(gateway: GatewayParts, opening: Opening) -> JobFile:
-    try:
-        return await gateway.downloads.open(opening)
+        return await answer.download(request, caller, principal, task_id, attempt, opening, os.fsencode(names[-1]))
     except IsFolder:
         raise FileNotFoundInJobRoot("This is a folder: list it by `files?path=`.") from None
     except NoSuchFile as error:
         raise FileNotFoundInJobRoot(f"Nothing to download here: {error}.") from None
-
-
-def _answer(
-    request: Request,
-    caller: Caller,
-    task_id: str,
-    attempt: Attempt,
-    file: JobFile,
-    names: Sequence[str],
-    end: Callable[[], None],
-) -> Response:
-    tag = ranges.etag(file.version)
-    span: Span | None = None
-    # The headers of a HEAD are those of the whole file: only a GET has ranges.
-    if not is_head(request.scope):
-        given = request.headers.getlist
-        try:
-            span = ranges.asked_for(given("range"), given("if-range"), tag, file.size)
-        except RangeNotSatisfiable as error:
-            end()
-            told = {"Content-Range": f"bytes */{file.size}", "Accept-Ranges": "bytes", "ETag": tag}
-            return problems.response(request, error, told)
-    name = names[-1].encode("utf-8", "surrogateescape")
-    headers = ranges.headers(name=name, tag=tag, modified_at=file.modified_at, size=file.size, span=span)
-    headers["X-Argus-Attempt"] = str(attempt.number)
-    downloads = caller.gateway.downloads
-
-    async def check() -> None:
-        await caller.do(FindAttempt(task_id, attempt.number))
-
-    body = parts(downloads, file, span or Span(0, file.size), check)
-    status = 200 if span is None else 206
-    flow = flow_to(request.scope, downloads.flow, downloads.send_queues)
-    return Download(body, end, flow, status=status, headers=headers)
 
 
 def _encode_cursor(name: bytes) -> str:

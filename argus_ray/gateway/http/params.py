@@ -6,12 +6,14 @@ from __future__ import annotations
 
 import base64
 import re
+from enum import Enum
 from typing import Annotated, Any
 
 from fastapi import Depends, Path, Query, Request
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from argus_ray.core.errors import FieldError, InvalidRequest
+from argus_ray.core.search_patterns import MAX_LENGTH
 from argus_ray.core.verl.metrics import MAX_NAME_LENGTH, MAX_POINTS, MAX_STEP, is_name
 from argus_ray.core.verl.rollouts import FIELD_CHARS, Kind
 from argus_ray.gateway.caller import TheCaller
@@ -145,9 +147,30 @@ class RolloutsQuery(PageQuery):
 
 class LogQuery(AttemptQuery):
     tail: int = Field(default=2000, ge=1, le=1_000_000, description="Lines from the end")
+    download: bool = Field(default=False, description="The whole log, as a file to be saved")
 
 
-class StreamQuery(LogQuery):
+class Direction(str, Enum):
+    FORWARD = "forward"
+    BACKWARD = "backward"
+
+
+class SearchQuery(AttemptQuery):
+    q: str = Field(min_length=1, max_length=MAX_LENGTH, description="What to look for")
+    regex: bool = Field(default=False, description="`q` is a regular expression of RE2")
+    case: bool = Field(default=True, description="Whether capital letters are others")
+    direction: Direction = Field(default=Direction.FORWARD, description="Forward, or from the end backward")
+    start: int | None = Field(
+        default=None,
+        ge=0,
+        lt=2**63,
+        alias="from",
+        description="A byte of the log: matches that begin there or behind it; backward: before it",
+    )
+    limit: int = Field(default=100, ge=1, le=500, description="Matches of one answer")
+
+
+class StreamQuery(AttemptQuery):
     tail: int = Field(
         default=2000, ge=0, le=1_000_000, description="Lines from the end to begin with; 0: only new ones"
     )
@@ -170,6 +193,7 @@ class MetricsQuery(StrictQuery):
 
 EventsParams = Annotated[EventsQuery, Query()]
 LogParams = Annotated[LogQuery, Query()]
+SearchParams = Annotated[SearchQuery, Query()]
 StreamParams = Annotated[StreamQuery, Query()]
 MetricsParams = Annotated[MetricsQuery, Query()]
 AttemptParams = Annotated[AttemptQuery, Query()]

@@ -1,4 +1,4 @@
-"""An attempt's log: its tail as text, and its growth as server-sent events."""
+"""An attempt's log: its tail as text, a part or all of it as it is, and its growth as server-sent events."""
 
 from __future__ import annotations
 
@@ -15,23 +15,42 @@ from argus_ray.core.states import TaskState
 from argus_ray.disk import logs
 from argus_ray.gateway.caller import Caller, TheCaller, TheGateway, holder_of
 from argus_ray.gateway.context import GatewayParts
+from argus_ray.gateway.files.routes import RANGE
 from argus_ray.gateway.http.params import LogParams, StreamParams, TaskId
+from argus_ray.gateway.logs import parts
 from argus_ray.gateway.logs.event_stream import EventStream
 from argus_ray.gateway.logs.sockets import flow_to
 from argus_ray.gateway.logs.stream import Follower, Place
 
 router = APIRouter(prefix="/api/v2/tasks", tags=["logs"])
 
+_STRING: dict[str, Any] = {"schema": {"type": "string"}}
+_HEADERS: dict[str, Any] = {
+    "X-Argus-Task-State": {"required": True, **_STRING},
+    "X-Argus-Attempt": {"schema": {"type": "integer"}, "description": "None before there is one"},
+}
 _TEXT: dict[int | str, dict[str, Any]] = {
     200: {
-        "content": {"text/plain": {"schema": {"type": "string"}}},
-        "description": "The last lines",
-        "headers": {
-            "X-Argus-Task-State": {"required": True, "schema": {"type": "string"}},
-            "X-Argus-Attempt": {"schema": {"type": "integer"}, "description": "None before there is one"},
-            "X-Argus-Log-Position": {"schema": {"type": "string"}, "description": "For Last-Event-ID of a stream"},
+        "content": {
+            "text/plain": _STRING,
+            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
         },
-    }
+        "description": "The last lines, or with `download` all of it",
+        "headers": _HEADERS
+        | {"X-Argus-Log-Position": {**_STRING, "description": "For Last-Event-ID of a stream; none of a download"}},
+    },
+    206: {
+        "content": {
+            "text/plain": _STRING,
+            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+        },
+        "description": "The bytes that Range asks for, or the first of them",
+        "headers": _HEADERS
+        | {
+            "Content-Range": {"required": True, **_STRING},
+            "X-Argus-Log-Gap": {**_STRING, "description": "`from-to`: bytes of the log that are gone"},
+        },
+    },
 }
 _EVENTS: dict[int | str, dict[str, Any]] = {
     200: {
@@ -53,28 +72,42 @@ _LAST_EVENT_ID: dict[str, Any] = {
 }
 
 
-@router.get("/{task_id}/logs", response_class=Response, responses=_TEXT)
-async def get_log(caller: TheCaller, gateway: TheGateway, task_id: TaskId, query: LogParams) -> Response:
-    """The last lines of an attempt's log as text; empty while there is none yet."""
+@router.get("/{task_id}/logs", response_class=Response, responses=_TEXT, openapi_extra=RANGE)
+async def get_log(
+    request: Request, caller: TheCaller, gateway: TheGateway, task_id: TaskId, query: LogParams
+) -> Response:
+    """The last lines of an attempt's log as text, empty while there is none yet. With `Range` a part of it, and with
+    `download` all of it, as it is."""
+    if query.download:
+        return await parts.whole(request, caller, task_id, query.number)
+    asked = parts.asked(request)
+    if asked is not None:
+        return await parts.part(request, caller, task_id, query.number, asked)
     state, attempt = await caller.do(FindAttempt(task_id, query.number))
     headers = {"X-Argus-Task-State": state.value}
-    text = ""
+    text = b""
     if attempt is not None:
-        span = await _tail(gateway, attempt, query.tail)
-        text = span.data.decode("utf-8", "replace")
+        text, end = await _tail(gateway, attempt, query.tail)
         headers["X-Argus-Attempt"] = str(attempt.number)
         #: A stream with this Last-Event-ID goes on exactly here.
-        headers["X-Argus-Log-Position"] = f"{attempt.number}:{span.end}"
-    return Response(text.encode(), headers=headers, media_type="text/plain; charset=utf-8")
+        headers["X-Argus-Log-Position"] = f"{attempt.number}:{end}"
+    return Response(text, headers=headers, media_type=parts.TEXT)
 
 
-async def _tail(gateway: GatewayParts, attempt: Attempt, lines: int) -> logs.Span:
+async def _tail(gateway: GatewayParts, attempt: Attempt, lines: int) -> tuple[bytes, int]:
+    """As UTF-8, and where it ends in the log."""
     root = attempt.job_root
     limit = gateway.settings.limits.log_tail_bytes
+
+    def read() -> tuple[bytes, int]:
+        # Megabytes take a while, so not on the loop.
+        span = logs.read_tail(root, paths.driver_log(root), lines, limit)
+        return logs.as_utf8(span.data), span.end
+
     try:
-        return await gateway.in_file_thread(logs.read_tail, root, paths.driver_log(root), lines, limit)
+        return await gateway.in_file_thread(read)
     except FileNotFoundError:
-        return logs.Span(b"", 0, 0)
+        return b"", 0
     except (logs.NotReadable, ValueError):
         raise LogNotFound() from None
 
