@@ -143,7 +143,7 @@ class _Window:
         # A byte more at both ends: whether a line or a word begins or ends there.
         self._base = max(self._run_start, self.start - _AROUND - 1)
         self._data = log.read(self._base, min(self._run_end, self.end + _AROUND + 1) - self._base)
-        budget.spent += max(1, len(self._data))
+        budget.spent += self.end - self.start
         self._lines = self._data.replace(b"\r", b"\n")
         self._first_line: tuple[int | None] | None = None
 

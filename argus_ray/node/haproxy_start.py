@@ -116,7 +116,7 @@ def fit(config: str, pages: Path, trusted: Sequence[str]) -> str:
         # Serve tells a call that its client has left by two tasks more for each call, which cost as much as the call.
         # Only a stream and a download last long enough to be told.
         f"    http-request del-header {_NOT_TOLD}\n"
-        f"    http-request set-header {_NOT_TOLD} ?1 if !{{ path_end /stream }} !{{ path_sub /files/ }}\n"
+        f"    http-request set-header {_NOT_TOLD} ?1 if !{{ path_end /stream /download }} !{{ path_sub /files/ }}\n"
         "    acl has_key req.hdr(idempotency-key) -m found\n"
         "    acl takes_key path_beg /api/v2/tasks\n"
         "    http-request disable-l7-retry if !METH_GET !has_key\n"

@@ -189,7 +189,7 @@ def test_what_is_shown_cuts_no_character(tmp_path: Path) -> None:
 
 def test_a_call_is_bounded_in_bytes_and_in_time(tmp_path: Path) -> None:
     root = write(tmp_path, b"some words\n" * 100_000 + b"needle")
-    assert search(root, pattern("needle"), budget=Budget(max_bytes=300 * _KIB)).next == 2 * log_search._GRID
+    assert search(root, pattern("needle"), budget=Budget(max_bytes=300 * _KIB)).next == 3 * log_search._GRID
     seconds = itertools.count(0, 0.3)
     late = search(root, pattern("needle"), budget=Budget(monotonic=lambda: float(next(seconds))))
     assert late.next is not None and not late.matches

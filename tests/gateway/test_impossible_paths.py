@@ -80,8 +80,9 @@ def test_a_user_id_that_is_no_folder_name_is_a_400(api: Api, name: str) -> None:
 def test_an_impossible_attempt_is_a_400(api: Api, attempt: str) -> None:
     alice = api.user("alice")
     task_id = api.submit(alice)
-    for path in ("logs", "logs/stream"):
-        answer = api.client.get(f"/api/v2/tasks/{task_id}/{path}", params={"attempt": attempt}, headers=alice)
+    for path in ("logs", "logs/stream", "logs/download", "logs/search"):
+        query = {"attempt": attempt} | ({"q": "x"} if path == "logs/search" else {})
+        answer = api.client.get(f"/api/v2/tasks/{task_id}/{path}", params=query, headers=alice)
         assert (answer.status_code, answer.json()["errors"][0]["field"]) == (400, "attempt")
 
 
@@ -100,8 +101,9 @@ def test_a_log_whose_path_is_impossible_is_no_503(api: Api) -> None:
     ):
         logs = root / "logs"
         make(logs)
-        answer = api.client.get(f"/api/v2/tasks/{task_id}/logs", headers=alice)
-        assert (answer.status_code, answer.json()["code"]) == (404, "log_not_found")
+        for path in ("logs", "logs/download", "logs/search?q=x"):
+            answer = api.client.get(f"/api/v2/tasks/{task_id}/{path}", headers=alice)
+            assert (answer.status_code, answer.json()["code"]) == (404, "log_not_found")
         if logs.is_dir() and not logs.is_symlink():
             shutil.rmtree(logs)
         else:

@@ -17,7 +17,8 @@ def test_task_visibility_isolated(api: Api) -> None:
     task_id = api.submit(alice)
     calls = [
         ("GET", ""), ("GET", "/spec"), ("GET", "/explain"), ("GET", "/events"), ("GET", "/logs"),
-        ("GET", "/logs/stream"), ("GET", "/logs?attempt=1"), ("GET", "/metrics"), ("GET", "/metrics?names=x"),
+        ("GET", "/logs/stream"), ("GET", "/logs?attempt=1"),
+        ("GET", "/logs/search?q=a"), ("GET", "/logs/download"), ("GET", "/metrics"), ("GET", "/metrics?names=x"),
         ("GET", "/files"), ("GET", "/files/x"), ("GET", "/files?path=.."), ("GET", "/files/%2e%2e%2fx"),
         ("GET", "/rollouts"), ("GET", "/rollouts?step=1"),
         ("POST", ":cancel"), ("POST", ":resubmit"), ("POST", ":export"),

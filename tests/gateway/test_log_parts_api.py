@@ -102,7 +102,7 @@ def test_a_task_without_a_log(api: Api, alice: Headers) -> None:
         check_problem(refused, 416, "range_not_satisfiable")
         assert refused.headers["content-range"] == "bytes */0"
         assert ("x-argus-attempt" in refused.headers) == is_running
-        check_problem(api.client.get(f"{base}?download=true", headers=alice), 404, "log_not_found")
+        check_problem(api.client.get(f"{base}/download", headers=alice), 404, "log_not_found")
         found = api.get(f"{base}/search?q=x", alice)
         assert found == {
             "task_id": task, "attempt": 1 if is_running else None, "matches": [], "complete": True, "next": None,
@@ -110,14 +110,14 @@ def test_a_task_without_a_log(api: Api, alice: Headers) -> None:
         }  # fmt: skip
         if not is_running:
             api.run(task)
-    for path in ("?attempt=2&download=true", "/search?q=x&attempt=2"):
+    for path in ("/download?attempt=2", "/search?q=x&attempt=2"):
         check_problem(api.client.get(base + path, headers=alice), 404, "log_not_found")
     ranged = {**alice, "Range": "bytes=0-"}
     check_problem(api.client.get(f"{base}?attempt=2", headers=ranged), 404, "log_not_found")
 
 
 def test_a_log_is_downloaded_whole_and_gone_on_with(api: Api, alice: Headers, run: Admit) -> None:
-    url = url_of(run) + "?download=true"
+    url = url_of(run) + "/download"
     line = b"argus: %d bytes of the log are left out here\n" % (BEHIND - len(HEAD))
     whole = HEAD + line + PIECE
     answer = api.client.get(url, headers=alice)
@@ -185,7 +185,7 @@ def test_an_expression_that_takes_too_long_is_refused(
 
 def test_nothing_of_another_users_log(api: Api, run: Admit) -> None:
     bob = api.user("bob")
-    for path in ("?download=true", "/search?q=0"):
+    for path in ("/download", "/search?q=0"):
         check_problem(api.client.get(url_of(run) + path, headers=bob), 404, "task_not_found")
     check_problem(part(api, bob, run, "0-5"), 404, "task_not_found")
 
@@ -199,7 +199,7 @@ def test_a_log_that_has_left_is_said_to_have(api: Api, alice: Headers, run: Admi
     trashed_at = None if where is FilesAt.LEAVING else 1.0
     with api.world.store.transaction() as db:
         db.execute("UPDATE tasks SET files_at = ?, trashed_at = ? WHERE task_id = ?", (where.value, trashed_at, task))
-    for path in ("?download=true", "/search?q=0"):
+    for path in ("/download", "/search?q=0"):
         check_problem(api.client.get(url_of(run) + path, headers=alice), 410, "files_gone")
     check_problem(part(api, alice, run, "0-5"), 410, "files_gone")
 
@@ -208,7 +208,7 @@ def test_a_log_that_is_a_link_is_not_read(api: Api, alice: Headers, tmp_path: Pa
     change = api.run(api.submit(alice))
     (tmp_path / "secret").write_text("SECRET")
     log_of(change).symlink_to(tmp_path / "secret")
-    for path in ("?download=true", "/search?q=SECRET"):
+    for path in ("/download", "/search?q=SECRET"):
         check_problem(api.client.get(url_of(change) + path, headers=alice), 404, "log_not_found")
     check_problem(part(api, alice, change, "0-5"), 404, "log_not_found")
 

@@ -119,7 +119,17 @@ def test_links_pipes_and_devices_in_the_job_root(
 def by_http(api: Api, who: Headers, task_id: str) -> str:
     """All that the API says of this task."""
     seen = []
-    for view in ("", "/logs", "/logs/stream", "/metrics", "/metrics?names=a", "/events", "/explain"):
+    for view in (
+        "",
+        "/logs",
+        "/logs/stream",
+        "/logs/search?q=e",
+        "/logs/download",
+        "/metrics",
+        "/metrics?names=a",
+        "/events",
+        "/explain",
+    ):
         answer = api.client.get(f"/api/v2/tasks/{task_id}{view}", headers=who)
         assert answer.status_code in (200, 404), (view, answer.text)
         seen.append(answer.text)

@@ -149,7 +149,7 @@ IDS = ("../bob", "..", "/etc", "a/../b", "a\0b", "\uff0e\uff0e", "%2e%2e", "a\\b
 def test_path_escape_by_an_id_in_the_url(api: Api, alice: Headers) -> None:
     for value in IDS:
         name = quote(value, safe="")
-        for path in ("", "/logs", "/logs/stream", "/metrics", "/spec", "/events"):
+        for path in ("", "/logs", "/logs/stream", "/logs/search?q=a", "/logs/download", "/metrics", "/spec", "/events"):
             answer = api.client.get(f"/api/v2/tasks/{name}{path}", headers=alice)
             assert (answer.status_code, answer.json()["code"]) in ((404, "task_not_found"), (404, "not_found")), value
         answer = api.client.get(f"/api/v2/users/{name}", headers=ADMIN)

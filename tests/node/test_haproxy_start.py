@@ -163,7 +163,8 @@ def test_streams_and_downloads_are_told_that_their_client_has_left(
     proxy.start()
     task = f"{proxy.url}/api/v2/tasks/t"
     for path, is_told in {
-        "/logs/stream": True, "/logs/stream?tail=0": True, "/files/model.pt": True, "/files/a/b%20c?attempt=1": True,
+        "/logs/stream": True, "/logs/stream?tail=0": True, "/logs/download": True, "/logs/download?attempt=2": True,
+        "/files/model.pt": True, "/files/a/b%20c?attempt=1": True,
         "/files": False, "": False, "/logs": False, "/rollouts?x=/files/": False,
     }.items():  # fmt: skip
         httpx.get(task + path, headers={"x-request-disconnect-disabled": "?1"}, trust_env=False)

@@ -29,7 +29,7 @@ _HEADERS: dict[str, Any] = {
     for name in ("Accept-Ranges", "Content-Disposition", "ETag", "Last-Modified", "X-Argus-Attempt")
 }
 _BYTES: dict[str, Any] = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
-_ANSWERS: dict[int | str, dict[str, Any]] = {
+ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {"content": _BYTES, "description": "The whole file", "headers": _HEADERS},
     206: {
         "content": _BYTES,
@@ -87,7 +87,7 @@ async def _listing(
         raise FileNotFoundInJobRoot(f"Nothing to list here: {error}.") from None
 
 
-@router.get("/{task_id}/files/{path:path}", response_class=Response, responses=_ANSWERS, openapi_extra=RANGE)
+@router.get("/{task_id}/files/{path:path}", response_class=Response, responses=ANSWERS, openapi_extra=RANGE)
 async def download_file(
     request: Request, caller: TheCaller, task_id: TaskId, path: str, query: AttemptParams
 ) -> Response:

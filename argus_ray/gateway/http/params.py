@@ -147,7 +147,6 @@ class RolloutsQuery(PageQuery):
 
 class LogQuery(AttemptQuery):
     tail: int = Field(default=2000, ge=1, le=1_000_000, description="Lines from the end")
-    download: bool = Field(default=False, description="The whole log, as a file to be saved")
 
 
 class Direction(str, Enum):
@@ -170,7 +169,7 @@ class SearchQuery(AttemptQuery):
     limit: int = Field(default=100, ge=1, le=500, description="Matches of one answer")
 
 
-class StreamQuery(AttemptQuery):
+class StreamQuery(LogQuery):
     tail: int = Field(
         default=2000, ge=0, le=1_000_000, description="Lines from the end to begin with; 0: only new ones"
     )

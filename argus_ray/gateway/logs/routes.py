@@ -15,8 +15,8 @@ from argus_ray.core.states import TaskState
 from argus_ray.disk import logs
 from argus_ray.gateway.caller import Caller, TheCaller, TheGateway, holder_of
 from argus_ray.gateway.context import GatewayParts
-from argus_ray.gateway.files.routes import RANGE
-from argus_ray.gateway.http.params import LogParams, StreamParams, TaskId
+from argus_ray.gateway.files.routes import ANSWERS, RANGE
+from argus_ray.gateway.http.params import AttemptParams, LogParams, StreamParams, TaskId
 from argus_ray.gateway.logs import parts
 from argus_ray.gateway.logs.event_stream import EventStream
 from argus_ray.gateway.logs.sockets import flow_to
@@ -31,19 +31,12 @@ _HEADERS: dict[str, Any] = {
 }
 _TEXT: dict[int | str, dict[str, Any]] = {
     200: {
-        "content": {
-            "text/plain": _STRING,
-            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
-        },
-        "description": "The last lines, or with `download` all of it",
-        "headers": _HEADERS
-        | {"X-Argus-Log-Position": {**_STRING, "description": "For Last-Event-ID of a stream; none of a download"}},
+        "content": {"text/plain": _STRING},
+        "description": "The last lines",
+        "headers": _HEADERS | {"X-Argus-Log-Position": {**_STRING, "description": "For Last-Event-ID of a stream"}},
     },
     206: {
-        "content": {
-            "text/plain": _STRING,
-            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
-        },
+        "content": {"text/plain": _STRING},
         "description": "The bytes that Range asks for, or the first of them",
         "headers": _HEADERS
         | {
@@ -76,10 +69,7 @@ _LAST_EVENT_ID: dict[str, Any] = {
 async def get_log(
     request: Request, caller: TheCaller, gateway: TheGateway, task_id: TaskId, query: LogParams
 ) -> Response:
-    """The last lines of an attempt's log as text, empty while there is none yet. With `Range` a part of it, and with
-    `download` all of it, as it is."""
-    if query.download:
-        return await parts.whole(request, caller, task_id, query.number)
+    """The last lines of an attempt's log as text, empty while there is none yet; with `Range` a part of it as it is."""
     asked = parts.asked(request)
     if asked is not None:
         return await parts.part(request, caller, task_id, query.number, asked)
@@ -92,6 +82,12 @@ async def get_log(
         #: A stream with this Last-Event-ID goes on exactly here.
         headers["X-Argus-Log-Position"] = f"{attempt.number}:{end}"
     return Response(text, headers=headers, media_type=parts.TEXT)
+
+
+@router.get("/{task_id}/logs/download", response_class=Response, responses=ANSWERS, openapi_extra=RANGE)
+async def download_log(request: Request, caller: TheCaller, task_id: TaskId, query: AttemptParams) -> Response:
+    """An attempt's whole log as a file to be saved, or with `Range` a part of that file."""
+    return await parts.whole(request, caller, task_id, query.number)
 
 
 async def _tail(gateway: GatewayParts, attempt: Attempt, lines: int) -> tuple[bytes, int]:

@@ -163,7 +163,7 @@ _QUERY = [
     "x",
     "",
 ]
-_QUERY += ["path", "step", "kind", "max_chars"]
+_QUERY += ["path", "step", "kind", "max_chars", "q", "regex", "from", "direction"]
 _ODD_VALUE = st.sampled_from(
     [
         "0",
