@@ -53,6 +53,8 @@ def _is_open(operation: dict[str, Any]) -> bool:
 
 def _request(api: Api, method: str, path: str, who: Headers) -> Any:
     body = b"{}" if method == "POST" else None
+    if path.endswith("/logs/search"):
+        path += "?q=a"
     is_json = "users" in path or path.endswith((":resubmit", ":export"))
     content_type = {"Content-Type": "application/json"} if is_json else YAML
     return api.client.request(method, path, content=body, headers={**who, **content_type})
