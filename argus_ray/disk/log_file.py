@@ -29,7 +29,7 @@ class LogFile:
             behind = end
         self.modified_at = self._files[-1].modified_at
         #: Another one for other bytes at the same place. One that only grows keeps it, so that its download can go on.
-        self.version = (self._files[0].version[0], *gap)
+        self.version: tuple[int, ...] = (self._files[0].version[0], *gap)
 
     def _add(self, part: JobFile | bytes, length: int) -> None:
         self.size += length

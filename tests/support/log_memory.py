@@ -70,14 +70,14 @@ def use(api: Api, alice: Headers, change: Admit, most_calls: int) -> dict[str, A
     calls = 0
     for query in ("q=the needle", "q=THE NEEDLE&case=false", "q=[a-z]* needle&regex=true"):
         for direction in ("forward", "backward"):
-            start, more = "", 10_000 if calls == 0 else most_calls
+            place, more = "", 10_000 if calls == 0 else most_calls
             while more:
-                page = get(f"/search?{query}&direction={direction}{start}").json()
+                page = get(f"/search?{query}&direction={direction}{place}").json()
                 found += page["matches"]
                 calls, more = calls + 1, more - 1
                 if page["complete"]:
                     break
-                start = f"&from={page['next']}"
+                place = f"&from={page['next']}"
 
     async def opened() -> None:
         async with Stream(api.app, f"{url}/stream?tail=2", alice) as stream:
