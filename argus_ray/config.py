@@ -198,6 +198,9 @@ class Retention(_Strict):
     #: Newest complete checkpoints of a task that has ended that stay; older complete ones are deleted.
     keep_checkpoints: int = Field(default=0, ge=0, le=1000)
 
+    #: From when something was done until the audit forgets it.
+    audit_days: float = Field(default=730.0, ge=0, le=36_500)
+
     def policy(self) -> retention.RetentionPolicy:
         return retention.RetentionPolicy(self.trash_after_days, self.delete_after_days, self.keep_checkpoints)
 

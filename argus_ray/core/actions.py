@@ -40,6 +40,10 @@ class Credential:
 
     role: Role
     digest: str | None = field(default=None, repr=False)
+    #: Where from; None: not known. For the audit, as is the next one.
+    address: str | None = field(default=None, compare=False)
+    #: The variable that holds the token, of ADMIN and INTERNAL.
+    variable: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,10 @@ class Principal:
 
     role: Role
     user_id: str | None
+    #: Of a user; of the others the variable that holds the token.
+    token_id: str | None = field(default=None, compare=False)
+    #: Unix time; None: the token does not expire.
+    expires_at: float | None = field(default=None, compare=False)
 
     @property
     def is_admin(self) -> bool:

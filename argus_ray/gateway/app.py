@@ -15,7 +15,7 @@ import argus_ray
 from argus_ray.config import Settings
 from argus_ray.disk.inputs import Preflight
 from argus_ray.disk.threads import BoundedThreads
-from argus_ray.gateway import about, pool, presets, users
+from argus_ray.gateway import about, audit, pool, presets, usage, users
 from argus_ray.gateway import nodes as node_routes
 from argus_ray.gateway.context import GatewayParts, KnownTokens, Nodes, PoolLook, Readiness, ReadProgress
 from argus_ray.gateway.control import ControlPlane, Wake
@@ -74,6 +74,7 @@ def create_app(
     head_id: str = "",
     trusted: TrustedProxies | None = None,
     pool_now: PoolLook | None = None,
+    behind_haproxy: bool = False,
 ) -> Express:
     """The application. It belongs to one event loop, and keeps nothing that a restart would lose for good.
 
@@ -81,7 +82,8 @@ def create_app(
     `sets_request_id`: False behind Serve, whose proxy gives each request an id and answers with it itself.
     `head_id`: what `/healthz` answers with, for the launcher of this head.
     `pool_now`: what is free by the scheduler's own account; what `nodes` shows without it.
-    `trusted`: the proxies that may say which prefix they have stripped; those of this machine without it.
+    `trusted`: the proxies that may say which prefix they have stripped, and for whom they ask; those of this machine
+    without it. `behind_haproxy`: all requests come through HAProxy of Serve.
     """
     files = ThreadPoolExecutor(_FILE_THREADS, thread_name_prefix="argus-files")
     curve_threads = ThreadPoolExecutor(_CURVE_THREADS, thread_name_prefix="argus-curves")
@@ -138,6 +140,8 @@ def create_app(
         head_id=head_id,
         trusted=trusted or TrustedProxies(),
         pool_now=pool_now,
+        behind_haproxy=behind_haproxy,
+        clock=clock,
     )
     features = (
         users,
@@ -155,6 +159,8 @@ def create_app(
         node_routes,
         pages,
         about,
+        audit,
+        usage,
     )
     routers = [module.router for module in features]
     routers.append(tasks.verbs)

@@ -20,8 +20,10 @@ from argus_ray.core.actions import (
     TaskView,
     WhoAmI,
 )
+from argus_ray.core.usage import Me
 from argus_ray.gateway.context import GatewayParts
 from argus_ray.gateway.http.access import Facts, facts_of
+from argus_ray.gateway.http.address import client_address
 
 R = TypeVar("R")
 
@@ -75,6 +77,8 @@ def _own_user_id(credential: Credential, result: Any) -> str | None:
     """For the access log. A user sees only own tasks, so a task in the answer says who asked."""
     if isinstance(result, Principal):
         return result.user_id
+    if isinstance(result, Me):
+        return result.principal.user_id
     if isinstance(result, (Submitted, Foresight)):
         return result.user_id if credential.role is Role.USER else None
     if credential.role is Role.USER and isinstance(result, (TaskView, Explanation)):
@@ -102,7 +106,8 @@ def caller_of(request: Request) -> Caller:
     costs a request some 50 us.
     """
     gateway: GatewayParts = request.app.state.gateway
-    credential = gateway.authenticator.credential(request.headers.getlist("authorization"))
+    address = client_address(request.scope, gateway.trusted, haproxy=gateway.behind_haproxy)
+    credential = gateway.authenticator.credential(request.headers.getlist("authorization"), address)
     facts = facts_of(request.scope)
     facts.role = credential.role.value
     caller = Caller(credential, gateway, facts)

@@ -14,6 +14,7 @@ from argus_ray.config import Settings
 from argus_ray.core.errors import Unavailable
 from argus_ray.core.explaining import PoolNow
 from argus_ray.core.model import NodeView, Task
+from argus_ray.gateway.audit_feed import AuditFeed
 from argus_ray.gateway.control import ControlPlane, Wake
 from argus_ray.gateway.files.download import Downloads
 from argus_ray.gateway.http.auth import Authenticator
@@ -110,6 +111,11 @@ class GatewayParts:
     #: None: what Ray shows is all that is known.
     pool_now: PoolLook | None = None
     trusted: TrustedProxies = field(default_factory=TrustedProxies)
+    #: All requests come through HAProxy of Serve.
+    behind_haproxy: bool = False
+    #: Unix time in seconds.
+    clock: Callable[[], float] = time.time
+    audit_feed: AuditFeed = field(default_factory=AuditFeed)
 
     async def look_at_nodes(self) -> Sequence[NodeView]:
         """Raises Unavailable if the scheduler does not tell."""

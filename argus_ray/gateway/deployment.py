@@ -63,6 +63,7 @@ class Gateway:
             head_id=os.environ.get(head_json.HEAD_ID_VARIABLE, ""),
             downloads=Downloads.of_server(send_waits=_send_waits()),
             trusted=TrustedProxies(os.environ.get(VARIABLE, LOOPBACK)),
+            behind_haproxy=bool(constants.RAY_SERVE_ENABLE_HA_PROXY),
             sets_request_id=False,  # Serve sets X-Request-ID itself
         )
 

@@ -10,14 +10,16 @@ from collections.abc import Callable, Mapping
 
 from fastapi import APIRouter, Request, Response
 
-from argus_ray.core.actions import QueueEntry, ShowQueue, WhoAmI
+from argus_ray.core.actions import QueueEntry, ShowQueue
 from argus_ray.core.errors import Unavailable
+from argus_ray.core.usage import ShowMe
 from argus_ray.gateway.caller import SECURITY, Caller, TheCaller, TheGateway, caller_of, gateway_of
 from argus_ray.gateway.context import TOLD, Readiness
 from argus_ray.gateway.http import problems
 from argus_ray.gateway.http.document import PROBLEM
 from argus_ray.gateway.http.params import NoQuery, refuse_query
-from argus_ray.gateway.http.schemas import HealthOut, MeOut, NotReady, ReadyOut, json_response
+from argus_ray.gateway.http.schemas import HealthOut, NotReady, ReadyOut, json_response
+from argus_ray.gateway.me import MeOut
 from argus_ray.gateway.tasks.schemas import QueueOut
 
 _log = logging.getLogger("argus.gateway")
@@ -30,10 +32,10 @@ _READY_TIMEOUT_S = 5.0
 
 @router.get("/api/v2/me", tags=["tasks"], response_model=MeOut, openapi_extra=SECURITY)
 async def who_am_i(request: Request) -> Response:
-    """The role, the user and the scopes of this token."""
+    """The role, the user and the scopes of this token; what its user has used, and may use."""
     caller = caller_of(request)
     refuse_query(request)
-    return json_response(MeOut.of(await caller.do(WhoAmI())))
+    return json_response(MeOut.of(await caller.do(ShowMe())))
 
 
 @router.get("/api/v2/queue", tags=["tasks"], dependencies=[NoQuery])

@@ -65,6 +65,8 @@ _OF_SERVE = (
     "serve-multiplexed-model-id",
     "serve_multiplexed_model_id",
 )
+#: Who asks us, for the audit (gateway/http/address.py); what a client says of it is lost.
+_PEER = "x-argus-peer"
 
 
 class UnknownTemplate(Exception):
@@ -138,6 +140,7 @@ def _request_rules(pages: Path, trusted: Sequence[str]) -> str:
         # Serve's own pages, HAProxy's and each replica's.
         f"http-request return status 404 errorfile {pages}/404.http if {{ path,url_dec -m beg /-/ }}",
         *(f"http-request del-header {name}" for name in _OF_SERVE),
+        f"http-request set-header {_PEER} %[src]",
         # Serve takes it over as it stands.
         f"http-request del-header x-request-id unless {{ req.fhdr_cnt(x-request-id) 1 }} {{ req.fhdr({known} }}",
     ]

@@ -22,9 +22,9 @@ def authenticate(unit: UnitOfWork, who: Credential) -> Principal:
     The gateway has compared the two tokens from the environment already, and says so by the role.
     """
     if who.role is Role.ADMIN:
-        return Principal(Role.ADMIN, None)
+        return Principal(Role.ADMIN, None, who.variable)
     if who.role is Role.INTERNAL:
-        return Principal(Role.INTERNAL, INTERNAL_USER)
+        return Principal(Role.INTERNAL, INTERNAL_USER, who.variable)
     if who.digest is None:
         raise Unauthenticated
     known = unit.known.get(who.digest)
@@ -53,7 +53,7 @@ def _user_of(unit: UnitOfWork, digest: str) -> Principal:
         raise UserDisabled
     if info.last_used_at is None or unit.now - info.last_used_at >= LAST_USED_STEP_S:
         unit.used[info.token_id] = unit.now
-    return Principal(Role.USER, info.user_id)
+    return Principal(Role.USER, info.user_id, info.token_id, info.expires_at)
 
 
 def require_admin(principal: Principal) -> Principal:

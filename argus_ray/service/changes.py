@@ -29,7 +29,7 @@ from argus_ray.core.model import Attempt, Task
 from argus_ray.core.reasons import Code, because, is_news, words
 from argus_ray.core.states import AttemptState, Cause, Outcome, TaskState, check_move
 from argus_ray.core.text import clean
-from argus_ray.service import clocks, shares, upkeep
+from argus_ray.service import clocks, shares, upkeep, usage
 from argus_ray.service.unit_of_work import UnitOfWork
 from argus_ray.store import attempts, events, orders, tasks
 
@@ -240,6 +240,7 @@ def _end(unit: UnitOfWork, task: Task, change: End) -> bool:
         if not attempts.end(unit.db, attempt.state, change, Outcome.CANCELED, reason, unit.now):
             return False
         shares.count_use(unit, task, attempt)
+        usage.count(unit, task, attempt)
         message = f"{name} has ended, as its task was canceled: {reason}".removesuffix(": ")
         events.add_remark(unit.db, task.task_id, unit.now, "attempt", message, attempt.submission_id)
         return True
@@ -251,6 +252,7 @@ def _end(unit: UnitOfWork, task: Task, change: End) -> bool:
     if not attempts.end(unit.db, attempt.state, kept, change.outcome, change.reason, unit.now):
         return False
     shares.count_use(unit, task, attempt)
+    usage.count(unit, task, attempt)
     new = replace(
         task,
         state=after.state,

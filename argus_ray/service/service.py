@@ -14,16 +14,19 @@ from typing import Any, TypeVar
 from argus_ray.config import Settings
 from argus_ray.core import actions
 from argus_ray.core.actions import Action, Credential, Principal
+from argus_ray.core.audit import FollowAudit, ListAudit
 from argus_ray.core.clock_steps import ClockSteps
 from argus_ray.core.errors import ArgusError, InvalidRequest, Unavailable
 from argus_ray.core.lifecycle import Change
 from argus_ray.core.model import QueueChanges, Task
 from argus_ray.core.retention import Chore, Chores
 from argus_ray.core.shares import Use
+from argus_ray.core.usage import ShowMe, ShowUsage
 from argus_ray.core.webhooks import Moves
 from argus_ray.service import (
     access,
     accounts,
+    audit,
     bulk,
     changes,
     clocks,
@@ -33,6 +36,7 @@ from argus_ray.service import (
     submission,
     tasks,
     upkeep,
+    usage,
     webhooks,
 )
 from argus_ray.service.changes import TaskCache
@@ -69,6 +73,7 @@ _USE_CASES: Mapping[type[Action[Any]], Callable[[UnitOfWork, Principal, Any], An
     actions.TaskEvents: tasks.list_events,
     actions.FindAttempt: tasks.find_attempt,
     actions.ShowQueue: tasks.show_queue,
+    ShowMe: lambda unit, principal, action: usage.show_me(unit, principal),
 }
 #: What only an admin may ask.
 _ADMIN_CASES: Mapping[type[Action[Any]], Callable[[UnitOfWork, Principal, Any], Any]] = {
@@ -83,6 +88,9 @@ _ADMIN_CASES: Mapping[type[Action[Any]], Callable[[UnitOfWork, Principal, Any], 
     actions.ShowOrders: lambda unit, admin, action: orders.show(unit),
     actions.OrderNode: orders.order_node,
     actions.SetMaintenance: orders.set_maintenance,
+    ListAudit: lambda unit, admin, action: audit.list_page(unit, action),
+    FollowAudit: lambda unit, admin, action: audit.follow(unit, action),
+    ShowUsage: lambda unit, admin, action: usage.show(unit, action),
 }
 
 
@@ -108,6 +116,7 @@ class Service:
         self._used: dict[str, float] = {}
         self._use_written_at = float("-inf")
         self._monotonic = monotonic
+        self._refusals = audit.Refusals()
         self._steps = ClockSteps.begin(clock(), monotonic())
         self._one_follows = threading.Lock()
         with store.transaction() as db:
@@ -147,6 +156,7 @@ class Service:
             _log.exception("a transaction failed")
             return [error]
         self._used |= unit.used
+        self._write_refused(unit)
         self._write_last_use()
         return answers
 
@@ -191,6 +201,8 @@ class Service:
         more. `begun`: of the pass, as its first answer said."""
         self._follow_clock()
         certain = self._steps.certain(self._ports.clock(), self._monotonic())
+        with self._store.transaction() as db:
+            audit.trim(self._unit(db), certain)
         with self._store.transaction() as db:
             return upkeep.chores(self._unit(db), chore, certain, begun)
 
@@ -240,10 +252,15 @@ class Service:
             if not action.writes:
                 return self._do(unit, access.authenticate(unit, who), action)
             with savepoint(unit.db):
-                return self._do(unit, access.authenticate(unit, who), action)
+                principal, before = access.authenticate(unit, who), unit.db.total_changes
+                answer = self._do(unit, principal, action)
+                if unit.db.total_changes != before:
+                    audit.record(unit, who, principal, action, answer)
+                return answer
         except sqlite3.OperationalError:
             raise  # The disk, not the call: the transaction is lost.
         except ArgusError as error:
+            self._refusals.note(unit, who, action, error, self._monotonic())
             return error
         except UnicodeEncodeError:
             return InvalidRequest("the request holds text that is not valid Unicode")
@@ -278,6 +295,16 @@ class Service:
         finally:
             # The next change of this task, if there is one, must see what this one has done.
             seen.forget(task.task_id)
+
+    def _write_refused(self, unit: UnitOfWork) -> None:
+        """On its own, before the answer: a disk that is full must not change what is refused."""
+        if not unit.refused:
+            return
+        try:
+            with self._store.transaction() as db:
+                audit.write_refused(self._unit(db), unit.refused)
+        except ArgusError as error:
+            _log.warning("%d refused calls are missing in the audit: %s", len(unit.refused), error)
 
     def _write_last_use(self, *, at_once: bool = False) -> None:
         """Seldom, on its own, and after the answer is safe: a disk that is full must not make a read fail."""

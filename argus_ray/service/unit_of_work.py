@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from argus_ray.config import Settings
 from argus_ray.core.actions import Principal
+from argus_ray.core.audit import AuditEntry
 from argus_ray.core.errors import ArgusError
 
 
@@ -32,3 +33,5 @@ class UnitOfWork:
     used: dict[str, float] = field(default_factory=dict)
     #: What each digest has been found to be in this transaction, until an account changes.
     known: dict[str, Principal | ArgusError] = field(default_factory=dict)
+    #: Refused calls for the audit, which are written after this transaction.
+    refused: list[AuditEntry] = field(default_factory=list)

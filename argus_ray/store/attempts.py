@@ -66,7 +66,7 @@ def advance(
     cursor = db.execute(
         "UPDATE attempts SET state = ?, session = coalesce(?, session),"
         " ray_job_id = coalesce(?, ray_job_id), node_id = coalesce(?, node_id),"
-        " node_ip = coalesce(?, node_ip), started_at = coalesce(started_at, ?)"
+        " node_ip = coalesce(?, node_ip), started_at = coalesce(started_at, ?), counts_from = coalesce(counts_from, ?)"
         " WHERE submission_id = ? AND state = ?",
         (
             new.value,
@@ -74,6 +74,7 @@ def advance(
             facts.ray_job_id,
             facts.node_id,
             facts.node_ip,
+            started_at,
             started_at,
             facts.submission_id,
             old.value,

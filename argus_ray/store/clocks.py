@@ -18,6 +18,8 @@ _MOVE = (
     f" WHERE {_WAITING} AND (not_before IS NOT NULL OR overtaken_since IS NOT NULL)",
     "UPDATE attempts INDEXED BY one_live_attempt SET stalled_since = stalled_since + :step_s"
     " WHERE state <> 'ENDED' AND stalled_since IS NOT NULL",
+    "UPDATE attempts INDEXED BY one_live_attempt SET counts_from = counts_from + :step_s"
+    " WHERE state <> 'ENDED' AND counts_from IS NOT NULL",
     f"UPDATE tasks INDEXED BY tasks_by_state SET look_after = look_after + :step_s WHERE {_ACTIVE} AND look_after > 0",
     "UPDATE gpu_use SET at = at + :step_s",
 )
@@ -32,6 +34,7 @@ _BRING_BACK = (
     f"UPDATE tasks INDEXED BY tasks_in_line SET overtaken_since = :now WHERE {_WAITING} AND overtaken_since > :now",
     "UPDATE attempts INDEXED BY one_live_attempt SET stalled_since = :now"
     " WHERE state <> 'ENDED' AND stalled_since > :now",
+    "UPDATE attempts INDEXED BY one_live_attempt SET counts_from = :now WHERE state <> 'ENDED' AND counts_from > :now",
     f"UPDATE tasks INDEXED BY tasks_by_state SET look_after = :now WHERE {_ACTIVE} AND look_after > :live_by",
     "UPDATE gpu_use SET at = :now WHERE at > :now",
     "UPDATE pool_orders SET version = version + 1, maintenance_since = :now WHERE maintenance_since > :now",

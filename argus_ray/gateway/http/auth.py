@@ -27,6 +27,8 @@ class Tokens:
     internal: bytes = field(default=b"", repr=False)
     #: What is wrong with them but not fatal; names of variables only.
     warnings: tuple[str, ...] = ()
+    #: The variables that hold them: the admin's in their order, then the internal one's. Empty: not told.
+    variables: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, admin: Sequence[str] = (), internal: str = "") -> Tokens:
@@ -56,7 +58,8 @@ class Tokens:
         admin = tuple(digests[name] for name in names.admin if name in digests)
         if not admin and not internal:
             warnings.append(f"none of {', '.join((*names.admin, names.internal))} is set: nobody can administer Argus")
-        return cls(admin, internal, tuple(warnings))
+        held = tuple(name for name in names.admin if name in digests)
+        return cls(admin, internal, tuple(warnings), (*held, names.internal))
 
 
 class Authenticator:
@@ -65,30 +68,32 @@ class Authenticator:
     def __init__(self, tokens: Tokens) -> None:
         for warning in tokens.warnings:
             _log.warning("%s", warning)
-        candidates = [(Role.ADMIN, value) for value in tokens.admin]
-        candidates.append((Role.INTERNAL, tokens.internal))
-        self._candidates = [(role, value) for role, value in candidates if value]
+        named = dict(enumerate(tokens.variables))
+        candidates = [(Role.ADMIN, value, named.get(place)) for place, value in enumerate(tokens.admin)]
+        candidates.append((Role.INTERNAL, tokens.internal, named.get(len(tokens.admin))))
+        self._candidates = [candidate for candidate in candidates if candidate[1]]
 
     def __repr__(self) -> str:
         return f"Authenticator({len(self._candidates)} tokens)"
 
-    def credential(self, authorization: Sequence[str]) -> Credential:
-        """From the values of all Authorization headers of a request. Raises Unauthenticated."""
+    def credential(self, authorization: Sequence[str], address: str | None = None) -> Credential:
+        """From the values of all Authorization headers of a request, which came from `address`. Raises
+        Unauthenticated."""
         token = bearer_token(authorization)
         if token is None:
             raise Unauthenticated("Send your token in the header 'Authorization: Bearer <token>'.")
         presented = head_secrets.digest(token)
-        role = None
+        found = None
         # Every candidate is compared, whatever the first ones say: time tells nothing about which one is
         # near.
-        for candidate, digest in self._candidates:
+        for role, digest, variable in self._candidates:
             if hmac.compare_digest(digest, presented):
-                role = candidate
-        if role is not None:
-            return Credential(role)
+                found = Credential(role, None, address, variable)
+        if found is not None:
+            return found
         if not TOKEN_RE.fullmatch(token):
             raise Unauthenticated()
-        return Credential(Role.USER, token_digest(token))
+        return Credential(Role.USER, token_digest(token), address)
 
 
 def bearer_token(authorization: Sequence[str]) -> str | None:

@@ -11,7 +11,6 @@ from typing import Annotated
 from fastapi import Response
 from pydantic import BaseModel, Field
 
-from argus_ray.core.actions import Principal, Role
 from argus_ray.core.model import Maintenance
 
 Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
@@ -39,17 +38,6 @@ def time_or_none(at: float | None) -> str | None:
 def json_response(model: BaseModel, status: int = 200) -> Response:
     """The answer as it stands. FastAPI would check a model that it is given once more before it writes it."""
     return Response(model.model_dump_json(), status, media_type="application/json")
-
-
-class MeOut(BaseModel):
-    role: Role
-    user_id: str | None
-    scopes: list[str]
-
-    @classmethod
-    def of(cls, principal: Principal) -> MeOut:
-        scopes = (["admin"] if principal.is_admin else []) + (["tasks"] if principal.user_id else [])
-        return cls(role=principal.role, user_id=principal.user_id, scopes=scopes)
 
 
 class MaintenanceOut(BaseModel):

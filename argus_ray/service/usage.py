@@ -1,0 +1,89 @@
+"""What was used, by user, workload and day: counted when an attempt ends; what is alive is added when somebody asks."""
+
+from __future__ import annotations
+
+from argus_ray.core.actions import Principal
+from argus_ray.core.errors import FieldError, InvalidRequest
+from argus_ray.core.model import Attempt, Task
+from argus_ray.core.usage import Me, OwnLimits, ShowUsage, Usage, UsageRow, UsageTable, by_day, day_of, milliseconds
+from argus_ray.service import shares
+from argus_ray.service.unit_of_work import UnitOfWork
+from argus_ray.store import queue, usage
+
+#: Days before today that count where nobody says which.
+LATELY = 30
+#: One table; by user and day its rows are read in some hundredths of a second.
+MAX_SPAN = 400
+_MAX_ROWS = 5_000
+_GROUPS = ("user", "workload", "day")
+
+
+def count(unit: UnitOfWork, task: Task, attempt: Attempt) -> None:
+    """`attempt` has just ended."""
+    since = usage.counts_from(unit.db, attempt.submission_id)
+    if since is not None:
+        parts = by_day(task.gang.gpus, milliseconds(since), milliseconds(unit.now))
+        usage.add(unit.db, task.user_id, task.workload, parts)
+
+
+def show(unit: UnitOfWork, action: ShowUsage) -> UsageTable:
+    today = day_of(milliseconds(unit.now))
+    last = today if action.last_day is None else action.last_day
+    first = last - LATELY if action.first_day is None else action.first_day
+    if not 0 <= last - first < MAX_SPAN:
+        raise _invalid("since", f"must be at most {MAX_SPAN} days before until, and not after it")
+    if not set(action.by) <= set(_GROUPS):
+        raise _invalid("by", f"must be of {', '.join(_GROUPS)}")
+    if not 1 <= action.limit <= _MAX_ROWS:
+        raise _invalid("limit", f"must be from 1 to {_MAX_ROWS}")
+    sums = usage.table(unit.db, action.by, first, last)
+    for key, now in _alive(unit, action.by, first, last).items():
+        sums[key] = sums.get(key, Usage()) + now
+    keys = sorted(sums, key=lambda key: tuple((part is not None, part or 0) for part in key))
+    shown = keys[action.skip : action.skip + action.limit]
+    return UsageTable(tuple(UsageRow(*key, sums[key]) for key in shown), first, last, len(keys))
+
+
+def show_me(unit: UnitOfWork, principal: Principal) -> Me:
+    user_id = principal.user_id
+    if user_id is None:
+        return Me(principal)
+    today = day_of(milliseconds(unit.now))
+    lately = usage.of_user(unit.db, user_id, today - LATELY, today)
+    total = usage.total_of(unit.db, user_id)
+    for run in usage.live(unit.db, user_id):
+        parts = by_day(run.gpus, milliseconds(run.counts_from), milliseconds(unit.now))
+        lately += Usage(sum(gpu_ms for day, gpu_ms in parts.items() if day >= today - LATELY))
+        total += Usage(sum(parts.values()))
+    limits = unit.ports.settings.limits
+    return Me(
+        principal,
+        lately,
+        total,
+        OwnLimits(
+            waiting_tasks=queue.count_waiting_of(unit.db, user_id),
+            waiting_tasks_limit=limits.waiting_tasks_of(user_id),
+            gpus_held=shares.gpus_held(unit, user_id),
+            gpus_quota=limits.quotas().limit_of(user_id),
+        ),
+    )
+
+
+def _alive(
+    unit: UnitOfWork, by: tuple[str, ...], first: int, last: int
+) -> dict[tuple[str | None, str | None, int | None], Usage]:
+    found: dict[tuple[str | None, str | None, int | None], Usage] = {}
+    for run in usage.live(unit.db):
+        for day, gpu_ms in by_day(run.gpus, milliseconds(run.counts_from), milliseconds(unit.now)).items():
+            if first <= day <= last:
+                key = (
+                    run.user_id if "user" in by else None,
+                    run.workload if "workload" in by else None,
+                    day if "day" in by else None,
+                )
+                found[key] = found.get(key, Usage()) + Usage(gpu_ms)
+    return found
+
+
+def _invalid(field: str, rule: str) -> InvalidRequest:
+    return InvalidRequest(f"{field} is not valid", [FieldError(field, rule)])
