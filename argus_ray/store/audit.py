@@ -99,7 +99,7 @@ def after(db: sqlite3.Connection, audit_id: int, limit: int) -> tuple[AuditEntry
 
 def newest(db: sqlite3.Connection) -> int:
     """The newest id that was ever given; 0: none was."""
-    row = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'audit'").fetchone()
+    row = db.execute("SELECT seq FROM main.sqlite_sequence WHERE name = 'audit'").fetchone()
     return 0 if row is None else int(row[0])
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from argus_ray.gateway.http import problems
+from argus_ray.gateway.http import address, problems
 from argus_ray.local.cluster import free_port
 from argus_ray.node import haproxy, haproxy_start, ports, processes
 from tests.support import serve_config
@@ -278,6 +278,18 @@ def test_what_a_proxy_forwards_is_taken_from_trusted_ones(
     assert ask(proxy, "GET / HTTP/1.1", "Host: a", "Connection: close", *FORWARDED).text == "well"
     seen = one.requests[0].lower()
     assert [line.lower() in seen for line in FORWARDED] == [passes] * 4, seen
+
+
+def test_a_replica_is_told_who_asks_and_by_nobody_else(proxy: Proxy, replicas: tuple[Replica, Replica]) -> None:
+    """The gateway believes it: gateway/http/address.py."""
+    one, _ = replicas
+    proxy.configure(one, FORWARDED_ALLOW_IPS="*")
+    proxy.start()
+    forged = ("x-argus-peer: 203.0.113.9", "X-Argus-Peer: 203.0.113.8")
+    assert ask(proxy, "GET / HTTP/1.1", "Host: a", "Connection: close", *forged).text == "well"
+    said = [line for line in one.requests[0].lower().splitlines() if line.startswith("x-argus-peer")]
+    assert said == ["x-argus-peer: 127.0.0.1"]
+    assert haproxy_start._PEER.encode() == address.PEER
 
 
 def test_the_replicas_believe_haproxy_and_whom_the_operator_names(tmp_path: Path) -> None:
