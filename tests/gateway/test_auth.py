@@ -112,3 +112,12 @@ def test_nothing_shows_a_token() -> None:
     for shown in (repr(tokens), str(tokens), repr(Authenticator(tokens)), str(vars(Authenticator(tokens)))):
         assert ADMIN_TOKEN not in shown
         assert INTERNAL_TOKEN not in shown
+
+
+def test_the_variable_of_an_admins_token_is_known_for_the_audit() -> None:
+    """Also where only the second one is set."""
+    for name in NAMES.admin:
+        auth = Authenticator(Tokens.from_environment(NAMES, {name: LONG, NAMES.internal: OTHER}))
+        found = [auth.credential([f"Bearer {token}"], "192.0.2.1") for token in (LONG, OTHER, "argus_u_" + "0" * 64)]
+        assert [who.variable for who in found] == [name, NAMES.internal, None]
+        assert {who.address for who in found} == {"192.0.2.1"}

@@ -28,7 +28,7 @@ class Tokens:
     #: What is wrong with them but not fatal; names of variables only.
     warnings: tuple[str, ...] = ()
     #: The variables that hold them: the admin's in their order, then the internal one's. Empty: not told.
-    variables: tuple[str, ...] = ()
+    variables: tuple[str, ...] = field(default=(), compare=False)
 
     @classmethod
     def of(cls, admin: Sequence[str] = (), internal: str = "") -> Tokens:
