@@ -42,6 +42,14 @@ def workload_of(task: str) -> str:
     return parts[1]
 
 
+def user_of(task: str) -> str:
+    """Whose task this is. ValueError for what is no task id."""
+    parts = task.rsplit("-", 4)
+    if len(parts) != 5 or not parts[0].startswith("argus-"):
+        raise ValueError(f"not a task id: {task!r}")
+    return parts[0].removeprefix("argus-")
+
+
 def attempt_label(number: int) -> str:
     """`a01`, `a02`, ...: how people read of attempt `number` of a task, and the end of its submission id."""
     return f"a{number:02d}"

@@ -141,7 +141,6 @@ def create_app(
         trusted=trusted or TrustedProxies(),
         pool_now=pool_now,
         behind_haproxy=behind_haproxy,
-        clock=clock,
     )
     features = (
         users,

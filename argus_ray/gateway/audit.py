@@ -17,9 +17,9 @@ from argus_ray.core.errors import ArgusError
 from argus_ray.core.usage import milliseconds
 from argus_ray.gateway.audit_feed import AuditFeed
 from argus_ray.gateway.caller import Caller, TheCaller, TheGateway, holder_of
-from argus_ray.gateway.http.moments import parse_moment
 from argus_ray.gateway.http.params import StrictQuery, decode_numbers, encode_numbers
 from argus_ray.gateway.http.schemas import Time, rfc3339, tellable
+from argus_ray.gateway.http.times import time_or_day_of
 from argus_ray.gateway.logs.event_stream import EventStream
 from argus_ray.gateway.logs.sockets import flow_to
 from argus_ray.gateway.logs.stream import KEEP_ALIVE
@@ -92,8 +92,8 @@ async def list_audit(caller: TheCaller, gateway: TheGateway, query: Annotated[Au
 
 
 def _filter(query: AuditQuery, now: float) -> AuditFilter:
-    since = None if query.since is None else milliseconds(parse_moment("since", query.since, now))
-    until = None if query.until is None else milliseconds(parse_moment("until", query.until, now))
+    times = (time_or_day_of(name, getattr(query, name), now) for name in ("since", "until"))
+    since, until = (None if at is None else milliseconds(at) for at in times)
     return AuditFilter(query.user, query.actor, query.action, since, until)
 
 

@@ -113,8 +113,6 @@ class GatewayParts:
     trusted: TrustedProxies = field(default_factory=TrustedProxies)
     #: All requests come through HAProxy of Serve.
     behind_haproxy: bool = False
-    #: Unix time in seconds.
-    clock: Callable[[], float] = time.time
     audit_feed: AuditFeed = field(default_factory=AuditFeed)
 
     async def look_at_nodes(self) -> Sequence[NodeView]:

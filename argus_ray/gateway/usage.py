@@ -11,8 +11,8 @@ from pydantic import BaseModel, Field
 from argus_ray.core.errors import FieldError, InvalidRequest
 from argus_ray.core.usage import ShowUsage, Usage, UsageRow, UsageTable, day_of, milliseconds
 from argus_ray.gateway.caller import TheCaller, TheGateway
-from argus_ray.gateway.http.moments import parse_moment
 from argus_ray.gateway.http.params import StrictQuery, decode_cursor, encode_cursor
+from argus_ray.gateway.http.times import time_or_day_of
 
 router = APIRouter(prefix="/api/v2/usage", tags=["cluster (admin)"])
 
@@ -85,7 +85,8 @@ async def show_usage(caller: TheCaller, gateway: TheGateway, query: Annotated[Us
 
 
 def _day(field: str, text: str | None, now: float) -> int | None:
-    return None if text is None else day_of(milliseconds(parse_moment(field, text, now)))
+    at = time_or_day_of(field, text, now)
+    return None if at is None else day_of(milliseconds(at))
 
 
 def _date(day: int) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from argus_ray.core import actions
+from argus_ray.core import actions, ids
 from argus_ray.core.actions import Action, Credential, Principal, Role
 from argus_ray.core.audit import DONE, AuditEntry, AuditNews, AuditPage, FollowAudit, ListAudit
 from argus_ray.core.errors import ArgusError, FieldError, Forbidden, InvalidRequest, Unauthenticated, UserDisabled
@@ -58,12 +58,18 @@ def _exported(action: actions.ExportTask, answer: Any) -> list[Act]:
     return [Act("task.export", made.task_id, made.user_id, {"of": action.task_id, "step": action.step})]
 
 
+def _canceled(action: actions.CancelTasks, answer: actions.ManyCanceled) -> list[Act]:
+    done = (one.task_id for one in answer.results if one.result is actions.CancelResult.CANCELED)
+    return [Act("task.cancel", task_id, ids.user_of(task_id), {"by_one_call": True}) for task_id in done]
+
+
 #: Of each action that writes: what was done, by the action and its answer. It is asked only if something has changed.
 ACTS: Mapping[type[Action[Any]], Acts] = {
     actions.SubmitTask: lambda action, answer: [Act("task.submit", answer.task_id, answer.user_id)],
     actions.ResubmitTask: _resubmitted,
     actions.ExportTask: _exported,
     actions.CancelTask: lambda action, answer: [Act("task.cancel", answer.task.task_id, answer.task.user_id)],
+    actions.CancelTasks: _canceled,
     actions.CreateUser: lambda action, answer: [Act("user.create", answer.user_id, answer.user_id)],
     actions.SetUserEnabled: lambda action, answer: [
         Act("user.enable" if action.enabled else "user.disable", action.user_id, action.user_id)
@@ -75,6 +81,8 @@ ACTS: Mapping[type[Action[Any]], Acts] = {
         Act("maintenance.on" if action.on else "maintenance.off", None, None, {"reason": action.reason})
     ],
 }
+#: What anybody may, of what is their own.
+_ANYBODYS = (actions.ListTasks, actions.CountTasks, actions.CancelTasks, actions.ShowQueue)
 #: What only admins may: how it is called where it is refused.
 REFUSED: Mapping[type[Action[Any]], str] = {
     actions.RequireAdmin: "admin.check",
@@ -89,6 +97,8 @@ REFUSED: Mapping[type[Action[Any]], str] = {
     actions.OrderNode: "node.cordon",
     actions.SetMaintenance: "maintenance.on",
     actions.ListTasks: "task.list",
+    actions.CountTasks: "task.list",
+    actions.CancelTasks: "task.cancel",
     actions.ShowQueue: "queue.list",
     ListAudit: "audit.list",
     FollowAudit: "audit.follow",
@@ -134,8 +144,8 @@ class Refusals:
     def note(self, unit: UnitOfWork, who: Credential, action: Action[Any], error: ArgusError, monotonic: float) -> None:
         if type(action) not in REFUSED or not isinstance(error, (Forbidden, Unauthenticated, UserDisabled)):
             return
-        if isinstance(action, (actions.ListTasks, actions.ShowQueue)) and not isinstance(error, Forbidden):
-            return  # anybody may ask these: what was refused is the token
+        if isinstance(action, _ANYBODYS) and not isinstance(error, Forbidden):
+            return  # what was refused is the token
         for key, told_at in list(self._told.items()):
             if monotonic - told_at < self.every_s:
                 break
@@ -166,7 +176,7 @@ def _refused(
 ) -> AuditEntry:
     bearer = None if who.digest is None else tokens.by_digest(unit.db, who.digest)
     principal = None if bearer is None else Principal(Role.USER, bearer.info.user_id, bearer.info.token_id)
-    asked = getattr(action, "user_id", None)
+    asked = getattr(getattr(action, "where", action), "user_id", None)
     target = getattr(action, "token_id", None) or asked
     if isinstance(action, actions.OrderNode):
         target = action.machine.name

@@ -94,3 +94,12 @@ def test_token_digest() -> None:
     token = ids.make_token(bytes(32))
     assert ids.token_digest(token) == hashlib.sha256(token.encode()).hexdigest()
     assert len(ids.token_digest("\udcff")) == 64  # what a header can hold, too
+
+
+def test_whose_a_task_is() -> None:
+    for user in ("a", "alice", "a-b-2", "argus", "x" * 32):
+        for workload in ("sft", "export"):
+            assert ids.user_of(ids.task_id(user, workload, 1_800_000_000.0, b"ab")) == user
+    for text in ("", "argus-x", "sft-20270115-080000-0001", "other-alice-sft-20270115-080000-0001"):
+        with pytest.raises(ValueError, match="not a task id"):
+            ids.user_of(text)

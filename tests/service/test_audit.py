@@ -19,6 +19,7 @@ from argus_ray.core.model import IssuedToken
 from argus_ray.core.orders import Machine, NodeOrder
 from argus_ray.core.retention import DAY_S, Chore
 from argus_ray.core.states import Outcome
+from argus_ray.core.task_filter import TaskFilter
 from argus_ray.service import audit as audit_service
 from argus_ray.service import service
 from argus_ray.store import audit
@@ -112,6 +113,17 @@ def test_each_write_is_one_entry(world: World) -> None:
     }
 
 
+def test_many_that_one_call_cancels_are_one_entry_each(world: World) -> None:
+    alice = world.user("alice-b-2")
+    tasks = [world.submit(alice).task_id for _ in range(3)]
+    world.service.handle(alice, actions.CancelTask(tasks[0]))
+    before = newest(world)
+    world.service.handle(alice, actions.CancelTasks(tuple(tasks), dry_run=True))
+    assert newest(world) == before
+    world.service.handle(ADMIN, actions.CancelTasks((*tasks, "argus-x")))
+    assert told(world, before) == [("admin", "task.cancel", name, "alice-b-2", "done") for name in tasks[1:]]
+
+
 def test_what_failed_or_changed_nothing_is_not_told(world: World) -> None:
     alice = world.user("alice")
     world.submit(alice, "key")
@@ -185,7 +197,8 @@ ADMIN_CALLS: list[tuple[Action[Any], tuple[str, str | None, str | None]]] = [
     (actions.OrderNode(MACHINE, NodeOrder.DRAIN), ("node.drain", "worker-1", None)),
     (actions.SetMaintenance(on=True), ("maintenance.on", None, None)),
     (actions.ShowQueue(everyone=True), ("queue.list", None, None)),
-    (actions.ListTasks(user_id="bob"), ("task.list", "bob", "bob")),
+    (actions.ListTasks(TaskFilter(user_id="bob")), ("task.list", "bob", "bob")),
+    (actions.CancelTasks(where=TaskFilter(user_id="bob")), ("task.cancel", "bob", "bob")),
     (ListAudit(), ("audit.list", None, None)),
 ]
 

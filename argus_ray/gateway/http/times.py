@@ -12,6 +12,7 @@ RULE = "must be RFC 3339 (2026-01-31T12:00:00Z), or how long ago: 30s, 90m, 2h, 
 PATTERN = r"^(\d{1,9}[smhdw]|\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(\.\d{1,9})?([Zz]|[+-]\d{2}:\d{2}))$"
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _AGO = re.compile(r"(\d{1,9})([smhdw])", re.ASCII)
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 _TIME = re.compile(r"(\d{4}-\d{2}-\d{2})[Tt](\d{2}:\d{2}:\d{2})(\.\d{1,9})?([Zz]|[+-]\d{2}:\d{2})", re.ASCII)
 
 
@@ -31,6 +32,11 @@ def time_of(field: str, text: str | None, now: float) -> float | None:
     except (ValueError, OverflowError):
         raise _broken(field) from None
     return at.timestamp() + float(f"0{found[3] or '.0'}")
+
+
+def time_or_day_of(field: str, text: str | None, now: float) -> float | None:
+    """The same; a day such as 2026-01-31 is its first moment in UTC."""
+    return time_of(field, f"{text}T00:00:00Z" if text and _DAY.fullmatch(text) else text, now)
 
 
 def _broken(field: str) -> InvalidRequest:
