@@ -132,11 +132,12 @@ def test_what_failed_or_changed_nothing_is_not_told(world: World) -> None:
     before = newest(world)
     replay = world.service.handle(alice, world.submission(world.spec(), "key"))
     assert not replay.created
-    for who, call in (
+    idle: list[tuple[Credential, Action[Any]]] = [
         (alice, actions.CancelTask(ended.task_id)),
         (ADMIN, actions.SetUserEnabled("alice", enabled=True)),
         (ADMIN, actions.SetMaintenance(on=False)),
-    ):
+    ]
+    for who, call in idle:
         world.service.handle(who, call)
     failing: list[tuple[Credential, Action[Any]]] = [
         (alice, world.submission(world.spec(total_epochs=2), "key")),

@@ -113,14 +113,15 @@ def test_sums_are_those_of_the_runs_whatever_happens_to_the_clock(tmp_path: Path
     assert gpu_ms(world) == truth.total() + running, "what is alive is added when somebody asks"
     rows = world.service.handle(ADMIN, ShowUsage(("user",), last_day=99_999, first_day=99_999 - 399)).rows
     assert not rows
-    tasks = {row["user_id"]: row["n"] for row in _counts(world)}
+    tasks = _counts(world)
     assert [tasks.get("alice", 0), tasks.get("bob", 0)] == started
     world.close()
 
 
-def _counts(world: World) -> list[dict[str, int]]:
+def _counts(world: World) -> dict[str, int]:
     with world.store.transaction() as db:
-        return [dict(row) for row in db.execute("SELECT user_id, sum(tasks) AS n FROM usage GROUP BY user_id")]
+        rows = db.execute("SELECT user_id, sum(tasks) FROM usage GROUP BY user_id").fetchall()
+        return {str(row[0]): int(row[1]) for row in rows}
 
 
 def test_by_user_workload_and_day(world: World) -> None:
