@@ -83,9 +83,8 @@ async def list_audit(caller: TheCaller, gateway: TheGateway, query: Annotated[Au
     and was refused to others."""
     now = gateway.clock()
     place = decode_numbers("a", query.cursor, 2)
-    page: AuditPage = await caller.do(
-        ListAudit(_filter(query, now), query.limit, None if place is None else (place[0], place[1]))
-    )
+    before = None if place is None else (place[0], place[1])
+    page: AuditPage = await caller.do(ListAudit(_filter(query, now), query.limit, before))
     more = page.next_place
     return AuditOut(
         entries=[AuditEntryOut.of(entry) for entry in page.entries],
