@@ -25,6 +25,7 @@ NAMES = (
     "decide",
     "tick",
     "history",
+    "cli",
 )
 #: Only when they are asked for by name: they take long, and make hosts.
 BY_NAME = ("ettr",)

@@ -1,0 +1,5 @@
+"""`python -m argus_ray.cli`."""
+
+from argus_ray.cli.app import main
+
+main()

@@ -1,0 +1,68 @@
+"""audit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from argus_ray.cli.app import Command
+from argus_ray.cli.commands.tasks import point
+from argus_ray.cli.session import Session, pass_session
+from argus_ray.cli.table import Column
+
+
+@click.command(cls=Command)
+@click.option("--user", metavar="U", help="What concerns this user.")
+@click.option("--actor", metavar="U", help="What this user, `admin` or `internal` has done.")
+@click.option("--action", metavar="A", help="As task.submit, token.issue, node.drain.")
+@click.option("--since", metavar="2h", help="Since then.")
+@click.option("--until", metavar="T", help="Before then.")
+@click.option("-n", "number", type=click.IntRange(1, 1_000_000), default=50, show_default=True, help="At most so many.")
+@pass_session
+def audit(
+    session: Session,
+    user: str | None,
+    actor: str | None,
+    action: str | None,
+    since: str | None,
+    until: str | None,
+    number: int,
+) -> None:
+    """Show who did what.
+
+    The newest first.
+    """
+    query = {"user": user, "actor": actor, "action": action}
+    query |= {"since": point(since, "--since"), "until": point(until, "--until")}
+    out = session.out
+    rows = []
+    for page in session.server.pages("/audit", "entries", number, None, **query):
+        if out.flags.json:
+            out.event(page)
+            continue
+        for each in page["entries"]:
+            if out.flags.quiet:
+                out.line(str(each["audit_id"]))
+            rows.append(_row(session, each))
+    if out.flags.json or out.flags.quiet:
+        return
+    if rows:
+        names = ("AT", "ACTOR", "ACTION", "TARGET", "RESULT", "ADDRESS")
+        out.table([*map(Column, names), Column("DETAIL", gives_way=True)], rows)
+    else:
+        out.note("nothing")
+
+
+def _row(session: Session, each: Mapping[str, Any]) -> list[str]:
+    detail = "" if each["detail"] is None else json.dumps(each["detail"], ensure_ascii=False)
+    actor = each["actor"] or each["role"] or "-"
+    return [
+        session.out.time(each["at"]),
+        *(
+            str(part or "-")
+            for part in (actor, each["action"], each["target"], each["result"], each["address"], detail)
+        ),
+    ]

@@ -1,0 +1,194 @@
+"""metrics."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import click
+
+from argus_ray.cli import draw, following, ids, safe, task_words
+from argus_ray.cli.app import Command
+from argus_ray.cli.exits import Ended, of_states
+from argus_ray.cli.session import Session, pass_session
+from argus_ray.cli.table import Column
+
+_WATCH_S = 2.0
+_TASKS = 8
+#: Reads of one command, should a run have logged far more than one read takes.
+_READS = 200
+
+Row = tuple[str, str, int, int, float]
+
+
+@click.command(cls=Command)
+@click.argument("typed", metavar="ID...", nargs=-1, required=True)
+@click.option("--names", metavar="A,B", multiple=True, help="These curves; without it the main ones.")
+@click.option("--plot", is_flag=True, help="Draw them.")
+@click.option("--csv", "as_csv", is_flag=True, help="One point a line: task_id,name,step,attempt,value.")
+@click.option("--since-step", type=click.IntRange(0), metavar="N", help="From this step on.")
+@click.option(
+    "--max-points",
+    type=click.IntRange(2, 2048),
+    help="Points of a curve; the least and the most of each part are kept.",
+)
+@click.option("-f", "--follow", is_flag=True, help="Go on with the points that come, until the tasks have ended.")
+@pass_session
+def metrics(
+    session: Session,
+    typed: tuple[str, ...],
+    names: tuple[str, ...],
+    plot: bool,
+    as_csv: bool,
+    since_step: int | None,
+    max_points: int | None,
+    follow: bool,
+) -> None:
+    """Show the curves of tasks.
+
+    Up to eight tasks, side by side. Without --plot or --csv: each curve in a line.
+    """
+    if plot and (as_csv or follow or session.out.flags.json):
+        raise click.UsageError("--plot stands alone: without --csv, --json and -f.")
+    task_ids = ids.many(session, typed)
+    if len(task_ids) > _TASKS:
+        raise click.UsageError(f"at most {_TASKS} tasks at a time.")
+    query = {"names": list(names) or None, "max_points": max_points, "since_step": since_step}
+    if follow:
+        with following.detachable(task_ids, "metrics -f"):
+            raise Ended(_follow(session, task_ids, query, as_csv=as_csv))
+    found = _read(session, task_ids, query)
+    if session.out.flags.json:
+        session.out.document(found)
+        return
+    listed = _each(session, found)
+    if as_csv:
+        _write_csv(_rows(listed), header=True)
+    elif plot:
+        _plot(session, listed)
+    else:
+        _table(session, listed)
+
+
+def _read(session: Session, task_ids: list[str], query: Mapping[str, Any]) -> dict[str, Any]:
+    """The API's document of one task, or of several; as often as it takes to read all."""
+    for _ in range(_READS):
+        if len(task_ids) == 1:
+            found = session.server.get("/tasks/{task_id}/metrics", {"task_id": task_ids[0]}, **query)
+            parts = [found]
+        else:
+            found = session.server.get("/curves", task=task_ids, **query)
+            parts = [each["metrics"] for each in found["tasks"] if each["metrics"] is not None]
+        if all(each["complete"] for each in parts):
+            break
+    return found
+
+
+def _each(session: Session, found: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    if "tasks" not in found:
+        return [found]
+    listed = []
+    for each in found["tasks"]:
+        if each["metrics"] is not None:
+            listed.append(each["metrics"])
+        elif each["problem"] is not None:
+            session.out.warn(f"{ids.short(each['task_id'])}: {safe.cell(each['problem']['detail'])}")
+    return listed
+
+
+def _rows(listed: Iterable[Mapping[str, Any]]) -> list[Row]:
+    return [
+        (found["task_id"], name, step, attempt, value)
+        for found in listed
+        for name, curve in found["curves"].items()
+        for step, value, attempt in zip(curve["steps"], curve["values"], curve["attempt"], strict=True)
+    ]
+
+
+def _write_csv(rows: Iterable[Row], *, header: bool) -> None:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    if header:
+        writer.writerow(["task_id", "name", "step", "attempt", "value"])
+    for task_id, name, step, attempt, value in rows:
+        writer.writerow([task_id, safe.cell(name), step, attempt, repr(value)])
+    sys.stdout.flush()
+
+
+def _table(session: Session, listed: list[Mapping[str, Any]]) -> None:
+    out = session.out
+    several = len(listed) > 1
+    ends = ids.shorts([found["task_id"] for found in listed])
+    rows = []
+    for found in listed:
+        for name, curve in found["curves"].items():
+            values = curve["values"]
+            if not values:
+                continue
+            shown = [name, str(curve["steps"][-1]), *map(draw.number, (values[-1], min(values), max(values)))]
+            rows.append([*([ends[found["task_id"]]] if several else []), *shown, draw.sparkline(values, 30)])
+    first = [Column("ID")] if several else []
+    numbers = [Column(name, right=True) for name in ("STEP", "LAST", "MIN", "MAX")]
+    if rows and not out.flags.quiet:
+        out.table([*first, Column("NAME"), *numbers, Column("CURVE")], rows)
+    for found in listed:
+        if not found["curves"]:
+            out.note(f"{ends[found['task_id']]} has no curves yet")
+        elif found["available"]:
+            out.note(f"{len(found['available'])} more by --names: {safe.cell(', '.join(found['available'][:6]))}, ...")
+
+
+def _plot(session: Session, listed: list[Mapping[str, Any]]) -> None:
+    from argus_ray.cli import plot
+
+    ends = ids.shorts([found["task_id"] for found in listed])
+    names = list(dict.fromkeys(name for found in listed for name in found["curves"]))
+    for name in names:
+        lines = [
+            (ends[found["task_id"]], found["curves"][name]["steps"], found["curves"][name]["values"])
+            for found in listed
+            if found["curves"].get(name, {}).get("steps")
+        ]
+        if lines:
+            for line in plot.chart(safe.cell(name), lines, colour=session.out.has_colour):
+                session.out.line(line)
+    if not names:
+        session.out.note("no curves yet")
+
+
+def _follow(session: Session, task_ids: list[str], query: Mapping[str, Any], *, as_csv: bool) -> int:
+    out = session.out
+    shown: dict[tuple[str, str], int] = {}
+    since: dict[str, int | None] = dict.fromkeys(task_ids, query["since_step"])
+    if as_csv and not out.flags.json:
+        _write_csv([], header=True)
+    ended: dict[str, str] = {}
+    for _ in following.beats(_WATCH_S):
+        left = [task_id for task_id in task_ids if task_id not in ended]
+        # First the states: what was logged before the end is then read after it.
+        now = following.look(session, left)
+        for task_id in left:
+            found = _read(session, [task_id], {**query, "since_step": since[task_id]})
+            rows = [row for row in _rows([found]) if row[2] > shown.get((task_id, row[1]), -1)]
+            for row in rows:
+                shown[task_id, row[1]] = max(row[2], shown.get((task_id, row[1]), -1))
+            since[task_id] = found["last_step"] if found["last_step"] is not None else since[task_id]
+            _show_new(session, found, sorted(rows, key=lambda row: row[2]), as_csv=as_csv)
+            if task_words.has_ended(now[task_id]):
+                ended[task_id] = now[task_id]["state"]
+        if len(ended) == len(task_ids):
+            break
+    return of_states(list(ended.values()))
+
+
+def _show_new(session: Session, found: Mapping[str, Any], rows: list[Row], *, as_csv: bool) -> None:
+    if not rows:
+        return
+    if session.out.flags.json:
+        session.out.event(found)
+    elif as_csv:
+        _write_csv(rows, header=False)
+    else:
+        for task_id, name, step, _, value in rows:
+            session.out.line(safe.cell(f"{ids.short(task_id)} {step} {name} {draw.number(value)}"))

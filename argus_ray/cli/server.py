@@ -1,0 +1,125 @@
+"""The server as the commands see it: the API's own documents, by its own paths, over the client.
+
+The client does what takes care: retries, time-outs, streams that go on where they broke off.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from argus_ray.cli import safe
+from argus_ray.client.calls import Answer, Call, Encoded
+from argus_ray.client.client import Client, new_key
+
+if TYPE_CHECKING:
+    from argus_ray.cli.config import Target
+    from argus_ray.cli.output import Out
+
+Document = dict[str, Any]
+_API = "/api/v2"
+#: Items of one call of a list.
+PAGE = 200
+_JSON = {"Content-Type": "application/json"}
+_YAML = {"Content-Type": "application/yaml"}
+
+
+class Server:
+    def __init__(self, client: Client) -> None:
+        self.client = client
+
+    @classmethod
+    def of(cls, target: Target, out: Out) -> Server:
+        told = False
+
+        def on_retry(why: str, wait_s: float) -> None:
+            nonlocal told
+            if not told:
+                out.note(f"trying again: {safe.cell(why)}")
+            told = True
+
+        return cls(Client(target.url, target.token, ca_file=target.ca_file, on_retry=on_retry))
+
+    def get(self, path: str, /, parts: Mapping[str, str] | None = None, **query: Any) -> Document:
+        return self._document("GET", path, parts, query)
+
+    def post(
+        self,
+        path: str,
+        /,
+        parts: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+        *,
+        key: str | None = None,
+        repeats: bool = True,
+    ) -> Document:
+        """`key`: the Idempotency-Key. `repeats`: it does no harm if it is done twice."""
+        headers = {"Idempotency-Key": key} if key is not None else {}
+        content = None if body is None else json.dumps(body).encode()
+        return self._document("POST", path, parts, {}, content, headers | (_JSON if body is not None else {}), repeats)
+
+    def put(self, path: str, /, body: Mapping[str, Any]) -> Document:
+        return self._document("PUT", path, None, {}, json.dumps(body).encode(), _JSON)
+
+    def delete(self, path: str, /, parts: Mapping[str, str]) -> Document:
+        return self._document("DELETE", path, parts, {})
+
+    def post_spec(self, path: str, /, text: str, *, presets: tuple[str, ...], key: str | None = None) -> Document:
+        headers = _YAML | ({"Idempotency-Key": key} if key is not None else {})
+        return self._document("POST", path, None, {"preset": presets}, text.encode(), headers)
+
+    def text(self, path: str, /, parts: Mapping[str, str], **query: Any) -> tuple[str, Mapping[str, str]]:
+        """A text, and the headers of the answer by names in lower case."""
+        answer = self.answer(path, parts, query)
+        return answer.text(), answer.headers
+
+    def answer(
+        self,
+        path: str,
+        /,
+        parts: Mapping[str, str],
+        query: Mapping[str, Any],
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        return self.client._send(Call("GET", _API + path, _as_it_is, parts, query.items(), headers or {}))
+
+    def pages(
+        self, path: str, /, field: str, limit: int | None, parts: Mapping[str, str] | None = None, **query: Any
+    ) -> Iterator[Document]:
+        """Page by page as they are taken: the API's documents, whose lists `field` have `limit` items in all."""
+        cursor: str | None = None
+        left = limit
+        while True:
+            size = PAGE if left is None else min(PAGE, left)
+            page = self.get(path, parts, **query, limit=size, cursor=cursor)
+            yield page
+            cursor = page["next_cursor"]
+            if left is not None:
+                left -= len(page[field])
+            if cursor is None or (left is not None and left <= 0):
+                return
+
+    def _document(
+        self,
+        method: str,
+        path: str,
+        parts: Mapping[str, str] | None,
+        query: Mapping[str, Any],
+        content: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        repeats: bool = True,
+    ) -> Document:
+        call = Call(method, _API + path, Answer.json, parts or {}, query.items(), headers or {}, content, repeats)
+        found: Document = self.client._send(call)
+        return found
+
+    def close(self) -> None:
+        self.client.close()
+
+
+def _as_it_is(answer: Answer) -> Answer:
+    return answer
+
+
+__all__ = ["Document", "Encoded", "Server", "new_key"]

@@ -1,0 +1,270 @@
+"""Real processes at a real terminal: colours, redrawing, Ctrl-C, a changed size, pipes that break."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pexpect
+import pyte
+import pytest
+
+from argus_ray.cli import exits
+from argus_ray.core.states import Outcome
+from tests.cli.conftest import Person
+from tests.support.gateway import lines, log_of, metrics_of
+
+#: Seconds for what takes one of CPU, on a busy machine.
+_BOUND_S = 60
+_ARGUS = (sys.executable, "-m", "argus_ray.cli")
+
+
+class Terminal:
+    """A command at a terminal of this size, and what it shows."""
+
+    def __init__(self, person: Person, words: tuple[str, ...], columns: int = 80, rows: int = 24, **env: str) -> None:
+        self.screen = pyte.HistoryScreen(columns, rows, history=1000)
+        self._stream = pyte.Stream(self.screen)
+        self.seen = ""
+        environ = {name: value for name, value in person.environ.items() if value is not None and name != "COLUMNS"}
+        environ = {**os.environ, **environ, "TERM": "xterm-256color", "PYTHONPATH": str(Path.cwd()), **env}
+        for name in ("COLUMNS", "LINES", "NO_COLOR"):
+            if name not in env:
+                environ.pop(name, None)
+        self._child = pexpect.spawn(
+            _ARGUS[0],
+            [*_ARGUS[1:], *words],
+            env=environ,
+            dimensions=(rows, columns),
+            encoding="utf-8",
+            timeout=_BOUND_S,
+        )
+        self._child.delaybeforesend = None
+
+    def until(self, pattern: str) -> str:
+        """Until the terminal shows this. Raises AssertionError with what it shows."""
+        try:
+            while not re.search(pattern, self.text):
+                self._take(self._child.read_nonblocking(4096, _BOUND_S))
+        except (pexpect.EOF, pexpect.TIMEOUT):
+            raise AssertionError(f"{pattern!r} is not in\n{self.text}") from None
+        return self.text
+
+    def end(self) -> int:
+        """Until it has ended; its exit code, or minus the signal that ended it."""
+        with contextlib.suppress(pexpect.EOF):
+            while True:
+                self._take(self._child.read_nonblocking(4096, _BOUND_S))
+        self._child.close()
+        exit_code, by_signal = self._child.exitstatus, self._child.signalstatus
+        return int(-by_signal if exit_code is None else exit_code)
+
+    def _take(self, text: str) -> None:
+        self.seen += text
+        self._stream.feed(text)
+
+    @property
+    def text(self) -> str:
+        above = ["".join(row[place].data for place in sorted(row)).rstrip() for row in self.screen.history.top]
+        return "\n".join([*above, *(line.rstrip() for line in self.screen.display)])
+
+    def send(self, text: str) -> None:
+        self._child.send(text)
+
+    def interrupt(self) -> None:
+        self._child.sendintr()
+
+    def resize(self, columns: int, rows: int) -> None:
+        self.screen.resize(rows, columns)
+        self._child.setwinsize(rows, columns)
+
+
+@contextlib.contextmanager
+def terminal(person: Person, *words: str, **options: Any) -> Iterator[Terminal]:
+    made = Terminal(person, words, **options)
+    try:
+        yield made
+    finally:
+        made._child.close(force=True)
+
+
+def test_the_token_is_asked_for_and_not_shown(alice: Person) -> None:
+    assert alice.token
+    with terminal(alice, "login", alice.url, ARGUS_URL="", ARGUS_TOKEN="") as shown:
+        shown.until("Token for http")
+        shown.send(alice.token + "\r")
+        assert shown.end() == exits.OK
+        assert "logged in to" in shown.text and alice.token not in shown.seen
+    with terminal(alice, "login", alice.url, ARGUS_URL="", ARGUS_TOKEN="") as shown:
+        shown.until("Token for http")
+        shown.interrupt()
+        assert shown.end() == exits.INTERRUPTED
+
+
+def test_ctrl_c_leaves_a_followed_log_at_once_and_the_task_goes_on(alice: Person) -> None:
+    task_id = alice.submit()
+    with terminal(alice, "logs", "-f", task_id) as shown:
+        shown.until("it waits to start")
+        change = alice.api.run(task_id)
+        with log_of(change).open("a") as log:
+            log.write("\x1b[31mfirst\x1b[0m line\n")
+        shown.until("first line")
+        shown.interrupt()
+        assert shown.end() == exits.INTERRUPTED
+        assert "the task goes on" in shown.text and "Traceback" not in shown.text
+    assert alice.api.task(task_id).state.value == "RUNNING"
+
+
+def test_a_followed_log_shows_what_comes_to_its_last_line(alice: Person) -> None:
+    task_id = alice.submit()
+    change = alice.api.run(task_id)
+    with terminal(alice, "logs", "-f", task_id) as shown:
+        for number in range(3):
+            with log_of(change).open("a") as log:
+                log.write(f"line {number}\n")
+            shown.until(f"line {number}")
+        with log_of(change).open("a") as log:
+            log.write("the last, without an end")
+        alice.api.end(change, Outcome.APPLICATION, 1)
+        assert shown.end() == exits.FAILED
+        assert "the last, without an end" in shown.text and "FAILED" in shown.text
+
+
+def test_from_nothing_to_the_first_curve_and_the_end(alice: Person) -> None:
+    with terminal(alice, "submit", alice.spec(total_training_steps=10), "--watch") as shown:
+        shown.until("WAITING")
+        task_id = re.findall(r"argus-\S+-sft-\S+", shown.text)[0]
+        change = alice.api.run(task_id)
+        shown.until("RUNNING")
+        with metrics_of(change).open("a") as file:
+            file.write("".join(lines(step, train__loss=1 / step, timing_s__step=2.0) for step in range(1, 6)))
+        shown.until("5/10")
+        shown.until("train/loss 0.2")
+        assert "████████████░" in shown.text and "0.5 steps/s" in shown.text and "10s left" in shown.text
+        # In the same place: the states before are not there any more.
+        assert "WAITING" not in shown.text
+        columns_before = shown.screen.columns
+        shown.resize(40, 12)
+        with metrics_of(change).open("a") as file:
+            file.write(lines(6, train__loss=0.1, timing_s__step=2.0))
+        shown.until("6/10")
+        assert all(len(line) <= 40 for line in shown.screen.display) and columns_before == 80
+        assert sum("RUNNING" in line for line in shown.screen.display) == 1
+        alice.api.end(change)
+        assert shown.end() == exits.OK
+        assert "SUCCEEDED" in shown.text
+        # The cursor is back.
+        assert shown.seen.rindex("\x1b[?25h") > shown.seen.rindex("\x1b[?25l")
+
+
+def test_ctrl_c_leaves_a_watched_task_and_the_cursor_comes_back(alice: Person) -> None:
+    task_id = alice.submit()
+    with terminal(alice, "watch", task_id) as shown:
+        shown.until("WAITING")
+        shown.interrupt()
+        assert shown.end() == exits.INTERRUPTED
+        assert "the task goes on" in shown.text
+        assert shown.seen.rindex("\x1b[?25h") > shown.seen.rindex("\x1b[?25l")
+    assert alice.api.task(task_id).state.is_waiting
+
+
+@pytest.mark.parametrize(
+    ("words", "env", "coloured"),
+    [
+        ((), {}, True),
+        ((), {"NO_COLOR": "1"}, False),
+        (("--color", "always"), {"NO_COLOR": "1"}, True),
+        (("--color", "never"), {}, False),
+        ((), {"TERM": "dumb"}, False),
+    ],
+    ids=["terminal", "NO_COLOR", "always", "never", "dumb"],
+)
+def test_colours(alice: Person, words: tuple[str, ...], env: dict[str, str], coloured: bool) -> None:
+    task_id = alice.submit()
+    with terminal(alice, "show", task_id, *words, **env) as shown:
+        assert shown.end() == exits.OK
+        assert ("\x1b[33m" in shown.seen or "\x1b[2m" in shown.seen) == coloured
+        # Relative times for people.
+        assert re.search(r"created +\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \(", shown.text)
+
+
+def run(person: Person, *words: str, **options: Any) -> subprocess.Popen[str]:
+    environ = {name: value for name, value in person.environ.items() if value is not None}
+    return subprocess.Popen(
+        [*_ARGUS, *words],
+        env={**os.environ, **environ},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def test_a_reader_that_leaves_ends_the_command_without_a_word(alice: Person) -> None:
+    task_id = alice.submit()
+    change = alice.api.run(task_id)
+    log_of(change).write_text("a line\n" * 200_000)
+    with run(alice, "logs", task_id, "-n", "200000") as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout.readline() == "a line\n"
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait(_BOUND_S) == -signal.SIGPIPE
+
+
+def test_a_pipe_has_no_escape_sequence_and_times_that_a_program_reads(alice: Person) -> None:
+    task_id = alice.submit()
+    with run(alice, "watch", task_id) as process:
+        assert process.stdout is not None
+        first = process.stdout.readline()
+        assert re.match(rf"\d{{4}}-\d\d-\d\dT\S+Z {task_id} QUEUED position=\d+ ", first) and "\x1b" not in first
+        alice.api.end(alice.api.run(task_id))
+        assert process.stdout.read().splitlines()[-1].split()[2] == "SUCCEEDED"
+        assert process.wait(_BOUND_S) == exits.OK
+
+
+def test_a_bug_is_told_in_a_line_and_debug_shows_where(alice: Person, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "from argus_ray.cli import config\n"
+        "def broken(*_): raise RuntimeError('broken on purpose')\n"
+        "config.target = broken\n"
+    )
+    environ = {**os.environ, "PYTHONPATH": f"{tmp_path}:{Path.cwd()}", "ARGUS_CONFIG": str(tmp_path / "none")}
+    for more in ((), ("--debug",)):
+        ran = subprocess.run(
+            [*_ARGUS, "whoami", *more], env=environ, capture_output=True, text=True, timeout=_BOUND_S, check=False
+        )
+        assert ran.returncode == exits.BUG
+        assert "this is a bug of argus: RuntimeError: broken on purpose" in ran.stderr
+        assert ("Traceback" in ran.stderr) == bool(more)
+
+
+def test_completion_asks_no_server(alice: Person) -> None:
+    """Of a server that does not answer, and with a context that is in the file."""
+    config = Path(alice.environ["ARGUS_CONFIG"] or "")
+    config.touch(0o600)
+    config.write_text("contexts:\n  lab-one:\n    url: http://192.0.2.1:9\n")
+
+    def completed(typed: str) -> list[str]:
+        environ = {name: value for name, value in alice.environ.items() if value is not None}
+        words = typed.split(" ")
+        asked = {"_ARGUS_COMPLETE": "bash_complete", "COMP_WORDS": typed, "COMP_CWORD": str(len(words) - 1)}
+        ran = subprocess.run(
+            [*_ARGUS], env={**os.environ, **environ, **asked, "ARGUS_URL": "http://192.0.2.1:9"},
+            capture_output=True, text=True, timeout=_BOUND_S, check=False,
+        )  # fmt: skip
+        assert ran.stderr == ""
+        return [line.split(",", 1)[1] for line in ran.stdout.splitlines() if line]
+
+    assert completed("argus re") == ["resubmit"]
+    assert completed("argus --context la") == ["lab-one"]
+    assert completed("argus tasks --state RUNNING,QU") == ["RUNNING,QUEUED"]
+    assert completed("argus context u") == ["use"]
+    assert completed("argus show ar") == []
