@@ -163,9 +163,10 @@ def test_a_disk_that_does_not_answer_is_no_missing_log(api: Api, number: int, mo
 
     with monkeypatch.context() as broken:
         broken.setattr(os, "open", fails)
-        for path in ("logs", "logs/stream", "metrics"):
-            refused = api.client.get(f"/api/v2/tasks/{task_id}/{path}", headers=alice)
-            assert (refused.status_code, refused.json()["code"]) == (503, "unavailable"), path
+        for path in ("logs", "logs/stream", "logs/download", "logs/search?q=l", "metrics"):
+            for extra in ({}, {"Range": "bytes=0-1"}):
+                refused = api.client.get(f"/api/v2/tasks/{task_id}/{path}", headers={**alice, **extra})
+                assert (refused.status_code, refused.json()["code"]) == (503, "unavailable"), path
         assert api.get(f"/api/v2/tasks/{task_id}", alice)["progress"] is None
     assert api.client.get(f"/api/v2/tasks/{task_id}/logs", headers=alice).text == "line\n"
 
