@@ -132,6 +132,9 @@ def test_within_one_line_of_a_mebibyte(tmp_path: Path) -> None:
     assert len(matches[5].shown[0]) > 900 and len(matches[5].shown[2]) > 900
     backward = search(root, pattern("needle"), is_backward=True).matches
     assert list(backward) == list(reversed(matches))
+    # Were the beginning of what is read that of a line, the first branch would take all of it.
+    found = search(root, pattern("^.+|needle")).matches
+    assert places(found)[2:-1] == places(matches)[1:], "all but the one that the beginning of its line has taken"
     assert not search(root, pattern("^xx")).matches[1:], "a window that begins within a line begins no line"
     assert not search(root, pattern(r"x$")).matches and not search(root, pattern(r"\bx+\b")).matches[1:]
 
