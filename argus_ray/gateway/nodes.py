@@ -196,7 +196,7 @@ def _tasks_on(view: OrdersView, node_ids: Sequence[str]) -> list[str]:
     return [task_id for task_id, nodes in view.running.items() if wanted.intersection(nodes)]
 
 
-@router.get("/maintenance")
+@router.get("/maintenance", operation_id="getMaintenance")
 async def show_maintenance(caller: TheCaller) -> MaintenanceOut:
     """Whether it is on."""
     return MaintenanceOut.of((await caller.do(ShowOrders())).orders.maintenance)

@@ -52,6 +52,25 @@ def faults(sender: str, method: str, target: str, sent: bytes, answer: Answer) -
         yield from (f"{sender} reads {what}" for what in _of_others(sender, sent, answer))
 
 
+#: Of each answer, by whichever part of the server; no client of the API reads them.
+_OF_HTTP = frozenset(
+    {
+        "content-type", "content-length", "transfer-encoding", "content-security-policy", "x-content-type-options",
+        "x-frame-options", "referrer-policy", "cache-control", "x-accel-buffering",
+    }
+)  # fmt: skip
+
+
+def untold(operation: dict[str, Any], answer: Answer) -> Iterator[str]:
+    """`operation`: its entry of the document. Headers of the answer that it does not tell of."""
+    answers = operation["responses"]
+    told = answers.get(str(answer.status)) or answers.get(f"{answer.status // 100}XX") or {}
+    names = {name.lower() for name in told.get("headers", {})}
+    for name, _ in answer.headers:
+        if name not in names | _OF_HTTP:
+            yield f"{answer.status} against the document: it does not tell of the header {name}"
+
+
 def _of_problem(answer: Answer) -> Iterator[str]:
     if answer.header("content-type") != MEDIA_TYPE:
         yield f"{answer.status} as {answer.header('content-type')!r}"

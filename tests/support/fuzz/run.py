@@ -73,7 +73,8 @@ class Fuzz:
         self._strategies: dict[Any, st.SearchStrategy[Any]] = {}
         self._specs = cases.specs(self.world.api.world.shared_root)
         schemathesis.openapi.media_type("application/yaml", self._specs, aliases=_other_yaml())
-        self.schema = schemathesis.openapi.from_dict(self.world.api.app.fastapi.openapi())
+        self._document: dict[str, Any] = self.world.api.app.fastapi.openapi()
+        self.schema = schemathesis.openapi.from_dict(self._document)
         self._paths = {path: list(self.schema[path]) for path in self.schema}
         self._patterns = {path: re.compile(re.sub(r"\{\w+\}", "[^/]+", path)) for path in self._paths}
         #: Those without a parameter and with a verb first, as the routes are tried.
@@ -235,6 +236,9 @@ class Fuzz:
             self._fail(label, fault, request)
         response = _response(request, answer)
         if case is not None:
+            operation = self._document["paths"][case.operation.path][case.operation.method.lower()]
+            for fault in judge.untold(operation, answer):
+                self._fail(label, fault, request)
             try:
                 case.validate_response(response, checks=_CHECKS)
             except (FailureGroup, Failure) as error:
