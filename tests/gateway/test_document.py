@@ -16,6 +16,7 @@ NAMES = {
     "GET /api/v2/tasks/{task_id}/spec": "getSpec", "GET /api/v2/tasks/{task_id}/explain": "explainTask",
     "GET /api/v2/tasks/{task_id}/events": "listEvents", "GET /api/v2/tasks/{task_id}/logs": "getLog",
     "GET /api/v2/tasks/{task_id}/logs/stream": "streamLog", "GET /api/v2/tasks/{task_id}/metrics": "getMetrics",
+    "GET /api/v2/curves": "compareCurves",
     "GET /api/v2/tasks/{task_id}/rollouts": "getRollouts", "GET /api/v2/tasks/{task_id}/files": "listFiles",
     "GET /api/v2/tasks/{task_id}/files/{path}": "downloadFile", "GET /api/v2/me": "getMe",
     "GET /api/v2/queue": "getQueue", "GET /api/v2/admin/queue": "getWholeQueue", "GET /api/v2/nodes": "listNodes",
