@@ -13,7 +13,18 @@ from typing import ClassVar, Generic, TypeVar
 
 from argus_ray.core.errors import ArgusError, FieldError
 from argus_ray.core.exports import ExportSeen, Part
-from argus_ray.core.model import Attempt, Event, Gang, IssuedToken, Maintenance, PoolOrders, Task, TokenInfo, User
+from argus_ray.core.model import (
+    Attempt,
+    Event,
+    Gang,
+    IssuedToken,
+    Maintenance,
+    OnNodes,
+    PoolOrders,
+    Task,
+    TokenInfo,
+    User,
+)
 from argus_ray.core.orders import Machine, NodeOrder
 from argus_ray.core.states import TaskState
 from argus_ray.core.task_filter import EVERYTHING, TaskFilter
@@ -213,6 +224,14 @@ class OrdersView:
     running: Mapping[str, tuple[str, ...]]
 
 
+@dataclass(frozen=True)
+class NodesView:
+    """What there is to know of the nodes beside what Ray says."""
+
+    orders: PoolOrders
+    tasks: tuple[OnNodes, ...]
+
+
 # --- any caller ---------------------------------------------------------------------------------------------------
 
 
@@ -294,6 +313,11 @@ class RevokeToken(Action[TokenInfo]):
 @dataclass(frozen=True)
 class RequireAdmin(Action[Principal]):
     """Nothing but the check, for admin pages that are answered from elsewhere (nodes)."""
+
+
+@dataclass(frozen=True)
+class ShowNodes(Action[NodesView]):
+    """What operators have ordered, and what is on the nodes now."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from argus_ray.core.model import PlacedNode
 from argus_ray.core.reasons import Reason
 from argus_ray.core.retention import Seen
 from argus_ray.core.states import Outcome
@@ -45,6 +46,8 @@ class Admit(CleanText):
     note: str | None = None
     #: Ray ids of the nodes that it is assigned, the driver's first.
     nodes: tuple[str, ...] = ()
+    #: The same nodes as they are now; None: not told.
+    placement: tuple[PlacedNode, ...] | None = None
     #: Version of the operators' orders that it follows: it comes too late if there are newer ones. None: of any.
     orders: int | None = None
 

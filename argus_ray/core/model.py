@@ -107,6 +107,29 @@ class SlimAttempt:
 
 
 @dataclass(frozen=True)
+class PlacedNode:
+    """A node as it was when an attempt was admitted to it: Ray's ids change with each rejoin, and tell nobody where."""
+
+    node_id: str
+    hostname: str
+    ip: str
+    #: That the attempt has been given there.
+    gpus: int
+
+
+@dataclass(frozen=True)
+class OnNodes:
+    """A task with an attempt that is not over."""
+
+    task_id: str
+    user_id: str
+    #: On each of the nodes.
+    gpus: int
+    #: Ray's ids.
+    nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Attempt(SlimAttempt):
     ended_at: float | None = None
     outcome: Outcome | None = None
@@ -118,6 +141,8 @@ class Attempt(SlimAttempt):
     env: tuple[tuple[str, str], ...] = ()
     #: What its job root takes; None: not known.
     disk_bytes: int | None = None
+    #: In the order of `nodes`. None: one of a version that stored none.
+    placement: tuple[PlacedNode, ...] | None = None
 
     @property
     def never_began(self) -> bool:

@@ -31,9 +31,11 @@ from argus_ray.gateway.logs import routes as logs
 from argus_ray.gateway.logs import search
 from argus_ray.gateway.logs.flow import FlowLimits
 from argus_ray.gateway.logs.stream import StreamLimit, StreamTiming
+from argus_ray.gateway.metrics import many as many_curves
 from argus_ray.gateway.metrics import routes as metrics
 from argus_ray.gateway.metrics.curves import CurveReader
 from argus_ray.gateway.metrics.progress import ProgressReader
+from argus_ray.gateway.metrics.shared import Comparisons
 from argus_ray.gateway.rollouts import routes as rollouts
 from argus_ray.gateway.rollouts.shared import Rollouts
 from argus_ray.gateway.tasks import bulk as bulk_tasks
@@ -69,6 +71,7 @@ def create_app(
     timing: StreamTiming | None = None,
     flow: FlowLimits | None = None,
     downloads: Downloads | None = None,
+    comparisons: Comparisons | None = None,
     ready_fresh_s: float = 1.0,
     sets_request_id: bool = True,
     head_id: str = "",
@@ -137,6 +140,7 @@ def create_app(
         flow=flow or FlowLimits(),
         downloads=downloads or Downloads(),
         rollouts=Rollouts(),
+        comparisons=comparisons or Comparisons(),
         head_id=head_id,
         trusted=trusted or TrustedProxies(),
         pool_now=pool_now,
@@ -151,6 +155,7 @@ def create_app(
         logs,
         search,
         metrics,
+        many_curves,
         rollouts,
         files_of_tasks,
         presets,

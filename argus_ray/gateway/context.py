@@ -25,6 +25,7 @@ from argus_ray.gateway.logs.sockets import SendQueues
 from argus_ray.gateway.logs.stream import StreamLimit, StreamTiming
 from argus_ray.gateway.metrics.curves import CurveReader
 from argus_ray.gateway.metrics.progress import Progress
+from argus_ray.gateway.metrics.shared import Comparisons
 from argus_ray.gateway.rollouts.shared import Rollouts
 from argus_ray.gateway.tasks.inputs import InputChecks
 from argus_ray.gateway.tasks.recipes import RecipeBook
@@ -105,6 +106,7 @@ class GatewayParts:
     downloads: Downloads = field(default_factory=Downloads)
     rollouts: Rollouts = field(default_factory=Rollouts)
     searches: Searches = field(default_factory=Searches)
+    comparisons: Comparisons = field(default_factory=Comparisons)
     #: Unix time.
     clock: Callable[[], float] = time.time
     head_id: str = ""

@@ -4,15 +4,15 @@ service decides. The wire, then the routes."""
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Request
 from pydantic import BaseModel, ConfigDict, Field
 
-from argus_ray.core.actions import OrderNode, OrdersView, SetMaintenance, ShowOrders
+from argus_ray.core.actions import OrderNode, SetMaintenance, ShowNodes, ShowOrders
 from argus_ray.core.errors import NodeNotFound, Unavailable
-from argus_ray.core.model import Cordon, NodeView
+from argus_ray.core.model import Cordon, NodeView, OnNodes
 from argus_ray.core.orders import CordonState, NodeOrder, cordon_of, cordon_words, find_machine, state_of, that_hold
 from argus_ray.gateway.caller import Caller, TheCaller, TheGateway
 from argus_ray.gateway.http.body import read_json, schema_of
@@ -75,6 +75,12 @@ class OrderedOut(CordonOut):
     nodes: list[str] = Field(description="Ray's ids of its nodes that are in the pool now")
 
 
+class NodeTaskOut(BaseModel):
+    task_id: str
+    user_id: str
+    gpus: int = Field(description="On this node")
+
+
 class NodeOut(BaseModel):
     node_id: str
     ip: str
@@ -89,9 +95,10 @@ class NodeOut(BaseModel):
     barred: str | None = Field(description="Why it takes no gang now, whatever it has free")
 
     cordon: CordonOut | None
+    tasks: list[NodeTaskOut] = Field(description="What is on it now; a canceled one until it has left")
 
     @classmethod
-    def of(cls, node: NodeView, cordon: CordonOut | None, barred: str | None) -> NodeOut:
+    def of(cls, node: NodeView, cordon: CordonOut | None, barred: str | None, tasks: Sequence[OnNodes]) -> NodeOut:
         return cls(
             node_id=node.node_id,
             ip=node.ip,
@@ -105,6 +112,7 @@ class NodeOut(BaseModel):
             worker_slots_free=node.worker_slots_free,
             barred=barred,
             cordon=cordon,
+            tasks=[NodeTaskOut(task_id=each.task_id, user_id=each.user_id, gpus=each.gpus) for each in tasks],
         )
 
 
@@ -125,8 +133,8 @@ NodeName = Annotated[str, Depends(_node_name)]
 
 @router.get("/nodes")
 async def list_nodes(caller: TheCaller, gateway: TheGateway) -> NodesOut:
-    """The live nodes as Ray reports them, with what operators have ordered about each."""
-    view = await caller.do(ShowOrders())
+    """The live nodes as Ray reports them, with what is on each, and what operators have ordered about it."""
+    view = await caller.do(ShowNodes())
     nodes = await gateway.look_at_nodes()
     holding = that_hold(view.orders)
     cordons = [cordon_of(node, holding) for node in nodes]
@@ -134,15 +142,21 @@ async def list_nodes(caller: TheCaller, gateway: TheGateway) -> NodesOut:
     for node, cordon in zip(nodes, cordons, strict=True):
         if cordon is not None:
             covered.setdefault(cordon.machine, []).append(node.node_id)
-    told = {machine: CordonOut.of(holding[machine], _tasks_on(view, ids)) for machine, ids in covered.items()}
+    running = {each.task_id: each.nodes for each in view.tasks}
+    told = {machine: CordonOut.of(holding[machine], _tasks_on(running, ids)) for machine, ids in covered.items()}
+    on: dict[str, list[OnNodes]] = {}
+    for each in view.tasks:
+        for node_id in each.nodes:
+            on.setdefault(node_id, []).append(each)
     found = []
     for node, cordon in zip(nodes, cordons, strict=True):
+        tasks = on.get(node.node_id, ())
         if cordon is None:
             # What the scheduler told last may be older than an order.
-            found.append(NodeOut.of(node, None, None if node.is_cordoned else node.barred))
+            found.append(NodeOut.of(node, None, None if node.is_cordoned else node.barred, tasks))
         else:
             out = told[cordon.machine]
-            found.append(NodeOut.of(node, out, cordon_words(cordon, out.state)))
+            found.append(NodeOut.of(node, out, cordon_words(cordon, out.state), tasks))
     away = [CordonOut.of(cordon, []) for machine, cordon in holding.items() if machine not in covered]
     return NodesOut(nodes=found, away=away)
 
@@ -187,16 +201,16 @@ async def _order(
     view = await caller.do(OrderNode(machine, order, reason, deadline_s))
     gateway.notify_scheduler()
     cordon = next(each for each in view.orders.cordons if each.machine == machine.name)
-    out = CordonOut.of(cordon, _tasks_on(view, machine.node_ids))
+    out = CordonOut.of(cordon, _tasks_on(view.running, machine.node_ids))
     return OrderedOut(**out.model_dump(), nodes=list(machine.node_ids))
 
 
-def _tasks_on(view: OrdersView, node_ids: Sequence[str]) -> list[str]:
+def _tasks_on(running: Mapping[str, Sequence[str]], node_ids: Sequence[str]) -> list[str]:
     wanted = set(node_ids)
-    return [task_id for task_id, nodes in view.running.items() if wanted.intersection(nodes)]
+    return [task_id for task_id, nodes in running.items() if wanted.intersection(nodes)]
 
 
-@router.get("/maintenance")
+@router.get("/maintenance", operation_id="getMaintenance")
 async def show_maintenance(caller: TheCaller) -> MaintenanceOut:
     """Whether it is on."""
     return MaintenanceOut.of((await caller.do(ShowOrders())).orders.maintenance)

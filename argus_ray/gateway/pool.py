@@ -30,7 +30,7 @@ router = APIRouter()
 _READY_TIMEOUT_S = 5.0
 
 
-@router.get("/api/v2/me", tags=["tasks"], response_model=MeOut, openapi_extra=SECURITY)
+@router.get("/api/v2/me", tags=["tasks"], response_model=MeOut, operation_id="getMe", openapi_extra=SECURITY)
 async def who_am_i(request: Request) -> Response:
     """The role, the user and the scopes of this token; what its user has used, and may use."""
     caller = caller_of(request)
@@ -38,13 +38,13 @@ async def who_am_i(request: Request) -> Response:
     return json_response(MeOut.of(await caller.do(ShowMe())))
 
 
-@router.get("/api/v2/queue", tags=["tasks"], dependencies=[NoQuery])
+@router.get("/api/v2/queue", tags=["tasks"], operation_id="getQueue", dependencies=[NoQuery])
 async def own_queue(caller: TheCaller) -> QueueOut:
     """Own tasks that wait, in the order of the queue, and own tasks that run."""
     return await _queue(caller, everyone=False)
 
 
-@router.get("/api/v2/admin/queue", tags=["cluster (admin)"], dependencies=[NoQuery])
+@router.get("/api/v2/admin/queue", tags=["cluster (admin)"], operation_id="getWholeQueue", dependencies=[NoQuery])
 async def whole_queue(caller: TheCaller) -> QueueOut:
     """The same, of everyone."""
     return await _queue(caller, everyone=True)
@@ -56,7 +56,17 @@ async def _queue(caller: Caller, *, everyone: bool) -> QueueOut:
     return QueueOut.of(entries, await caller.gateway.progress_of(active))
 
 
-@router.get("/healthz", tags=["health"], response_model=HealthOut)
+@router.get(
+    "/healthz",
+    tags=["health"],
+    response_model=HealthOut,
+    operation_id="getHealth",
+    responses={
+        200: {
+            "headers": {"X-Argus-Head": {"schema": {"type": "string"}, "description": "Which head, where it is known"}}
+        }
+    },
+)
 async def healthz(request: Request) -> Response:
     """This process answers. It asks nothing of anything else."""
     answer = json_response(HealthOut(status="ok"))
@@ -65,7 +75,12 @@ async def healthz(request: Request) -> Response:
     return answer
 
 
-@router.get("/readyz", tags=["health"], responses={503: {"model": NotReady, "description": PROBLEM}})
+@router.get(
+    "/readyz",
+    tags=["health"],
+    operation_id="getReadiness",
+    responses={503: {"model": NotReady, "description": PROBLEM}},
+)
 async def readyz(request: Request, gateway: TheGateway) -> Response:
     """The parts that a submission needs, and what is wrong with each; at most a second old."""
     parts = dict(await gateway.readiness())

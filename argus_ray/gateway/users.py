@@ -137,7 +137,7 @@ async def enable_user(caller: TheCaller, user_id: UserId) -> UserOut:
 
 @router.get("/{user_id}")
 async def get_user(caller: TheCaller, user_id: UserId) -> UserOut:
-    """One user."""
+    """One user, by id."""
     return UserOut.of(await caller.do(GetUser(user_id)))
 
 

@@ -167,6 +167,7 @@ def _admit(unit: UnitOfWork, task: Task, change: Admit) -> bool:
         command=change.command,
         env=change.env,
         nodes=change.nodes,
+        placement=change.placement,
     )
     attempts.add(unit.db, attempt)
     new = replace(_out_of_queue(task), state=TaskState.SUBMITTING, reason=None, updated_at=unit.now)

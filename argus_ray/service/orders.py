@@ -9,7 +9,7 @@ import logging
 import math
 import unicodedata
 
-from argus_ray.core.actions import OrderNode, OrdersView, Principal, SetMaintenance
+from argus_ray.core.actions import NodesView, OrderNode, OrdersView, Principal, SetMaintenance
 from argus_ray.core.errors import FieldError, InvalidRequest
 from argus_ray.core.model import Cordon, Maintenance
 from argus_ray.core.orders import NodeOrder, that_hold
@@ -26,6 +26,10 @@ _MAX_DEADLINE_S = 366 * 86_400.0
 def show(unit: UnitOfWork) -> OrdersView:
     found = orders.read(unit.db)
     return OrdersView(found, attempts.nodes_in_use(unit.db) if that_hold(found) else {})
+
+
+def show_nodes(unit: UnitOfWork) -> NodesView:
+    return NodesView(orders.read(unit.db), attempts.on_nodes(unit.db))
 
 
 def order_node(unit: UnitOfWork, admin: Principal, action: OrderNode) -> OrdersView:

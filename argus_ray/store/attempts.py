@@ -9,15 +9,15 @@ from collections.abc import Iterable
 from dataclasses import asdict
 
 from argus_ray.core.lifecycle import Advance, End, Halt, Stall
-from argus_ray.core.model import Attempt
+from argus_ray.core.model import Attempt, OnNodes
 from argus_ray.core.states import AttemptState, Outcome
 from argus_ray.store import columns
 
 
 def add(db: sqlite3.Connection, attempt: Attempt) -> None:
     db.execute(
-        "INSERT INTO attempts (submission_id, task_id, number, state, created_at, job_root, command, env, nodes)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO attempts (submission_id, task_id, number, state, created_at, job_root, command, env, nodes,"
+        " placement) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             attempt.submission_id,
             attempt.task_id,
@@ -28,6 +28,7 @@ def add(db: sqlite3.Connection, attempt: Attempt) -> None:
             json.dumps(attempt.command),
             json.dumps(attempt.env),
             json.dumps(attempt.nodes),
+            None if attempt.placement is None else json.dumps([asdict(node) for node in attempt.placement]),
         ),
     )
 
@@ -51,12 +52,23 @@ def count_live(db: sqlite3.Connection) -> int:
     return int(db.execute("SELECT count(*) FROM attempts WHERE state <> 'ENDED'").fetchone()[0])
 
 
+def on_nodes(db: sqlite3.Connection) -> tuple[OnNodes, ...]:
+    """What is on the nodes: of each task with an attempt that is not over."""
+    rows = db.execute(
+        "SELECT task_id, user_id, gpus_per_node, nodes, node_id FROM attempts CROSS JOIN tasks USING (task_id)"
+        " WHERE attempts.state <> 'ENDED' ORDER BY tasks.seq"
+    )
+    return tuple(OnNodes(row["task_id"], row["user_id"], row["gpus_per_node"], _nodes(row)) for row in rows)
+
+
+def _nodes(row: sqlite3.Row) -> tuple[str, ...]:
+    return columns.texts(row["nodes"]) or ((row["node_id"],) if row["node_id"] else ())
+
+
 def nodes_in_use(db: sqlite3.Connection) -> dict[str, tuple[str, ...]]:
     """Of each task with an attempt that is not over the Ray ids of its nodes."""
     rows = db.execute("SELECT task_id, nodes, node_id FROM attempts WHERE state <> 'ENDED' ORDER BY task_id")
-    return {
-        row["task_id"]: columns.texts(row["nodes"]) or ((row["node_id"],) if row["node_id"] else ()) for row in rows
-    }
+    return {row["task_id"]: _nodes(row) for row in rows}
 
 
 def advance(
@@ -151,4 +163,5 @@ def _attempt(row: sqlite3.Row) -> Attempt:
         stop_outcome=Outcome(row["stop_outcome"]),
         nodes=columns.texts(row["nodes"]),
         disk_bytes=row["disk_bytes"],
+        placement=None if row["placement"] is None else columns.placement(row["placement"]),
     )

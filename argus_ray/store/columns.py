@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from argus_ray.core.errors import FieldError
+from argus_ray.core.model import PlacedNode
 from argus_ray.core.text import clean
 from argus_ray.core.verl.failures import UNKNOWN, Failure
 
@@ -46,6 +47,20 @@ def pairs(stored: str) -> tuple[tuple[str, str], ...] | None:
     if not all(isinstance(pair, list) and len(pair) == 2 and all(map(_is_text, pair)) for pair in raw):
         return None
     return tuple((name, value) for name, value in raw)
+
+
+def placement(stored: str) -> tuple[PlacedNode, ...] | None:
+    """None for what is no list of nodes."""
+    raw = _parsed(stored)
+    try:
+        found = tuple(PlacedNode(each["node_id"], each["hostname"], each["ip"], each["gpus"]) for each in raw)
+    except (TypeError, KeyError):
+        return None
+    is_whole = all(
+        _is_text(each.node_id) and _is_text(each.hostname) and _is_text(each.ip) and type(each.gpus) is int
+        for each in found
+    )
+    return found if is_whole else None
 
 
 def _warning(raw: object) -> FieldError:

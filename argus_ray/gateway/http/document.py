@@ -20,25 +20,28 @@ _ALWAYS = {
     "X-Request-Id": {"required": True, "schema": {"type": "string"}, "description": "Quote it in a report"},
     "X-Argus-Version": {"required": True, "schema": {"type": "string"}, "description": "Of the service"},
 }
-_RETRY_AFTER = {"Retry-After": {"schema": {"type": "string"}, "description": "Seconds; of 429 and 503"}}
+_RETRY_AFTER: dict[str, Any] = {
+    "Retry-After": {"schema": {"type": "string", "pattern": "^[0-9]+$"}, "description": "Seconds; of 429 and 503"}
+}
 _ALLOW = {"Allow": {"schema": {"type": "string"}, "description": "Of a 405"}}
 _CHALLENGE = {"WWW-Authenticate": {"required": True, "schema": {"type": "string"}}}
 #: Operation -> what its answer tells of the paths of others: parameter -> where.
 _TELLS = {
-    "submit_task": {"task_id": "/task_id"},
-    "resubmit_task": {"task_id": "/task_id"},
-    "list_tasks": {"task_id": "/tasks/0/task_id"},
-    "own_queue": {"task_id": "/running/0/task_id"},
-    "create_user": {"user_id": "/user_id"},
-    "issue_token": {"user_id": "/user_id", "token_id": "/token_id"},
-    "list_nodes": {"node": "/nodes/0/hostname"},
-    "list_files": {"task_id": "/task_id", "path": "/entries/0/path"},
+    "submitTask": {"task_id": "/task_id"},
+    "resubmitTask": {"task_id": "/task_id"},
+    "listTasks": {"task_id": "/tasks/0/task_id"},
+    "getQueue": {"task_id": "/running/0/task_id"},
+    "createUser": {"user_id": "/user_id"},
+    "issueToken": {"user_id": "/user_id", "token_id": "/token_id"},
+    "listNodes": {"node": "/nodes/0/hostname"},
+    "listFiles": {"task_id": "/task_id", "path": "/entries/0/path"},
 }
 
 
 def operation_id(route: APIRoute) -> str:
-    """The function's name: short, and for links and generated clients it says what the call does."""
-    return route.name
+    """The function's name as one of generated clients: `submit_task` is `submitTask`."""
+    first, *others = route.name.split("_")
+    return first + "".join(map(str.capitalize, others))
 
 
 def describe(app: FastAPI) -> None:
@@ -62,10 +65,14 @@ def _complete(document: dict[str, Any]) -> None:
         answers.pop("422", None)
         if operation.get("security"):
             answers["401"] = {**answers["4XX"], "headers": _CHALLENGE}
+        # A client is told when to try again by any of them.
+        if "503" not in answers:
+            answers["503"] = {**answers["5XX"]}
+        answers["503"]["headers"] = {"Retry-After": {**_RETRY_AFTER["Retry-After"], "required": True}}
         for status, answer in answers.items():
             if answer.get("description") == PROBLEM:
                 answer["content"] = {problems.MEDIA_TYPE: next(iter(answer["content"].values()))}
-                answer["headers"] = answer.get("headers", {}) | _RETRY_AFTER | (_ALLOW if status == "4XX" else {})
+                answer["headers"] = _RETRY_AFTER | (_ALLOW if status == "4XX" else {}) | answer.get("headers", {})
             answer["headers"] = answer.get("headers", {}) | _ALWAYS
     schemas = document["components"]["schemas"]
     for name in ("HTTPValidationError", "ValidationError"):

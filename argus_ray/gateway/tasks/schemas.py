@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from argus_ray.core.actions import Explanation, QueueEntry, Submitted, TaskView
 from argus_ray.core.explaining import PoolNow, Why, largest_that_fits, sentence, why
 from argus_ray.core.exports import ExportSeen, Part
-from argus_ray.core.model import Attempt, Event, FilesAt, Gang, Task
+from argus_ray.core.model import Attempt, Event, FilesAt, Gang, PlacedNode, Task
 from argus_ray.core.orders import maintenance_words
 from argus_ray.core.pool import NodeShortfall, shortfall_per_node
 from argus_ray.core.reasons import Code, Reason, have_now, words
@@ -167,6 +167,17 @@ class FailureOut(BaseModel):
         return None if failure is None else cls(code=failure.code, line=failure.line, hint=failure.hint)
 
 
+class PlacedNodeOut(BaseModel):
+    node_id: str
+    hostname: str
+    ip: str
+    gpus: int = Field(description="That the attempt has been given there")
+
+    @classmethod
+    def of(cls, node: PlacedNode) -> PlacedNodeOut:
+        return cls(node_id=node.node_id, hostname=node.hostname, ip=node.ip, gpus=node.gpus)
+
+
 class AttemptOut(BaseModel):
     submission_id: str
     number: int
@@ -177,6 +188,9 @@ class AttemptOut(BaseModel):
     failure: FailureOut | None = Field(description="null unless the attempt's program failed")
     job_root: str
     nodes: list[str] = Field(description="Ray's ids of the nodes that it was assigned, the driver's first")
+    placement: list[PlacedNodeOut] | None = Field(
+        description="The same nodes as they were when it was admitted; null: one of a version that stored none"
+    )
     #: The driver's node and Ray's own id of the driver, for the Ray dashboard.
     node_id: str | None
     node_ip: str | None
@@ -201,6 +215,7 @@ class AttemptOut(BaseModel):
             failure=FailureOut.of(attempt.failure),
             job_root=attempt.job_root,
             nodes=list(attempt.nodes),
+            placement=None if attempt.placement is None else list(map(PlacedNodeOut.of, attempt.placement)),
             node_id=attempt.node_id,
             node_ip=attempt.node_ip,
             ray_job_id=attempt.ray_job_id,

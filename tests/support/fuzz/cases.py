@@ -164,6 +164,7 @@ _QUERY = [
     "",
 ]
 _QUERY += ["path", "step", "kind", "max_chars", "q", "regex", "from", "direction"]
+_QUERY += ["since", "until", "workload", "id_prefix", "id_suffix", "ids", "task"]
 _ODD_VALUE = st.sampled_from(
     [
         "0",
@@ -180,6 +181,9 @@ _ODD_VALUE = st.sampled_from(
         "dDE",
         "ZTE",
         "train/loss",
+        "sft,export",
+        "2h",
+        "2027-01-15T08:00:00Z",
         "fuzzed-preset",
         "fuzzed-preset",
         "of-the-operator",
@@ -252,6 +256,9 @@ _JSON = st.one_of(
             "reason": _ODD,
             "deadline_s": _ODD,
             "on": _ODD,
+            "ids": _ODD,
+            "filter": _ODD,
+            "dry_run": _ODD,
         },
     ).map(lambda value: json.dumps(value).encode()),
     st.sampled_from(

@@ -15,6 +15,7 @@ from tests.support.fuzz.world import USERS
 #: Also behind the name of an sft launcher, `argus-<submission id>`.
 _TASK = re.compile(r"argus-(?!argus-)([a-z0-9-]+?)-(?:sft|ppo|grpo)-\d{8}-\d{6}-[0-9a-f]{4}")
 _OPEN = re.compile(r"/(healthz|readyz|docs|openapi\.json|api/v2/version|api/v2/schema/taskspec)(\?|$)")
+_TELLS_IDS = re.compile(r"/api/v2/(curves\?|tasks:cancel$)")
 _SINGLE = (
     "content-type",
     "content-length",
@@ -49,7 +50,26 @@ def faults(sender: str, method: str, target: str, sent: bytes, answer: Answer) -
     if sender in ("nobody", "stranger") and answer.status < 400 and method != "OPTIONS" and not _OPEN.match(target):
         yield f"{answer.status} without a token"
     if sender in USERS:
-        yield from (f"{sender} reads {what}" for what in _of_others(sender, sent, answer))
+        yield from (f"{sender} reads {what}" for what in _of_others(sender, target, sent, answer))
+
+
+#: Of each answer, by whichever part of the server; no client of the API reads them.
+_OF_HTTP = frozenset(
+    {
+        "content-type", "content-length", "transfer-encoding", "content-security-policy", "x-content-type-options",
+        "x-frame-options", "referrer-policy", "cache-control", "x-accel-buffering",
+    }
+)  # fmt: skip
+
+
+def untold(operation: dict[str, Any], answer: Answer) -> Iterator[str]:
+    """`operation`: its entry of the document. Headers of the answer that it does not tell of."""
+    answers = operation["responses"]
+    told = answers.get(str(answer.status)) or answers.get(f"{answer.status // 100}XX") or {}
+    names = {name.lower() for name in told.get("headers", {})}
+    for name, _ in answer.headers:
+        if name not in names | _OF_HTTP:
+            yield f"{answer.status} against the document: it does not tell of the header {name}"
 
 
 def _of_problem(answer: Answer) -> Iterator[str]:
@@ -63,11 +83,13 @@ def _of_problem(answer: Answer) -> Iterator[str]:
         yield f"{answer.status}, Retry-After {answer.header('retry-after')!r}"
 
 
-def _of_others(sender: str, sent: bytes, answer: Answer) -> Iterator[str]:
+def _of_others(sender: str, target: str, sent: bytes, answer: Answer) -> Iterator[str]:
     text = answer.body.decode("utf-8", "replace") + " ".join(value for _, value in answer.headers)
-    for owner in _TASK.findall(text):
-        if owner != sender:
-            yield f"a task of {owner}"
+    for task in _TASK.finditer(text):
+        # Two calls tell of each id that they were asked for, whether or not there is such a task.
+        is_repeated = _TELLS_IDS.match(target) and task[0].encode() in sent
+        if task[1] != sender and not is_repeated:
+            yield f"a task of {task[1]}"
     if answer.body and answer.header("content-type").startswith("application/json"):
         for name, value in _members(json.loads(answer.body)):
             if name == "user_id" and value not in (sender, None):

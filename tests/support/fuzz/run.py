@@ -12,7 +12,7 @@ import logging
 import re
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -56,8 +56,16 @@ class Enough(Exception):
 class Fuzz:
     """`failures`: what was wrong -> the first request of it. `calls`, `statuses`: by operation."""
 
-    def __init__(self, folder: Path, *, seed: int = 0, app: Callable[[Any], Any] = lambda app: app) -> None:
-        """`app`: what is asked in place of the application, made of it."""
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        seed: int = 0,
+        app: Callable[[Any], Any] = lambda app: app,
+        only: Collection[str] | None = None,
+    ) -> None:
+        """`app`: what is asked in place of the application, made of it. `only`: paths at which most calls are aimed,
+        however many more there are."""
         self._seed = seed
         self._random = Random(seed)
         self.world = FuzzWorld(folder, seed)
@@ -73,8 +81,10 @@ class Fuzz:
         self._strategies: dict[Any, st.SearchStrategy[Any]] = {}
         self._specs = cases.specs(self.world.api.world.shared_root)
         schemathesis.openapi.media_type("application/yaml", self._specs, aliases=_other_yaml())
-        self.schema = schemathesis.openapi.from_dict(self.world.api.app.fastapi.openapi())
+        self._document: dict[str, Any] = self.world.api.app.fastapi.openapi()
+        self.schema = schemathesis.openapi.from_dict(self._document)
         self._paths = {path: list(self.schema[path]) for path in self.schema}
+        self._aimed = {path: self._paths[path] for path in (self._paths if only is None else only)}
         self._patterns = {path: re.compile(re.sub(r"\{\w+\}", "[^/]+", path)) for path in self._paths}
         #: Those without a parameter and with a verb first, as the routes are tried.
         self._order = sorted(self._paths, key=lambda path: (path.count("{"), not path.endswith("}"), path))
@@ -129,7 +139,7 @@ class Fuzz:
             self._strategies[mode] = st.one_of(
                 [
                     self.schema[path][method].as_strategy(generation_mode=mode)
-                    for path, methods in self._paths.items()
+                    for path, methods in self._aimed.items()
                     for method in methods
                     if mode.is_positive or _takes_anything(self.schema[path][method])
                 ]
@@ -171,7 +181,7 @@ class Fuzz:
     def _wild(self, seed: int) -> None:
         known = [*self._random.sample(ids := self.world.task_ids(), min(20, len(ids))), *USERS, "internal", "worker-1"]
         strategy = cases.requests(
-            ["/healthz", "/docs", "/openapi.json", *self._paths, *["/api/v2/tasks"] * 5], known, self._specs
+            ["/healthz", "/docs", "/openapi.json", *self._aimed, *["/api/v2/tasks"] * 5], known, self._specs
         )
 
         @hypothesis.seed(seed)
@@ -235,6 +245,9 @@ class Fuzz:
             self._fail(label, fault, request)
         response = _response(request, answer)
         if case is not None:
+            operation = self._document["paths"][case.operation.path][case.operation.method.lower()]
+            for fault in judge.untold(operation, answer):
+                self._fail(label, fault, request)
             try:
                 case.validate_response(response, checks=_CHECKS)
             except (FailureGroup, Failure) as error:
