@@ -39,6 +39,9 @@ class Role(str, Enum):
     INTERNAL = "internal"
     #: The bearer of a user token.
     USER = "user"
+    #: The gateway itself, on nobody's behalf (core/watching.py). No token leads to it, and the proof of the call says
+    #: that it comes from there (actors/proof.py).
+    GATEWAY = "gateway"
 
 
 #: The reserved user of the legacy single-tenant mode. Nobody can create, disable or issue tokens to it.

@@ -17,6 +17,9 @@ from argus_ray.disk.inputs import Preflight
 from argus_ray.disk.threads import BoundedThreads
 from argus_ray.gateway import about, audit, pool, presets, usage, users
 from argus_ray.gateway import nodes as node_routes
+from argus_ray.gateway.changes import routes as changes
+from argus_ray.gateway.changes.hub import HubPace
+from argus_ray.gateway.changes.streams import ChangeStreams
 from argus_ray.gateway.context import GatewayParts, KnownTokens, Nodes, PoolLook, Readiness, ReadProgress
 from argus_ray.gateway.control import ControlPlane, Wake
 from argus_ray.gateway.files import routes as files_of_tasks
@@ -68,6 +71,8 @@ def create_app(
     progress: ReadProgress | None = None,
     curves: CurveReader | None = None,
     streams: StreamLimit | None = None,
+    changes_pace: HubPace | None = None,
+    changes_limit: StreamLimit | None = None,
     timing: StreamTiming | None = None,
     flow: FlowLimits | None = None,
     downloads: Downloads | None = None,
@@ -102,8 +107,9 @@ def create_app(
     preflight = BoundedThreads("argus-preflight", _PREFLIGHT_THREADS)
 
     @contextlib.asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
+        await app.state.changes.close()
         for threads in (files, curve_threads):
             threads.shutdown(wait=False, cancel_futures=True)
 
@@ -146,6 +152,7 @@ def create_app(
         pool_now=pool_now,
         behind_haproxy=behind_haproxy,
     )
+    app.state.changes = ChangeStreams(app.state.gateway, pace=changes_pace, limit=changes_limit)
     features = (
         users,
         many_tasks,
@@ -157,6 +164,7 @@ def create_app(
         metrics,
         many_curves,
         rollouts,
+        changes,
         files_of_tasks,
         presets,
         pool,

@@ -21,6 +21,7 @@ from argus_ray.core.actions import (
     WhoAmI,
 )
 from argus_ray.core.usage import Me
+from argus_ray.core.watching import Watch
 from argus_ray.gateway.context import GatewayParts
 from argus_ray.gateway.http.access import Facts, facts_of
 from argus_ray.gateway.http.address import client_address
@@ -77,7 +78,7 @@ def _own_user_id(credential: Credential, result: Any) -> str | None:
     """For the access log. A user sees only own tasks, so a task in the answer says who asked."""
     if isinstance(result, Principal):
         return result.user_id
-    if isinstance(result, Me):
+    if isinstance(result, (Me, Watch)):
         return result.principal.user_id
     if isinstance(result, (Submitted, Foresight)):
         return result.user_id if credential.role is Role.USER else None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, Field
+from typing import Annotated
+
+from pydantic import BaseModel, Field, WithJsonSchema
 
 from argus_ray.core.actions import Role
 from argus_ray.core.usage import Me
@@ -27,8 +29,12 @@ class OwnLimitsOut(BaseModel):
     gpus_quota: int | None = Field(description="null: any number")
 
 
+#: Of those who have a token.
+_ROLES = {"type": "string", "enum": [Role.ADMIN.value, Role.INTERNAL.value, Role.USER.value]}
+
+
 class MeOut(BaseModel):
-    role: Role
+    role: Annotated[Role, WithJsonSchema(_ROLES)]
     user_id: str | None
     scopes: list[str]
     token: OwnTokenOut

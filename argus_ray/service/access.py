@@ -25,6 +25,8 @@ def authenticate(unit: UnitOfWork, who: Credential) -> Principal:
         return Principal(Role.ADMIN, None, who.variable)
     if who.role is Role.INTERNAL:
         return Principal(Role.INTERNAL, INTERNAL_USER, who.variable)
+    if who.role is Role.GATEWAY:
+        return Principal(Role.GATEWAY, None)
     if who.digest is None:
         raise Unauthenticated
     known = unit.known.get(who.digest)

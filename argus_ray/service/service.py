@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from argus_ray.config import Settings
-from argus_ray.core import actions
-from argus_ray.core.actions import Action, Credential, Principal
+from argus_ray.core import actions, watching
+from argus_ray.core.actions import Action, Credential, Principal, Role
 from argus_ray.core.audit import FollowAudit, ListAudit
 from argus_ray.core.clock_steps import ClockSteps
-from argus_ray.core.errors import ArgusError, InvalidRequest, Unavailable
+from argus_ray.core.errors import ArgusError, Forbidden, InvalidRequest, Unavailable
 from argus_ray.core.lifecycle import Change
 from argus_ray.core.model import QueueChanges, Task
 from argus_ray.core.retention import Chore, Chores
@@ -39,6 +39,7 @@ from argus_ray.service import (
     usage,
     webhooks,
 )
+from argus_ray.service import watching as streams
 from argus_ray.service.changes import TaskCache
 from argus_ray.service.unit_of_work import Ports, UnitOfWork
 from argus_ray.store import Store, feed, gpu_use, queue, tokens
@@ -74,6 +75,12 @@ _USE_CASES: Mapping[type[Action[Any]], Callable[[UnitOfWork, Principal, Any], An
     actions.FindAttempt: tasks.find_attempt,
     actions.ShowQueue: tasks.show_queue,
     ShowMe: lambda unit, principal, action: usage.show_me(unit, principal),
+    watching.WatchTasks: streams.watch,
+}
+#: What only the gateway itself may ask, which may ask nothing else.
+_GATEWAY_CASES: Mapping[type[Action[Any]], Callable[[UnitOfWork, Any], Any]] = {
+    watching.ReadChanges: streams.read,
+    watching.CheckCallers: streams.check,
 }
 #: What only an admin may ask.
 _ADMIN_CASES: Mapping[type[Action[Any]], Callable[[UnitOfWork, Principal, Any], Any]] = {
@@ -270,6 +277,11 @@ class Service:
             return ArgusError()
 
     def _do(self, unit: UnitOfWork, principal: Principal, action: Action[Any]) -> Any:
+        of_gateway = _GATEWAY_CASES.get(type(action))
+        if (of_gateway is None) is (principal.role is Role.GATEWAY):
+            raise Forbidden("this is for the gateway alone, and all else is not")
+        if of_gateway is not None:
+            return of_gateway(unit, action)
         case = _USE_CASES.get(type(action))
         if case is not None:
             return case(unit, principal, action)

@@ -123,7 +123,7 @@ def test_stop_with_nothing_there_says_so(root: Path, capsys: pytest.CaptureFixtu
 
 
 def test_the_lines_of_the_real_stream_are_understood() -> None:
-    event = stream._event(
+    event = stream.encoded(
         data="loading\nEpoch 1/2: 0%\rstep:1 - perf/x:0.0 - train/loss:2.5 - train/lr:1e-3\n", id="1:40"
     ).decode()
     shown = [quickstart._training_step(line) for line in event.splitlines(keepends=True)]

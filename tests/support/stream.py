@@ -13,6 +13,19 @@ from tests.support.gateway import Api, Headers, log_of
 DEADLINE_S = 10.0
 
 
+def is_heartbeat(block: str) -> bool:
+    """Or something else that is no event."""
+    return block.startswith((":", "retry:"))
+
+
+def parsed(block: str) -> dict[str, str]:
+    found = {"event": "message"} if block else {}
+    lines = [line.partition(": ") for line in block.split("\n") if block]
+    for name, _, value in lines:
+        found[name] = f"{found[name]}\n{value}" if name == "data" and "data" in found else value
+    return found
+
+
 class Stream:
     """A client of one event stream, speaking ASGI itself: the usual clients wait for the whole answer.
 
@@ -97,13 +110,8 @@ class Stream:
         """The next event, without heartbeats; empty at the end."""
         while True:
             block = await self.block()
-            if block.startswith((":", "retry:")):
-                continue
-            found = {"event": "message"} if block else {}
-            lines = [line.partition(": ") for line in block.split("\n") if block]
-            for name, _, value in lines:
-                found[name] = f"{found[name]}\n{value}" if name == "data" and "data" in found else value
-            return found
+            if not is_heartbeat(block):
+                return parsed(block)
 
     async def until(self, name: str) -> tuple[list[str], dict[str, str]]:
         """The log lines before the next event of this name, and that event."""

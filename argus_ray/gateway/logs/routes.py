@@ -11,16 +11,15 @@ from argus_ray.core import paths
 from argus_ray.core.actions import FindAttempt, WhoAmI
 from argus_ray.core.errors import LogNotFound
 from argus_ray.core.model import Attempt
-from argus_ray.core.states import TaskState
 from argus_ray.disk import logs
-from argus_ray.gateway.caller import Caller, TheCaller, TheGateway, holder_of
+from argus_ray.gateway.caller import TheCaller, TheGateway, holder_of
 from argus_ray.gateway.context import GatewayParts
 from argus_ray.gateway.files.routes import ANSWERS, RANGE
 from argus_ray.gateway.http.params import AttemptParams, LogParams, StreamParams, TaskId
-from argus_ray.gateway.logs import parts
+from argus_ray.gateway.logs import following, parts
 from argus_ray.gateway.logs.event_stream import EventStream
 from argus_ray.gateway.logs.sockets import flow_to
-from argus_ray.gateway.logs.stream import Follower, Place
+from argus_ray.gateway.logs.stream import Place
 
 router = APIRouter(prefix="/api/v2/tasks", tags=["logs"])
 
@@ -52,7 +51,7 @@ _EVENTS: dict[int | str, dict[str, Any]] = {
         "description": "The log as it grows: events `attempt`, `gap`, `end`, `error`, and its lines without a name",
     }
 }
-_LAST_EVENT_ID: dict[str, Any] = {
+LAST_EVENT_ID: dict[str, Any] = {
     "parameters": [
         {
             "name": "Last-Event-ID",
@@ -108,7 +107,7 @@ async def _tail(gateway: GatewayParts, attempt: Attempt, lines: int) -> tuple[by
         raise LogNotFound() from None
 
 
-@router.get("/{task_id}/logs/stream", response_class=Response, responses=_EVENTS, openapi_extra=_LAST_EVENT_ID)
+@router.get("/{task_id}/logs/stream", response_class=Response, responses=_EVENTS, openapi_extra=LAST_EVENT_ID)
 async def stream_log(
     request: Request, caller: TheCaller, gateway: TheGateway, task_id: TaskId, query: StreamParams
 ) -> Response:
@@ -116,63 +115,9 @@ async def stream_log(
     line.
     """
     place = Place.parse(request.headers.get("last-event-id", ""))
+    find = following.finder(caller, task_id)
     # Both go in one batch.
-    found, principal = await asyncio.gather(caller.do(FindAttempt(task_id, query.number)), caller.do(WhoAmI()))
-    state, attempt = found
-    if attempt is None:
-        offset = 0
-    elif place is None:
-        offset = await _offset(gateway, attempt, query.tail)
-    else:
-        offset = place.offset
-        if query.number is None and place.number is not None and place.number != attempt.number:
-            attempt = await _earlier(caller, task_id, place.number, attempt)
-            offset = place.offset if attempt.number == place.number else 0
+    found, principal = await asyncio.gather(find(query.number), caller.do(WhoAmI()))
+    follower = await following.begin(gateway, find, found, place, number=query.number, tail=query.tail)
     release = gateway.streams.acquire(holder_of(principal))
-    follower = _follower(caller, task_id, state, attempt, offset, pinned=query.number is not None)
     return EventStream(follower.events(), release, flow_to(request.scope, gateway.flow, gateway.send_queues))
-
-
-async def _earlier(caller: Caller, task_id: str, number: int, newest: Attempt) -> Attempt:
-    """The attempt that the client was reading, so that it misses nothing of it; the newest if there is none
-    such.
-    """
-    try:
-        _, attempt = await caller.do(FindAttempt(task_id, number))
-    except LogNotFound:
-        return newest
-    return attempt or newest
-
-
-async def _offset(gateway: GatewayParts, attempt: Attempt, lines: int) -> int:
-    root = attempt.job_root
-    limit = gateway.settings.limits.log_tail_bytes
-    try:
-        return await gateway.in_file_thread(logs.tail_offset, root, paths.driver_log(root), lines, limit)
-    except FileNotFoundError:
-        return 0
-    except (logs.NotReadable, ValueError):
-        raise LogNotFound() from None
-
-
-def _follower(
-    caller: Caller, task_id: str, state: TaskState, attempt: Attempt | None, offset: int, *, pinned: bool
-) -> Follower:
-    gateway = caller.gateway
-
-    async def find(number: int | None) -> tuple[TaskState, Attempt | None]:
-        found: tuple[TaskState, Attempt | None] = await caller.do(FindAttempt(task_id, number))
-        return found
-
-    # A stream begins at most `log_tail_bytes` before the end. What is written until its first look makes no gap.
-    most = gateway.settings.limits.log_tail_bytes
-    backlog = logs.Backlog(2 * most, most // 4)
-
-    async def read(root: str, after: int, final: bool) -> logs.Span:
-        return await gateway.in_file_thread(_read_lines, root, after, final, backlog)
-
-    return Follower(find, read, gateway.timing, state=state, attempt=attempt, offset=offset, pinned=pinned)
-
-
-def _read_lines(root: str, after: int, final: bool, backlog: logs.Backlog) -> logs.Span:
-    return logs.read_lines_from(root, paths.driver_log(root), after, final=final, backlog=backlog)

@@ -15,8 +15,9 @@ import random
 import re
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from argus_ray.core.errors import ArgusError, LogNotFound, StaleWriter, Unavailable
 from argus_ray.core.model import Attempt
@@ -91,6 +92,26 @@ class Place:
         return match and cls(int(match[1]) if match[1] else None, int(match[2]))
 
 
+@dataclass(frozen=True)
+class Step:
+    """One thing that a follower tells: `attempt`, `lines`, `gap` or `end`. `start` and `end`: bytes of the log of
+    attempt `number` (0: there is none yet)."""
+
+    kind: str
+    number: int
+    start: int
+    end: int
+    #: The data of its event, but of `lines`, whose data is text.
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    text: str = ""
+
+    def event(self) -> bytes:
+        place = f"{self.number}:{self.end}"
+        if self.kind == "lines":
+            return encoded(data=self.text, id=place)
+        return encoded(event=self.kind, data=json.dumps(self.facts), id=place)
+
+
 class Follower:
     """One stream's state. `events` is the whole of it: it ends when nothing more can come."""
 
@@ -118,40 +139,47 @@ class Follower:
     async def events(self) -> AsyncIterator[bytes]:
         yield b"retry: 2000\n\n"
         try:
-            if self._attempt is not None:
-                yield self._attempt_event(self._attempt)
-            while True:
-                # Before the log is read: the client may have made us wait for long.
-                if self._monotonic() >= self._check_at:
-                    was_waiting = self._attempt is None
-                    await self._check()
-                    if was_waiting and self._attempt is not None:
-                        yield self._attempt_event(self._attempt)
-                has_ended = self._has_ended()
-                span = await self._next_lines(has_ended)
-                if span.start > self._offset:
-                    yield self._gap_event(span.start)
-                self._offset = span.end
-                if span.data:
-                    yield _event(data=span.data.decode("utf-8", "replace"), id=self._id())
-                    self._sent_at = self._monotonic()
-                    continue
-                if has_ended and self._following is not None:
-                    self._attempt, self._following, self._offset = self._following, None, 0
-                    yield self._attempt_event(self._attempt)
-                    continue
-                if self._is_over() and await self._check() and self._following is None:
-                    # Drained after its end was known, so nothing more can come; and the last look has shown
-                    # that the caller may still read this and that there is no attempt which we have not seen.
-                    yield self._end_event()
-                    return
-                if self._monotonic() - self._sent_at >= self._timing.heartbeat_s:
-                    self._sent_at = self._monotonic()
-                    yield KEEP_ALIVE
-                await asyncio.sleep(self._timing.poll_s)
+            async with contextlib.aclosing(self.steps()) as steps:
+                async for step in steps:
+                    yield KEEP_ALIVE if step is None else step.event()
         except ArgusError as error:
             # The answer has begun, so its status can say nothing any more.
-            yield _event(event="error", data=json.dumps({"code": error.code, "detail": error.detail}))
+            yield encoded(event="error", data=json.dumps({"code": error.code, "detail": error.detail}))
+
+    async def steps(self) -> AsyncGenerator[Step | None, None]:
+        """Until `end`; None: nothing came for as long as a heartbeat is due. Raises ArgusError."""
+        if self._attempt is not None:
+            yield self._attempt_step(self._attempt)
+        while True:
+            # Before the log is read: the client may have made us wait for long.
+            if self._monotonic() >= self._check_at:
+                was_waiting = self._attempt is None
+                await self._check()
+                if was_waiting and self._attempt is not None:
+                    yield self._attempt_step(self._attempt)
+            has_ended = self._has_ended()
+            span = await self._next_lines(has_ended)
+            if span.start > self._offset:
+                yield self._gap_step(span.start)
+            begin, self._offset = self._offset, span.end
+            if span.data:
+                text = span.data.decode("utf-8", "replace")
+                yield Step("lines", self._number(), begin, span.end, text=text)
+                self._sent_at = self._monotonic()
+                continue
+            if has_ended and self._following is not None:
+                self._attempt, self._following, self._offset = self._following, None, 0
+                yield self._attempt_step(self._attempt)
+                continue
+            if self._is_over() and await self._check() and self._following is None:
+                # Drained after its end was known, so nothing more can come; and the last look has shown
+                # that the caller may still read this and that there is no attempt which we have not seen.
+                yield self._end_step()
+                return
+            if self._monotonic() - self._sent_at >= self._timing.heartbeat_s:
+                self._sent_at = self._monotonic()
+                yield None
+            await asyncio.sleep(self._timing.poll_s)
 
     def _has_ended(self) -> bool:
         if self._attempt is None:
@@ -201,30 +229,27 @@ class Follower:
             with contextlib.suppress(LogNotFound):
                 _, self._following = await self._find(self._attempt.number + 1)
 
-    def _id(self) -> str:
-        return f"{self._number()}:{self._offset}"
-
     def _number(self) -> int:
         return self._attempt.number if self._attempt else 0
 
-    def _attempt_event(self, attempt: Attempt) -> bytes:
-        data = json.dumps({"submission_id": attempt.submission_id, "number": attempt.number})
-        return _event(event="attempt", data=data, id=self._id())
+    def _attempt_step(self, attempt: Attempt) -> Step:
+        facts = {"submission_id": attempt.submission_id, "number": attempt.number}
+        return Step("attempt", self._number(), self._offset, self._offset, facts)
 
-    def _gap_event(self, end: int) -> bytes:
+    def _gap_step(self, end: int) -> Step:
         """For the bytes from the place so far to `end`, where the stream goes on."""
         start, self._offset = self._offset, end
-        data = {"attempt": self._number(), "from": start, "to": end, "bytes": end - start}
-        return _event(event="gap", data=json.dumps(data), id=self._id())
+        facts = {"attempt": self._number(), "from": start, "to": end, "bytes": end - start}
+        return Step("gap", self._number(), start, end, facts)
 
-    def _end_event(self) -> bytes:
+    def _end_step(self) -> Step:
         attempt = self._attempt
         outcome = attempt.outcome.value if attempt and attempt.outcome else None
-        data = {"task_state": self._state.value, "attempt": attempt and attempt.number, "outcome": outcome}
-        return _event(event="end", data=json.dumps(data), id=self._id())
+        facts = {"task_state": self._state.value, "attempt": attempt and attempt.number, "outcome": outcome}
+        return Step("end", self._number(), self._offset, self._offset, facts)
 
 
-def _event(*, data: str, event: str | None = None, id: str | None = None) -> bytes:
+def encoded(*, data: str, event: str | None = None, id: str | None = None) -> bytes:
     """One event. A final line end is dropped, since a client adds none between events but expects lines;
     every other one, a lone carriage return included, begins a new `data:` line, or it would break the
     framing.

@@ -1,0 +1,1 @@
+"""One stream for all that changes: own tasks, their progress, one log."""
