@@ -1,6 +1,6 @@
-"""Whether the starts that are told come true, in some hours of a busy pool; `ARGUS_WEEK=1` tries a week of it.
+"""Whether the starts that are told come true, in some days of a busy pool: `ARGUS_WEEK=7` plays so many of them.
 
-`ARGUS_SIM_SEED` is the seed of the load. The constants of the forecast were chosen on the seeds 1 and 2, so others judge.
+`ARGUS_SIM_SEED` is the seed of the load.
 """
 
 from __future__ import annotations
@@ -9,11 +9,13 @@ import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pytest
+
 from tests.support.builders import memory_folder
 from tests.support.sanity import sanity_check
 from tests.support.week import Table, Week
 
-IS_WEEK = bool(os.environ.get("ARGUS_WEEK"))
+DAYS = float(os.environ.get("ARGUS_WEEK", "0"))
 SEED = int(os.environ.get("ARGUS_SIM_SEED", "11"))
 
 
@@ -27,11 +29,12 @@ def played(days: float, draws: int) -> Table:
     return table
 
 
+@pytest.mark.skipif(not DAYS, reason="takes minutes a day: ARGUS_WEEK=7")
+@pytest.mark.timeout(4 * 3600)
 def test_the_starts_that_are_told_come_true() -> None:
-    table = played(7.0, 40) if IS_WEEK else played(0.4, 12)
-    print(f"\nseed {SEED}: {table}")  # noqa: T201 - the table is what the week is for
+    table = played(DAYS, 40)
+    print(f"\nseed {SEED}, {DAYS:g} days: {table}")
     assert table.waited >= 5, "the load is no load"
     assert table.firm_late == []
     assert table.told >= 0.6 * table.waited
-    # Some hours are one jam or two, whose tasks are right or wrong together.
-    assert table.inside >= (0.9 if IS_WEEK else 0.5) * table.told
+    assert table.inside >= 0.9 * table.told
