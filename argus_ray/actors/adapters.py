@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 import pickle
@@ -19,6 +20,8 @@ from argus_ray.cluster.jobs import JobRequest, RayJobs, RayRefused
 from argus_ray.core import ids, taskspec
 from argus_ray.core.errors import ArgusError, FieldError
 from argus_ray.core.exports import Export
+from argus_ray.core.forecast.model import History, Kind, RunSeen, Told
+from argus_ray.core.forecast.pace import StepsSeen
 from argus_ray.core.lifecycle import Change
 from argus_ray.core.model import Attempt, ClusterView, NodeView, QueueChanges, SlimTask, Task
 from argus_ray.core.observation import FilesSeen, JobSeen
@@ -28,7 +31,7 @@ from argus_ray.core.stall import MetricsSeen
 from argus_ray.core.verl import command, layers, merge
 from argus_ray.core.webhooks import Moves
 from argus_ray.discovery import head_secrets
-from argus_ray.disk import attempt_files, checkpoints, exports
+from argus_ray.disk import attempt_files, checkpoints, exports, steps
 from argus_ray.disk.inputs import Findings, Preflight
 from argus_ray.disk.threads import BoundedThreads
 from argus_ray.scheduler.ports import Prepared, SubmissionRefused
@@ -62,6 +65,12 @@ class StateHandle:
 
     async def chores(self, chore: Chore, begun: float | None = None) -> Chores:
         return await self._call("chores", chore, begun)
+
+    async def run_history(self, kinds: Sequence[Kind], workloads: Sequence[str]) -> History:
+        return await self._call("run_history", list(kinds), list(workloads))
+
+    async def foretell(self, told: Sequence[Told], runs: Sequence[tuple[str, RunSeen]]) -> None:
+        await self._call("foretell", list(told), list(runs))
 
     async def apply(self, changes: Sequence[Change]) -> list[bool]:
         return await self._call("apply", list(changes)) if changes else []
@@ -157,6 +166,11 @@ class FilesOfAttempts:
         bound = min(_METRICS_TIMEOUT_S, self.timeout_s)
         # The outer bound: all running attempts are looked at together, and wait for a thread.
         return await asyncio.wait_for(self.watchers.run(lambda: attempt_files.metrics(job_root), bound), bound)
+
+    async def steps(self, job_root: str, wants_total: bool) -> StepsSeen:
+        bound = min(_METRICS_TIMEOUT_S, self.timeout_s)
+        look = functools.partial(steps.look, job_root, wants_total=wants_total)
+        return await asyncio.wait_for(self.watchers.run(look, bound), bound)
 
     async def forbid_start(self, job_root: str) -> None:
         await self.threads.run(lambda: attempt_files.forbid_start(job_root, self.umask), self.timeout_s)

@@ -24,8 +24,9 @@ from argus_ray.discovery import head_json, sentinel
 from argus_ray.disk import payload, space
 from argus_ray.disk.inputs import Preflight
 from argus_ray.disk.threads import BoundedThreads
-from argus_ray.scheduler import reserve
+from argus_ray.scheduler import futures, reserve
 from argus_ray.scheduler.collector import Collector
+from argus_ray.scheduler.forecaster import PAUSE_S, Forecaster
 from argus_ray.scheduler.housekeeping import MAX_TASK_S, Housekeeper, pause_s
 from argus_ray.scheduler.pace import Pace
 from argus_ray.scheduler.reserve import ReserveWatch
@@ -136,6 +137,7 @@ class SchedulerActor:
                 asyncio.create_task(each.run(), name=f"argus-webhook-{each.webhook.name}")
                 for each in self._messengers()
             ),
+            asyncio.create_task(self._foretell(dispatcher), name="argus-forecast"),
         ]
         try:
             await self._tick_on(dispatcher, pace)
@@ -170,6 +172,18 @@ class SchedulerActor:
         # Apart from the ticks' calls: what waits for a receiver must not hold these up.
         self._told = [Messenger(hook, StateHandle(BoundedThreads("webhook-ray", 1)), send, cluster) for hook in hooks]
         return self._told
+
+    async def _foretell(self, dispatcher: Dispatcher) -> None:
+        timeout_s = self._settings.scheduling.ray_timeout_s
+        files = FilesOfAttempts(BoundedThreads("steps", 4), timeout_s, watchers=BoundedThreads("steps", 4))
+        state = StateHandle(BoundedThreads("forecast-ray", 1))
+        forecaster = Forecaster(dispatcher, state, files.steps, futures.ask, time.time)
+        while True:
+            await asyncio.sleep(PAUSE_S)
+            try:
+                await forecaster.once_if_due(time.monotonic)
+            except Exception as error:
+                log.warning("nothing was foretold: %s: %s", type(error).__name__, error)
 
     async def _keep_house(self) -> None:
         settings = self._settings

@@ -35,6 +35,8 @@ _FOR_SCHEDULER: dict[str, Callable[..., Any]] = {
     "chores": Service.chores,
     "webhook_place": Service.webhook_place,
     "moves": Service.moves,
+    "run_history": Service.run_history,
+    "foretell": Service.foretell,
 }
 
 #: How long an opening waits for the writer before it to end, in seconds.

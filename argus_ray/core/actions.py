@@ -12,6 +12,7 @@ from enum import Enum
 from typing import ClassVar, Generic, TypeVar
 
 from argus_ray.core.errors import ArgusError, FieldError
+from argus_ray.core.estimates import Verdict
 from argus_ray.core.exports import ExportSeen, Part
 from argus_ray.core.model import (
     Attempt,
@@ -193,6 +194,16 @@ class Explanation:
 
 
 @dataclass(frozen=True)
+class EstimatesView:
+    """What came of the first ranges that were told."""
+
+    counts: Mapping[Verdict, int]
+    #: Of the newest ones.
+    right: int
+    of: int
+
+
+@dataclass(frozen=True)
 class Resubmittable:
     """Of the task that is to be made again."""
 
@@ -236,6 +247,11 @@ class NodesView:
 
 
 # --- any caller ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ShowEstimates(Action["EstimatesView"]):
+    """How often the first range that was told was right: own tasks, or all for an admin."""
 
 
 @dataclass(frozen=True)

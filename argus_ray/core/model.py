@@ -8,6 +8,7 @@ from enum import Enum
 
 from argus_ray.core import ids
 from argus_ray.core.errors import FieldError
+from argus_ray.core.estimates import Estimate
 from argus_ray.core.exports import Export
 from argus_ray.core.reasons import Reason
 from argus_ray.core.states import AttemptState, Outcome, TaskState
@@ -194,6 +195,8 @@ class Task:
     settings: str | None = field(default=None, repr=False)
     #: It makes a Hugging Face folder of this checkpoint, and trains nothing.
     export: Export | None = None
+    #: When it may start. Not stored with it: filled in for whoever asks.
+    estimate: Estimate | None = None
 
     @property
     def live_attempt(self) -> Attempt | None:

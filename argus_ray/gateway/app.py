@@ -42,7 +42,7 @@ from argus_ray.gateway.metrics.shared import Comparisons
 from argus_ray.gateway.rollouts import routes as rollouts
 from argus_ray.gateway.rollouts.shared import Rollouts
 from argus_ray.gateway.tasks import bulk as bulk_tasks
-from argus_ray.gateway.tasks import exports
+from argus_ray.gateway.tasks import estimates, exports
 from argus_ray.gateway.tasks import many as many_tasks
 from argus_ray.gateway.tasks import routes as tasks
 from argus_ray.gateway.tasks.inputs import InputChecks
@@ -158,6 +158,7 @@ def create_app(
         many_tasks,
         bulk_tasks,
         tasks,
+        estimates,
         exports,
         logs,
         search,

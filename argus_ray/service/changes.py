@@ -29,7 +29,7 @@ from argus_ray.core.model import Attempt, Task
 from argus_ray.core.reasons import Code, because, is_news, words
 from argus_ray.core.states import AttemptState, Cause, Outcome, TaskState, check_move
 from argus_ray.core.text import clean
-from argus_ray.service import clocks, shares, upkeep, usage
+from argus_ray.service import clocks, forecasts, shares, upkeep, usage
 from argus_ray.service.unit_of_work import UnitOfWork
 from argus_ray.store import attempts, events, orders, tasks
 
@@ -171,7 +171,7 @@ def _admit(unit: UnitOfWork, task: Task, change: Admit) -> bool:
     )
     attempts.add(unit.db, attempt)
     new = replace(_out_of_queue(task), state=TaskState.SUBMITTING, reason=None, updated_at=unit.now)
-    message = f"admitted: attempt {attempt.label} starts"
+    message = f"admitted: attempt {attempt.label} starts{forecasts.judged(unit, task)}"
     _moved(tasks.move(unit.db, task, new, Cause.ADMITTED, message, change.submission_id))
     if change.note is not None:
         events.add_remark(unit.db, task.task_id, unit.now, "note", change.note, change.submission_id)

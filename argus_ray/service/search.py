@@ -17,6 +17,7 @@ from argus_ray.core.task_filter import (
     possible_owner,
     spans_of_prefix,
 )
+from argus_ray.service.forecasts import with_estimates
 from argus_ray.service.tasks import MAX_INTEGER, check_range, for_list
 from argus_ray.service.unit_of_work import UnitOfWork
 from argus_ray.store import queue, users
@@ -40,7 +41,7 @@ def list_page(unit: UnitOfWork, principal: Principal, action: ListTasks) -> Task
     else:
         after = None if action.cursor is None else _after(unit, owner, action.cursor)
         found = rows.at(unit.db, find(unit, owner, where, action.limit + 1, after=after))
-    shown = tuple(for_list(unit, task) for task in found[: action.limit])
+    shown = tuple(for_list(unit, task) for task in with_estimates(unit, found[: action.limit]))
     return TaskPage(shown, shown[-1].seq if len(found) > action.limit else None)
 
 

@@ -17,6 +17,7 @@ from argus_ray.core.actions import Action, Credential, Principal, Role
 from argus_ray.core.audit import FollowAudit, ListAudit
 from argus_ray.core.clock_steps import ClockSteps
 from argus_ray.core.errors import ArgusError, Forbidden, InvalidRequest, Unavailable
+from argus_ray.core.forecast.model import History, Kind, RunSeen, Told
 from argus_ray.core.lifecycle import Change
 from argus_ray.core.model import QueueChanges, Task
 from argus_ray.core.retention import Chore, Chores
@@ -31,6 +32,7 @@ from argus_ray.service import (
     changes,
     clocks,
     exports,
+    forecasts,
     orders,
     search,
     submission,
@@ -43,6 +45,7 @@ from argus_ray.service import watching as streams
 from argus_ray.service.changes import TaskCache
 from argus_ray.service.unit_of_work import Ports, UnitOfWork
 from argus_ray.store import Store, feed, gpu_use, queue, tokens
+from argus_ray.store import forecasts as forecast_rows
 from argus_ray.store import orders as order_rows
 from argus_ray.store import tasks as task_rows
 from argus_ray.store.store import savepoint
@@ -76,6 +79,7 @@ _USE_CASES: Mapping[type[Action[Any]], Callable[[UnitOfWork, Principal, Any], An
     actions.ShowQueue: tasks.show_queue,
     ShowMe: lambda unit, principal, action: usage.show_me(unit, principal),
     watching.WatchTasks: streams.watch,
+    actions.ShowEstimates: forecasts.show,
 }
 #: What only the gateway itself may ask, which may ask nothing else.
 _GATEWAY_CASES: Mapping[type[Action[Any]], Callable[[UnitOfWork, Any], Any]] = {
@@ -223,6 +227,16 @@ class Service:
         """Of tasks of all users, those that come after this event; a bounded number."""
         with self._store.transaction() as db:
             return webhooks.moves(self._unit(db), place)
+
+    def run_history(self, kinds: Sequence[Kind], workloads: Sequence[str]) -> History:
+        """Of runs that are over, to foretell others."""
+        with self._store.transaction() as db:
+            return forecast_rows.history(db, kinds, workloads)
+
+    def foretell(self, told: Sequence[Told], runs: Sequence[tuple[str, RunSeen]]) -> None:
+        """What is told of tasks that wait, and runs that are over, each with its submission id."""
+        with self._store.transaction() as db:
+            forecasts.foretell(self._unit(db), told, runs)
 
     def ping(self) -> dict[str, Any]:
         """Raises what a write would raise. `epoch`; `tasks`: counts by state; `maintenance_since`: None if it is

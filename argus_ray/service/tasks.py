@@ -22,7 +22,7 @@ from argus_ray.core.actions import (
 from argus_ray.core.errors import FieldError, InvalidRequest, LogNotFound
 from argus_ray.core.model import Attempt, Event, Task
 from argus_ray.core.states import Cause, TaskState, check_move
-from argus_ray.service import access, shares
+from argus_ray.service import access, forecasts, shares
 from argus_ray.service.unit_of_work import UnitOfWork
 from argus_ray.store import attempts, events, exports, orders, queue, tasks
 
@@ -33,7 +33,8 @@ MAX_INTEGER = 2**63 - 1
 
 def view(unit: UnitOfWork, task: Task) -> TaskView:
     position = queue.position(unit.db, task)
-    return TaskView(_with_next_look(unit, task), position, exports.of_task(unit.db, task.task_id), exports.seen(task))
+    [told] = forecasts.with_estimates(unit, [_with_next_look(unit, task)])
+    return TaskView(told, position, exports.of_task(unit.db, task.task_id), exports.seen(task))
 
 
 def get(unit: UnitOfWork, principal: Principal, action: GetTask) -> TaskView:
@@ -59,7 +60,8 @@ def show_queue(unit: UnitOfWork, principal: Principal, action: ShowQueue) -> tup
         return ()
     owner = None if action.everyone else principal.user_id
     entries = queue.entries(unit.db, owner)
-    return tuple(QueueEntry(for_list(unit, task), position) for task, position in entries)
+    told = forecasts.with_estimates(unit, [task for task, _ in entries])
+    return tuple(QueueEntry(for_list(unit, task), position) for task, (_, position) in zip(told, entries, strict=True))
 
 
 def explain(unit: UnitOfWork, principal: Principal, action: ExplainTask) -> Explanation:
@@ -68,8 +70,9 @@ def explain(unit: UnitOfWork, principal: Principal, action: ExplainTask) -> Expl
     settings = unit.ports.settings
     position = queue.position(unit.db, task)
     ahead = () if position is None else queue.own_ahead(unit.db, task)
+    [told] = forecasts.with_estimates(unit, [_with_next_look(unit, task)])
     return Explanation(
-        task=_with_next_look(unit, task),
+        task=told,
         position=position,
         own_ahead=ahead,
         others_ahead=0 if position is None else position - 1 - len(ahead),

@@ -105,6 +105,16 @@ def by_ids(db: sqlite3.Connection, task_ids: Iterable[str]) -> dict[str, Task]:
     return {task.task_id: task for task in _whole(db, rows)}
 
 
+def waiting_among(db: sqlite3.Connection, task_ids: Iterable[str]) -> set[str]:
+    """Those of these tasks that wait."""
+    rows = db.execute(
+        "SELECT tasks.task_id FROM json_each(?) AS wanted CROSS JOIN tasks ON tasks.task_id = wanted.value"
+        " WHERE state IN ('QUEUED', 'PENDING_RESOURCES')",
+        (json.dumps(list(task_ids)),),
+    )
+    return {row["task_id"] for row in rows}
+
+
 def move(
     db: sqlite3.Connection, old: Task, new: Task, cause: Cause, message: str, submission_id: str | None = None
 ) -> bool:

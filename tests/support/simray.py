@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from argus_ray.core.forecast.model import History, Kind, RunSeen, Told
 from argus_ray.core.lifecycle import Change
 from argus_ray.core.model import Attempt, ClusterView, Gang, NodeView, QueueChanges, Share, SlimAttempt, SlimTask, Task
 from argus_ray.core.observation import ExitRecord, FailureKind, FilesSeen, JobSeen, JobStatus
@@ -337,6 +338,14 @@ class SimState:
 
     async def tasks(self, task_ids: Sequence[str]) -> Sequence[Task]:
         return tuple(await self._call(self.world.service.tasks, task_ids))
+
+    async def run_history(self, kinds: Sequence[Kind], workloads: Sequence[str]) -> History:
+        found = await self._call(self.world.service.run_history, kinds, workloads)
+        assert isinstance(found, History)
+        return found
+
+    async def foretell(self, told: Sequence[Told], runs: Sequence[tuple[str, RunSeen]]) -> None:
+        await self._call(self.world.service.foretell, told, runs)
 
     async def apply(self, changes: Sequence[Change]) -> list[bool]:
         return list(await self._call(self.world.service.apply, changes)) if changes else []

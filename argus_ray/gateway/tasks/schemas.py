@@ -22,6 +22,7 @@ from argus_ray.core.verl.layers import Setting
 from argus_ray.core.verl.metrics import Headline
 from argus_ray.gateway.http.schemas import MaintenanceOut, Time, rfc3339, time_or_none
 from argus_ray.gateway.metrics.progress import Progress
+from argus_ray.gateway.tasks.estimates import FirstRangeOut, StartOut, first_of, start_of
 
 
 class WarningOut(BaseModel):
@@ -247,6 +248,9 @@ class TaskSummary(BaseModel):
     progress: ProgressOut | None
     stalled_since: Time | None = Field(description="Since when it runs without a new step, if for too long")
     stalled_why: str | None
+    start: StartOut | None = Field(
+        description="When it may start, at most a minute old: a range, or why there is none. null when it does not wait"
+    )
     files_at: FilesAt = Field(description="Where its job roots are; LEAVING: on their way to the trash")
     resubmitted_from: str | None = Field(description="The task that this one was made again from")
 
@@ -300,6 +304,7 @@ def _summary(task: Task, position: int | None, progress: Progress | None) -> dic
         "progress": ProgressOut.of(progress),
         "stalled_since": time_or_none(stalled.stalled_since if stalled else None),
         "stalled_why": stalled.stalled_why if stalled else None,
+        "start": start_of(task, position),
         "files_at": task.files_at,
         "resubmitted_from": task.resubmitted_from,
     }
@@ -370,6 +375,12 @@ class ExplanationOut(BaseModel):
         description="The most nodes that a gang of this shape would get now, if it were submitted with so many; null "
         "when the task does not wait or the pool is not known"
     )
+    start: StartOut | None = Field(
+        description="When it may start, at most a minute old: a range, or why there is none. null when it does not wait"
+    )
+    first_estimate: FirstRangeOut | None = Field(
+        description="The first range that was told of this wait, or of the last one; null: none was"
+    )
     position: int | None
     own_ahead: list[str] = Field(description="Your tasks before this one in the queue")
     others_ahead: int = Field(description="How many tasks of others are before this one")
@@ -403,6 +414,8 @@ class ExplanationOut(BaseModel):
             task_id=task.task_id,
             state=task.state,
             summary=_why(found, shortfall),
+            start=start_of(task, found.position),
+            first_estimate=first_of(task.estimate),
             position=found.position,
             own_ahead=list(found.own_ahead),
             others_ahead=found.others_ahead,

@@ -1,0 +1,132 @@
+"""The ranges: many futures, and what most of them say of each task that waits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from argus_ray.core.decision import OWN_TROUBLES
+from argus_ray.core.estimates import Basis, Range, Unknown
+from argus_ray.core.forecast.draw import NEVER, Chance, Future, length, longest
+from argus_ray.core.forecast.model import Odds, Question, Run, Told
+from argus_ray.core.pool import Pool
+from argus_ray.core.reasons import Code
+
+#: Futures to which a range may be wrong, on each side.
+OUTSIDE = 0.02
+#: A range is wider than what the futures say, by this part of the time from now and these seconds; by as much again
+#: where so few futures were played, since the least of few is not as little as the least of many.
+MARGIN, MARGIN_S, FEW = 0.05, 30.0, 12
+#: Futures without which there is no range.
+MIN_DRAWS = 20
+#: Part of the futures in which what is not known ends soon; in the others it never does.
+SOON = 0.3
+
+
+def foretell(question: Question, chance: Chance, may_go_on: Callable[[int], bool] = lambda played: True) -> list[Told]:
+    """For each that waits. `may_go_on`: asked before each future, with how many were played. Without enough of them
+    nothing is told."""
+    told: dict[str, Range | Unknown] = {}
+    asked: list[Run] = []
+    for run in question.waiting:
+        why = _cannot_be_told(run, question)
+        if why is None:
+            asked.append(run)
+        else:
+            told[run.task.task_id] = why
+    # Who has trouble of its own takes no room of those behind it until that is over, which nobody knows.
+    question = replace(question, waiting=tuple(asked))
+    starts: dict[str, list[float]] = {run.task.task_id: [] for run in asked}
+    worst: dict[str, float] = {}
+    if asked:
+        worst = _worst(question)
+        for number in range(question.draws):
+            if not may_go_on(number):
+                break
+            found = _draw(question, chance, number)
+            for name, times in starts.items():
+                times.append(found.get(name, NEVER))
+    for run in asked:
+        told[run.task.task_id] = _told(run, question, starts[run.task.task_id], worst.get(run.task.task_id, NEVER))
+    return [Told(name, start) for name, start in told.items()]
+
+
+def _cannot_be_told(run: Run, question: Question) -> Unknown | None:
+    reason = run.task.reason
+    if reason is not None and reason.code in OWN_TROUBLES:
+        return Unknown.OWN_TROUBLE
+    pool = Pool(question.nodes, ())
+    if not pool.is_possible(run.task.gang):
+        return Unknown.NEVER_FITS
+    limit = question.policy.quotas.limit_of(run.task.user_id)
+    if limit is not None and run.task.gang.gpus > limit:
+        return Unknown.OVER_QUOTA
+    return None
+
+
+def _draw(question: Question, chance: Chance, number: int) -> dict[str, float]:
+    now, odds = question.now, question.odds
+    # Interleaved, so that a forecast that was cut short has both.
+    is_soon = number % 10 < SOON * 10
+    ends = {}
+    for run in question.running:
+        lasts = length(run, odds.get(run.workload, _NO_ODDS), chance)
+        ends[run.task.seq] = now + (lasts if lasts < NEVER or not is_soon else chance() * 60.0)
+    lengths = {}
+    for run in question.waiting:
+        lasts = length(run, odds.get(run.workload, _NO_ODDS), chance)
+        lengths[run.task.seq] = lasts if lasts < NEVER or not is_soon else chance() * 60.0
+    return Future(question, ends, lengths).play()
+
+
+def _worst(question: Question) -> dict[str, float]:
+    """Where all runs take as long as any may."""
+    now, odds = question.now, question.odds
+    ends = {run.task.seq: now + longest(run, odds.get(run.workload, _NO_ODDS)) for run in question.running}
+    lengths = {run.task.seq: longest(run, odds.get(run.workload, _NO_ODDS)) for run in question.waiting}
+    return Future(question, ends, lengths).play()
+
+
+def _told(run: Run, question: Question, times: Sequence[float], worst: float) -> Range | Unknown:
+    now, ordered = question.now, sorted(times)
+    count = len(ordered)
+    if count < min(MIN_DRAWS, question.draws):
+        return Unknown.NOT_YET
+    low, high = ordered[int(OUTSIDE * count)], ordered[min(count - 1, int((1 - OUTSIDE) * count))]
+    margin = MARGIN * (1 + FEW / count)
+    is_firm = _is_firm(run, question)
+    if is_firm:
+        high = max(ordered[-1], worst)
+    if high == NEVER:
+        return _why_unknown(run, question)
+    return Range(
+        max(now, now + (low - now) * (1 - margin) - MARGIN_S),
+        now + (high - now) * (1 + margin) + MARGIN_S,
+        Basis.FIRM if is_firm else Basis.ASSUMES_NO_OVERTAKING,
+    )
+
+
+def _is_firm(run: Run, question: Question) -> bool:
+    """It was overtaken for as long as is allowed."""
+    since, reason = run.task.overtaken_since, run.task.reason
+    if since is None or question.now - since < question.policy.max_overtake_s:
+        return False
+    if any(node.barred is not None and not node.is_cordoned for node in question.nodes):
+        return False
+    return reason is None or reason.code not in (Code.OVER_QUOTA, Code.LOW_DISK)
+
+
+def _why_unknown(run: Run, question: Question) -> Unknown:
+    """Of what is in its way the first thing that is not known."""
+    for other in question.running:
+        if other.why is not None:
+            return other.why
+    for other in question.waiting:
+        if other.task.seq < run.task.seq and other.why is not None:
+            return other.why
+    if any(node.barred is not None for node in question.nodes):
+        return Unknown.NODES_AWAY
+    return Unknown.TOO_LATE
+
+
+_NO_ODDS = Odds()

@@ -1,0 +1,40 @@
+"""Whether the starts that are told come true, in some days of a busy pool: `ARGUS_WEEK=7` plays so many of them.
+
+`ARGUS_SIM_SEED` is the seed of the load.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+from tests.support.builders import memory_folder
+from tests.support.sanity import sanity_check
+from tests.support.week import Table, Week
+
+DAYS = float(os.environ.get("ARGUS_WEEK", "0"))
+SEED = int(os.environ.get("ARGUS_SIM_SEED", "11"))
+
+
+def played(days: float, draws: int) -> Table:
+    with TemporaryDirectory(dir=memory_folder()) as folder:
+        week = Week(Path(folder), SEED, days, draws=draws)
+        table = week.run()
+        assert week.ray.violations == []
+        sanity_check(week.world.store)
+        week.world.close()
+    return table
+
+
+@pytest.mark.skipif(not DAYS, reason="takes minutes a day: ARGUS_WEEK=7")
+@pytest.mark.timeout(4 * 3600)
+def test_the_starts_that_are_told_come_true() -> None:
+    table = played(DAYS, 40)
+    print(f"\nseed {SEED}, {DAYS:g} days: {table}")
+    assert table.waited >= 5, "the load is no load"
+    assert table.firm_late == []
+    assert table.told >= 0.6 * table.waited
+    assert table.inside >= 0.9 * table.told
