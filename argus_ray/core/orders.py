@@ -49,10 +49,11 @@ class Machine:
 def find_machine(name: str, nodes: Sequence[NodeView], known: Collection[str]) -> Machine:
     """The one that goes by this hostname, address or Ray node id. `known`: machines that were named before, which may
     be away now. Raises NodeNotFound or AmbiguousNode."""
+    names_of = machines_of(nodes)
     found: dict[str, list[NodeView]] = defaultdict(list)
     for node in nodes:
         if name and name in (node.node_id, node.hostname, node.ip):
-            found[_machine_of(node, nodes)].append(node)
+            found[names_of[node.node_id]].append(node)
     if not found and name in known:
         return Machine(name, (name,))
     if not found:
@@ -69,12 +70,18 @@ def find_machine(name: str, nodes: Sequence[NodeView], known: Collection[str]) -
     return Machine(machine, tuple(names), tuple(node.node_id for node in all_of_it))
 
 
-def _machine_of(node: NodeView, nodes: Iterable[NodeView]) -> str:
-    """Its hostname stays when its address changes; but containers, and machines that nobody gave a name, share one."""
-    host = node.hostname
-    if not host or host.startswith("localhost") or any(n.hostname == host and n.ip != node.ip for n in nodes):
-        return node.ip
-    return host
+def machines_of(nodes: Iterable[NodeView]) -> dict[str, str]:
+    """Node id -> its machine's name. A hostname stays when the address changes; but containers, and machines that nobody
+    gave a name, share one."""
+    nodes = tuple(nodes)
+    addresses: defaultdict[str, set[str]] = defaultdict(set)
+    for node in nodes:
+        addresses[node.hostname].add(node.ip)
+    return {node.node_id: node.hostname if _is_own(node.hostname, addresses) else node.ip for node in nodes}
+
+
+def _is_own(host: str, addresses: Mapping[str, set[str]]) -> bool:
+    return bool(host) and not host.startswith("localhost") and len(addresses[host]) == 1
 
 
 def that_hold(orders: PoolOrders) -> dict[str, Cordon]:

@@ -20,6 +20,7 @@ from argus_ray.core.errors import ArgusError, Forbidden, InvalidRequest, Unavail
 from argus_ray.core.forecast.model import History, Kind, RunSeen, Told
 from argus_ray.core.lifecycle import Change
 from argus_ray.core.model import QueueChanges, Task
+from argus_ray.core.monitoring import ReadMonitoring, ReportGateway
 from argus_ray.core.retention import Chore, Chores
 from argus_ray.core.shares import Use
 from argus_ray.core.usage import ShowMe, ShowUsage
@@ -33,6 +34,7 @@ from argus_ray.service import (
     clocks,
     exports,
     forecasts,
+    monitoring,
     orders,
     search,
     submission,
@@ -43,6 +45,7 @@ from argus_ray.service import (
 )
 from argus_ray.service import watching as streams
 from argus_ray.service.changes import TaskCache
+from argus_ray.service.meters import Meters
 from argus_ray.service.unit_of_work import Ports, UnitOfWork
 from argus_ray.store import Store, feed, gpu_use, queue, tokens
 from argus_ray.store import forecasts as forecast_rows
@@ -103,6 +106,8 @@ _ADMIN_CASES: Mapping[type[Action[Any]], Callable[[UnitOfWork, Principal, Any], 
     ListAudit: lambda unit, admin, action: audit.list_page(unit, action),
     FollowAudit: lambda unit, admin, action: audit.follow(unit, action),
     ShowUsage: lambda unit, admin, action: usage.show(unit, action),
+    ReadMonitoring: monitoring.read,
+    ReportGateway: monitoring.report,
 }
 
 
@@ -123,7 +128,8 @@ class Service:
         """`clock`: seconds since the Unix epoch; `monotonic`: seconds of a clock that nobody sets; `entropy(n)`: n
         bytes fit for secrets. The service closes the store."""
         self._store = store
-        self._ports = Ports(settings, clock, entropy)
+        self._meters = Meters(store, monotonic)
+        self._ports = Ports(settings, clock, entropy, self._meters)
         #: Tokens that were used and when, and when that was written last.
         self._used: dict[str, float] = {}
         self._use_written_at = float("-inf")
@@ -161,6 +167,7 @@ class Service:
             with self._store.transaction() as db:
                 unit = self._unit(db)
                 answers = [self._answer(unit, call) for call in calls]
+                self._meters.batches.add(len(calls))
         except Unavailable as error:
             if len(calls) > 1:
                 # Reads can be answered when writes cannot, and one huge write must not spoil the others.

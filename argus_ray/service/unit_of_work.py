@@ -10,6 +10,7 @@ from argus_ray.config import Settings
 from argus_ray.core.actions import Principal
 from argus_ray.core.audit import AuditEntry
 from argus_ray.core.errors import ArgusError
+from argus_ray.service.meters import Meters
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Ports:
     settings: Settings
     clock: Callable[[], float]
     entropy: Callable[[int], bytes]
+    meters: Meters
 
 
 @dataclass(frozen=True)

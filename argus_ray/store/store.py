@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from argus_ray.core.errors import ArgusError, StaleWriter, Unavailable
+from argus_ray.core.monitoring import COMMIT_BOUNDS, Observed
 from argus_ray.store import feed, migrations
 from argus_ray.store.fence import Fence
 
@@ -34,6 +35,8 @@ class Store:
         self._db = db
         self._fence = fence
         self.writer_id = writer_id
+        #: Seconds of each commit that wrote something.
+        self.commits = Observed(COMMIT_BOUNDS)
         self._turn = threading.RLock()
         self._closed = False
 
@@ -98,10 +101,14 @@ class Store:
                 self._check_epoch()
                 before = self._db.total_changes
                 yield self._db
-                if self._db.total_changes != before:
+                has_changed = self._db.total_changes != before
+                if has_changed:
                     # Again, as late as can be: the block may have paused for long.
                     self._fence.check()
+                begun = time.perf_counter()
                 self._db.execute("COMMIT")
+                if has_changed:
+                    self.commits.add(time.perf_counter() - begun)
             except BaseException:
                 # SQLite has rolled back by itself after some errors (disk full, I/O).
                 if self._db.in_transaction:
