@@ -55,6 +55,8 @@ class TokenVariables(_Strict):
 
     admin: tuple[VariableName, ...] = ("ARGUS_ADMIN_TOKEN", "MVP_ADMIN_TOKEN")
     internal: VariableName = "MVP_INTERNAL_TOKEN"
+    #: Of Prometheus, which may read /metrics and nothing else.
+    metrics: VariableName = "ARGUS_METRICS_TOKEN"
 
 
 def _user_id(value: str) -> str:
@@ -184,6 +186,13 @@ class Inputs(_Strict):
     own_folders: bool = False
 
 
+class Monitoring(_Strict):
+    """What /metrics tells."""
+
+    #: Whether it names users, with what they hold and have used.
+    per_user: bool = True
+
+
 class Retention(_Strict):
     """When old files go. 0: never."""
 
@@ -253,6 +262,7 @@ class Settings(_Strict):
     retention: Retention = Retention()
     files: Files = Files()
     inputs: Inputs = Inputs()
+    monitoring: Monitoring = Monitoring()
     verl: VerlSettings = VerlSettings()
     webhooks: Annotated[tuple[WebhookSettings, ...], AfterValidator(_different_names)] = Field(
         default=(), max_length=16

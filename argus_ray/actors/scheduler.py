@@ -19,6 +19,7 @@ from argus_ray.actors.webhook_sender import Sender
 from argus_ray.cluster.jobs import RayJobs, ask_directly
 from argus_ray.config import Settings
 from argus_ray.core.explaining import PoolNow
+from argus_ray.core.monitoring import TICK_BOUNDS, Observed, PoolFacts, SchedulerFacts
 from argus_ray.core.reserve import Space
 from argus_ray.discovery import head_json, sentinel
 from argus_ray.disk import payload, space
@@ -63,6 +64,7 @@ class SchedulerActor:
         self._last_error: str | None = None
         self._jobs_reachable: bool | None = None
         self._told: list[Messenger] = []
+        self._ticks = Observed(TICK_BOUNDS)
         self._reserve = self._make_reserve()
         self._thread = threading.Thread(target=self._run, name="argus-scheduler", daemon=True)
         self._thread.start()
@@ -106,6 +108,18 @@ class SchedulerActor:
         """What is free, and what of it a task would find that came now. None before the first look at the cluster."""
         dispatcher = self._dispatcher
         return dispatcher.pool_now() if dispatcher else None
+
+    def monitoring(self) -> SchedulerFacts:
+        dispatcher, last = self._dispatcher, self._last_tick
+        free = dispatcher.free if dispatcher and last is not None else None
+        return SchedulerFacts(
+            ticks=self._ticks.histogram(),
+            tick_age_s=None if last is None else time.monotonic() - last,
+            jobs_reachable=self._jobs_reachable,
+            pool=None if free is None else PoolFacts.of(free),
+            barrier=dispatcher.barrier if dispatcher else None,
+            space=self._reserve.seen,
+        )
 
     def _run(self) -> None:
         asyncio.run(self._guarded())
@@ -212,6 +226,7 @@ class SchedulerActor:
         failures, collector = 0, Collector()
         while not self._stopping:
             pace.begin()
+            begun = time.monotonic()
             try:
                 upcoming = await dispatcher.tick()
             except Exception as error:
@@ -222,6 +237,7 @@ class SchedulerActor:
                 await asyncio.sleep(backoff * (0.5 + random.random() / 2))  # noqa: S311 - jitter
                 continue
             failures, self._last_error, self._last_tick = 0, None, time.monotonic()
+            self._ticks.add(self._last_tick - begun)
             collector.after_tick(len(dispatcher.queue.waiting) + len(dispatcher.queue.live))
             await self._check_jobs()
             await pace.rest(upcoming)

@@ -21,7 +21,7 @@ COMMIT_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2
 #: Of calls in one transaction.
 BATCH_BOUNDS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 
-#: Why a task waits, where its reason has no code: nobody has looked at it yet; it was tried, and waits to be tried again.
+#: Why a task waits, where its reason has no code: nobody has looked at it yet; it was tried, and waits for another try.
 NEW = "new"
 RETRY = "retry_wait"
 WAITING_REASONS = (NEW, RETRY, *(code.value for code in Code))
@@ -86,7 +86,8 @@ class StateFacts:
     waiting: Mapping[str, int]
     #: Of the task that has waited for the longest, in seconds; 0: none waits.
     oldest_wait_s: float
-    gpus_wanted: int
+    #: Reason -> GPUs of tasks that wait.
+    gpus_wanted: Mapping[str, int]
     #: By attempts that are not over.
     gpus_claimed: int
     stalled: int

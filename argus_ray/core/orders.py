@@ -71,8 +71,8 @@ def find_machine(name: str, nodes: Sequence[NodeView], known: Collection[str]) -
 
 
 def machines_of(nodes: Iterable[NodeView]) -> dict[str, str]:
-    """Node id -> its machine's name. A hostname stays when the address changes; but containers, and machines that nobody
-    gave a name, share one."""
+    """Node id -> its machine's name. A hostname stays when the address changes; but containers, and machines that
+    nobody gave a name, share one."""
     nodes = tuple(nodes)
     addresses: defaultdict[str, set[str]] = defaultdict(set)
     for node in nodes:

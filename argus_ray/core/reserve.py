@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from argus_ray.core.decision import OWN_TROUBLES
 from argus_ray.core.lifecycle import Hold
@@ -21,6 +21,8 @@ class Space:
     free: int
     #: The folder that was looked at.
     at: str
+    #: Of its filesystem, in bytes.
+    size: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 from argus_ray.disk import atomic
 
 #: The variables that hold a token where no setting names others.
-TOKEN_VARIABLES = ("ARGUS_ADMIN_TOKEN", "MVP_ADMIN_TOKEN", "MVP_INTERNAL_TOKEN")
+TOKEN_VARIABLES = ("ARGUS_ADMIN_TOKEN", "MVP_ADMIN_TOKEN", "MVP_INTERNAL_TOKEN", "ARGUS_METRICS_TOKEN")
 #: After the name of a token's variable: that of its SHA-256, in hexadecimal.
 DIGEST_SUFFIX = "_SHA256"
 #: Names the file with the key of calls.

@@ -26,5 +26,5 @@ def least(folders: Sequence[str]) -> Space | None:
         with beneath.suppress(*NOT_THERE):
             seen = os.statvfs(folder)
             if seen.f_blocks:
-                found.append(Space(seen.f_bavail * seen.f_frsize, folder))
+                found.append(Space(seen.f_bavail * seen.f_frsize, folder, seen.f_blocks * seen.f_frsize))
     return min(found, key=lambda each: each.free, default=None)

@@ -16,6 +16,7 @@ from argus_ray.core import orders
 from argus_ray.core.errors import Unavailable
 from argus_ray.core.explaining import PoolNow
 from argus_ray.core.model import NodeView
+from argus_ray.core.monitoring import ActorFacts, PublisherFacts, SchedulerFacts
 from argus_ray.gateway.context import DISK, MAINTENANCE
 from argus_ray.gateway.control import Asked
 
@@ -99,6 +100,25 @@ class ActorHandles:
             self._state_readiness(), self._scheduler_readiness(), self._publisher_readiness()
         )
         return {**state, **scheduler, "publisher": publisher}
+
+    async def monitoring(self) -> ActorFacts:
+        """Never raises: of an actor that does not answer nothing is known."""
+        scheduler, publisher = await asyncio.gather(self._scheduler_facts(), self._publisher_facts())
+        return ActorFacts(scheduler, publisher)
+
+    async def _scheduler_facts(self) -> SchedulerFacts | None:
+        try:
+            found = await asyncio.wait_for(self._call(detached.SCHEDULER, "monitoring"), _READY_S)
+        except Exception:  # also one of an earlier version, which does not know the call
+            return None
+        return found if isinstance(found, SchedulerFacts) else None
+
+    async def _publisher_facts(self) -> PublisherFacts | None:
+        try:
+            status = await asyncio.wait_for(self._call(detached.PUBLISHER, "status"), _READY_S)
+        except Exception:
+            return None
+        return PublisherFacts(status["age_s"], status["epoch"])
 
     async def _state_readiness(self) -> dict[str, str]:
         try:

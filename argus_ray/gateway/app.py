@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import time
@@ -39,6 +40,9 @@ from argus_ray.gateway.metrics import routes as metrics
 from argus_ray.gateway.metrics.curves import CurveReader
 from argus_ray.gateway.metrics.progress import ProgressReader
 from argus_ray.gateway.metrics.shared import Comparisons
+from argus_ray.gateway.monitoring import routes as monitoring
+from argus_ray.gateway.monitoring.scrape import AskActors, Scraper, nobody
+from argus_ray.gateway.monitoring.tally import Tally
 from argus_ray.gateway.rollouts import routes as rollouts
 from argus_ray.gateway.rollouts.shared import Rollouts
 from argus_ray.gateway.tasks import bulk as bulk_tasks
@@ -83,6 +87,7 @@ def create_app(
     trusted: TrustedProxies | None = None,
     pool_now: PoolLook | None = None,
     behind_haproxy: bool = False,
+    actor_facts: AskActors = nobody,
 ) -> Express:
     """The application. It belongs to one event loop, and keeps nothing that a restart would lose for good.
 
@@ -92,15 +97,19 @@ def create_app(
     `pool_now`: what is free by the scheduler's own account; what `nodes` shows without it.
     `trusted`: the proxies that may say which prefix they have stripped, and for whom they ask; those of this machine
     without it. `behind_haproxy`: all requests come through HAProxy of Serve.
+    `actor_facts`: what the scheduler and the publisher tell for /metrics.
     """
     files = ThreadPoolExecutor(_FILE_THREADS, thread_name_prefix="argus-files")
     curve_threads = ThreadPoolExecutor(_CURVE_THREADS, thread_name_prefix="argus-curves")
 
+    streams = streams or StreamLimit()
+    tally = Tally(lambda: streams.open)
     methods = early.Methods()
     edge = functools.partial(
         Edge,
         answer_early=functools.partial(early.answer, methods=methods),
         internal_error=problems.internal_error,
+        count_problem=tally.count,
         clock=clock,
         sets_request_id=sets_request_id,
     )
@@ -108,7 +117,9 @@ def create_app(
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        reporting = asyncio.create_task(tally.report_on(control), name="argus-reports")
         yield
+        reporting.cancel()
         await app.state.changes.close()
         for threads in (files, curve_threads):
             threads.shutdown(wait=False, cancel_futures=True)
@@ -126,13 +137,14 @@ def create_app(
         responses={status: {"model": Problem, "description": document.PROBLEM} for status in ("4XX", "5XX")},
         generate_unique_id_function=document.operation_id,
     )
+    recent = pool.RecentReadiness(readiness, ready_fresh_s)
     app.state.gateway = GatewayParts(
         control=control,
         settings=settings,
         clock=clock,
         authenticator=Authenticator(tokens),
         nodes=nodes,
-        readiness=pool.RecentReadiness(readiness, ready_fresh_s),
+        readiness=recent,
         wake=wake,
         read_progress=progress or ProgressReader(),
         files=files,
@@ -140,8 +152,11 @@ def create_app(
         curves=curves or CurveReader(),
         known_tokens=KnownTokens(monotonic),
         recipes=RecipeBook(settings.verl.recipes()),
+        scraper=Scraper(
+            control, recent, actor_facts, tally, per_user=settings.monitoring.per_user, monotonic=monotonic
+        ),
         inputs=InputChecks(Preflight(preflight, _PREFLIGHT_S, settings.shared_root).look, monotonic=monotonic),
-        streams=streams or StreamLimit(),
+        streams=streams,
         timing=timing or StreamTiming(),
         flow=flow or FlowLimits(),
         downloads=downloads or Downloads(),
@@ -176,7 +191,7 @@ def create_app(
         usage,
     )
     routers = [module.router for module in features]
-    routers.append(tasks.verbs)
+    routers += [tasks.verbs, monitoring.router]
     for router in routers:
         app.include_router(router)
     document.describe(app)

@@ -26,6 +26,7 @@ from argus_ray.gateway.logs.stream import StreamLimit, StreamTiming
 from argus_ray.gateway.metrics.curves import CurveReader
 from argus_ray.gateway.metrics.progress import Progress
 from argus_ray.gateway.metrics.shared import Comparisons
+from argus_ray.gateway.monitoring.scrape import Scraper
 from argus_ray.gateway.rollouts.shared import Rollouts
 from argus_ray.gateway.tasks.inputs import InputChecks
 from argus_ray.gateway.tasks.recipes import RecipeBook
@@ -96,6 +97,7 @@ class GatewayParts:
     inputs: InputChecks
     known_tokens: KnownTokens
     recipes: RecipeBook
+    scraper: Scraper
     #: Threads for curves alone: these compute as well, and no log should wait for them.
     curve_threads: Executor
     curves: CurveReader = field(default_factory=CurveReader)

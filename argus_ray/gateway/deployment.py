@@ -58,6 +58,7 @@ class Gateway:
             nodes=actors.nodes,
             pool_now=actors.pool_now,
             readiness=actors.readiness,
+            actor_facts=actors.monitoring,
             wake=actors.wake,
             clock=time.time,
             head_id=os.environ.get(head_json.HEAD_ID_VARIABLE, ""),

@@ -26,6 +26,8 @@ class ReserveWatch:
     clock: Callable[[], float]
     #: Since it was last seen so; None: there is enough, as far as is known.
     low: LowDisk | None = None
+    #: By the last look; None: the disk did not say.
+    seen: Space | None = None
     _is_unknown: bool = False
 
     async def once(self) -> bool:
@@ -37,6 +39,7 @@ class ReserveWatch:
             why = "it does not count what is free"
         except (OSError, asyncio.TimeoutError) as error:
             seen, why = None, f"{type(error).__name__}: {error}".removesuffix(": ")
+        self.seen = seen
         before, self.low = self.low, judge(self.low, seen, self.reserve, self.clock())
         if (seen is None) is not self._is_unknown:
             self._is_unknown = seen is None

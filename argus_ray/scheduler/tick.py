@@ -241,6 +241,11 @@ class Dispatcher:
             self._steps.settle(step_s, self.monotonic())
             self._decided = None
 
+    @property
+    def barrier(self) -> int | None:
+        """Nodes that are kept for tasks which have been overtaken for too long; None: nothing is decided."""
+        return None if self._decided is None else len(self._decided.decision.reserved)
+
     async def _pass(self, free: tuple[NodeView, ...], now: float) -> _Pass:
         old = self._decided
         if old is not None and old.stands(free, now):

@@ -10,6 +10,7 @@ from argus_ray.core.states import TaskState
 from argus_ray.service.unit_of_work import UnitOfWork
 from argus_ray.store import orders, totals
 
+
 def read(unit: UnitOfWork, admin: Principal, action: ReadMonitoring) -> StateFacts:
     meters = unit.ports.meters
     if action.report is not None:

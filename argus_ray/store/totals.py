@@ -42,7 +42,8 @@ class Waiting:
     reasons: dict[str, int]
     #: Unix time of the oldest acceptance; None: none waits.
     oldest: float | None
-    gpus: int
+    #: By reason.
+    gpus: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -81,13 +82,14 @@ def waiting(db: sqlite3.Connection) -> Waiting:
     tasks: defaultdict[tuple[str, str], int] = defaultdict(int)
     reasons: defaultdict[str, int] = defaultdict(int)
     oldest: float | None = None
-    gpus = 0
+    gpus: defaultdict[str, int] = defaultdict(int)
     for row in db.execute(_WAITING_GROUPS):
         tasks[row["kind"], row["state"]] += row["n"]
-        reasons[_reason(row["reason_code"], row["has_reason"])] += row["n"]
+        reason = _reason(row["reason_code"], row["has_reason"])
+        reasons[reason] += row["n"]
         oldest = row["oldest"] if oldest is None else min(oldest, row["oldest"])
-        gpus += row["gpus"]
-    return Waiting(dict(tasks), dict(reasons), oldest, gpus)
+        gpus[reason] += row["gpus"]
+    return Waiting(dict(tasks), dict(reasons), oldest, dict(gpus))
 
 
 def _reason(code: str | None, has_reason: bool) -> str:

@@ -50,7 +50,7 @@ def test_an_empty_service_tells_zeros_for_all_fixed_words(world: World) -> None:
     assert facts.totals["ended"] == {(kind, state.value): 0 for kind in kinds for state in FINAL}
     assert set(facts.totals["refused"]) == {(reason,) for reason in REFUSALS}
     assert set(facts.totals["attempts_ended"]) == {(outcome.value,) for outcome in Outcome}
-    assert facts.oldest_wait_s == 0 and facts.gpus_wanted == 0 and not facts.maintenance
+    assert facts.oldest_wait_s == 0 and facts.gpus_wanted == {} and not facts.maintenance
     assert facts.epoch == world.store.epoch and facts.size > 0
 
 
@@ -60,14 +60,14 @@ def test_a_life_is_counted_from_its_acceptance_to_its_end(world: World) -> None:
     world.clock.advance(90)
     facts = told(world)
     assert facts.tasks["sft", "QUEUED"] == 1 and facts.waiting == {"new": 1}
-    assert (facts.oldest_wait_s, facts.gpus_wanted, facts.gpus_claimed) == (90, 4, 0)
+    assert (facts.oldest_wait_s, facts.gpus_wanted, facts.gpus_claimed) == (90, {"new": 4}, 0)
     assert facts.user_tasks == {("alice", "QUEUED"): 1}
 
     change = begin(world, task.task_id)
     world.clock.advance(100)
     facts = told(world)
     assert facts.tasks["sft", "RUNNING"] == 1 and ("sft", "QUEUED") not in facts.tasks
-    assert (facts.gpus_wanted, facts.gpus_claimed, facts.user_gpus) == (0, 4, {"alice": 4})
+    assert (facts.gpus_wanted, facts.gpus_claimed, facts.user_gpus) == ({}, 4, {"alice": 4})
     assert facts.user_gpu_seconds == {"alice": 400}, "with what runs now"
     assert facts.totals["admissions"] == {(): 1}
     waits = facts.queue_waits

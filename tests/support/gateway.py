@@ -12,6 +12,7 @@ from typing import Any
 from argus_ray.core.errors import Unavailable
 from argus_ray.core.lifecycle import Admit, Advance, Change, End
 from argus_ray.core.model import Attempt, NodeView, Task
+from argus_ray.core.monitoring import ActorFacts
 from argus_ray.core.states import AttemptState, Outcome
 from argus_ray.gateway.app import create_app
 from argus_ray.gateway.control import LocalControlPlane
@@ -28,6 +29,7 @@ with warnings.catch_warnings():
 
 ADMIN_TOKEN = "admin-token-of-the-tests"
 INTERNAL_TOKEN = "internal-token-of-the-tests"
+METRICS_TOKEN = "metrics-token-of-the-tests"
 YAML = {"Content-Type": "application/yaml"}
 Headers = dict[str, str]
 QUICK = StreamTiming(poll_s=0.005, check_s=0.01, grace_s=0.2, heartbeat_s=0.05)
@@ -41,6 +43,7 @@ def bearer_header(token: str) -> Headers:
 
 ADMIN = bearer_header(ADMIN_TOKEN)
 INTERNAL = bearer_header(INTERNAL_TOKEN)
+SCRAPER = bearer_header(METRICS_TOKEN)
 
 
 @dataclass
@@ -49,6 +52,8 @@ class Api:
     wakes: list[str] = field(default_factory=list)
     ready: dict[str, str] = field(default_factory=lambda: {"state": "ok", "scheduler": "ok"})
     nodes: tuple[NodeView, ...] = (NODE,)
+    #: What the scheduler and the publisher tell for /metrics.
+    actors: ActorFacts = field(default_factory=ActorFacts)
     streams: StreamLimit = field(default_factory=StreamLimit)
     timing: StreamTiming = QUICK
 
@@ -60,9 +65,10 @@ class Api:
         parts: dict[str, Any] = {
             "control": LocalControlPlane(self.world.service),
             "settings": self.world.settings,
-            "tokens": Tokens.of((ADMIN_TOKEN,), INTERNAL_TOKEN),
+            "tokens": Tokens.of((ADMIN_TOKEN,), INTERNAL_TOKEN, METRICS_TOKEN),
             "nodes": self._nodes,
             "readiness": self._readiness,
+            "actor_facts": self._actor_facts,
             "wake": lambda: self.wakes.append("wake"),
             "clock": self.world.clock,
             "monotonic": self.world.clock,
@@ -84,6 +90,9 @@ class Api:
 
     async def _readiness(self) -> Mapping[str, str]:
         return self.ready
+
+    async def _actor_facts(self) -> ActorFacts:
+        return self.actors
 
     def restart(self) -> Api:
         """The same files, a new service and a new gateway."""

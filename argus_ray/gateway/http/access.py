@@ -81,15 +81,17 @@ class Edge:
         internal_error: Callable[[Scope], ASGIApp],
         clock: Callable[[], float],
         sets_request_id: bool,
+        count_problem: Callable[[Scope, str], None],
     ) -> None:
         """`answer_early`: what needs no route; None if it does. `clock`: Unix time in seconds, for the access line.
-        `sets_request_id`: put X-Request-Id into answers.
+        `sets_request_id`: put X-Request-Id into answers. `count_problem`: is told the code of each problem.
         """
         self._app = app
         self._answer_early = answer_early
         self._internal_error = internal_error
         self._clock = clock
         self._sets_request_id = sets_request_id
+        self._count_problem = count_problem
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -128,6 +130,8 @@ class Edge:
                 raise
             await self._internal_error(scope)(scope, arrival, send_with_headers)
         finally:
+            if facts.code is not None:
+                self._count_problem(scope, facts.code)
             _write_access_line(self._clock(), method, scope, facts, status, time.monotonic() - started)
 
 

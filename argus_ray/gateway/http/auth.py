@@ -29,11 +29,14 @@ class Tokens:
     warnings: tuple[str, ...] = ()
     #: The variables that hold them: the admin's in their order, then the internal one's. Empty: not told.
     variables: tuple[str, ...] = field(default=(), compare=False)
+    #: Of whoever may read /metrics, and do nothing else.
+    metrics: bytes = field(default=b"", repr=False)
 
     @classmethod
-    def of(cls, admin: Sequence[str] = (), internal: str = "") -> Tokens:
+    def of(cls, admin: Sequence[str] = (), internal: str = "", metrics: str = "") -> Tokens:
         """Of plain tokens."""
-        return cls(tuple(map(head_secrets.digest, admin)), head_secrets.digest(internal) if internal else b"")
+        others = (head_secrets.digest(each) if each else b"" for each in (internal, metrics))
+        return cls(tuple(map(head_secrets.digest, admin)), *others)
 
     @classmethod
     def from_environment(cls, names: TokenVariables, environ: Mapping[str, str]) -> Tokens:
@@ -43,7 +46,7 @@ class Tokens:
         digests: dict[str, bytes] = {}
         warnings: list[str] = []
         try:
-            digests, said = head_secrets.digests((*names.admin, names.internal), environ)
+            digests, said = head_secrets.digests((*names.admin, names.internal, names.metrics), environ)
             warnings += said
         except head_secrets.BadToken as error:
             problems += error.rules
@@ -53,13 +56,19 @@ class Tokens:
             for name in names.admin
             if internal and digests.get(name) == internal
         ]
+        metrics = digests.get(names.metrics, b"")
+        problems += [
+            f"{names.metrics}: must differ from {name} (it may read /metrics and nothing else)"
+            for name in (*names.admin, names.internal)
+            if metrics and digests.get(name) == metrics
+        ]
         if problems:
             raise ConfigError("the tokens in the environment:\n" + "\n".join(f"  {rule}" for rule in problems))
         admin = tuple(digests[name] for name in names.admin if name in digests)
         if not admin and not internal:
             warnings.append(f"none of {', '.join((*names.admin, names.internal))} is set: nobody can administer Argus")
         held = tuple(name for name in names.admin if name in digests)
-        return cls(admin, internal, tuple(warnings), (*held, names.internal))
+        return cls(admin, internal, tuple(warnings), (*held, names.internal), metrics)
 
 
 class Authenticator:
@@ -72,6 +81,7 @@ class Authenticator:
         candidates = [(Role.ADMIN, value, named.get(place)) for place, value in enumerate(tokens.admin)]
         candidates.append((Role.INTERNAL, tokens.internal, named.get(len(tokens.admin))))
         self._candidates = [candidate for candidate in candidates if candidate[1]]
+        self._metrics = tokens.metrics
 
     def __repr__(self) -> str:
         return f"Authenticator({len(self._candidates)} tokens)"
@@ -94,6 +104,14 @@ class Authenticator:
         if not TOKEN_RE.fullmatch(token):
             raise Unauthenticated()
         return Credential(Role.USER, token_digest(token), address)
+
+    def may_scrape(self, authorization: Sequence[str]) -> bool:
+        """Whether a request presents the token of Prometheus, which is nobody's elsewhere. Raises Unauthenticated for
+        headers that are malformed."""
+        token = bearer_token(authorization)
+        if token is None or not self._metrics:
+            return False
+        return hmac.compare_digest(self._metrics, head_secrets.digest(token))
 
 
 def bearer_token(authorization: Sequence[str]) -> str | None:
