@@ -35,8 +35,8 @@ class Tokens:
     @classmethod
     def of(cls, admin: Sequence[str] = (), internal: str = "", metrics: str = "") -> Tokens:
         """Of plain tokens."""
-        others = (head_secrets.digest(each) if each else b"" for each in (internal, metrics))
-        return cls(tuple(map(head_secrets.digest, admin)), *others)
+        one, other = (head_secrets.digest(each) if each else b"" for each in (internal, metrics))
+        return cls(tuple(map(head_secrets.digest, admin)), one, other)
 
     @classmethod
     def from_environment(cls, names: TokenVariables, environ: Mapping[str, str]) -> Tokens:

@@ -9,6 +9,7 @@ import platform
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate
+from typing import Any
 
 from prometheus_client.metrics_core import (
     CounterMetricFamily,
@@ -38,9 +39,11 @@ _WORKLOADS = ("sft", "ppo", "grpo", WORKLOAD)
 _OTHER = "other"
 _FAILURES = (*failures.CODES, "invalid_inputs")
 Labels = tuple[str, ...]
+#: By labels, each a tuple of as many strings as its metric has; or of a metric without any. None: not known.
+Values = Mapping[Any, float] | float | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # the registry keeps it by its identity
 class Snapshot:
     """One look at all parts, and a collector of prometheus_client."""
 
@@ -153,17 +156,17 @@ def _by_one(values: Mapping[str, float]) -> dict[Labels, float]:
     return {(name,): value for name, value in values.items()}
 
 
-def _gauge(name: str, told: str, values: Mapping[Labels, float] | float | None, *labels: str) -> Metric:
+def _gauge(name: str, told: str, values: Values, *labels: str) -> Metric:
     family = GaugeMetricFamily(f"argus_{name}", told, labels=labels)
     return _filled(family, values)
 
 
-def _counter(name: str, told: str, values: Mapping[Labels, float], *labels: str) -> Metric:
+def _counter(name: str, told: str, values: Values, *labels: str) -> Metric:
     family = CounterMetricFamily(f"argus_{name}", told, labels=labels)
     return _filled(family, values)
 
 
-def _filled(family: GaugeMetricFamily | CounterMetricFamily, values: Mapping[Labels, float] | float | None) -> Metric:
+def _filled(family: GaugeMetricFamily | CounterMetricFamily, values: Values) -> Metric:
     if isinstance(values, Mapping):
         for labels, value in sorted(values.items()):
             family.add_metric(labels, float(value))
