@@ -61,11 +61,12 @@ class HeadPublisher:
         return os.getpid()
 
     def status(self) -> dict[str, Any]:
-        """`status`: "ok" or why head.json is not being written; `age_s`: seconds since it was; `epoch`: 0 if none."""
+        """`status`: "ok" or why head.json is not being written; `age_s`: seconds since it was; `epoch`: 0 if none;
+        `ttl_s`: for how long head.json is good."""
         age_s = None if self._written_at is None else time.monotonic() - self._written_at
         is_stuck = self._status == "ok" and age_s is not None and age_s > self._ttl_s
         words = f"the write of {self._path} has hung for {age_s:.0f} s" if is_stuck and age_s else self._status
-        return {"status": words, "age_s": age_s, "epoch": self._epoch}
+        return {"status": words, "age_s": age_s, "epoch": self._epoch, "ttl_s": self._ttl_s}
 
     def stop(self, timeout_s: float) -> bool:
         """Write no more; True if no write is under way after this time. Whoever asks kills this actor next; if nobody

@@ -197,6 +197,8 @@ class PublisherFacts:
     age_s: float | None
     #: 0: none.
     epoch: int
+    #: For how long head.json is good, in seconds; None: an earlier version does not say.
+    ttl_s: float | None = None
 
 
 @dataclass(frozen=True)

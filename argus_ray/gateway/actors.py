@@ -118,7 +118,7 @@ class ActorHandles:
             status = await asyncio.wait_for(self._call(detached.PUBLISHER, "status"), _READY_S)
         except Exception:
             return None
-        return PublisherFacts(status["age_s"], status["epoch"])
+        return PublisherFacts(status["age_s"], status["epoch"], status.get("ttl_s"))
 
     async def _state_readiness(self) -> dict[str, str]:
         try:

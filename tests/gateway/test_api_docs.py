@@ -36,5 +36,5 @@ def test_every_error_code_is_documented_with_its_status() -> None:
 
 def test_the_token_variables_are_documented() -> None:
     names = TokenVariables()
-    for name in (*names.admin, names.internal):
+    for name in (*names.admin, names.internal, names.metrics):
         assert f"`{name}`" in PAGE

@@ -23,8 +23,8 @@ OTHER = "fedcba9876543210"
 
 def test_all_variables_are_read() -> None:
     environ = {"ARGUS_ADMIN_TOKEN": LONG, "MVP_ADMIN_TOKEN": OTHER, "MVP_INTERNAL_TOKEN": LONG + "x"}
-    tokens = Tokens.from_environment(NAMES, environ)
-    assert tokens == Tokens.of((LONG, OTHER), LONG + "x")
+    tokens = Tokens.from_environment(NAMES, environ | {"ARGUS_METRICS_TOKEN": LONG + "y"})
+    assert tokens == Tokens.of((LONG, OTHER), LONG + "x", LONG + "y")
     assert tokens.warnings == ()
 
 
@@ -50,6 +50,9 @@ def test_the_launchers_digests_stand_for_the_tokens() -> None:
     ("environ", "rule"),
     [
         ({"ARGUS_ADMIN_TOKEN": LONG, "MVP_INTERNAL_TOKEN": LONG}, "ARGUS_ADMIN_TOKEN: must differ"),
+        ({"ARGUS_ADMIN_TOKEN": LONG, "ARGUS_METRICS_TOKEN": LONG}, "ARGUS_METRICS_TOKEN: must differ from ARGUS_ADMIN"),
+        ({"MVP_INTERNAL_TOKEN": LONG, "ARGUS_METRICS_TOKEN": LONG}, "ARGUS_METRICS_TOKEN: must differ from MVP_INTER"),
+        ({"ARGUS_METRICS_TOKEN": "tiny-one"}, "ARGUS_METRICS_TOKEN: is shorter than 16"),
         ({"ARGUS_ADMIN_TOKEN": "tiny-one"}, "ARGUS_ADMIN_TOKEN: is shorter than 16"),
         ({"ARGUS_ADMIN_TOKEN": LONG + "\n"}, "ARGUS_ADMIN_TOKEN: must be 1 to 512 visible"),
         ({"ARGUS_ADMIN_TOKEN": LONG + " x"}, "visible ASCII"),

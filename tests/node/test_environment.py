@@ -38,6 +38,7 @@ TURNS_ROUND = {
     "ARGUS_ADMIN_TOKEN": "of-the-admin-0123456789",
     "MVP_ADMIN_TOKEN": "of-the-admin-0123456788",
     "MVP_INTERNAL_TOKEN": "of-the-internal-0123456787",
+    "ARGUS_METRICS_TOKEN": "of-the-metrics-0123456784",
     "WANDB_API_KEY": "of-a-team-0123456785",
 }
 SECRETS = (
@@ -47,6 +48,7 @@ SECRETS = (
     "ARGUS_ADMIN_TOKEN",
     "MVP_ADMIN_TOKEN",
     "MVP_INTERNAL_TOKEN",
+    "ARGUS_METRICS_TOKEN",
 )
 #: What programs on a worker need.
 FOR_JOBS = {

@@ -547,10 +547,11 @@ def test_the_tokens_that_the_service_is_told_of_reach_it_as_digests(machine: Mac
         config.write("    args:\n      tokens:\n        admin: [ARGUS_ADMIN_TOKEN, SITE_ADMIN]  # NOT_THIS\n")
         config.write("        internal: OURS\n      limits: {}\n")
     values = {"SITE_ADMIN": "a" * 20, "OURS": "b" * 20, "MVP_ADMIN_TOKEN": "short", "NOT_THIS": "c" * 20}
+    values["ARGUS_METRICS_TOKEN"] = "d" * 20
     program = serving(machine, "--pass-env=FAKERAY,SITE_*", **values)
     given = machine.starts()[0]["env"]
     digests = {name for name in given if name.endswith("_SHA256")}
-    assert digests == {"SITE_ADMIN_SHA256", "OURS_SHA256", "MVP_ADMIN_TOKEN_SHA256"}
+    assert digests == {f"{name}_SHA256" for name in ("SITE_ADMIN", "OURS", "MVP_ADMIN_TOKEN", "ARGUS_METRICS_TOKEN")}
     assert not set(values.values()) & set(given.values()), "not even where --pass-env covers them"
     assert program.lines("warning: MVP_ADMIN_TOKEN: is shorter than 16 characters")
 

@@ -35,5 +35,5 @@ def actors(*, tick_age_s: float = 0.5, file_age_s: float = 2.0) -> ActorFacts:
         ticks.add(seconds)
     space = Space(300 * 10**9, "/private", 10**12)
     return ActorFacts(
-        SchedulerFacts(ticks.histogram(), tick_age_s, True, pool(), 1, space), PublisherFacts(file_age_s, 7)
+        SchedulerFacts(ticks.histogram(), tick_age_s, True, pool(), 1, space), PublisherFacts(file_age_s, 7, 15.0)
     )

@@ -149,6 +149,7 @@ def _of_pool(pool: PoolFacts) -> Iterator[Metric]:
 
 def _of_publisher(facts: PublisherFacts) -> Iterator[Metric]:
     yield _gauge("head_file_age_seconds", "Since head.json was written", facts.age_s)
+    yield _gauge("head_file_ttl_seconds", "For how long head.json is good", facts.ttl_s)
     yield _gauge("epoch", "Of the head; it rises each time that a head takes over", facts.epoch or None)
 
 
