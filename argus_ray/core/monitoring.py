@@ -76,11 +76,11 @@ class StateFacts:
 
     epoch: int
     maintenance: bool
-    #: Totals since the database was made: metric -> labels -> value.
-    totals: Mapping[str, Mapping[tuple[str, ...], float]]
+    #: Since the database was made: metric -> label -> value.
+    totals: Mapping[str, Mapping[str, float]]
     #: From acceptance to the first admission, in seconds.
     queue_waits: Histogram
-    #: (workload, state) -> tasks.
+    #: (workload, state) -> tasks, those that have ended included: none is ever removed.
     tasks: Mapping[tuple[str, str], int]
     #: Reason -> tasks that wait.
     waiting: Mapping[str, int]

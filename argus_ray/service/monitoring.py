@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from argus_ray.core.actions import Principal
 from argus_ray.core.monitoring import REFUSALS, GatewayReport, ReadMonitoring, ReportGateway, StateFacts
-from argus_ray.core.states import TaskState
 from argus_ray.service.unit_of_work import UnitOfWork
 from argus_ray.store import orders, totals
 
@@ -19,14 +16,14 @@ def read(unit: UnitOfWork, admin: Principal, action: ReadMonitoring) -> StateFac
     found = totals.read(db)
     waiting, live = totals.waiting(db), totals.live(db, unit.now)
     seconds = dict(live.gpu_seconds)
-    for (user_id,), ended in found.pop("gpu_seconds", {}).items():
+    for user_id, ended in found.pop("gpu_seconds", {}).items():
         seconds[user_id] = seconds.get(user_id, 0.0) + ended
     return StateFacts(
         epoch=meters.store.epoch,
         maintenance=orders.maintenance_since(db) is not None,
         totals=found,
         queue_waits=totals.queue_waits(db),
-        tasks=waiting.tasks | totals.active(db) | _ended(found),
+        tasks=totals.tasks(db),
         waiting=waiting.reasons,
         oldest_wait_s=0.0 if waiting.oldest is None else max(0.0, unit.now - waiting.oldest),
         gpus_wanted=waiting.gpus,
@@ -40,11 +37,6 @@ def read(unit: UnitOfWork, admin: Principal, action: ReadMonitoring) -> StateFac
         size=totals.size(db),
         streams=meters.streams(),
     )
-
-
-def _ended(found: Mapping[str, Mapping[tuple[str, ...], float]]) -> dict[tuple[str, str], int]:
-    """No task that has ended is ever removed."""
-    return {(kind, TaskState(state).value): int(n) for (kind, state), n in found.get("ended", {}).items()}
 
 
 def report(unit: UnitOfWork, admin: Principal, action: ReportGateway) -> None:

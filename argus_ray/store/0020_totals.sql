@@ -1,12 +1,11 @@
 -- What has happened since the database was made, for monitoring: counted within the transaction in which it happens, so no
--- restart loses or doubles anything, and nothing that is cleaned up later is missing. `label` and `label2` are words of
--- fixed lists, or a user.
+-- restart loses or doubles anything, and nothing that is cleaned up later is missing. `label`: a word of a fixed list, or a
+-- user; empty: the metric has none.
 CREATE TABLE totals (
     metric TEXT NOT NULL,
     label  TEXT NOT NULL DEFAULT '',
-    label2 TEXT NOT NULL DEFAULT '',
     n      REAL NOT NULL DEFAULT 0 CHECK (n >= 0),
-    PRIMARY KEY (metric, label, label2)
+    PRIMARY KEY (metric, label)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TRIGGER totals_never_fall BEFORE UPDATE OF n ON totals WHEN NEW.n < OLD.n
@@ -27,13 +26,8 @@ CREATE TABLE queue_waits (
 INSERT INTO queue_waits (le) VALUES (1), (5), (15), (60), (300), (900), (1800), (3600), (7200), (14400), (28800), (86400),
     (172800), (345600), (604800), (9e999);
 
--- Each pair of fixed words has its row from the start, so that counting is one update. Tasks are counted from the first
--- one on, attempts from this version on.
-INSERT INTO totals (metric, label)
-    SELECT 'accepted', value FROM json_each('["sft", "ppo", "grpo", "export"]');
-INSERT INTO totals (metric, label, label2)
-    SELECT 'ended', workload.value, state.value
-    FROM json_each('["sft", "ppo", "grpo", "export"]') AS workload, json_each('["SUCCEEDED", "FAILED", "CANCELED"]') AS state;
+-- Each fixed word has its row from the start, so that counting is one update. How many tasks there were is in
+-- `kind_counts`, since none is ever removed.
 INSERT INTO totals (metric, label)
     SELECT 'attempts_ended', value
     FROM json_each('["SUCCEEDED", "APPLICATION", "INFRASTRUCTURE", "INSUFFICIENT_RESOURCES", "CANCELED"]');
@@ -42,27 +36,6 @@ INSERT INTO totals (metric, label)
     SELECT 'start_estimates', value FROM json_each('["inside", "early", "late", "none"]');
 INSERT INTO totals (metric, label)
     SELECT 'refused', value FROM json_each('["missing", "invalid", "disabled", "forbidden"]');
-
-INSERT INTO totals (metric, label, n)
-    SELECT 'accepted', CASE WHEN export_of IS NULL THEN workload ELSE 'export' END AS kind, count(*) FROM tasks GROUP BY kind
-    ON CONFLICT DO UPDATE SET n = excluded.n;
-INSERT INTO totals (metric, label, label2, n)
-    SELECT 'ended', CASE WHEN export_of IS NULL THEN workload ELSE 'export' END AS kind, state, count(*) FROM tasks
-    WHERE ended_at IS NOT NULL GROUP BY kind, state
-    ON CONFLICT DO UPDATE SET n = excluded.n;
-
-CREATE TRIGGER total_of_accepted AFTER INSERT ON tasks
-BEGIN
-    UPDATE totals SET n = n + 1 WHERE metric = 'accepted' AND label2 = ''
-        AND label = CASE WHEN NEW.export_of IS NULL THEN NEW.workload ELSE 'export' END;
-END;
-
-CREATE TRIGGER total_of_ended AFTER UPDATE OF state ON tasks
-WHEN NEW.state <> OLD.state AND NEW.state IN ('SUCCEEDED', 'FAILED', 'CANCELED')
-BEGIN
-    UPDATE totals SET n = n + 1 WHERE metric = 'ended' AND label2 = NEW.state
-        AND label = CASE WHEN NEW.export_of IS NULL THEN NEW.workload ELSE 'export' END;
-END;
 
 -- Its last attempt says why; a task that waited was refused for its inputs.
 CREATE TRIGGER total_of_failures AFTER UPDATE OF state ON tasks
@@ -78,12 +51,12 @@ END;
 CREATE TRIGGER total_of_overtakes AFTER UPDATE OF overtaken_since ON tasks
 WHEN OLD.overtaken_since IS NULL AND NEW.overtaken_since IS NOT NULL
 BEGIN
-    UPDATE totals SET n = n + 1 WHERE metric = 'overtakes' AND label = '' AND label2 = '';
+    UPDATE totals SET n = n + 1 WHERE metric = 'overtakes' AND label = '';
 END;
 
 CREATE TRIGGER total_of_admissions AFTER INSERT ON attempts
 BEGIN
-    UPDATE totals SET n = n + 1 WHERE metric = 'admissions' AND label = '' AND label2 = '';
+    UPDATE totals SET n = n + 1 WHERE metric = 'admissions' AND label = '';
 END;
 
 -- A clock that was set back makes no wait shorter than none.
@@ -97,7 +70,7 @@ END;
 
 CREATE TRIGGER total_of_attempts AFTER UPDATE OF state ON attempts WHEN NEW.state = 'ENDED' AND OLD.state <> 'ENDED'
 BEGIN
-    UPDATE totals SET n = n + 1 WHERE metric = 'attempts_ended' AND label = NEW.outcome AND label2 = '';
+    UPDATE totals SET n = n + 1 WHERE metric = 'attempts_ended' AND label = NEW.outcome;
     INSERT INTO totals (metric, label, n)
         SELECT 'gpu_seconds', user_id, nnodes * gpus_per_node * max(0, NEW.ended_at - NEW.started_at) FROM tasks
         WHERE task_id = NEW.task_id AND NEW.started_at IS NOT NULL AND gpus_per_node > 0

@@ -1,4 +1,4 @@
-"""What monitoring reads: totals, which triggers keep (0015_totals.sql), and what waits and lives now. No statement here
+"""What monitoring reads: totals, which triggers keep (0017_totals.sql), and what waits and lives now. No statement here
 reads a task that has ended. Each function works in the caller's transaction."""
 
 from __future__ import annotations
@@ -16,15 +16,10 @@ from argus_ray.store.queue import WAITING
 REFUSED = "refused"
 START_ESTIMATES = "start_estimates"
 
-_KIND = "CASE WHEN export_of IS NULL THEN workload ELSE 'export' END"
 _WAITING_GROUPS = f"""
-    SELECT {_KIND} AS kind, state, reason_code, reason IS NOT NULL AS has_reason, count(*) AS n,
-           min(created_at) AS oldest, sum(nnodes * gpus_per_node) AS gpus
-    FROM {WAITING} GROUP BY 1, 2, 3, 4
-"""  # noqa: S608 - constants
-_ACTIVE_GROUPS = f"""
-    SELECT {_KIND} AS kind, state, count(*) AS n FROM tasks INDEXED BY tasks_by_state
-    WHERE state IN ('SUBMITTING', 'SUBMITTED', 'RUNNING') GROUP BY 1, 2
+    SELECT reason_code, reason IS NOT NULL AS has_reason, count(*) AS n, min(created_at) AS oldest,
+           sum(nnodes * gpus_per_node) AS gpus
+    FROM {WAITING} GROUP BY 1, 2
 """  # noqa: S608 - a constant
 # CROSS JOIN: from the few attempts that live, by their index.
 _LIVE = """
@@ -36,8 +31,6 @@ _CODES = frozenset(code.value for code in Code)
 
 @dataclass(frozen=True)
 class Waiting:
-    #: (workload, state) -> tasks.
-    tasks: dict[tuple[str, str], int]
     #: By reason.
     reasons: dict[str, int]
     #: Unix time of the oldest acceptance; None: none waits.
@@ -63,12 +56,11 @@ def add(db: sqlite3.Connection, metric: str, label: str, n: float = 1) -> None:
     )
 
 
-def read(db: sqlite3.Connection) -> dict[str, dict[tuple[str, ...], float]]:
-    """Metric -> its labels -> value."""
-    found: defaultdict[str, dict[tuple[str, ...], float]] = defaultdict(dict)
+def read(db: sqlite3.Connection) -> dict[str, dict[str, float]]:
+    """Metric -> label -> value."""
+    found: defaultdict[str, dict[str, float]] = defaultdict(dict)
     for row in db.execute("SELECT * FROM totals"):
-        labels = tuple(label for label in (row["label"], row["label2"]) if label)
-        found[row["metric"]][labels] = row["n"]
+        found[row["metric"]][row["label"]] = row["n"]
     return dict(found)
 
 
@@ -79,17 +71,15 @@ def queue_waits(db: sqlite3.Connection) -> Histogram:
 
 
 def waiting(db: sqlite3.Connection) -> Waiting:
-    tasks: defaultdict[tuple[str, str], int] = defaultdict(int)
     reasons: defaultdict[str, int] = defaultdict(int)
     oldest: float | None = None
     gpus: defaultdict[str, int] = defaultdict(int)
     for row in db.execute(_WAITING_GROUPS):
-        tasks[row["kind"], row["state"]] += row["n"]
         reason = _reason(row["reason_code"], row["has_reason"])
         reasons[reason] += row["n"]
         oldest = row["oldest"] if oldest is None else min(oldest, row["oldest"])
         gpus[reason] += row["gpus"]
-    return Waiting(dict(tasks), dict(reasons), oldest, dict(gpus))
+    return Waiting(dict(reasons), oldest, dict(gpus))
 
 
 def _reason(code: str | None, has_reason: bool) -> str:
@@ -98,9 +88,10 @@ def _reason(code: str | None, has_reason: bool) -> str:
     return code if code in _CODES else RETRY  # of another version of Argus
 
 
-def active(db: sqlite3.Connection) -> dict[tuple[str, str], int]:
-    """(workload, state) -> tasks."""
-    return {(row["kind"], row["state"]): row["n"] for row in db.execute(_ACTIVE_GROUPS)}
+def tasks(db: sqlite3.Connection) -> dict[tuple[str, str], int]:
+    """(workload, state) -> all tasks there ever were."""
+    rows = db.execute("SELECT kind, state, sum(n) AS n FROM kind_counts GROUP BY kind, state")
+    return {(row["kind"], row["state"]): row["n"] for row in rows}
 
 
 def live(db: sqlite3.Connection, now: float) -> Live:

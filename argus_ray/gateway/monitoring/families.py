@@ -30,7 +30,7 @@ from argus_ray.core.monitoring import (
     SchedulerFacts,
     StateFacts,
 )
-from argus_ray.core.states import TaskState
+from argus_ray.core.states import FINAL, TaskState
 from argus_ray.core.verl import failures
 
 #: Of readiness, those that must be there.
@@ -92,32 +92,36 @@ def _of_state(facts: StateFacts) -> Iterator[Metric]:
     yield _gauge("maintenance", "1: maintenance is on, and nothing starts", facts.maintenance)
     every = {(kind, state.value): 0 for kind in _WORKLOADS for state in TaskState}
     yield _gauge("tasks", "Tasks by workload and state", every | dict(facts.tasks), "workload", "state")
-    yield _counter("tasks_accepted", "Tasks accepted", totals.get("accepted", {}), "workload")
-    yield _counter("tasks_ended", "Tasks that have ended", totals.get("ended", {}), "workload", "outcome")
+    accepted = {(kind,): sum(n for (each, _), n in facts.tasks.items() if each == kind) for kind in _WORKLOADS}
+    yield _counter("tasks_accepted", "Tasks accepted", accepted, "workload")
+    ended = {(kind, state.value): facts.tasks.get((kind, state.value), 0) for kind in _WORKLOADS for state in FINAL}
+    yield _counter("tasks_ended", "Tasks that have ended", ended, "workload", "outcome")
     waiting = {(reason,): facts.waiting.get(reason, 0) for reason in WAITING_REASONS}
     yield _gauge("tasks_waiting", "Tasks that wait, by why", waiting, "reason")
     yield _gauge("oldest_wait_seconds", "Since the oldest task that waits was accepted", facts.oldest_wait_s)
     wanted = {(reason,): facts.gpus_wanted.get(reason, 0) for reason in WAITING_REASONS}
     yield _gauge("gpus_wanted", "GPUs of tasks that wait, by why", wanted, "reason")
     yield _histogram("queue_wait_seconds", "From acceptance to the first admission", facts.queue_waits)
-    estimates = totals.get("start_estimates", {})
+    estimates = _by_one(totals.get("start_estimates", {}))
     yield _counter("start_estimates", "Starts, by what was foretold of them", estimates, "result")
-    yield _counter("admissions", "Attempts that were admitted", totals.get("admissions", {}))
-    yield _counter("overtakes", "Times that a waiting task began to be overtaken", totals.get("overtakes", {}))
-    yield _counter("attempts_ended", "Attempts that have ended", totals.get("attempts_ended", {}), "outcome")
+    yield _counter("admissions", "Attempts that were admitted", totals.get("admissions", {}).get(""))
+    yield _counter("overtakes", "Times that a waiting task began to be overtaken", totals.get("overtakes", {}).get(""))
+    yield _counter("attempts_ended", "Attempts that have ended", _by_one(totals.get("attempts_ended", {})), "outcome")
     yield _counter("task_failures", "Tasks that have FAILED, by code", _failures(totals.get("failures", {})), "code")
     yield _gauge("tasks_stalled", "Tasks that run and make no steps", facts.stalled)
     yield _histogram("store_commit_seconds", "Commits of the database that wrote something", facts.commits)
     yield _histogram("store_batch_size", "Calls in one transaction", facts.batches)
     yield _gauge("store_bytes", "Size of the database", facts.size)
     yield _gauge("log_streams", "Log streams that are open", facts.streams)
-    yield _counter("auth_failures", "Requests that were refused for their token", totals.get("refused", {}), "reason")
+    yield _counter(
+        "auth_failures", "Requests that were refused for their token", _by_one(totals.get("refused", {})), "reason"
+    )
 
 
-def _failures(found: Mapping[Labels, float]) -> dict[Labels, float]:
+def _failures(found: Mapping[str, float]) -> dict[Labels, float]:
     """A code of another version counts with others."""
     told: dict[Labels, float] = {(code,): 0 for code in (*_FAILURES, _OTHER)}
-    for (code,), count in found.items():
+    for code, count in found.items():
         told[(code if (code,) in told else _OTHER,)] += count
     return told
 
