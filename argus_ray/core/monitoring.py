@@ -26,6 +26,8 @@ NEW = "new"
 RETRY = "retry_wait"
 WAITING_REASONS = (NEW, RETRY, *(code.value for code in Code))
 
+#: What came of the range of starts that a task was told first; none: it was told no range.
+VERDICTS = ("inside", "early", "late", "none")
 #: Why a request was refused: no token, none that is good, a disabled user's, one that may not do this.
 REFUSALS = ("missing", "invalid", "disabled", "forbidden")
 
@@ -78,6 +80,8 @@ class StateFacts:
     maintenance: bool
     #: Since the database was made: metric -> label -> value.
     totals: Mapping[str, Mapping[str, float]]
+    #: Verdict -> starts.
+    start_estimates: Mapping[str, int]
     #: From acceptance to the first admission, in seconds.
     queue_waits: Histogram
     #: (workload, state) -> tasks, those that have ended included: none is ever removed.

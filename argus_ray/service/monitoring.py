@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argus_ray.core.actions import Principal
-from argus_ray.core.monitoring import REFUSALS, GatewayReport, ReadMonitoring, ReportGateway, StateFacts
+from argus_ray.core.monitoring import REFUSALS, VERDICTS, GatewayReport, ReadMonitoring, ReportGateway, StateFacts
 from argus_ray.service.unit_of_work import UnitOfWork
 from argus_ray.store import orders, totals
 
@@ -22,6 +22,7 @@ def read(unit: UnitOfWork, admin: Principal, action: ReadMonitoring) -> StateFac
         epoch=meters.store.epoch,
         maintenance=orders.maintenance_since(db) is not None,
         totals=found,
+        start_estimates=_start_estimates(),
         queue_waits=totals.queue_waits(db),
         tasks=totals.tasks(db),
         waiting=waiting.reasons,
@@ -37,6 +38,11 @@ def read(unit: UnitOfWork, admin: Principal, action: ReadMonitoring) -> StateFac
         size=totals.size(db),
         streams=meters.streams(),
     )
+
+
+def _start_estimates() -> dict[str, int]:
+    """Nobody foretells starts yet."""
+    return dict.fromkeys(VERDICTS, 0)
 
 
 def report(unit: UnitOfWork, admin: Principal, action: ReportGateway) -> None:

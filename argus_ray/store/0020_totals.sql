@@ -33,8 +33,6 @@ INSERT INTO totals (metric, label)
     FROM json_each('["SUCCEEDED", "APPLICATION", "INFRASTRUCTURE", "INSUFFICIENT_RESOURCES", "CANCELED"]');
 INSERT INTO totals (metric) VALUES ('admissions'), ('overtakes');
 INSERT INTO totals (metric, label)
-    SELECT 'start_estimates', value FROM json_each('["inside", "early", "late", "none"]');
-INSERT INTO totals (metric, label)
     SELECT 'refused', value FROM json_each('["missing", "invalid", "disabled", "forbidden"]');
 
 -- Its last attempt says why; a task that waited was refused for its inputs.

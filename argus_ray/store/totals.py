@@ -12,9 +12,8 @@ from argus_ray.core.monitoring import NEW, RETRY, Histogram
 from argus_ray.core.reasons import Code
 from argus_ray.store.queue import WAITING
 
-#: Metrics of one label that the code below adds to; triggers keep the others.
+#: What `add` adds to; triggers keep the other metrics.
 REFUSED = "refused"
-START_ESTIMATES = "start_estimates"
 
 _WAITING_GROUPS = f"""
     SELECT reason_code, reason IS NOT NULL AS has_reason, count(*) AS n, min(created_at) AS oldest,
