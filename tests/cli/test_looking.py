@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from argus_ray.cli import exits
+from argus_ray.cli import draw, exits
 from argus_ray.core.lifecycle import Admit
 from argus_ray.core.states import Outcome
 from tests.cli.conftest import NewPerson, Person
@@ -126,6 +126,31 @@ def test_a_log(alice: Person) -> None:
     assert "(log_not_found)" in alice("logs", task_id, "--attempt", "7", code=exits.NOT_FOUND).err
     for words in (("--attempt", "x"), ("--grep", "["), ("-f", "--attempt", "all"), ("--download", "x", "-f")):
         assert alice("logs", task_id, *words, code=exits.USAGE).err
+
+
+def test_the_whole_log_is_searched_by_the_server(alice: Person) -> None:
+    task_id, change = running(alice)
+    log_of(change).write_text("loss: nan nan\n" + "nothing here\n" * 5000 + "\x1b[31mloss: nan\x1b[0m\n")
+    assert alice("logs", task_id, "--grep", "n[a]n").lines == ["loss: nan nan", "loss: nan"]
+    assert alice("logs", task_id, "--grep", "absent").out == ""
+    documents = alice("logs", task_id, "--grep", "nan", "--json").documents
+    check(alice.api, "/tasks/{task_id}/logs/search", documents[0])
+    assert sum(len(each["matches"]) for each in documents) == 3
+
+
+def test_the_whole_log_is_downloaded_byte_for_byte(alice: Person) -> None:
+    task_id, change = running(alice)
+    raw = b"".join(b"%07d \xff\x1b[31m%s\r\n" % (number, b"." * 100) for number in range(50_000))
+    log_of(change).write_bytes(raw)
+    to = alice.home / "whole.log"
+    assert alice("logs", task_id, "--download", str(to)).err == f"{to}: {draw.size(len(raw))}\n"
+    assert to.read_bytes() == raw
+    assert "is there already" in alice("logs", task_id, "--download", str(to), code=exits.USAGE).err
+    assert [each.name for each in alice.home.iterdir() if "whole" in each.name] == ["whole.log"]
+    empty, change = running(alice)
+    log_of(change).touch()
+    alice("logs", empty, "--download", str(alice.home / "empty.log"))
+    assert (alice.home / "empty.log").read_bytes() == b""
 
 
 def test_the_logs_of_all_attempts(alice: Person) -> None:
