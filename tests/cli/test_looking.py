@@ -212,6 +212,22 @@ def test_curves_that_are_followed_are_whole_and_told_once(alice: Person) -> None
     check(alice.api, "/tasks/{task_id}/metrics", alice("metrics", task_id, "-f", "--json", code=exits.FAILED).json)
 
 
+def test_curves_of_several_tasks_stand_side_by_side(alice: Person) -> None:
+    first, change = running(alice)
+    metrics_of(change).write_text(lines(1, 2, train__loss=2.0))
+    second, other = running(alice)
+    metrics_of(other).write_text(lines(1, 2, 3, train__loss=1.0))
+    ran = alice("metrics", first, second)
+    assert [line.split()[:4] for line in ran.lines] == [
+        ["ID", "NAME", "STEP", "LAST"],
+        [first[-4:], "train/loss", "2", "2"],
+        [second[-4:], "train/loss", "3", "1"],
+    ]
+    check(alice.api, "/curves", alice("metrics", first, second, "--json").json)
+    assert len(list(csv.DictReader(alice("metrics", first, second, "--csv").lines))) == 5
+    assert f"── {second[-4:]}" in alice("metrics", first, second, "--plot").out
+
+
 # rollouts, files, open
 
 
