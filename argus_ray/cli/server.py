@@ -22,6 +22,7 @@ _API = "/api/v2"
 #: Items of one call of a list.
 PAGE = 200
 _JSON = {"Content-Type": "application/json"}
+_STREAM = {"Accept": "text/event-stream", "Cache-Control": "no-store", "Accept-Encoding": "identity"}
 _YAML = {"Content-Type": "application/yaml"}
 
 
@@ -82,7 +83,7 @@ class Server:
         query: Mapping[str, Any],
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
-        return self.client._send(Call("GET", _API + path, _as_it_is, parts, query.items(), headers or {}))
+        return self.client.send(Call("GET", _API + path, _as_it_is, parts, query.items(), headers or {}))
 
     def pages(
         self, path: str, /, field: str, limit: int | None, parts: Mapping[str, str] | None = None, **query: Any
@@ -100,6 +101,16 @@ class Server:
             if cursor is None or (left is not None and left <= 0):
                 return
 
+    def events(self, path: str, /, **query: Any) -> Iterator[tuple[str, str]]:
+        """The kind and the data of each event of a stream, from now on, through as many connections as it takes."""
+
+        def open_at(last_id: str | None) -> Call[Answer]:
+            headers = _STREAM | ({"Last-Event-ID": last_id} if last_id is not None else {})
+            return Call("GET", _API + path, _as_it_is, {}, query.items(), headers)
+
+        for event in self.client.stream_events(open_at):
+            yield event.event, event.data
+
     def _document(
         self,
         method: str,
@@ -111,7 +122,7 @@ class Server:
         repeats: bool = True,
     ) -> Document:
         call = Call(method, _API + path, Answer.json, parts or {}, query.items(), headers or {}, content, repeats)
-        found: Document = self.client._send(call)
+        found: Document = self.client.send(call)
         return found
 
     def close(self) -> None:

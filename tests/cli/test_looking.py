@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from argus_ray.cli import exits
+from argus_ray.cli import draw, exits
 from argus_ray.core.lifecycle import Admit
 from argus_ray.core.states import Outcome
 from tests.cli.conftest import NewPerson, Person
@@ -128,6 +128,31 @@ def test_a_log(alice: Person) -> None:
         assert alice("logs", task_id, *words, code=exits.USAGE).err
 
 
+def test_the_whole_log_is_searched_by_the_server(alice: Person) -> None:
+    task_id, change = running(alice)
+    log_of(change).write_text("loss: nan nan\n" + "nothing here\n" * 5000 + "\x1b[31mloss: nan\x1b[0m\n")
+    assert alice("logs", task_id, "--grep", "n[a]n").lines == ["loss: nan nan", "loss: nan"]
+    assert alice("logs", task_id, "--grep", "absent").out == ""
+    documents = alice("logs", task_id, "--grep", "nan", "--json").documents
+    check(alice.api, "/tasks/{task_id}/logs/search", documents[0])
+    assert sum(len(each["matches"]) for each in documents) == 3
+
+
+def test_the_whole_log_is_downloaded_byte_for_byte(alice: Person) -> None:
+    task_id, change = running(alice)
+    raw = b"".join(b"%07d \xff\x1b[31m%s\r\n" % (number, b"." * 100) for number in range(50_000))
+    log_of(change).write_bytes(raw)
+    to = alice.home / "whole.log"
+    assert alice("logs", task_id, "--download", str(to)).err == f"{to}: {draw.size(len(raw))}\n"
+    assert to.read_bytes() == raw
+    assert "is there already" in alice("logs", task_id, "--download", str(to), code=exits.USAGE).err
+    assert [each.name for each in alice.home.iterdir() if "whole" in each.name] == ["whole.log"]
+    empty, change = running(alice)
+    log_of(change).touch()
+    alice("logs", empty, "--download", str(alice.home / "empty.log"))
+    assert (alice.home / "empty.log").read_bytes() == b""
+
+
 def test_the_logs_of_all_attempts(alice: Person) -> None:
     task_id, first = running(alice)
     log_of(first).write_text("first\n")
@@ -185,6 +210,22 @@ def test_curves_that_are_followed_are_whole_and_told_once(alice: Person) -> None
     ran = alice("metrics", task_id, "-f", code=exits.FAILED)
     assert ran.lines == [f"{task_id[-4:]} {step} train/loss 2" for step in (1, 2, 3)]
     check(alice.api, "/tasks/{task_id}/metrics", alice("metrics", task_id, "-f", "--json", code=exits.FAILED).json)
+
+
+def test_curves_of_several_tasks_stand_side_by_side(alice: Person) -> None:
+    first, change = running(alice)
+    metrics_of(change).write_text(lines(1, 2, train__loss=2.0))
+    second, other = running(alice)
+    metrics_of(other).write_text(lines(1, 2, 3, train__loss=1.0))
+    ran = alice("metrics", first, second)
+    assert [line.split()[:4] for line in ran.lines] == [
+        ["ID", "NAME", "STEP", "LAST"],
+        [first[-4:], "train/loss", "2", "2"],
+        [second[-4:], "train/loss", "3", "1"],
+    ]
+    check(alice.api, "/curves", alice("metrics", first, second, "--json").json)
+    assert len(list(csv.DictReader(alice("metrics", first, second, "--csv").lines))) == 5
+    assert f"── {second[-4:]}" in alice("metrics", first, second, "--plot").out
 
 
 # rollouts, files, open

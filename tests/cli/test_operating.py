@@ -73,3 +73,36 @@ def test_the_pool_in_one_look(admin: Person, alice: Person) -> None:
     both = admin("top", "--json").json
     check(admin.api, "/nodes", both["nodes"])
     check(admin.api, "/admin/queue", both["queue"])
+
+
+def test_who_did_what(admin: Person, alice: Person) -> None:
+    task_id = alice.submit()
+    alice("cancel", task_id)
+    name = alice.home.name
+    ran = admin("audit", "--user", name)
+    assert ran.lines[0].split()[:3] == ["AT", "ACTOR", "ACTION"]
+    done = [line.split()[1:4] for line in ran.lines[1:]]
+    assert [name, "task.cancel", task_id] in done and [name, "task.submit", task_id] in done
+    assert [line.split()[2] for line in admin("audit", "--actor", name, "--action", "task.submit").lines[1:]] == [
+        "task.submit"
+    ]
+    assert admin("audit", "--user", name, "--until", "30d").err == "nothing\n"
+    check(admin.api, "/audit", admin("audit", "--user", name, "--json").json)
+    assert len(admin("audit", "--user", name, "-q", "-n", "2").lines) == 2
+    assert "(forbidden)" in alice("audit", code=exits.TOKEN).err
+
+
+def test_what_was_used(admin: Person, alice: Person) -> None:
+    task_id = alice.submit()
+    change = alice.api.run(task_id)
+    alice.api.world.clock.advance(3600)
+    alice.api.end(change)
+    ran = admin("usage")
+    row = next(line.split() for line in ran.lines if line.split()[0] == alice.home.name)
+    assert row == [alice.home.name, "4.0", "1", "1", "0", "0"]
+    assert ran.err.endswith("GPU hours in all\n")
+    assert admin("usage", "--by", "user", "--by", "workload").lines[0].split()[:2] == ["USER", "WORKLOAD"]
+    check(admin.api, "/usage", admin("usage", "--by", "day", "--since", "7d", "--json").json)
+    own = alice("whoami")
+    assert "4.0 GPU hours, 1 tasks" in own.out and "expires never" in own.out
+    assert "(forbidden)" in alice("usage", code=exits.TOKEN).err

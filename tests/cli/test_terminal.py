@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ import pytest
 
 from argus_ray.cli import exits
 from argus_ray.core.states import Outcome
+from argus_ray.node.processes import wait_until
 from tests.cli.conftest import Person
 from tests.support.gateway import lines, log_of, metrics_of
 
@@ -268,3 +271,20 @@ def test_completion_asks_no_server(alice: Person) -> None:
     assert completed("argus tasks --state RUNNING,QU") == ["RUNNING,QUEUED"]
     assert completed("argus context u") == ["use"]
     assert completed("argus show ar") == []
+
+
+def test_the_audit_is_followed(admin: Person, alice: Person) -> None:
+    with run(admin, "audit", "-f", "--user", alice.home.name, "--json") as process:
+        assert process.stdout is not None
+        # It shows what comes after it has begun: until something is shown, something is done.
+        seen: list[str] = []
+        reader = threading.Thread(target=lambda: seen.append(process.stdout.readline()))  # type: ignore[union-attr]
+        reader.start()
+        made = []
+        assert wait_until(lambda: made.append(alice.submit()) or bool(seen), _BOUND_S, 0.5)  # type: ignore[func-returns-value]
+        assert seen[0], process.communicate()[1]
+        entry = json.loads(seen[0])
+        assert (entry["action"], entry["actor"]) == ("task.submit", alice.home.name) and entry["target"] in made
+        process.send_signal(signal.SIGINT)
+        assert process.wait(_BOUND_S) == exits.INTERRUPTED
+        reader.join(_BOUND_S)

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from argus_ray.cli import safe
 from argus_ray.cli.app import Command
 from argus_ray.cli.commands.tasks import point
 from argus_ray.cli.session import Session, pass_session
@@ -21,6 +22,7 @@ from argus_ray.cli.table import Column
 @click.option("--since", metavar="2h", help="Since then.")
 @click.option("--until", metavar="T", help="Before then.")
 @click.option("-n", "number", type=click.IntRange(1, 1_000_000), default=50, show_default=True, help="At most so many.")
+@click.option("-f", "--follow", is_flag=True, help="Go on with what comes; Ctrl-C ends it.")
 @pass_session
 def audit(
     session: Session,
@@ -30,12 +32,18 @@ def audit(
     since: str | None,
     until: str | None,
     number: int,
+    follow: bool,
 ) -> None:
     """Show who did what.
 
-    The newest first.
+    The newest first; with -f what comes from now on.
     """
     query = {"user": user, "actor": actor, "action": action}
+    if follow:
+        if since or until:
+            raise click.UsageError("-f shows what comes from now on: without --since and --until.")
+        _follow(session, query)
+        return
     query |= {"since": point(since, "--since"), "until": point(until, "--until")}
     out = session.out
     rows = []
@@ -66,3 +74,18 @@ def _row(session: Session, each: Mapping[str, Any]) -> list[str]:
             for part in (actor, each["action"], each["target"], each["result"], each["address"], detail)
         ),
     ]
+
+
+def _follow(session: Session, query: Mapping[str, Any]) -> None:
+    out = session.out
+    for event, data in session.server.events("/audit/stream", **query):
+        if event == "gap":
+            out.warn(f"entries are left out: {safe.cell(data)}")
+        elif event == "entry":
+            entry = json.loads(data)
+            if out.flags.json:
+                out.event(entry)
+            elif out.flags.quiet:
+                out.line(str(entry["audit_id"]))
+            else:
+                out.line("  ".join(safe.cell(part) for part in _row(session, entry)))

@@ -120,16 +120,19 @@ def _show(session: Session, task_id: str, attempt: int | None, offset: int | Non
 
 def _search(session: Session, task_id: str, attempt: str, grep: str, *, raw: bool) -> None:
     place: int | None = None
+    line: int | None = None
     while True:
         query: dict[str, Any] = {"q": grep, "regex": True, "from": place, "attempt": attempt, "limit": 500}
         found = session.server.get("/tasks/{task_id}/logs/search", {"task_id": task_id}, **query)
         if session.out.flags.json:
             session.out.event(found)
-        else:
-            for each in found["matches"]:
+        for each in [] if session.out.flags.json else found["matches"]:
+            # A line with two matches is shown once.
+            if each["line_start"] is None or each["line_start"] != line:
                 text = each["text"] + (" [...]" if each["truncated"] else "")
                 session.out.line(text if raw else safe.line(text))
-        if found["next"] is None:
+            line = each["line_start"]
+        if found["complete"] or found["next"] is None:
             return
         place = found["next"]
 
