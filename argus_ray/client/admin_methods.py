@@ -78,3 +78,7 @@ class AdminMethods:
     def health(self) -> models.Health:
         """Whether its process answers."""
         return self._send(admin_calls.health())
+
+    def ready(self) -> dict[str, str]:
+        """What each part of the server says that a submission needs. Raises Unavailable if one is not ready."""
+        return self._send(admin_calls.ready())

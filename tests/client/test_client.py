@@ -82,7 +82,7 @@ def test_a_task_is_made_again(api: Api, alice: Client) -> None:
     made = alice.resubmit(old.task_id, resume=True)
     assert made.resubmitted_from == old.task_id and made.settings_from == "task"
     with pytest.raises(errors.NothingToExport):
-        alice.export(made.task_id)
+        alice.export(alice.submit(api.world.spec()).task_id)
 
 
 def test_waiting_ends_with_the_tasks(api: Api, alice: Client) -> None:
