@@ -10,6 +10,8 @@ import pytest
 from argus_ray.client import Client, WaitTimeout, errors
 from argus_ray.client.models.results import Line, LogAttempt, LogEnd
 from argus_ray.core.states import Outcome
+from argus_ray.discovery import head_json, sentinel
+from tests.support.checkpoints import save
 from tests.support.gateway import Api, lines, log_of, metrics_of
 
 
@@ -81,8 +83,20 @@ def test_a_task_is_made_again(api: Api, alice: Client) -> None:
     api.end(change, Outcome.APPLICATION, 1)
     made = alice.resubmit(old.task_id, resume=True)
     assert made.resubmitted_from == old.task_id and made.settings_from == "task"
+
+
+def test_a_checkpoint_is_exported(api: Api, alice: Client) -> None:
+    settings = api.world.settings
+    sentinel.begin(head_json.folder(settings.shared_root, settings.cluster_name))
+    old = alice.submit(api.world.spec()).task_id
     with pytest.raises(errors.NothingToExport):
-        alice.export(alice.submit(api.world.spec()).task_id)
+        alice.export(old)
+    change = api.run(old)
+    save(change.job_root, (10, 20), "sft")
+    made = alice.export(old, step=10, key="k")
+    assert (made.exported_from, made.step, made.part) == (old, 10, "actor")
+    assert alice.export(old, step=10, key="k") == made
+    assert alice.task(made.task_id).export is not None
 
 
 def test_waiting_ends_with_the_tasks(api: Api, alice: Client) -> None:

@@ -249,13 +249,16 @@ class Maintenance(Model):
 
 
 class Explanation(Model):
-    """Why a task waits."""
+    """Why a task is where it is: by a stable `code`, and in one sentence."""
 
     SCHEMAS = ("ExplanationOut",)
 
     task_id: str
     state: str
+    code: str
+    sentence: str
     summary: str
+    would_start_now: int | None
     position: int | None
     own_ahead: tuple[str, ...]
     others_ahead: int
