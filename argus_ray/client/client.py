@@ -38,8 +38,8 @@ class Client(AdminMethods):
 
     `ca_file`: certificates to trust in the place of the system's. `timeout`: seconds for one step of a call. `retry_s`:
     for how long reads, and writes that may be repeated, are tried again after a broken connection or a 503. `follow_s`:
-    the same for logs, streams, downloads and `wait`, once the server has answered. `on_retry` is told why something is tried
-    again, and in how many seconds. Proxies are those of the environment.
+    the same for logs, streams, downloads and `wait`, once the server has answered. `on_retry` is told why something
+    is tried again, and in how many seconds. Proxies are those of the environment.
 
     Every method raises ApiError (by its code: `argus_ray.client.errors`), ServerUnreachable and BadAnswer.
     """
