@@ -17,6 +17,7 @@ from argus_ray.disk.inputs import Preflight
 from argus_ray.disk.threads import BoundedThreads
 from argus_ray.gateway import about, audit, pool, presets, usage, users
 from argus_ray.gateway import nodes as node_routes
+from argus_ray.gateway.command import routes as command
 from argus_ray.gateway.context import GatewayParts, KnownTokens, Nodes, PoolLook, Readiness, ReadProgress
 from argus_ray.gateway.control import ControlPlane, Wake
 from argus_ray.gateway.files import routes as files_of_tasks
@@ -162,7 +163,7 @@ def create_app(
         usage,
     )
     routers = [module.router for module in features]
-    routers.append(tasks.verbs)
+    routers += [tasks.verbs, command.router]
     for router in routers:
         app.include_router(router)
     document.describe(app)
