@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from argus_ray.client import admin_calls
 from argus_ray.client.calls import Call
@@ -82,3 +82,10 @@ class AdminMethods:
     def ready(self) -> dict[str, str]:
         """What each part of the server says that a submission needs. Raises Unavailable if one is not ready."""
         return self.send(admin_calls.ready())
+
+    def version(self) -> models.Version:
+        return self.send(admin_calls.version())
+
+    def schema(self) -> dict[str, Any]:
+        """The JSON Schema of a TaskSpec."""
+        return self.send(admin_calls.schema())

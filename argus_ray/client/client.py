@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -23,13 +23,15 @@ from argus_ray.client.models import admin
 from argus_ray.client.models import tasks as models
 from argus_ray.client.models.results import Curves, FileEntry, FilePage, Line, LogText, Rollouts, RolloutStep, Sample
 from argus_ray.client.pages import pages
-from argus_ray.client.task_calls import Names
+from argus_ray.client.task_calls import Filter, Names, When
 from argus_ray.client.transport import Transport
 from argus_ray.client.wait import wait_for
 
 T = TypeVar("T")
 #: Seconds for which a log or a stream that was broken off is opened again: a head that is replaced takes minutes.
 FOLLOW_S = 600.0
+#: Tasks that one call cancels.
+_MANY = 500
 _TOKEN = re.compile(r"[!-~]{1,4096}")
 
 
@@ -138,6 +140,34 @@ class Client(AdminMethods):
         """Cancel in any state; final at once. A task that has ended stays as it is."""
         return self.send(task_calls.cancel(task_id))
 
+    def cancel_many(
+        self,
+        ids: Sequence[str] | None = None,
+        *,
+        state: Names = None,
+        workload: Names = None,
+        since: When = None,
+        until: When = None,
+        user_id: str | None = None,
+        dry_run: bool = False,
+    ) -> models.ManyCanceled:
+        """Cancel these tasks, or all that are found like this and have not ended; `dry_run`: only tell which.
+
+        However many: it calls again for those that one call leaves. A dry run by a filter tells 500 of them.
+        """
+        if ids is not None:
+            parts = [list(ids)[at : at + _MANY] for at in range(0, len(ids), _MANY)]
+            found = [self.send(task_calls.cancel_many(part, None, dry_run=dry_run)) for part in parts]
+        else:
+            call = task_calls.cancel_many(None, Filter(state, workload, since, until, user_id), dry_run=dry_run)
+            found = [self.send(call)]
+            for _ in range(0 if dry_run else found[0].matched // _MANY + 1):
+                if found[-1].more:
+                    found.append(self.send(call))
+        results = tuple(each for part in found for each in part.results)
+        matched = sum(part.matched for part in found) if ids is not None else found[0].matched
+        return models.ManyCanceled(results=results, matched=matched, more=bool(found) and found[-1].more)
+
     # Looking.
 
     def task(self, task_id: str) -> models.Task:
@@ -148,15 +178,45 @@ class Client(AdminMethods):
         return self.send(task_calls.spec(task_id))
 
     def tasks(
-        self, *, state: Names = None, user_id: str | None = None, limit: int | None = None, page_size: int = 100
+        self,
+        *,
+        state: Names = None,
+        workload: Names = None,
+        since: When = None,
+        until: When = None,
+        user_id: str | None = None,
+        id_prefix: str | None = None,
+        id_suffix: str | None = None,
+        ids: Names = None,
+        limit: int | None = None,
+        page_size: int = 100,
     ) -> Iterator[models.TaskSummary]:
-        """Tasks, newest first, page by page as they are taken; `limit`: at most so many."""
+        """Tasks, newest first, page by page as they are taken; `limit`: at most so many.
+
+        `since`, `until`: of their submission; a time, or how long ago. `ids`: at most 100.
+        """
+        which = Filter(state, workload, since, until, user_id, id_prefix, id_suffix, ids)
 
         def page(cursor: str | None, size: int) -> models.TaskPage:
-            call = task_calls.tasks(state=state, user_id=user_id, limit=size, cursor=cursor)
-            return self.send(call)
+            return self.send(task_calls.tasks(which, limit=size, cursor=cursor))
 
         return pages(page, lambda found: found.tasks, limit, page_size)
+
+    def counts(
+        self,
+        *,
+        state: Names = None,
+        workload: Names = None,
+        since: When = None,
+        until: When = None,
+        user_id: str | None = None,
+        id_prefix: str | None = None,
+        id_suffix: str | None = None,
+        ids: Names = None,
+    ) -> models.Counts:
+        """How many tasks there are in each state, of those that `tasks` would list."""
+        which = Filter(state, workload, since, until, user_id, id_prefix, id_suffix, ids)
+        return self.send(task_calls.counts(which))
 
     def events(self, task_id: str, *, limit: int | None = None, page_size: int = 100) -> Iterator[models.Event]:
         """Every change of the task, oldest first, page by page as they are taken."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,22 @@ def test_a_list_is_taken_page_by_page(api: Api, alice: Client) -> None:
     assert [each.task_id for each in alice.tasks(page_size=2, limit=3)] == made[:1:-1]
     assert list(alice.tasks(limit=0)) == []
     assert [each.kind for each in alice.events(made[0], page_size=1)] != []
+
+
+def test_tasks_are_found_counted_and_canceled_together(api: Api, alice: Client) -> None:
+    made = [alice.submit(api.world.spec()).task_id for _ in range(3)]
+    assert [each.task_id for each in alice.tasks(id_suffix=made[1][-4:], since=timedelta(hours=1))] == [made[1]]
+    assert list(alice.tasks(workload="ppo")) == [] and list(alice.tasks(until="1h")) == []
+    counts = alice.counts(ids=made[:2])
+    assert (counts.total, counts.counts["QUEUED"]) == (2, 2)
+    tried = alice.cancel_many(state="QUEUED", dry_run=True)
+    assert {each.result for each in tried.results} == {"would_cancel"} and tried.matched == 3
+    done = alice.cancel_many([made[0], "nobody's"])
+    assert [each.result for each in done.results] == ["canceled", "not_found"]
+    assert [each.result for each in alice.cancel_many(workload="sft").results] == ["canceled"] * 2
+    assert alice.cancel_many([]).results == () and alice.counts(state="CANCELED").total == 3
+    assert alice.version().api == "v2" and alice.server_version == alice.version().version
+    assert alice.schema()["title"]
 
 
 def test_the_same_key_gives_the_same_task(api: Api, alice: Client) -> None:
