@@ -21,7 +21,8 @@ ARG ARGUS_LOCK=requirements.lock
 COPY ${ARGUS_LOCK} ./
 RUN pip install --no-cache-dir -r "$ARGUS_LOCK"
 COPY . .
-RUN pip install --no-cache-dir --no-deps .
+# The command as one file is part of the package, so it is made first.
+RUN python scripts/make_pyz.py --lock "$ARGUS_LOCK" && pip install --no-cache-dir --no-deps .
 
 ENV ARGUS_RUN_DIR=/run/argus ARGUS_SERVE_CONFIG=/opt/argus/serve_config.yaml
 USER argus

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from argus_ray.client.calls import JSON_BODY, Answer, Call, as_json
 from argus_ray.client.models import admin as models
 from argus_ray.client.models.tasks import Maintenance
@@ -82,3 +84,11 @@ def ready() -> Call[dict[str, str]]:
         return {str(name): str(value) for name, value in found.get("parts", {}).items()}
 
     return Call("GET", "/readyz", parts, repeats=False)
+
+
+def version() -> Call[models.Version]:
+    return Call("GET", "/api/v2/version", of(models.Version))
+
+
+def schema() -> Call[dict[str, Any]]:
+    return Call("GET", "/api/v2/schema/taskspec", Answer.json)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from argus_ray.client import admin_calls
 from argus_ray.client.calls import Call
@@ -15,66 +15,77 @@ T = TypeVar("T")
 class AdminMethods:
     """Part of Client."""
 
-    def _send(self, call: Call[T]) -> T:
+    def send(self, call: Call[T]) -> T:
         raise NotImplementedError
 
     # Users and their tokens.
 
     def users(self) -> tuple[models.User, ...]:
-        return self._send(admin_calls.users()).users
+        return self.send(admin_calls.users()).users
 
     def user(self, user_id: str) -> models.User:
-        return self._send(admin_calls.user(user_id))
+        return self.send(admin_calls.user(user_id))
 
     def create_user(self, user_id: str, display_name: str | None = None) -> models.User:
-        return self._send(admin_calls.create_user(user_id, display_name))
+        return self.send(admin_calls.create_user(user_id, display_name))
 
     def disable_user(self, user_id: str) -> models.User:
         """Its tokens are refused from the next request on; its tasks go on."""
-        return self._send(admin_calls.set_user(user_id, enabled=False))
+        return self.send(admin_calls.set_user(user_id, enabled=False))
 
     def enable_user(self, user_id: str) -> models.User:
-        return self._send(admin_calls.set_user(user_id, enabled=True))
+        return self.send(admin_calls.set_user(user_id, enabled=True))
 
     def tokens(self, user_id: str) -> tuple[models.Token, ...]:
-        return self._send(admin_calls.tokens(user_id)).tokens
+        return self.send(admin_calls.tokens(user_id)).tokens
 
     def issue_token(
         self, user_id: str, *, label: str | None = None, expires_in_s: int | None = None
     ) -> models.IssuedToken:
         """A new token, which is told only this once; it expires after so many seconds, or never."""
         call = admin_calls.issue_token(user_id, label=label, expires_in_s=expires_in_s)
-        return self._send(call)
+        return self.send(call)
 
     def revoke_token(self, user_id: str, token_id: str) -> models.Token:
-        return self._send(admin_calls.revoke_token(user_id, token_id))
+        return self.send(admin_calls.revoke_token(user_id, token_id))
 
     # The pool.
 
     def nodes(self) -> models.Nodes:
-        return self._send(admin_calls.nodes())
+        return self.send(admin_calls.nodes())
 
     def cordon(self, node: str, *, reason: str | None = None) -> models.Ordered:
         """The machine gets no new gang. `node`: its hostname, address or Ray node id."""
-        return self._send(admin_calls.order(node, "cordon", reason=reason))
+        return self.send(admin_calls.order(node, "cordon", reason=reason))
 
     def drain(self, node: str, *, reason: str | None = None, deadline_s: int | None = None) -> models.Ordered:
         """The same; what still runs there after so many seconds is stopped, and resumes elsewhere."""
         call = admin_calls.order(node, "drain", reason=reason, deadline_s=deadline_s)
-        return self._send(call)
+        return self.send(call)
 
     def uncordon(self, node: str, *, reason: str | None = None) -> models.Ordered:
-        return self._send(admin_calls.order(node, "uncordon", reason=reason))
+        return self.send(admin_calls.order(node, "uncordon", reason=reason))
 
     def maintenance(self) -> Maintenance:
-        return self._send(admin_calls.maintenance())
+        return self.send(admin_calls.maintenance())
 
     def set_maintenance(self, on: bool, *, reason: str | None = None) -> Maintenance:
         """While it is on nothing starts; submissions are accepted, and what runs goes on."""
-        return self._send(admin_calls.set_maintenance(on, reason))
+        return self.send(admin_calls.set_maintenance(on, reason))
 
     # The server.
 
     def health(self) -> models.Health:
         """Whether its process answers."""
-        return self._send(admin_calls.health())
+        return self.send(admin_calls.health())
+
+    def ready(self) -> dict[str, str]:
+        """What each part of the server says that a submission needs. Raises Unavailable if one is not ready."""
+        return self.send(admin_calls.ready())
+
+    def version(self) -> models.Version:
+        return self.send(admin_calls.version())
+
+    def schema(self) -> dict[str, Any]:
+        """The JSON Schema of a TaskSpec."""
+        return self.send(admin_calls.schema())

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime, timezone
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta, timezone
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
@@ -84,7 +84,7 @@ def _encoded(value: str) -> str:
         raise BadArgument("a value is no text") from None
 
 
-def _values(given: Any) -> Iterable[str]:
+def _values(given: Any) -> Sequence[str]:
     """Of one query parameter; nothing for None."""
     if given is None:
         return ()
@@ -94,6 +94,8 @@ def _values(given: Any) -> Iterable[str]:
         return ("true" if given else "false",)
     if isinstance(given, datetime):
         return (rfc3339(given),)
+    if isinstance(given, timedelta):
+        return (ago(given),)
     if isinstance(given, Iterable):
         return [each for item in given for each in _values(item)]
     return (str(given),)
@@ -104,6 +106,17 @@ def rfc3339(at: datetime) -> str:
     if at.tzinfo is None:
         raise BadArgument(f"{at.isoformat()} has no time zone")
     return at.astimezone(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def ago(span: timedelta) -> str:
+    """So long ago, in whole minutes, as the API takes it."""
+    return f"{max(1, round(span.total_seconds() / 60))}m"
+
+
+def moment(at: datetime | timedelta | str | None) -> str | None:
+    """A time, or how long ago, as a body has it. Raises BadArgument."""
+    (written,) = _values(at) or (None,)
+    return written
 
 
 def as_json(**members: Any) -> bytes:

@@ -4,30 +4,34 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
+import httpx2
+
 import argus_ray
 from argus_ray.client import admin_calls, task_calls
 from argus_ray.client.admin_methods import AdminMethods
-from argus_ray.client.calls import Call
+from argus_ray.client.calls import Answer, Call
 from argus_ray.client.download import download_file
 from argus_ray.client.errors import BadArgument
-from argus_ray.client.follow import follow_log
+from argus_ray.client.follow import follow_events, follow_log
 from argus_ray.client.log_feed import LogItem, lines_of, split_lines
 from argus_ray.client.models import admin
 from argus_ray.client.models import tasks as models
 from argus_ray.client.models.results import Curves, FileEntry, FilePage, Line, LogText, Rollouts, RolloutStep, Sample
 from argus_ray.client.pages import pages
-from argus_ray.client.task_calls import Names
+from argus_ray.client.task_calls import Filter, Names, When
 from argus_ray.client.transport import Transport
 from argus_ray.client.wait import wait_for
 
 T = TypeVar("T")
 #: Seconds for which a log or a stream that was broken off is opened again: a head that is replaced takes minutes.
 FOLLOW_S = 600.0
+#: Tasks that one call cancels.
+_MANY = 500
 _TOKEN = re.compile(r"[!-~]{1,4096}")
 
 
@@ -36,8 +40,8 @@ class Client(AdminMethods):
 
     `ca_file`: certificates to trust in the place of the system's. `timeout`: seconds for one step of a call. `retry_s`:
     for how long reads, and writes that may be repeated, are tried again after a broken connection or a 503. `follow_s`:
-    the same for logs, streams and `wait`, since the server last answered. `on_retry` is told why something is tried
-    again, and in how many seconds. Proxies are those of the environment.
+    the same for logs, streams, downloads and `wait`, once the server has answered. `on_retry` is told why something
+    is tried again, and in how many seconds. Proxies are those of the environment.
 
     Every method raises ApiError (by its code: `argus_ray.client.errors`), ServerUnreachable and BadAnswer.
     """
@@ -72,7 +76,8 @@ class Client(AdminMethods):
         self._follow_s = follow_s
 
     def __repr__(self) -> str:
-        return f"Client({self.url!r})"
+        made = vars(self).get("_transport")
+        return f"Client({made and made.url!r})"
 
     def __enter__(self) -> Client:
         return self
@@ -94,71 +99,140 @@ class Client(AdminMethods):
         """As the newest answer told it; None before there is one, or where it tells none."""
         return self._transport.server_version
 
-    def _send(self, call: Call[T]) -> T:
+    def send(self, call: Call[T]) -> T:
+        """Any call, with the retries that it allows."""
         return self._transport.send(call)
+
+    def stream_events(
+        self, open_at: Callable[[str | None], Call[Answer]], *, after: str | None = None, follow_s: float | None = None
+    ) -> Iterator[httpx2.ServerSentEvent]:
+        """Server-sent events (`event`, `data`, `id`) without an end, through as many connections as it takes.
+
+        `open_at`: the call for what follows the event of this id (None: from the beginning).
+        """
+        patience_s = self._follow_s if follow_s is None else follow_s
+        return follow_events(self._transport, open_at, last_id=after, patience_s=patience_s)
 
     # Submitting.
 
     def submit(self, spec: str | bytes, *, presets: Names = None, key: str | None = None) -> models.Submitted:
         """Submit a TaskSpec. `key`: the Idempotency-Key, without which one is made for this call."""
-        made, _ = self._send(task_calls.submit(spec, key or new_key(), presets))
+        made, _ = self.send(task_calls.submit(spec, key or new_key(), presets))
         return made
 
     def validate(self, spec: str | bytes, *, presets: Names = None) -> models.Validation:
         """What a submission would be answered now, and what it would run; nothing is stored."""
-        return self._send(task_calls.validate(spec, presets))
+        return self.send(task_calls.validate(spec, presets))
 
     def resubmit(self, task_id: str, *, resume: bool = False, key: str | None = None) -> models.Resubmitted:
         """A new task from one that has ended; `resume`: it goes on from the newest checkpoint."""
-        made, _ = self._send(task_calls.resubmit(task_id, key or new_key(), resume=resume))
+        made, _ = self.send(task_calls.resubmit(task_id, key or new_key(), resume=resume))
         return made
 
     def export(
         self, task_id: str, *, step: int | None = None, part: str | None = None, key: str | None = None
     ) -> models.Exported:
         """A new task that makes a Hugging Face folder of a checkpoint (`step`: of this one, else of the newest)."""
-        made, _ = self._send(task_calls.export(task_id, key or new_key(), step=step, part=part))
+        made, _ = self.send(task_calls.export(task_id, key or new_key(), step=step, part=part))
         return made
 
     def cancel(self, task_id: str) -> models.Task:
         """Cancel in any state; final at once. A task that has ended stays as it is."""
-        return self._send(task_calls.cancel(task_id))
+        return self.send(task_calls.cancel(task_id))
+
+    def cancel_many(
+        self,
+        ids: Sequence[str] | None = None,
+        *,
+        state: Names = None,
+        workload: Names = None,
+        since: When = None,
+        until: When = None,
+        user_id: str | None = None,
+        dry_run: bool = False,
+    ) -> models.ManyCanceled:
+        """Cancel these tasks, or all that are found like this and have not ended; `dry_run`: only tell which.
+
+        However many: it calls again for those that one call leaves. A dry run by a filter tells 500 of them.
+        """
+        if ids is not None:
+            parts = [list(ids)[at : at + _MANY] for at in range(0, len(ids), _MANY)]
+            found = [self.send(task_calls.cancel_many(part, None, dry_run=dry_run)) for part in parts]
+        else:
+            call = task_calls.cancel_many(None, Filter(state, workload, since, until, user_id), dry_run=dry_run)
+            found = [self.send(call)]
+            for _ in range(0 if dry_run else found[0].matched // _MANY + 1):
+                if found[-1].more:
+                    found.append(self.send(call))
+        results = tuple(each for part in found for each in part.results)
+        matched = sum(part.matched for part in found) if ids is not None else found[0].matched
+        return models.ManyCanceled(results=results, matched=matched, more=bool(found) and found[-1].more)
 
     # Looking.
 
     def task(self, task_id: str) -> models.Task:
-        return self._send(task_calls.task(task_id))
+        return self.send(task_calls.task(task_id))
 
     def spec(self, task_id: str) -> str:
         """The TaskSpec as it was submitted."""
-        return self._send(task_calls.spec(task_id))
+        return self.send(task_calls.spec(task_id))
 
     def tasks(
-        self, *, state: Names = None, user_id: str | None = None, limit: int | None = None, page_size: int = 100
+        self,
+        *,
+        state: Names = None,
+        workload: Names = None,
+        since: When = None,
+        until: When = None,
+        user_id: str | None = None,
+        id_prefix: str | None = None,
+        id_suffix: str | None = None,
+        ids: Names = None,
+        limit: int | None = None,
+        page_size: int = 100,
     ) -> Iterator[models.TaskSummary]:
-        """Tasks, newest first, page by page as they are taken; `limit`: at most so many."""
+        """Tasks, newest first, page by page as they are taken; `limit`: at most so many.
+
+        `since`, `until`: of their submission; a time, or how long ago. `ids`: at most 100.
+        """
+        which = Filter(state, workload, since, until, user_id, id_prefix, id_suffix, ids)
 
         def page(cursor: str | None, size: int) -> models.TaskPage:
-            call = task_calls.tasks(state=state, user_id=user_id, limit=size, cursor=cursor)
-            return self._send(call)
+            return self.send(task_calls.tasks(which, limit=size, cursor=cursor))
 
         return pages(page, lambda found: found.tasks, limit, page_size)
+
+    def counts(
+        self,
+        *,
+        state: Names = None,
+        workload: Names = None,
+        since: When = None,
+        until: When = None,
+        user_id: str | None = None,
+        id_prefix: str | None = None,
+        id_suffix: str | None = None,
+        ids: Names = None,
+    ) -> models.Counts:
+        """How many tasks there are in each state, of those that `tasks` would list."""
+        which = Filter(state, workload, since, until, user_id, id_prefix, id_suffix, ids)
+        return self.send(task_calls.counts(which))
 
     def events(self, task_id: str, *, limit: int | None = None, page_size: int = 100) -> Iterator[models.Event]:
         """Every change of the task, oldest first, page by page as they are taken."""
 
         def page(cursor: str | None, size: int) -> models.EventPage:
-            return self._send(task_calls.events(task_id, limit=size, cursor=cursor))
+            return self.send(task_calls.events(task_id, limit=size, cursor=cursor))
 
         return pages(page, lambda found: found.events, limit, page_size)
 
     def queue(self, *, everyone: bool = False) -> models.Queue:
         """Own tasks that wait and that run; `everyone`: all of them (admin)."""
-        return self._send(task_calls.queue(everyone=everyone))
+        return self.send(task_calls.queue(everyone=everyone))
 
     def explain(self, task_id: str) -> models.Explanation:
         """Why a task waits."""
-        return self._send(task_calls.explain(task_id))
+        return self.send(task_calls.explain(task_id))
 
     def wait(
         self, ids: str | Iterable[str], *, any: bool = False, timeout: float | None = None
@@ -174,7 +248,7 @@ class Client(AdminMethods):
 
     def log(self, task_id: str, *, tail: int | None = None, attempt: int | str | None = None) -> LogText:
         """The last lines of a log as text, with its place and the task's state."""
-        return self._send(task_calls.log(task_id, tail=tail, attempt=attempt))
+        return self.send(task_calls.log(task_id, tail=tail, attempt=attempt))
 
     def logs(
         self,
@@ -236,7 +310,7 @@ class Client(AdminMethods):
     ) -> Curves:
         """The main curves, or those of `names`. `complete` is False if there is more to read: the same call goes on."""
         call = task_calls.curves(task_id, names=names, max_points=max_points, since_step=since_step)
-        return self._send(call)
+        return self.send(call)
 
     def rollout_steps(
         self,
@@ -251,7 +325,7 @@ class Client(AdminMethods):
 
         def page(cursor: str | None, size: int) -> Rollouts:
             call = task_calls.rollouts(task_id, kind=kind, attempt=attempt, limit=size, cursor=cursor)
-            return self._send(call)
+            return self.send(call)
 
         return pages(page, lambda found: found.steps, limit, page_size)
 
@@ -272,7 +346,7 @@ class Client(AdminMethods):
             call = task_calls.rollouts(
                 task_id, step=step, kind=kind, attempt=attempt, max_chars=max_chars, limit=size, cursor=cursor
             )
-            return self._send(call)
+            return self.send(call)
 
         return pages(page, lambda found: found.samples, limit, page_size)
 
@@ -288,7 +362,7 @@ class Client(AdminMethods):
         """What is in a folder of the job root. `path`: percent-encoded, as `path` of an entry."""
 
         def page(cursor: str | None, size: int) -> FilePage:
-            return self._send(task_calls.files(task_id, path, attempt=attempt, limit=size, cursor=cursor))
+            return self.send(task_calls.files(task_id, path, attempt=attempt, limit=size, cursor=cursor))
 
         return pages(page, lambda found: found.entries, limit, page_size)
 
@@ -317,10 +391,10 @@ class Client(AdminMethods):
         )
 
     def me(self) -> admin.Me:
-        return self._send(admin_calls.me())
+        return self.send(admin_calls.me())
 
     def presets(self) -> admin.Presets:
-        return self._send(admin_calls.presets())
+        return self.send(admin_calls.presets())
 
 
 def new_key() -> str:

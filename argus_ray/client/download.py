@@ -108,10 +108,12 @@ class _Download:
         file = self._opened()
         if have and _start_of(response.headers.get("content-range", "")) != have:
             raise BadAnswer("the answer begins elsewhere than it was asked to")
+        if response.headers.get("content-encoding", "identity") != "identity":
+            raise BadAnswer("something on the way has packed the file")
         file.truncate(have)
         file.seek(have)
         total = have + int(response.headers.get("content-length", "0"))
-        for chunk in response.iter_raw():
+        for chunk in response.iter_bytes():
             file.write(chunk)
             have += len(chunk)
             self._renew()

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Callable, Iterator
 
 import httpx2
 
 from argus_ray.client.calls import Answer, Call
-from argus_ray.client.errors import BadAnswer, StaleWriter, TryLater, Unavailable
+from argus_ray.client.errors import ApiError, BadAnswer, TryLater, kind_of
 from argus_ray.client.log_feed import LogFeed, LogItem
-from argus_ray.client.models.results import LogEnd
 from argus_ray.client.transport import Broken, Transport
 
 #: Seconds without a byte; the server sends a comment each 15 s.
@@ -27,34 +28,55 @@ def events_of(transport: Transport, call: Call[Answer]) -> Iterator[httpx2.Serve
         yield from httpx2.EventSource(response, max_event_size=_MOST_EVENT)
 
 
-def follow_log(
+def follow_events(
     transport: Transport, open_at: Callable[[str | None], Call[Answer]], *, last_id: str | None, patience_s: float
-) -> Iterator[LogItem]:
-    """A log until its end. `open_at`: the call that goes on after the event of this id.
+) -> Iterator[httpx2.ServerSentEvent]:
+    """Events without an end. `open_at`: the call that goes on after the event of this id.
 
     `patience_s`: for how long it is tried to reach the server again since it last said something. Raises
-    ServerUnreachable, ApiError, BadAnswer.
+    ServerUnreachable, BadAnswer, and ApiError, also for the event `error`, unless that is worth another try.
     """
-    feed = LogFeed(last_id)
     patience = transport.patience(patience_s)
     while True:
         broken: Broken | None = None
         later: TryLater | None = None
         try:
-            for event in events_of(transport, open_at(feed.last_id)):
+            for event in events_of(transport, open_at(last_id)):
+                if event.event == "error":
+                    raise _error_of(event)
                 patience.renew()
-                for item in feed.feed(event.event, event.data, event.id):
-                    yield item
-                    if isinstance(item, LogEnd):
-                        return
+                last_id = event.id or last_id
+                yield event
             broken = Broken("the stream broke off")
         except Broken as found:
             broken = found
         except TryLater as error:
             later = error
         if later is not None:
-            if not isinstance(later, Unavailable | StaleWriter):
-                raise later
             transport.pause_for(patience, later)
         elif broken is not None:
-            transport.pause(patience, broken, what="log stream")
+            transport.pause(patience, broken, what="stream")
+
+
+def _error_of(event: httpx2.ServerSentEvent) -> ApiError:
+    try:
+        document = json.loads(event.data)
+        code, detail = str(document["code"]), str(document["detail"])
+    except (ValueError, TypeError, KeyError):
+        raise BadAnswer("an error in the stream is not understood") from None
+    kind = kind_of(code, 500)
+    # The answer was a 200 by then; this is what it would have been.
+    return kind(code, 503 if issubclass(kind, TryLater) else 500, detail)
+
+
+def follow_log(
+    transport: Transport, open_at: Callable[[str | None], Call[Answer]], *, last_id: str | None, patience_s: float
+) -> Iterator[LogItem]:
+    """A log until its end. Raises as `follow_events`."""
+    feed = LogFeed(last_id)
+    events = follow_events(transport, open_at, last_id=last_id, patience_s=patience_s)
+    with contextlib.closing(events):  # type: ignore[type-var]
+        for event in events:
+            yield from feed.feed(event.event, event.data, event.id)
+            if feed.has_ended:
+                return

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from argus_ray.client.errors import BadAnswer, kind_of
+from argus_ray.client.errors import BadAnswer
 from argus_ray.client.models.results import Line, LogAttempt, LogEnd, LogGap
 
 _ID = re.compile(r"(\d{1,6}):(\d{1,18})")
@@ -23,17 +23,16 @@ LogItem = Line | LogAttempt | LogGap | LogEnd
 class LogFeed:
     """One following of one log, through as many connections as it takes.
 
-    `last_id`: the id of the last event that was taken whole; the stream goes on after it.
+    `last_id`: where it begins, by the id of an event.
     """
 
     def __init__(self, last_id: str | None = None) -> None:
-        self.last_id = last_id
         self.has_ended = False
         self._attempt, self._offset = _place(last_id) or (0, 0)
         self._shown: int | None = None
 
     def feed(self, event: str, data: str, event_id: str) -> Iterator[LogItem]:
-        """What the event says. Raises ApiError for the event `error`, and BadAnswer."""
+        """What the event says. Raises BadAnswer."""
         place = _place(event_id)
         if event == "message" and place is not None:
             yield from self._lines(data, *place)
@@ -45,11 +44,6 @@ class LogFeed:
             self.has_ended = True
             end = _document(data)
             yield LogEnd(str(end.get("task_state")), end.get("attempt"), end.get("outcome"))
-        elif event == "error":
-            error = _document(data)
-            code = str(error.get("code"))
-            # The answer was a 200 by then; this is what it would have been.
-            raise kind_of(code, 503)(code, 503, str(error.get("detail")))
         # An event of a newer server is passed over.
 
     def _begin(self, data: dict[str, Any], place: tuple[int, int] | None) -> Iterator[LogItem]:
@@ -64,7 +58,7 @@ class LogFeed:
             yield LogAttempt(str(data.get("submission_id", "")), number)
 
     def _lines(self, data: str, attempt: int, end: int) -> Iterator[LogItem]:
-        if (attempt, end) <= (self._attempt, self._offset) and self.last_id is not None:
+        if (attempt, end) <= (self._attempt, self._offset):
             return  # seen
         start = self._offset if attempt == self._attempt else 0
         texts = data.split("\n")
@@ -80,7 +74,6 @@ class LogFeed:
 
     def _go_to(self, place: tuple[int, int]) -> None:
         self._attempt, self._offset = place
-        self.last_id = f"{place[0]}:{place[1]}"
 
 
 def lines_of(texts: list[str], attempt: int, start: int, end: int) -> Iterator[Line]:

@@ -11,8 +11,10 @@ _MOST_S = 10.0
 class Patience:
     """The tries of one call, or of one stream since it last said something."""
 
-    def __init__(self, budget_s: float, monotonic: Callable[[], float], draw: Callable[[], float]) -> None:
-        """`draw`: from 0 to 1."""
+    def __init__(
+        self, budget_s: Callable[[], float], monotonic: Callable[[], float], draw: Callable[[], float]
+    ) -> None:
+        """`budget_s`: seconds since the first failure. `draw`: from 0 to 1."""
         self._budget_s, self._monotonic, self._draw = budget_s, monotonic, draw
         self._since: float | None = None
         self._next_s = _FIRST_S
@@ -25,7 +27,7 @@ class Patience:
         now = self._monotonic()
         if self._since is None:
             self._since = now
-        left = self._budget_s - (now - self._since)
+        left = self._budget_s() - (now - self._since)
         least = asked_s or 0.0
         if left <= 0 or least > left:
             return None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple, TypeVar
 
-from argus_ray.client.calls import JSON_BODY, Answer, Call, Encoded, as_json
+from argus_ray.client.calls import JSON_BODY, Answer, Call, Encoded, as_json, moment
 from argus_ray.client.models import tasks as models
 from argus_ray.client.models.base import Model
 from argus_ray.client.models.results import Curves, FilePage, LogText, Rollouts
@@ -15,6 +16,7 @@ _TASKS = "/api/v2/tasks"
 _TASK = "/api/v2/tasks/{task_id}"
 _YAML = {"Content-Type": "application/yaml"}
 Names = str | Iterable[str] | None
+When = datetime | timedelta | str | None
 
 
 def of(model: type[M]) -> Callable[[Answer], M]:
@@ -83,15 +85,41 @@ def spec(task_id: str) -> Call[str]:
     return Call("GET", _TASK + "/spec", Answer.text, {"task_id": task_id})
 
 
-def tasks(
-    *,
-    state: Names = None,
-    user_id: str | None = None,
-    limit: int | None = None,
-    cursor: str | None = None,
-) -> Call[models.TaskPage]:
-    query = (("state", state), ("user_id", user_id), ("limit", limit), ("cursor", cursor))
+class Filter(NamedTuple):
+    """Which tasks. `since` and `until`: a time, how long ago, or either as the API writes it (`2h`)."""
+
+    state: Names = None
+    workload: Names = None
+    since: When = None
+    until: When = None
+    user_id: str | None = None
+    id_prefix: str | None = None
+    id_suffix: str | None = None
+    ids: Names = None
+
+
+def tasks(which: Filter, *, limit: int | None = None, cursor: str | None = None) -> Call[models.TaskPage]:
+    query = (*which._asdict().items(), ("limit", limit), ("cursor", cursor))
     return Call("GET", _TASKS, of(models.TaskPage), query=query)
+
+
+def counts(which: Filter) -> Call[models.Counts]:
+    return Call("GET", _TASKS + ":counts", of(models.Counts), query=tuple(which._asdict().items()))
+
+
+def cancel_many(ids: Sequence[str] | None, which: Filter | None, *, dry_run: bool) -> Call[models.ManyCanceled]:
+    """Of these ids, or of those that the filter finds."""
+    wanted: dict[str, Any] | None = None
+    if which is not None:
+        lists = {name: _list(value) for name, value in (("state", which.state), ("workload", which.workload))}
+        times = {"since": moment(which.since), "until": moment(which.until)}
+        wanted = {name: value for name, value in (lists | times | {"user_id": which.user_id}).items() if value}
+    content = as_json(ids=None if ids is None else list(ids), filter=wanted, dry_run=dry_run)
+    return Call("POST", _TASKS + ":cancel", of(models.ManyCanceled), headers=JSON_BODY, content=content)
+
+
+def _list(names: Names) -> list[str]:
+    return [names] if isinstance(names, str) else list(names or ())
 
 
 def queue(*, everyone: bool = False) -> Call[models.Queue]:

@@ -78,7 +78,9 @@ class Transport:
         self._http.close()
 
     def patience(self, budget_s: float | None = None) -> Patience:
-        return Patience(self.retry_s if budget_s is None else budget_s, self.monotonic, self.draw)
+        """More than `retry_s` is for a server that was there: one that never was is most likely elsewhere."""
+        wanted = self.retry_s if budget_s is None else budget_s
+        return Patience(lambda: wanted if self._has_answered else min(wanted, self.retry_s), self.monotonic, self.draw)
 
     def send(self, call: Call[T], *, patience_s: float | None = None) -> T:
         """`patience_s`: in the place of `retry_s`. Raises ApiError, BadAnswer, BadArgument and ServerUnreachable."""

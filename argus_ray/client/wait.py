@@ -2,36 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from argus_ray.client import task_calls
 from argus_ray.client.errors import WaitTimeout
 from argus_ray.client.models.tasks import Task
+from argus_ray.client.task_calls import Filter
 from argus_ray.client.transport import Transport
 
 _FIRST_S = 0.5
 _MOST_S = 5.0
+#: Ids that one list takes.
+_AT_ONCE = 100
 
 
 def wait_for(
     transport: Transport, ids: Sequence[str], *, any_of_them: bool, timeout: float | None, patience_s: float
 ) -> tuple[Task, ...]:
-    """As `Client.wait`. It looks at each task that has not ended: soon at first, then each five seconds or so."""
+    """As `Client.wait`. It looks soon at first, then each five seconds or so."""
     until = None if timeout is None else transport.monotonic() + timeout
     seen: dict[str, Task] = {}
     pause_s = _FIRST_S
     while True:
-        for task_id in dict.fromkeys(ids):
-            if task_id not in seen or not seen[task_id].has_ended:
-                seen[task_id] = transport.send(task_calls.task(task_id), patience_s=patience_s)
+        open_ones = [task_id for task_id in dict.fromkeys(ids) if task_id not in seen or not seen[task_id].has_ended]
+        for task_id in _worth_a_look(transport, open_ones, seen, patience_s):
+            seen[task_id] = transport.send(task_calls.task(task_id), patience_s=patience_s)
         ended = tuple(seen[task_id] for task_id in ids if seen[task_id].has_ended)
         if len(ended) == len(ids) or (any_of_them and ended):
             return ended
         left = None if until is None else until - transport.monotonic()
         if left is not None and left <= 0:
             tasks = [seen[task_id] for task_id in ids]
-            open_ones = sum(not task.has_ended for task in tasks)
-            raise WaitTimeout(f"{open_ones} of {len(tasks)} tasks have not ended in {timeout:g} s", tasks)
+            raise WaitTimeout(f"{len(tasks) - len(ended)} of {len(tasks)} tasks have not ended in {timeout:g} s", tasks)
         wait_s = pause_s * (0.75 + transport.draw() / 2)
         transport.sleep(wait_s if left is None else min(wait_s, left))
         pause_s = min(_MOST_S, pause_s * 1.5)
+
+
+def _worth_a_look(
+    transport: Transport, ids: Sequence[str], seen: Mapping[str, Task], patience_s: float
+) -> Sequence[str]:
+    """Those that have ended by now or were not seen yet; of many it is asked at once."""
+    known = [task_id for task_id in ids if task_id in seen]
+    if len(known) <= 1:
+        return ids
+    lasting: set[str] = set()
+    for at in range(0, len(known), _AT_ONCE):
+        call = task_calls.tasks(Filter(ids=known[at : at + _AT_ONCE]), limit=_AT_ONCE)
+        found = transport.send(call, patience_s=patience_s).tasks
+        lasting |= {task.task_id for task in found if not task.has_ended}
+    return [task_id for task_id in ids if task_id not in lasting]

@@ -21,6 +21,7 @@ from argus_ray.gateway import nodes as node_routes
 from argus_ray.gateway.changes import routes as changes
 from argus_ray.gateway.changes.hub import HubPace
 from argus_ray.gateway.changes.streams import ChangeStreams
+from argus_ray.gateway.command import routes as command
 from argus_ray.gateway.context import GatewayParts, KnownTokens, Nodes, PoolLook, Readiness, ReadProgress
 from argus_ray.gateway.control import ControlPlane, Wake
 from argus_ray.gateway.files import routes as files_of_tasks
@@ -191,7 +192,7 @@ def create_app(
         usage,
     )
     routers = [module.router for module in features]
-    routers += [tasks.verbs, monitoring.router]
+    routers += [tasks.verbs, monitoring.router, command.router]
     for router in routers:
         app.include_router(router)
     document.describe(app)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ import pytest
 from argus_ray.client import Client, WaitTimeout, errors
 from argus_ray.client.models.results import Line, LogAttempt, LogEnd
 from argus_ray.core.states import Outcome
+from argus_ray.discovery import head_json, sentinel
+from tests.support.checkpoints import save
 from tests.support.gateway import Api, lines, log_of, metrics_of
 
 
@@ -34,6 +37,22 @@ def test_a_list_is_taken_page_by_page(api: Api, alice: Client) -> None:
     assert [each.task_id for each in alice.tasks(page_size=2, limit=3)] == made[:1:-1]
     assert list(alice.tasks(limit=0)) == []
     assert [each.kind for each in alice.events(made[0], page_size=1)] != []
+
+
+def test_tasks_are_found_counted_and_canceled_together(api: Api, alice: Client) -> None:
+    made = [alice.submit(api.world.spec()).task_id for _ in range(3)]
+    assert [each.task_id for each in alice.tasks(id_suffix=made[1][-4:], since=timedelta(hours=1))] == [made[1]]
+    assert list(alice.tasks(workload="ppo")) == [] and list(alice.tasks(until="1h")) == []
+    counts = alice.counts(ids=made[:2])
+    assert (counts.total, counts.counts["QUEUED"]) == (2, 2)
+    tried = alice.cancel_many(state="QUEUED", dry_run=True)
+    assert {each.result for each in tried.results} == {"would_cancel"} and tried.matched == 3
+    done = alice.cancel_many([made[0], "nobody's"])
+    assert [each.result for each in done.results] == ["canceled", "not_found"]
+    assert [each.result for each in alice.cancel_many(workload="sft").results] == ["canceled"] * 2
+    assert alice.cancel_many([]).results == () and alice.counts(state="CANCELED").total == 3
+    assert alice.version().api == "v2" and alice.server_version == alice.version().version
+    assert alice.schema()["title"]
 
 
 def test_the_same_key_gives_the_same_task(api: Api, alice: Client) -> None:
@@ -81,8 +100,20 @@ def test_a_task_is_made_again(api: Api, alice: Client) -> None:
     api.end(change, Outcome.APPLICATION, 1)
     made = alice.resubmit(old.task_id, resume=True)
     assert made.resubmitted_from == old.task_id and made.settings_from == "task"
+
+
+def test_a_checkpoint_is_exported(api: Api, alice: Client) -> None:
+    settings = api.world.settings
+    sentinel.begin(head_json.folder(settings.shared_root, settings.cluster_name))
+    old = alice.submit(api.world.spec()).task_id
     with pytest.raises(errors.NothingToExport):
-        alice.export(made.task_id)
+        alice.export(old)
+    change = api.run(old)
+    save(change.job_root, (10, 20), "sft")
+    made = alice.export(old, step=10, key="k")
+    assert (made.exported_from, made.step, made.part) == (old, 10, "actor")
+    assert alice.export(old, step=10, key="k") == made
+    assert alice.task(made.task_id).export is not None
 
 
 def test_waiting_ends_with_the_tasks(api: Api, alice: Client) -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 
 from argus_ray.gateway.files.download import Downloads
 from argus_ray.node import processes
@@ -64,7 +64,7 @@ def test_a_download_that_is_not_read_piles_up_nowhere_and_can_be_resumed(
         replica.port = port
         proxy.configure(replica)
         haproxy = proxy.start()
-        with httpx.Client(base_url=proxy.url, headers=alice, trust_env=False, timeout=DEADLINE_S) as http:
+        with httpx2.Client(base_url=proxy.url, headers=alice, trust_env=False, timeout=DEADLINE_S) as http:
             assert processes.wait_until(lambda: http.head(url).status_code == 200, DEADLINE_S, 0.1)
             before = resident() + own_memory(haproxy.pid)
             for _ in range(4):

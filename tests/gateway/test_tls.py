@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from argus_ray.core.states import TaskState
@@ -46,8 +46,8 @@ class Front:
     tls: ssl.SSLContext
     heads: list[Head] = field(default_factory=list)
 
-    def client(self, **options: Any) -> httpx.Client:
-        return httpx.Client(base_url=self.url, verify=self.tls, trust_env=False, timeout=DEADLINE_S, **options)
+    def client(self, **options: Any) -> httpx2.Client:
+        return httpx2.Client(base_url=self.url, verify=self.tls, trust_env=False, timeout=DEADLINE_S, **options)
 
 
 def recorded(app: Any, heads: list[Head]) -> Any:
@@ -139,13 +139,13 @@ def test_calls_over_tls_with_a_token(front: Front, api: Api, alice: Headers) -> 
         task_id = done.json()["task_id"]
         assert done.headers["location"].endswith(f"/api/v2/tasks/{task_id}")
         assert http.post(f"/api/v2/tasks/{task_id}:cancel", headers=alice).json()["state"] == TaskState.CANCELED
-    with pytest.raises(httpx.ConnectError), httpx.Client(trust_env=False) as stranger:
+    with pytest.raises(httpx2.ConnectError), httpx2.Client(trust_env=False) as stranger:
         stranger.get(front.url)  # whoever does not know the certificate
 
 
 def test_plain_http_is_sent_to_the_servers_own_name(front: Front, alice: Headers) -> None:
     front.heads.clear()
-    with httpx.Client(base_url=f"http://127.0.0.1:{front.http_port}", trust_env=False) as http:
+    with httpx2.Client(base_url=f"http://127.0.0.1:{front.http_port}", trust_env=False) as http:
         for method in ("GET", "POST"):
             answer = http.request(method, "/api/v2/tasks?limit=1", headers={**alice, "Host": "evil.example.com"})
             assert answer.status_code == 308

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from tests.support.gaps import Clients
@@ -59,8 +59,8 @@ def test_rays_own_doors_are_closed_without_the_token(pool: Pool, hosts: dict[str
     (path,) = (pool.shared / "ray" / "auth").iterdir()
     assert path.stat().st_mode & 0o777 == 0o600
     for page in ("/api/jobs/", "/api/serve/applications/", "/nodes?view=summary", "/api/v0/actors"):
-        assert httpx.get(dashboard + page, timeout=10, trust_env=False).status_code == 401, page
-    with_token = httpx.get(
+        assert httpx2.get(dashboard + page, timeout=10, trust_env=False).status_code == 401, page
+    with_token = httpx2.get(
         f"{dashboard}/api/jobs/", headers={"Authorization": f"Bearer {token}"}, timeout=10, trust_env=False
     )
     assert with_token.status_code == 200
@@ -198,8 +198,8 @@ def test_a_worker_that_dies_while_there_is_no_head_is_missed_when_it_is_back(
 
 def _code(url: str, headers: dict[str, str]) -> int:
     try:
-        return httpx.get(url, headers=headers, timeout=5, trust_env=False).status_code
-    except httpx.HTTPError:
+        return httpx2.get(url, headers=headers, timeout=5, trust_env=False).status_code
+    except httpx2.HTTPError:
         return 0
 
 

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from argus_ray.gateway.http import address, problems
@@ -125,7 +125,7 @@ def replicas() -> Iterator[tuple[Replica, Replica]]:
         each.close()
 
 
-def is_unavailable(answer: httpx.Response) -> bool:
+def is_unavailable(answer: httpx2.Response) -> bool:
     return (
         answer.status_code == 503
         and answer.headers["content-type"] == "application/problem+json"
@@ -147,9 +147,9 @@ def test_without_a_replica_each_path_is_a_503_problem_and_nothing_else_listens(p
     proxy.configure()
     process = proxy.start()
     for path in ("/", "/api/v2/tasks", "/healthz"):
-        assert is_unavailable(httpx.get(proxy.url + path, trust_env=False)), path
-    assert is_unavailable(httpx.post(f"{proxy.url}/api/v2/tasks", content=b"x", trust_env=False))
-    assert httpx.head(f"{proxy.url}/api/v2/me", trust_env=False).headers["content-type"] == "application/problem+json"
+        assert is_unavailable(httpx2.get(proxy.url + path, trust_env=False)), path
+    assert is_unavailable(httpx2.post(f"{proxy.url}/api/v2/tasks", content=b"x", trust_env=False))
+    assert httpx2.head(f"{proxy.url}/api/v2/me", trust_env=False).headers["content-type"] == "application/problem+json"
     assert listening(process.pid) == {proxy.port}
     assert stat.S_IMODE((proxy.folder / "s").stat().st_mode) == 0o600
 
@@ -167,7 +167,7 @@ def test_streams_and_downloads_are_told_that_their_client_has_left(
         "/files/model.pt": True, "/files/a/b%20c?attempt=1": True,
         "/files": False, "": False, "/logs": False, "/rollouts?x=/files/": False,
     }.items():  # fmt: skip
-        httpx.get(task + path, headers={"x-request-disconnect-disabled": "?1"}, trust_env=False)
+        httpx2.get(task + path, headers={"x-request-disconnect-disabled": "?1"}, trust_env=False)
         assert ("x-request-disconnect-disabled: ?1" in one.requests[-1].lower()) != is_told, path
 
 
@@ -177,7 +177,7 @@ def test_errors_of_ours_pass_and_those_of_serve_become_503_problems(
     one, _ = replicas
     proxy.configure(one)
     proxy.start()
-    with httpx.Client(base_url=proxy.url, trust_env=False) as http:
+    with httpx2.Client(base_url=proxy.url, trust_env=False) as http:
         for status in ("404 Not Found", "500 Internal Server Error", "503 Service Unavailable"):
             for content_type in ("application/problem+json", "application/problem+json; charset=utf-8"):
                 body = json.dumps({"code": "ours"}).encode()
@@ -192,17 +192,17 @@ def test_errors_of_ours_pass_and_those_of_serve_become_503_problems(
         assert http.get("/api/v2/me").text == "kept"
 
 
-def ask(proxy: Proxy, *lines: str) -> httpx.Response:
+def ask(proxy: Proxy, *lines: str) -> httpx2.Response:
     """A request as it stands; HAProxy's answer."""
     with socket.create_connection(("127.0.0.1", proxy.port), 20) as peer:
         peer.settimeout(20)
         peer.sendall("\r\n".join([*lines, "", ""]).encode("latin-1"))
         head, _, body = b"".join(iter(lambda: peer.recv(65536), b"")).partition(b"\r\n\r\n")
     status, *headers = head.decode().split("\r\n")
-    return httpx.Response(int(status.split()[1]), headers=dict(line.split(": ", 1) for line in headers), content=body)
+    return httpx2.Response(int(status.split()[1]), headers=dict(line.split(": ", 1) for line in headers), content=body)
 
 
-def is_problem(answer: httpx.Response, code: str) -> bool:
+def is_problem(answer: httpx2.Response, code: str) -> bool:
     status, title = problems.PROBLEMS[code]
     given = (answer.status_code, answer.json()["status"], answer.json()["title"], answer.json()["code"])
     return given == (status, status, title, code) and answer.headers["content-type"] == "application/problem+json"
@@ -215,8 +215,8 @@ def test_nobody_sees_the_pages_of_serve(proxy: Proxy, replicas: tuple[Replica, R
         proxy.configure(*servers)
         running = proxy.start()
         for path in ("/-/healthz", "/-/routes", "/-/HealthZ", "/-/", "/-/other?x=1", "/%2D/healthz", "/%2d%2froutes"):
-            assert is_problem(httpx.get(proxy.url + path, trust_env=False), "not_found"), path
-            assert httpx.head(proxy.url + path, trust_env=False).status_code == 404
+            assert is_problem(httpx2.get(proxy.url + path, trust_env=False), "not_found"), path
+            assert httpx2.head(proxy.url + path, trust_env=False).status_code == 404
         running.kill()
         running.wait(10)
     assert one.requests == []
@@ -227,9 +227,9 @@ def test_what_serve_says_of_too_many_requests_is_a_503_problem(proxy: Proxy, rep
     proxy.configure(one)
     proxy.start()
     one.answer = lambda peer, _: say(peer, "429 Too Many Requests", "text/plain", b"Request dropped")
-    assert is_unavailable(httpx.get(f"{proxy.url}/api/v2/me", trust_env=False))
+    assert is_unavailable(httpx2.get(f"{proxy.url}/api/v2/me", trust_env=False))
     one.answer = lambda peer, _: say(peer, "429 Too Many Requests", PROBLEM["content-type"], b'{"code": "queue_full"}')
-    assert httpx.get(f"{proxy.url}/api/v2/me", trust_env=False).json() == {"code": "queue_full"}
+    assert httpx2.get(f"{proxy.url}/api/v2/me", trust_env=False).json() == {"code": "queue_full"}
 
 
 @pytest.mark.parametrize(
@@ -318,7 +318,7 @@ def test_a_replica_that_is_gone(proxy: Proxy, replicas: tuple[Replica, Replica])
     proxy.configure(one, other)
     proxy.start()
     one.close()
-    with httpx.Client(base_url=proxy.url, trust_env=False) as http:
+    with httpx2.Client(base_url=proxy.url, trust_env=False) as http:
         for _ in range(20):
             assert http.post("/api/v2/tasks", content=b"x").text == "well", "nothing was sent to the one that is gone"
         other.close()
@@ -351,7 +351,7 @@ def test_a_request_that_a_replica_died_with_is_repeated_where_that_is_safe(
     assert post("Idempotency-Key: k").startswith("HTTP/1.1 503")
     assert times() > 3
     before = times()
-    assert is_unavailable(httpx.get(f"{proxy.url}/api/v2/me", trust_env=False))
+    assert is_unavailable(httpx2.get(f"{proxy.url}/api/v2/me", trust_env=False))
     assert times() > before + 1
 
 
@@ -369,7 +369,7 @@ def test_slow_answers_and_quiet_streams_live_and_a_client_that_reads_nothing_doe
         say(peer, "200 OK", "text/plain", b"late")
 
     one.answer = slowly
-    assert httpx.get(proxy.url, timeout=10, trust_env=False).text == "late"
+    assert httpx2.get(proxy.url, timeout=10, trust_env=False).text == "late"
 
     def quietly(peer: socket.socket, _: str) -> None:
         peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
@@ -379,7 +379,7 @@ def test_slow_answers_and_quiet_streams_live_and_a_client_that_reads_nothing_doe
 
     one.answer = quietly
     arrivals = []
-    with httpx.stream("GET", proxy.url, timeout=10, trust_env=False) as stream:
+    with httpx2.stream("GET", proxy.url, timeout=10, trust_env=False) as stream:
         for _ in stream.iter_raw():
             arrivals.append(time.monotonic())
     assert len(arrivals) == 5 and arrivals[-1] - arrivals[0] > 1.5, "each as it comes, and none was cut off"
@@ -437,8 +437,8 @@ def test_a_new_proxy_actor_takes_over_from_the_haproxy_of_a_killed_one(
     def ask() -> None:
         while not stop.is_set():
             try:
-                answers.append(httpx.get(proxy.url, trust_env=False).text)
-            except httpx.HTTPError as error:
+                answers.append(httpx2.get(proxy.url, trust_env=False).text)
+            except httpx2.HTTPError as error:
                 answers.append(repr(error))
 
     client = threading.Thread(target=ask)
@@ -466,9 +466,9 @@ def test_replicas_of_which_serve_says_nothing_go_on_as_long_as_they_live(
     proxy.configure()
     proxy.start("-sf", str(old.pid), "-x", str(proxy.folder / "s"))
     assert old.wait(20) == 0
-    assert httpx.get(proxy.url, trust_env=False).text == "well"
+    assert httpx2.get(proxy.url, trust_env=False).text == "well"
     one.close()
-    assert is_unavailable(httpx.get(proxy.url, trust_env=False)), "at once, not only when a check has failed"
+    assert is_unavailable(httpx2.get(proxy.url, trust_env=False)), "at once, not only when a check has failed"
 
 
 def test_it_outlives_the_actor_and_ends_with_the_raylet(proxy: Proxy) -> None:
@@ -487,7 +487,7 @@ def test_it_outlives_the_actor_and_ends_with_the_raylet(proxy: Proxy) -> None:
         assert ours is not None
         os.killpg(actor, signal.SIGKILL)  # as the raylet does with what an actor leaves
         assert raylet.stdout.readline() == b"actor ended\n"
-        assert is_unavailable(httpx.get(proxy.url, trust_env=False)), "it serves on"
+        assert is_unavailable(httpx2.get(proxy.url, trust_env=False)), "it serves on"
     finally:
         raylet.kill()
         raylet.wait(10)

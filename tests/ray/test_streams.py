@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from argus_ray.node import processes
@@ -137,7 +137,7 @@ def test_a_client_that_reads_is_told_of_the_gap_and_follows(cluster: Cluster, bi
     url = f"{cluster.machine.url}/api/v2/tasks/{big.task_id}/logs/stream"
     mark = "the last line of this test"
     seen: list[str] = []
-    with httpx.stream("GET", url, headers=headers, timeout=60, trust_env=False) as answer:
+    with httpx2.stream("GET", url, headers=headers, timeout=60, trust_env=False) as answer:
         for line in answer.iter_lines():
             if line.startswith("event: "):
                 seen.append(line)
@@ -232,12 +232,12 @@ def test_downloads_that_are_not_read_cost_the_head_little_and_can_be_resumed(clu
             print(f"{taken} unread downloads: the head grew by {grown / MIB:.1f} MiB, read {read / MIB:.1f} MiB")
             assert grown < 2 * ALLOWED and spilled(cluster) == []
             assert read < (taken + 2) * 24 * MIB
-        whole = httpx.head(url, headers=headers, timeout=60, trust_env=False)
+        whole = httpx2.head(url, headers=headers, timeout=60, trust_env=False)
         assert whole.headers["content-length"] == str(10 << 30)
         resumed = {**headers, "Range": f"bytes={(10 << 30) - 4}-", "If-Range": whole.headers["etag"]}
 
         def is_resumed() -> bool:
-            answer = httpx.get(url, headers=resumed, timeout=60, trust_env=False)
+            answer = httpx2.get(url, headers=resumed, timeout=60, trust_env=False)
             assert answer.status_code in (206, 503)
             return answer.status_code == 206 and answer.content == b"end."
 

@@ -15,7 +15,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
+import httpx2
 
 from argus_ray.node import processes
 
@@ -85,17 +85,17 @@ class Clients:
 
     def _run(self) -> None:
         headers = {"Authorization": f"Bearer {self._token}"}
-        with httpx.Client(base_url=self._url, headers=headers, timeout=30, trust_env=False) as http:
+        with httpx2.Client(base_url=self._url, headers=headers, timeout=30, trust_env=False) as http:
             while not self._stop.is_set():
                 self._call(http)
                 self._stop.wait(self._pause_s)
 
-    def _call(self, http: httpx.Client) -> None:
+    def _call(self, http: httpx2.Client) -> None:
         first = time.monotonic()
         while not self._stop.is_set():
             try:
                 what = _words(http.get("/api/v2/me"))
-            except httpx.HTTPError as error:
+            except httpx2.HTTPError as error:
                 what = type(error).__name__
             now = time.monotonic()
             with self._lock:
@@ -107,7 +107,7 @@ class Clients:
             self._stop.wait(_PAUSE_S)
 
 
-def _words(answer: httpx.Response) -> str:
+def _words(answer: httpx2.Response) -> str:
     if answer.is_success:
         return str(answer.status_code)
     is_problem = answer.headers.get("content-type", "").startswith("application/problem+json")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from starlette.testclient import TestClient as TestClient
 
 from argus_ray.core.errors import Unavailable
 from argus_ray.core.lifecycle import Admit, Advance, Change, End
@@ -21,11 +22,6 @@ from argus_ray.gateway.http.express import Express
 from argus_ray.gateway.logs.stream import StreamLimit, StreamTiming
 from argus_ray.gateway.tasks.inputs import GOOD_FOR_S
 from tests.support.builders import FakeClock, World, make_inputs, make_service
-
-with warnings.catch_warnings():
-    # Starlette's client prefers httpx2 and warns about httpx.
-    warnings.simplefilter("ignore")
-    from starlette.testclient import TestClient as TestClient
 
 ADMIN_TOKEN = "admin-token-of-the-tests"
 INTERNAL_TOKEN = "internal-token-of-the-tests"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 
 from argus_ray.actors.adapters import InputsOfTasks
 from argus_ray.disk.inputs import Findings, Preflight
@@ -41,9 +41,11 @@ def common(api: Api) -> Path:
     return Path(api.world.shared_root) / "common"
 
 
-def post(api: Api, who: Headers, **fields: Any) -> httpx.Response:
+def post(api: Api, who: Headers, **fields: Any) -> httpx2.Response:
     api.a_moment_later()
-    answer: httpx.Response = api.client.post("/api/v2/tasks", content=api.world.spec(**fields), headers={**who, **YAML})
+    answer: httpx2.Response = api.client.post(
+        "/api/v2/tasks", content=api.world.spec(**fields), headers={**who, **YAML}
+    )
     return answer
 
 

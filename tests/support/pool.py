@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 
 from argus_ray.discovery import sentinel
 from tests.support.lab import REPO, Host, Lab, Proc, wait_for
@@ -53,7 +53,7 @@ class Pool:
         assert "max_losses: 5 " in text
         losses = os.environ.get("ARGUS_TEST_MAX_LOSSES", "1000")
         self.serve_config.write_text(text.replace("max_losses: 5 ", f"max_losses: {losses} "))
-        self.http = httpx.Client(transport=_ToTheHead(self), base_url="http://head", timeout=10, trust_env=False)
+        self.http = httpx2.Client(transport=_ToTheHead(self), base_url="http://head", timeout=10, trust_env=False)
 
     @property
     def shared(self) -> Path:
@@ -130,8 +130,8 @@ class Pool:
 
     def readiness(self, host: Host) -> dict[str, Any]:
         try:
-            body: dict[str, Any] = httpx.get(f"http://{host.ip}:8000/readyz", timeout=20, trust_env=False).json()
-        except (httpx.HTTPError, ValueError):
+            body: dict[str, Any] = httpx2.get(f"http://{host.ip}:8000/readyz", timeout=20, trust_env=False).json()
+        except (httpx2.HTTPError, ValueError):
             return {}
         return body
 
@@ -174,20 +174,20 @@ class Pool:
         return [self.steps(view, number) for number in range(len(view["attempts"]))]
 
 
-class _ToTheHead(httpx.BaseTransport):
+class _ToTheHead(httpx2.BaseTransport):
     """Sends each request to the head that head.json names. A head that is not there is a 503, which callers retry."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._inner = httpx.HTTPTransport()
+        self._inner = httpx2.HTTPTransport()
 
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        api = httpx.URL(self._pool.record().get("api_url", "http://nobody.invalid"))
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        api = httpx2.URL(self._pool.record().get("api_url", "http://nobody.invalid"))
         request.url = request.url.copy_with(scheme=api.scheme, host=api.host, port=api.port)
         try:
             return self._inner.handle_request(request)
-        except httpx.TransportError as error:
-            return httpx.Response(503, text=f"no head answers: {error}", request=request)
+        except httpx2.TransportError as error:
+            return httpx2.Response(503, text=f"no head answers: {error}", request=request)
 
 
 def freeze(host: Host) -> list[int]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 import yaml
 
@@ -56,20 +56,20 @@ def end_orphans(folders: Path = FOLDERS) -> None:
 class Api:
     """One caller of the HTTP API."""
 
-    http: httpx.Client
+    http: httpx2.Client
     shared: Path
     token: str
     gates: int = field(default=0)
 
     def request(
         self, method: str, path: str, *, headers: dict[str, str] | None = None, **options: Any
-    ) -> httpx.Response:
+    ) -> httpx2.Response:
         mine = {"Authorization": f"Bearer {self.token}", **(headers or {})}
         return self.http.request(method, path, headers=mine, **options)
 
-    def patiently(self, method: str, path: str, **options: Any) -> httpx.Response:
+    def patiently(self, method: str, path: str, **options: Any) -> httpx2.Response:
         """`request`, retried while the service restarts."""
-        answers: list[httpx.Response] = []
+        answers: list[httpx2.Response] = []
 
         def answered() -> bool:
             answers.append(self.request(method, path, **options))
@@ -187,7 +187,7 @@ class Api:
 @dataclass
 class Cluster:
     machine: OneMachine
-    http: httpx.Client
+    http: httpx2.Client
     users: int = 0
 
     @property

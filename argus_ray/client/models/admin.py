@@ -150,3 +150,14 @@ class Health(Model):
     SCHEMAS = ("HealthOut",)
 
     status: str
+
+
+class Version(Model):
+    """`schema`: of the database; `build`: the git commit, if that is known."""
+
+    SCHEMAS = ("VersionOut",)
+
+    version: str
+    api: str
+    schema: int
+    build: str | None

@@ -76,7 +76,9 @@ class Model:
         raise dataclasses.FrozenInstanceError(f"cannot delete {name!r}")
 
     def __repr__(self) -> str:
-        shown = (f"{name}={getattr(self, name)!r}" for name in _shape(type(self)) if name not in self.SECRET)
+        # Also of one that is only half made, in a traceback.
+        values = vars(self)
+        shown = (f"{name}={values.get(name)!r}" for name in _shape(type(self)) if name not in self.SECRET)
         return f"{type(self).__name__}({', '.join(shown)})"
 
     def __eq__(self, other: object) -> bool:

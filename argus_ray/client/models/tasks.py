@@ -196,6 +196,35 @@ class TaskPage(Model):
     next_cursor: str | None
 
 
+class Counts(Model):
+    """How many tasks are in each state."""
+
+    SCHEMAS = ("CountsOut",)
+
+    counts: Mapping[str, int]
+    total: int
+
+
+class CancelResult(Model):
+    """`result`: canceled, already_ended, not_found or would_cancel."""
+
+    SCHEMAS = ("CanceledOut",)
+
+    task_id: str
+    result: str
+    state: str | None
+
+
+class ManyCanceled(Model):
+    """`matched`: tasks that the filter found; `more`: some of them are not among the results."""
+
+    SCHEMAS = ("ManyCanceledOut",)
+
+    results: tuple[CancelResult, ...]
+    matched: int
+    more: bool
+
+
 class Queue(Model):
     """Own tasks: those that wait, in the order of the queue, and those that run."""
 
@@ -249,13 +278,16 @@ class Maintenance(Model):
 
 
 class Explanation(Model):
-    """Why a task waits."""
+    """Why a task is where it is: by a stable `code`, and in one sentence."""
 
     SCHEMAS = ("ExplanationOut",)
 
     task_id: str
     state: str
+    code: str
+    sentence: str
     summary: str
+    would_start_now: int | None
     position: int | None
     own_ahead: tuple[str, ...]
     others_ahead: int
