@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 
 from argus_ray.core import taskspec
 from argus_ray.core.verl import command as verl
@@ -233,7 +233,7 @@ class _Jobs:
         self._count = 0
         token = Path(pool.ray_environment["RAY_AUTH_TOKEN_PATH"]).read_text().strip()
         url = f"http://{pool.record()['head_ip']}:8265"
-        self._http = httpx.Client(
+        self._http = httpx2.Client(
             base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=30, trust_env=False
         )
         text = (ROOT / "examples" / "cpu-sft.yaml").read_text().replace("/private/", f"{pool.shared}/")

@@ -6,6 +6,7 @@ import errno
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -147,7 +148,7 @@ def test_while_the_root_of_inputs_is_away_nothing_is_refused_for_good(api: Api, 
     if leaves_mount_point:
         common.mkdir()
     api.a_moment_later()
-    post = {"content": api.world.spec(), "headers": {**alice, **YAML}}
+    post: dict[str, Any] = {"content": api.world.spec(), "headers": {**alice, **YAML}}
     for answer in (
         api.client.post("/api/v2/tasks", **post),
         api.client.post(f"/api/v2/tasks/{old}:resubmit", headers=alice),

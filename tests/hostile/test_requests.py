@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from argus_ray.core import taskspec
@@ -102,7 +102,7 @@ def header_bombs(token: str) -> dict[str, bytes]:
 
 
 def test_header_bombs_at_the_gateway(api: Api, alice: Headers) -> None:
-    with served(api.app) as port, httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as http:
+    with served(api.app) as port, httpx2.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as http:
         for name, head in header_bombs(alice["Authorization"]).items():
             answer = _ask(port, head)
             assert not answer or answer.startswith((b"HTTP/1.1 4", b"HTTP/1.1 200")), (name, answer)
@@ -123,7 +123,7 @@ def test_header_bombs_at_haproxy_do_not_reach_the_gateway(
     with served(_healthy(api.app)) as port:
         proxy.configure(Gateway(port))
         proxy.start()
-        with httpx.Client(base_url=proxy.url, trust_env=False) as http:
+        with httpx2.Client(base_url=proxy.url, trust_env=False) as http:
             assert http.get("/api/v2/me", headers=alice).status_code == 200
             for name, head in header_bombs(alice["Authorization"]).items():
                 answer = _ask(proxy.port, head)
@@ -167,7 +167,7 @@ def test_slow_bodies_of_a_thousand_sockets(api: Api, alice: Headers, proxy: Prox
                 f"Content-Length: {len(text)}\r\n\r\n".encode()
             )
             crowd.append(peer)
-        with httpx.Client(base_url=proxy.url, trust_env=False, timeout=DEADLINE_S) as http:
+        with httpx2.Client(base_url=proxy.url, trust_env=False, timeout=DEADLINE_S) as http:
             longest = 0.0
             for turn in range(20):
                 for peer in crowd[1::2]:
@@ -235,7 +235,7 @@ def test_disable_against_submit(api: Api) -> None:
                 url: str = url, token: Headers = token, text: str = text, accepted: list[float] = accepted,
                 refused: threading.Event = refused,
             ) -> None:  # fmt: skip
-                with httpx.Client(trust_env=False, timeout=DEADLINE_S) as http:
+                with httpx2.Client(trust_env=False, timeout=DEADLINE_S) as http:
                     while not refused.is_set():
                         begun = time.monotonic()
                         answer = http.post(f"{url}/tasks", content=text, headers={**token, **YAML})
@@ -251,7 +251,7 @@ def test_disable_against_submit(api: Api) -> None:
             deadline = time.monotonic() + DEADLINE_S
             while len(accepted) < 20 and time.monotonic() < deadline:
                 threading.Event().wait(0.005)
-            done = httpx.post(f"{url}/users/{user}:disable", headers=ADMIN, trust_env=False, timeout=DEADLINE_S)
+            done = httpx2.post(f"{url}/users/{user}:disable", headers=ADMIN, trust_env=False, timeout=DEADLINE_S)
             answered = time.monotonic()
             assert done.status_code == 200
             known = len(api.world.waiting())

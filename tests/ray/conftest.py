@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from argus_ray.local.cluster import OneMachine
@@ -44,7 +44,7 @@ def cluster() -> Iterator[Cluster]:
         for name in ("worker-1", "worker-2"):
             machine.wait_for_worker(name)
         machine.wait_for_service()
-        with httpx.Client(base_url=machine.url, timeout=60, trust_env=False) as http:  # no proxy
+        with httpx2.Client(base_url=machine.url, timeout=60, trust_env=False) as http:  # no proxy
             yield Cluster(machine, http)
     finally:
         _disconnect()

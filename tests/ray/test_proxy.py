@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from argus_ray.local.cluster import NotStarted, OneMachine
@@ -82,7 +82,7 @@ def follow(user: Api, task: str, lines: list[str]) -> bool:
                 lines.append(line)
                 if line == "event: end":
                     return True
-    except httpx.TransportError:
+    except httpx2.TransportError:
         pass
     return False
 
@@ -160,9 +160,9 @@ def test_two_machines_at_once_do_not_meet(cluster: Cluster, clients: Clients) ->
         start = early.since("start of the head", begun)
         print(f"\n{start}")
         assert start.forbidden == 0, "from the first connection that is taken"
-        pages = [httpx.get(f"{second.url}/-/{page}", trust_env=False) for page in ("healthz", "routes")]
+        pages = [httpx2.get(f"{second.url}/-/{page}", trust_env=False) for page in ("healthz", "routes")]
         assert {(page.status_code, page.json()["code"]) for page in pages} == {(404, "not_found")}
-        heads = {httpx.get(f"{each.url}/healthz", trust_env=False).headers["x-argus-head"] for each in (first, second)}
+        heads = {httpx2.get(f"{each.url}/healthz", trust_env=False).headers["x-argus-head"] for each in (first, second)}
         assert len(heads) == 2
         assert listening(first.mark) & listening(second.mark) == set()
         # HAProxy's fixed ports, and Serve's own for the replicas.

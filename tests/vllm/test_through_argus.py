@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 import yaml
 
@@ -43,7 +43,7 @@ def machine() -> Iterator[tuple[OneMachine, Api]]:
         made.launch_head(_config(root))
         made.launch_worker(WORKER, gpus=1, cpus=8, python=str(vllm.PYTHON))
         made.wait_for_launch([WORKER])
-        with httpx.Client(base_url=made.url, timeout=60, trust_env=False) as http:
+        with httpx2.Client(base_url=made.url, timeout=60, trust_env=False) as http:
             yield made, Api(http, made.shared_root, admin).new_user("ada")
     finally:
         made.stop()
