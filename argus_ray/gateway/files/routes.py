@@ -19,7 +19,9 @@ from argus_ray.gateway.caller import TheCaller, TheGateway, holder_of
 from argus_ray.gateway.context import GatewayParts
 from argus_ray.gateway.files import answer, task_files
 from argus_ray.gateway.files.schemas import EntryOut, FilesOut
+from argus_ray.gateway.http.document import PROBLEM
 from argus_ray.gateway.http.params import AttemptParams, FilesParams, TaskId
+from argus_ray.gateway.http.schemas import Problem
 
 router = APIRouter(prefix="/api/v2/tasks", tags=["files"])
 
@@ -35,6 +37,15 @@ ANSWERS: dict[int | str, dict[str, Any]] = {
         "content": _BYTES,
         "description": "The part that Range asks for",
         "headers": _HEADERS | {"Content-Range": {"required": True, **_TEXT}},
+    },
+    416: {
+        "model": Problem,
+        "description": PROBLEM,
+        "headers": {
+            "Content-Range": {"required": True, **_TEXT, "description": "`bytes */SIZE`"},
+            "Accept-Ranges": _TEXT,
+            "ETag": _TEXT,
+        },
     },
 }
 RANGE: dict[str, Any] = {

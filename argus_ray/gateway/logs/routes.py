@@ -15,7 +15,9 @@ from argus_ray.disk import logs
 from argus_ray.gateway.caller import TheCaller, TheGateway, holder_of
 from argus_ray.gateway.context import GatewayParts
 from argus_ray.gateway.files.routes import ANSWERS, RANGE
+from argus_ray.gateway.http.document import PROBLEM
 from argus_ray.gateway.http.params import AttemptParams, LogParams, StreamParams, TaskId
+from argus_ray.gateway.http.schemas import Problem
 from argus_ray.gateway.logs import following, parts
 from argus_ray.gateway.logs.event_stream import EventStream
 from argus_ray.gateway.logs.sockets import flow_to
@@ -39,9 +41,15 @@ _TEXT: dict[int | str, dict[str, Any]] = {
         "description": "The bytes that Range asks for, or the first of them",
         "headers": _HEADERS
         | {
+            "Accept-Ranges": {"required": True, **_STRING},
             "Content-Range": {"required": True, **_STRING},
             "X-Argus-Log-Gap": {**_STRING, "description": "`from-to`: bytes of the log that are gone"},
         },
+    },
+    416: {
+        "model": Problem,
+        "description": PROBLEM,
+        "headers": _HEADERS | {"Accept-Ranges": _STRING, "Content-Range": {"required": True, **_STRING}},
     },
 }
 _EVENTS: dict[int | str, dict[str, Any]] = {
@@ -83,7 +91,14 @@ async def get_log(
     return Response(text, headers=headers, media_type=parts.TEXT)
 
 
-@router.get("/{task_id}/logs/download", response_class=Response, responses=ANSWERS, openapi_extra=RANGE)
+_TASK_STATE = {"X-Argus-Task-State": _STRING}
+#: As of a file, and the state of its task.
+_DOWNLOADS: dict[int | str, dict[str, Any]] = ANSWERS | {
+    status: {**ANSWERS[status], "headers": ANSWERS[status]["headers"] | _TASK_STATE} for status in (200, 206, 416)
+}
+
+
+@router.get("/{task_id}/logs/download", response_class=Response, responses=_DOWNLOADS, openapi_extra=RANGE)
 async def download_log(request: Request, caller: TheCaller, task_id: TaskId, query: AttemptParams) -> Response:
     """An attempt's whole log as a file to be saved, or with `Range` a part of that file."""
     return await parts.whole(request, caller, task_id, query.number)
