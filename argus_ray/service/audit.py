@@ -144,6 +144,8 @@ class Refusals:
     def note(self, unit: UnitOfWork, who: Credential, action: Action[Any], error: ArgusError, monotonic: float) -> None:
         if type(action) not in REFUSED or not isinstance(error, (Forbidden, Unauthenticated, UserDisabled)):
             return
+        if who.role is Role.GATEWAY:
+            return  # a fault of ours, and nobody's act
         if isinstance(action, _ANYBODYS) and not isinstance(error, Forbidden):
             return  # what was refused is the token
         for key, told_at in list(self._told.items()):
