@@ -36,7 +36,7 @@ class Tokens:
     def of(cls, admin: Sequence[str] = (), internal: str = "", metrics: str = "") -> Tokens:
         """Of plain tokens."""
         one, other = (head_secrets.digest(each) if each else b"" for each in (internal, metrics))
-        return cls(tuple(map(head_secrets.digest, admin)), one, other)
+        return cls(tuple(map(head_secrets.digest, admin)), one, metrics=other)
 
     @classmethod
     def from_environment(cls, names: TokenVariables, environ: Mapping[str, str]) -> Tokens:
