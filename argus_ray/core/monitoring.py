@@ -26,8 +26,6 @@ NEW = "new"
 RETRY = "retry_wait"
 WAITING_REASONS = (NEW, RETRY, *(code.value for code in Code))
 
-#: What came of the range of starts that a task was told first; none: it was told no range.
-VERDICTS = ("inside", "early", "late", "none")
 #: Why a request was refused: no token, none that is good, a disabled user's, one that may not do this.
 REFUSALS = ("missing", "invalid", "disabled", "forbidden")
 

@@ -11,6 +11,7 @@ from argus_ray.core import actions, ids
 from argus_ray.core.actions import Action, Credential, Principal, Role
 from argus_ray.core.audit import DONE, AuditEntry, AuditNews, AuditPage, FollowAudit, ListAudit
 from argus_ray.core.errors import ArgusError, FieldError, Forbidden, InvalidRequest, Unauthenticated, UserDisabled
+from argus_ray.core.monitoring import ReadMonitoring, ReportGateway
 from argus_ray.core.orders import NodeOrder
 from argus_ray.core.retention import DAY_S
 from argus_ray.core.usage import ShowUsage, milliseconds
@@ -80,6 +81,9 @@ ACTS: Mapping[type[Action[Any]], Acts] = {
     actions.SetMaintenance: lambda action, answer: [
         Act("maintenance.on" if action.on else "maintenance.off", None, None, {"reason": action.reason})
     ],
+    # Of a gateway for itself: what it counts is nobody's doing.
+    ReadMonitoring: lambda action, answer: [],
+    ReportGateway: lambda action, answer: [],
 }
 #: What anybody may, of what is their own.
 _ANYBODYS = (actions.ListTasks, actions.CountTasks, actions.CancelTasks, actions.ShowQueue)

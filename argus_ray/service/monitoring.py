@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from argus_ray.core.actions import Principal
-from argus_ray.core.monitoring import REFUSALS, VERDICTS, GatewayReport, ReadMonitoring, ReportGateway, StateFacts
+from argus_ray.core.monitoring import REFUSALS, GatewayReport, ReadMonitoring, ReportGateway, StateFacts
 from argus_ray.service.unit_of_work import UnitOfWork
-from argus_ray.store import orders, totals
+from argus_ray.store import forecasts, orders, totals
 
 
-def read(unit: UnitOfWork, admin: Principal, action: ReadMonitoring) -> StateFacts:
+def read(unit: UnitOfWork, action: ReadMonitoring) -> StateFacts:
     meters = unit.ports.meters
     if action.report is not None:
         _take(unit, action.report)
@@ -22,7 +21,7 @@ def read(unit: UnitOfWork, admin: Principal, action: ReadMonitoring) -> StateFac
         epoch=meters.store.epoch,
         maintenance=orders.maintenance_since(db) is not None,
         totals=found,
-        start_estimates=_start_estimates(),
+        start_estimates={verdict.value: n for verdict, n in forecasts.counts(db, None).items()},
         queue_waits=totals.queue_waits(db),
         tasks=totals.tasks(db),
         waiting=waiting.reasons,
@@ -40,12 +39,7 @@ def read(unit: UnitOfWork, admin: Principal, action: ReadMonitoring) -> StateFac
     )
 
 
-def _start_estimates() -> dict[str, int]:
-    """Nobody foretells starts yet."""
-    return dict.fromkeys(VERDICTS, 0)
-
-
-def report(unit: UnitOfWork, admin: Principal, action: ReportGateway) -> None:
+def report(unit: UnitOfWork, action: ReportGateway) -> None:
     _take(unit, action.report)
 
 

@@ -88,6 +88,8 @@ _USE_CASES: Mapping[type[Action[Any]], Callable[[UnitOfWork, Principal, Any], An
 _GATEWAY_CASES: Mapping[type[Action[Any]], Callable[[UnitOfWork, Any], Any]] = {
     watching.ReadChanges: streams.read,
     watching.CheckCallers: streams.check,
+    ReadMonitoring: monitoring.read,
+    ReportGateway: monitoring.report,
 }
 #: What only an admin may ask.
 _ADMIN_CASES: Mapping[type[Action[Any]], Callable[[UnitOfWork, Principal, Any], Any]] = {
@@ -106,8 +108,6 @@ _ADMIN_CASES: Mapping[type[Action[Any]], Callable[[UnitOfWork, Principal, Any], 
     ListAudit: lambda unit, admin, action: audit.list_page(unit, action),
     FollowAudit: lambda unit, admin, action: audit.follow(unit, action),
     ShowUsage: lambda unit, admin, action: usage.show(unit, action),
-    ReadMonitoring: monitoring.read,
-    ReportGateway: monitoring.report,
 }
 
 

@@ -16,10 +16,11 @@ from argus_ray.core.errors import Unavailable
 from argus_ray.core.model import NodeView
 from argus_ray.core.monitoring import ActorFacts, PoolFacts, ReadMonitoring
 from argus_ray.core.states import Outcome
+from argus_ray.core.watching import GATEWAY
 from argus_ray.gateway.control import LocalControlPlane
 from argus_ray.gateway.http.auth import Authenticator, Tokens
 from argus_ray.gateway.monitoring import families, scrape
-from argus_ray.gateway.monitoring.tally import SELF, Tally
+from argus_ray.gateway.monitoring.tally import Tally
 from tests.support import monitored
 from tests.support.builders import make_service
 from tests.support.gateway import ADMIN, INTERNAL, METRICS_TOKEN, SCRAPER, Api, Headers, TestClient, make_api
@@ -268,7 +269,7 @@ def test_open_streams_of_all_replicas_are_told(api: Api) -> None:
         loop.cancel()
 
     def value_of_streams() -> int:
-        return api.world.service.handle(SELF, ReadMonitoring()).streams
+        return api.world.service.handle(GATEWAY, ReadMonitoring()).streams
 
     asyncio.run(report())
     release()
@@ -302,7 +303,7 @@ def test_a_scrape_reads_no_task_that_has_ended(tmp_path: Path) -> None:
     seen: list[str] = []
     with world.store.transaction() as db:
         db.set_trace_callback(seen.append)
-    world.service.handle(SELF, ReadMonitoring())
+    world.service.handle(GATEWAY, ReadMonitoring())
     with world.store.transaction() as db:
         db.set_trace_callback(None)
         statements = [text for text in seen if re.search(r"\b(FROM|JOIN) (tasks|attempts|events)\b", text)]

@@ -15,6 +15,7 @@ from argus_ray.core.reasons import Code, because
 from argus_ray.core.states import Outcome
 from argus_ray.core.verl import failures
 from argus_ray.core.verl.failures import Failure
+from argus_ray.core.watching import GATEWAY
 from tests.support.builders import ADMIN, World, make_service
 
 
@@ -26,7 +27,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 
 def told(world: World, report: GatewayReport | None = None) -> StateFacts:
-    return world.service.handle(ADMIN, ReadMonitoring(report))
+    return world.service.handle(GATEWAY, ReadMonitoring(report))
 
 
 def begin(world: World, task_id: str) -> Admit:
@@ -165,7 +166,7 @@ def test_exports_are_a_workload_of_their_own(world: World) -> None:
 
 
 def test_replicas_report_what_they_know_alone(world: World) -> None:
-    world.service.handle(ADMIN, ReportGateway(GatewayReport("one", 3, {"invalid": 2})))
+    world.service.handle(GATEWAY, ReportGateway(GatewayReport("one", 3, {"invalid": 2})))
     facts = told(world, GatewayReport("two", 4, {"invalid": 1, "missing": 5, "no such reason": 7}))
     assert facts.streams == 7
     assert facts.totals["refused"] == {"missing": 5, "invalid": 3, "disabled": 0, "forbidden": 0}
@@ -174,10 +175,16 @@ def test_replicas_report_what_they_know_alone(world: World) -> None:
     assert told(world).streams == 0, "a replica that is gone has none"
 
 
-def test_only_an_admin_is_told(world: World) -> None:
-    alice = world.user("alice")
-    answers = world.service.handle_many([(alice, ReadMonitoring()), (alice, ReportGateway(GatewayReport("x")))])
-    assert [answer.code for answer in answers] == ["forbidden", "forbidden"]
+def test_the_gateway_alone_is_told(world: World) -> None:
+    for who in (world.user("alice"), ADMIN):
+        answers = world.service.handle_many([(who, ReadMonitoring()), (who, ReportGateway(GatewayReport("x")))])
+        assert [answer.code for answer in answers] == ["forbidden", "forbidden"]
+
+
+def test_what_a_gateway_reports_is_nobodys_doing(world: World) -> None:
+    told(world, GatewayReport("one", 1, {"invalid": 1}))
+    with world.store.transaction() as db:
+        assert db.execute("SELECT count(*) FROM audit").fetchone()[0] == 0
 
 
 def test_commits_and_batches_are_measured_in_memory(world: World) -> None:

@@ -20,6 +20,7 @@ from prometheus_client.metrics_core import (
 )
 
 import argus_ray
+from argus_ray.core.estimates import Verdict
 from argus_ray.core.exports import WORKLOAD
 from argus_ray.core.monitoring import (
     WAITING_REASONS,
@@ -102,7 +103,7 @@ def _of_state(facts: StateFacts) -> Iterator[Metric]:
     wanted = {(reason,): facts.gpus_wanted.get(reason, 0) for reason in WAITING_REASONS}
     yield _gauge("gpus_wanted", "GPUs of tasks that wait, by why", wanted, "reason")
     yield _histogram("queue_wait_seconds", "From acceptance to the first admission", facts.queue_waits)
-    estimates = _by_one(facts.start_estimates)
+    estimates = {(verdict.value,): facts.start_estimates.get(verdict.value, 0) for verdict in Verdict}
     yield _counter("start_estimates", "Starts, by what was foretold of them", estimates, "result")
     yield _counter("admissions", "Attempts that were admitted", totals.get("admissions", {}).get(""))
     yield _counter("overtakes", "Times that a waiting task began to be overtaken", totals.get("overtakes", {}).get(""))

@@ -13,9 +13,10 @@ from prometheus_client.openmetrics import exposition as openmetrics
 
 from argus_ray.core.errors import ArgusError
 from argus_ray.core.monitoring import ActorFacts, ReadMonitoring, StateFacts
+from argus_ray.core.watching import GATEWAY
 from argus_ray.gateway.control import ControlPlane
 from argus_ray.gateway.monitoring.families import Snapshot
-from argus_ray.gateway.monitoring.tally import SELF, Tally
+from argus_ray.gateway.monitoring.tally import Tally
 
 _log = logging.getLogger("argus.gateway")
 
@@ -78,7 +79,7 @@ class Scraper:
             self._looked_at = self._monotonic()
 
     async def _ask_state(self) -> StateFacts | None:
-        asking = self._control.call(SELF, ReadMonitoring(self._tally.take()))
+        asking = self._control.call(GATEWAY, ReadMonitoring(self._tally.take()))
         try:
             return await asyncio.wait_for(asking, _ANSWER_S)
         except (ArgusError, asyncio.TimeoutError) as error:

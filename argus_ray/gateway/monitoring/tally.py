@@ -11,17 +11,15 @@ from collections.abc import Callable
 
 from starlette.types import Scope
 
-from argus_ray.core.actions import Credential, Role
 from argus_ray.core.errors import ArgusError
 from argus_ray.core.monitoring import GatewayReport, ReportGateway
+from argus_ray.core.watching import GATEWAY
 from argus_ray.gateway.control import ControlPlane
 
 _log = logging.getLogger("argus.gateway")
 
 #: Between two reports of a replica that has something to say; seconds.
 EVERY_S = 10.0
-#: In whose name a replica speaks for itself.
-SELF = Credential(Role.ADMIN)
 _REASONS = {"user_disabled": "disabled", "forbidden": "forbidden"}
 
 
@@ -57,7 +55,7 @@ class Tally:
             if not self.has_news:
                 continue
             try:
-                await control.call(SELF, ReportGateway(self.take()))
+                await control.call(GATEWAY, ReportGateway(self.take()))
             except ArgusError as error:
                 _log.info("a report for /metrics was lost: %s", error.code)
 
