@@ -100,12 +100,15 @@ def _new_user(admin: Api) -> str:
 def _submit(user: Api, machine: OneMachine) -> dict[str, str]:
     tasks = {}
     for workload in ("sft", "grpo"):
-        spec = (HERE / "examples" / f"cpu-{workload}.yaml").read_text()
-        # Its paths are those of a pool's shared filesystem.
-        here = spec.replace("/private/", f"{machine.shared_root}/")
-        tasks[workload] = str(user.post("/api/v2/tasks", here)["task_id"])
+        tasks[workload] = str(user.post("/api/v2/tasks", _example(machine, workload))["task_id"])
         say(f"submitted {tasks[workload]} (real verl on the CPU)")
     return tasks
+
+
+def _example(machine: OneMachine, workload: str) -> str:
+    """The example, whose paths are those of a pool's shared filesystem, with those of this machine."""
+    spec = (HERE / "examples" / f"cpu-{workload}.yaml").read_text()
+    return spec.replace("/private/", f"{machine.shared_root}/")
 
 
 def _follow(user: Api, tasks: dict[str, str]) -> bool:
@@ -168,14 +171,20 @@ def _show(machine: OneMachine, user: Api, tasks: dict[str, str], token: str, *, 
     if not kept:
         print("\nTry `scripts/quickstart --keep` to leave it up and use it.")
         return
+    spec = machine.root / "task.yaml"
+    spec.write_text(_example(machine, "sft"))
     print(
         f"""
 It is up. Open:
   {machine.url}/docs   the API
   {machine.dashboard}        the Ray dashboard (its token is in {machine.root}/ray-token)
-Try:
+Try, as in docs/getting-started.md:
+  curl -fsSO {machine.url}/argus.pyz
+  python3 argus.pyz login {machine.url}       # the token: {token}
+  python3 argus.pyz submit {spec} --watch
+  python3 argus.pyz logs last -n 5
+Or by hand:
   export TOKEN={token}
-  curl -H "Authorization: Bearer $TOKEN" {machine.url}/api/v2/queue
   curl -H "Authorization: Bearer $TOKEN" {machine.url}/api/v2/tasks/{tasks["sft"]}/logs?tail=20
 Stop it with: scripts/quickstart --stop"""
     )

@@ -14,8 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pexpect
-import pyte
 import pytest
 
 from argus_ray.cli import exits
@@ -23,79 +21,23 @@ from argus_ray.core.states import Outcome
 from argus_ray.node.processes import wait_until
 from tests.cli.conftest import Person
 from tests.support.gateway import lines, log_of, metrics_of
+from tests.support.terminal import BOUND_S, Terminal
 
-#: Seconds for what takes one of CPU, on a busy machine.
-_BOUND_S = 60
 _ARGUS = (sys.executable, "-m", "argus_ray.cli")
 
 
-class Terminal:
-    """A command at a terminal of this size, and what it shows."""
-
-    def __init__(self, person: Person, words: tuple[str, ...], columns: int = 80, rows: int = 24, **env: str) -> None:
-        self.screen = pyte.HistoryScreen(columns, rows, history=1000)
-        self._stream = pyte.Stream(self.screen)
-        self.seen = ""
-        environ = {name: value for name, value in person.environ.items() if value is not None and name != "COLUMNS"}
-        environ = {**os.environ, **environ, "TERM": "xterm-256color", "PYTHONPATH": str(Path.cwd()), **env}
-        for name in ("COLUMNS", "LINES", "NO_COLOR"):
-            if name not in env:
-                environ.pop(name, None)
-        self._child = pexpect.spawn(
-            _ARGUS[0],
-            [*_ARGUS[1:], *words],
-            env=environ,
-            dimensions=(rows, columns),
-            encoding="utf-8",
-            timeout=_BOUND_S,
-        )
-        self._child.delaybeforesend = None
-
-    def until(self, pattern: str) -> str:
-        """Until the terminal shows this. Raises AssertionError with what it shows."""
-        try:
-            while not re.search(pattern, self.text):
-                self._take(self._child.read_nonblocking(4096, _BOUND_S))
-        except (pexpect.EOF, pexpect.TIMEOUT):
-            raise AssertionError(f"{pattern!r} is not in\n{self.text}") from None
-        return self.text
-
-    def end(self) -> int:
-        """Until it has ended; its exit code, or minus the signal that ended it."""
-        with contextlib.suppress(pexpect.EOF):
-            while True:
-                self._take(self._child.read_nonblocking(4096, _BOUND_S))
-        self._child.close()
-        exit_code, by_signal = self._child.exitstatus, self._child.signalstatus
-        return int(-by_signal if exit_code is None else exit_code)
-
-    def _take(self, text: str) -> None:
-        self.seen += text
-        self._stream.feed(text)
-
-    @property
-    def text(self) -> str:
-        above = ["".join(row[place].data for place in sorted(row)).rstrip() for row in self.screen.history.top]
-        return "\n".join([*above, *(line.rstrip() for line in self.screen.display)])
-
-    def send(self, text: str) -> None:
-        self._child.send(text)
-
-    def interrupt(self) -> None:
-        self._child.sendintr()
-
-    def resize(self, columns: int, rows: int) -> None:
-        self.screen.resize(rows, columns)
-        self._child.setwinsize(rows, columns)
-
-
 @contextlib.contextmanager
-def terminal(person: Person, *words: str, **options: Any) -> Iterator[Terminal]:
-    made = Terminal(person, words, **options)
+def terminal(person: Person, *words: str, columns: int = 80, rows: int = 24, **env: Any) -> Iterator[Terminal]:
+    environ = {name: value for name, value in person.environ.items() if value is not None and name != "COLUMNS"}
+    environ = {**os.environ, **environ, "TERM": "xterm-256color", "PYTHONPATH": str(Path.cwd()), **env}
+    for name in ("COLUMNS", "LINES", "NO_COLOR"):
+        if name not in env:
+            environ.pop(name, None)
+    made = Terminal([*_ARGUS, *words], environ, columns=columns, rows=rows)
     try:
         yield made
     finally:
-        made._child.close(force=True)
+        made.close()
 
 
 def test_the_token_is_asked_for_and_not_shown(alice: Person) -> None:
@@ -219,7 +161,7 @@ def test_a_reader_that_leaves_ends_the_command_without_a_word(alice: Person) -> 
         assert process.stdout.readline() == "a line\n"
         process.stdout.close()
         assert process.stderr.read() == ""
-        assert process.wait(_BOUND_S) == -signal.SIGPIPE
+        assert process.wait(BOUND_S) == -signal.SIGPIPE
 
 
 def test_a_pipe_has_no_escape_sequence_and_times_that_a_program_reads(alice: Person) -> None:
@@ -230,7 +172,7 @@ def test_a_pipe_has_no_escape_sequence_and_times_that_a_program_reads(alice: Per
         assert re.match(rf"\d{{4}}-\d\d-\d\dT\S+Z {task_id} QUEUED position=\d+ ", first) and "\x1b" not in first
         alice.api.end(alice.api.run(task_id))
         assert process.stdout.read().splitlines()[-1].split()[2] == "SUCCEEDED"
-        assert process.wait(_BOUND_S) == exits.OK
+        assert process.wait(BOUND_S) == exits.OK
 
 
 def test_a_bug_is_told_in_a_line_and_debug_shows_where(alice: Person, tmp_path: Path) -> None:
@@ -242,7 +184,7 @@ def test_a_bug_is_told_in_a_line_and_debug_shows_where(alice: Person, tmp_path: 
     environ = {**os.environ, "PYTHONPATH": f"{tmp_path}:{Path.cwd()}", "ARGUS_CONFIG": str(tmp_path / "none")}
     for more in ((), ("--debug",)):
         ran = subprocess.run(
-            [*_ARGUS, "whoami", *more], env=environ, capture_output=True, text=True, timeout=_BOUND_S, check=False
+            [*_ARGUS, "whoami", *more], env=environ, capture_output=True, text=True, timeout=BOUND_S, check=False
         )
         assert ran.returncode == exits.BUG
         assert "this is a bug of argus: RuntimeError: broken on purpose" in ran.stderr
@@ -261,7 +203,7 @@ def test_completion_asks_no_server(alice: Person) -> None:
         asked = {"_ARGUS_COMPLETE": "bash_complete", "COMP_WORDS": typed, "COMP_CWORD": str(len(words) - 1)}
         ran = subprocess.run(
             [*_ARGUS], env={**os.environ, **environ, **asked, "ARGUS_URL": "http://192.0.2.1:9"},
-            capture_output=True, text=True, timeout=_BOUND_S, check=False,
+            capture_output=True, text=True, timeout=BOUND_S, check=False,
         )  # fmt: skip
         assert ran.stderr == ""
         return [line.split(",", 1)[1] for line in ran.stdout.splitlines() if line]
@@ -281,10 +223,10 @@ def test_the_audit_is_followed(admin: Person, alice: Person) -> None:
         reader = threading.Thread(target=lambda: seen.append(process.stdout.readline()))  # type: ignore[union-attr]
         reader.start()
         made = []
-        assert wait_until(lambda: made.append(alice.submit()) or bool(seen), _BOUND_S, 0.5)  # type: ignore[func-returns-value]
+        assert wait_until(lambda: made.append(alice.submit()) or bool(seen), BOUND_S, 0.5)  # type: ignore[func-returns-value]
         assert seen[0], process.communicate()[1]
         entry = json.loads(seen[0])
         assert (entry["action"], entry["actor"]) == ("task.submit", alice.home.name) and entry["target"] in made
         process.send_signal(signal.SIGINT)
-        assert process.wait(_BOUND_S) == exits.INTERRUPTED
-        reader.join(_BOUND_S)
+        assert process.wait(BOUND_S) == exits.INTERRUPTED
+        reader.join(BOUND_S)
