@@ -131,7 +131,7 @@ def test_ctrl_c_leaves_a_watched_task_and_the_cursor_comes_back(alice: Person) -
     ],
     ids=["terminal", "NO_COLOR", "always", "never", "dumb"],
 )
-def test_colours(alice: Person, words: tuple[str, ...], env: dict[str, str], coloured: bool) -> None:
+def test_colours(alice: Person, words: tuple[str, ...], env: dict[str, Any], coloured: bool) -> None:
     task_id = alice.submit()
     with terminal(alice, "show", task_id, *words, **env) as shown:
         assert shown.end() == exits.OK

@@ -3,7 +3,6 @@ real verl. The screens are kept in build/screens."""
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import sys
@@ -103,4 +102,4 @@ def test_from_nothing_to_a_curve(cluster: Cluster, shell: Shell, tmp_path: Path)
     assert task_id in shown["argus show last"]
     everything = "".join(path.read_text() for path in SCREENS.iterdir())
     assert user.token not in everything and "Traceback" not in everything
-    assert os.stat(tmp_path / "home" / ".config" / "argus" / "config.yaml").st_mode & 0o777 == 0o600
+    assert (tmp_path / "home" / ".config" / "argus" / "config.yaml").stat().st_mode & 0o777 == 0o600
