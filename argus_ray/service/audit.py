@@ -98,6 +98,7 @@ REFUSED: Mapping[type[Action[Any]], str] = {
     actions.ListTokens: "token.list",
     actions.RevokeToken: "token.revoke",
     actions.ShowOrders: "node.list",
+    actions.ShowNodes: "node.list",
     actions.OrderNode: "node.cordon",
     actions.SetMaintenance: "maintenance.on",
     actions.ListTasks: "task.list",
