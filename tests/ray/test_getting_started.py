@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.verl, pytest.mark.timeout(600), needs_verl]
 
 SCREENS = ROOT / "build" / "screens" / "getting-started"
 #: Of the shell: the exit code of the command before.
-PROMPT = r"\[(\d+)\] % $"
+PROMPT = r"\[(\d+)\] %\s*$"
 
 
 def commands() -> list[str]:
