@@ -25,4 +25,4 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     if page.file.src_uri in PAGES:
         markdown = markdown.replace("](docs/", "](").replace("](CHANGELOG.md", "](changelog.md")
         return re.sub(r"\]\(examples/\)", "](examples/sft.yaml)", markdown)
-    return markdown.replace("](../examples/", "](examples/")
+    return markdown.replace("](../examples/", "](examples/").replace("](../README.md", "](index.md")
