@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import signal
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,12 @@ import pyte
 
 #: Seconds for what takes one of CPU, on a busy machine.
 BOUND_S = 60
+
+
+def _as_at_login() -> None:
+    """Whoever has started the tests in the background has had Ctrl-C ignored, which is inherited."""
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_DFL)
 
 
 class Terminal:
@@ -32,7 +39,14 @@ class Terminal:
         self.seen = ""
         program, *words = command
         self._child: Any = pexpect.spawn(
-            program, words, env=dict(environ), dimensions=(rows, columns), encoding="utf-8", timeout=BOUND_S, cwd=cwd
+            program,
+            words,
+            env=dict(environ),
+            dimensions=(rows, columns),
+            encoding="utf-8",
+            timeout=BOUND_S,
+            cwd=cwd,
+            preexec_fn=_as_at_login,
         )
         self._child.delaybeforesend = None
 
