@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any, TypeVar
 
 import httpx2
@@ -26,7 +26,7 @@ class AdminMethods:
 
     def stream_events(
         self, open_at: Callable[[str | None], Call[Answer]], *, after: str | None = None, follow_s: float | None = None
-    ) -> Iterator[httpx2.ServerSentEvent]:
+    ) -> Generator[httpx2.ServerSentEvent, None, None]:
         raise NotImplementedError
 
     # Users and their tokens.
@@ -109,7 +109,7 @@ class AdminMethods:
 
     def audit_events(
         self, *, user: str | None = None, actor: str | None = None, action: str | None = None, after: int | None = None
-    ) -> Iterator[models.AuditEntry]:
+    ) -> Generator[models.AuditEntry, None, None]:
         """What is done from now on, or since the entry `after`; without an end."""
 
         def open_at(last_id: str | None) -> Call[Answer]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -14,11 +15,12 @@ import argus_ray
 from argus_ray.client import admin_calls, task_calls
 from argus_ray.client.admin_methods import AdminMethods
 from argus_ray.client.calls import Answer, Call
-from argus_ray.client.errors import BadArgument
+from argus_ray.client.errors import BadAnswer, BadArgument
 from argus_ray.client.follow import follow_events
 from argus_ray.client.log_methods import LogMethods
 from argus_ray.client.models import admin
 from argus_ray.client.models import tasks as models
+from argus_ray.client.models.results import Change
 from argus_ray.client.pages import pages
 from argus_ray.client.result_methods import ResultMethods
 from argus_ray.client.task_calls import Filter, Names, When
@@ -103,13 +105,40 @@ class Client(AdminMethods, LogMethods, ResultMethods):
 
     def stream_events(
         self, open_at: Callable[[str | None], Call[Answer]], *, after: str | None = None, follow_s: float | None = None
-    ) -> Iterator[httpx2.ServerSentEvent]:
+    ) -> Generator[httpx2.ServerSentEvent, None, None]:
         """Server-sent events (`event`, `data`, `id`) without an end, through as many connections as it takes.
 
         `open_at`: the call for what follows the event of this id (None: from the beginning).
         """
         patience_s = self._follow_s if follow_s is None else follow_s
         return follow_events(self._transport, open_at, last_id=after, patience_s=patience_s)
+
+    def stream(
+        self,
+        *,
+        progress: Names = None,
+        log: str | None = None,
+        log_tail: int | None = None,
+        user_id: str | None = None,
+        everyone: bool | None = None,
+        after: str | None = None,
+    ) -> Generator[Change, None, None]:
+        """All that happens to own tasks, the progress of some (at most 50), and one log; without an end.
+
+        `after`: the `id` of the last change that was seen. Reconnects; after `resync` the lists must be read again.
+        """
+
+        def open_at(last_id: str | None) -> Call[Answer]:
+            return task_calls.stream(
+                progress=progress, log=log, log_tail=log_tail, user_id=user_id, everyone=everyone, after=last_id
+            )
+
+        for event in self.stream_events(open_at, after=after):
+            try:
+                data = json.loads(event.data)
+            except ValueError:
+                raise BadAnswer("an event of the stream is not understood") from None
+            yield Change(event.event, data, event.id)
 
     # Submitting.
 
@@ -231,6 +260,10 @@ class Client(AdminMethods, LogMethods, ResultMethods):
     def explain(self, task_id: str) -> models.Explanation:
         """Why a task waits."""
         return self.send(task_calls.explain(task_id))
+
+    def estimates(self) -> models.Estimates:
+        """How often the ranges of starts were right."""
+        return self.send(task_calls.estimates())
 
     def wait(
         self, ids: str | Iterable[str], *, any: bool = False, timeout: float | None = None

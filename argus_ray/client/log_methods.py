@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -78,7 +78,7 @@ class LogMethods:
         attempt: int | str | None = None,
         after: str | None = None,
         follow_s: float | None = None,
-    ) -> Iterator[LogItem]:
+    ) -> Generator[LogItem, None, None]:
         """A log as it grows, until LogEnd: LogAttempt before the lines of each attempt, LogGap for what cannot be had.
 
         `after`: a place to go on from, such as `log().position`. A connection that breaks is opened again where it was;

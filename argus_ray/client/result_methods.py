@@ -16,6 +16,7 @@ from argus_ray.client.models.results import (
     Rollouts,
     RolloutStep,
     Sample,
+    TaskCurves,
 )
 from argus_ray.client.pages import pages
 from argus_ray.client.task_calls import Names
@@ -39,6 +40,18 @@ class ResultMethods:
         """The main curves, or those of `names`. `complete` is False if there is more to read: the same call goes on."""
         call = task_calls.curves(task_id, names=names, max_points=max_points, since_step=since_step)
         return self.send(call)
+
+    def many_curves(
+        self,
+        task_ids: Names,
+        *,
+        names: Names = None,
+        max_points: int | None = None,
+        since_step: int | None = None,
+    ) -> tuple[TaskCurves, ...]:
+        """The curves of up to 8 tasks, each with its curves or its problem."""
+        call = task_calls.many_curves(task_ids, names=names, max_points=max_points, since_step=since_step)
+        return self.send(call).tasks
 
     def rollout_steps(
         self,

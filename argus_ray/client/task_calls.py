@@ -11,7 +11,7 @@ from argus_ray.client.calls import JSON_BODY, Answer, Call, Encoded, as_json, mo
 from argus_ray.client.errors import BadAnswer
 from argus_ray.client.models import tasks as models
 from argus_ray.client.models.base import Model
-from argus_ray.client.models.results import Curves, FilePage, LogPart, LogText, Matches, Rollouts
+from argus_ray.client.models.results import Curves, FilePage, LogPart, LogText, ManyCurves, Matches, Rollouts
 
 M = TypeVar("M", bound=Model)
 _TASKS = "/api/v2/tasks"
@@ -145,6 +145,32 @@ def curves(
 ) -> Call[Curves]:
     query = (("names", names), ("max_points", max_points), ("since_step", since_step))
     return Call("GET", _TASK + "/metrics", of(Curves), {"task_id": task_id}, query)
+
+
+def many_curves(
+    task_ids: Names, *, names: Names = None, max_points: int | None = None, since_step: int | None = None
+) -> Call[ManyCurves]:
+    query = (("task", task_ids), ("names", names), ("max_points", max_points), ("since_step", since_step))
+    return Call("GET", "/api/v2/curves", of(ManyCurves), query=query)
+
+
+def estimates() -> Call[models.Estimates]:
+    return Call("GET", "/api/v2/estimates", of(models.Estimates))
+
+
+def stream(
+    *,
+    progress: Names = None,
+    log: str | None = None,
+    log_tail: int | None = None,
+    user_id: str | None = None,
+    everyone: bool | None = None,
+    after: str | None = None,
+) -> Call[Answer]:
+    headers = EVENTS if after is None else EVENTS | {"Last-Event-ID": after}
+    logs = (("log", log), ("log_tail", log_tail))
+    query = (("progress", progress), *logs, ("user_id", user_id), ("everyone", everyone))
+    return Call("GET", "/api/v2/stream", lambda a: a, query=query, headers=headers)
 
 
 def rollouts(

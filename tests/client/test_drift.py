@@ -36,8 +36,8 @@ FILTER: dict[str, Any] = {
     "id_suffix": "b",
     "ids": ["c"],
 }
-#: What only a browser or curl asks for.
-NOT_FOR_PROGRAMS = {"GET /argus.pyz"}
+#: What curl and Prometheus ask for.
+NOT_FOR_PROGRAMS = {"GET /argus.pyz", "GET /metrics"}
 #: Every method, with every argument.
 USES: list[Callable[[Client, Path], object]] = [
     lambda c, _: c.submit("x", presets=["a", "b"], key="k"),
@@ -59,6 +59,8 @@ USES: list[Callable[[Client, Path], object]] = [
     lambda c, to: c.download_log("t", to / "log", attempt=1),
     lambda c, _: list(c.audit(user="u", actor="a", action="x", since="2h", until=AT)),
     lambda c, _: next(c.audit_events(user="u", actor="a", action="x", after=1)),
+    lambda c, _: (c.many_curves(["t", "u"], names="a", max_points=2, since_step=1), c.estimates()),
+    lambda c, _: next(c.stream(progress="t", log="t", log_tail=1, user_id="u", everyone=True, after="x")),
     lambda c, _: list(c.usage(by=["user"], since="30d", until=AT)),
     lambda c, _: c.curves("t", names="a", max_points=2, since_step=1),
     lambda c, _: list(c.rollout_steps("t", kind="train", attempt=1)),
@@ -225,11 +227,10 @@ def test_every_field_of_a_model_is_in_its_schema(document: dict[str, Any]) -> No
     schemas = document["components"]["schemas"]
     missing = {}
     for model in all_models():
-        for name in model.SCHEMAS:
-            fields = {field.removesuffix("_") for field in base.fields(model)}
-            properties = set(schemas.get(name, {}).get("properties", {}))
-            if fields != properties:
-                missing[f"{model.__name__} {name}"] = fields ^ properties
+        fields = {field.removesuffix("_") for field in base.fields(model)}
+        properties = {each for name in model.SCHEMAS for each in schemas.get(name, {}).get("properties", {})}
+        if fields != properties:
+            missing[model.__name__] = fields ^ properties
     assert missing == {}
 
 

@@ -130,6 +130,14 @@ class Ordered(Cordon):
     nodes: tuple[str, ...]
 
 
+class NodeTask(Model):
+    SCHEMAS = ("NodeTaskOut",)
+
+    task_id: str
+    user_id: str
+    gpus: int
+
+
 class Node(Model):
     SCHEMAS = ("NodeOut",)
 
@@ -145,6 +153,7 @@ class Node(Model):
     worker_slots_free: float
     barred: str | None
     cordon: Cordon | None
+    tasks: tuple[NodeTask, ...] = ()
 
 
 class Nodes(Model):

@@ -55,6 +55,23 @@ class Curves(Model):
         return frame.sort_index()
 
 
+class TaskCurves(Model):
+    """One of several tasks; `problem`: the problem document, where there are no curves."""
+
+    SCHEMAS = ("TaskCurvesOut",)
+
+    task_id: str
+    state: str | None
+    metrics: Curves | None
+    problem: Mapping[str, Any] | None
+
+
+class ManyCurves(Model):
+    SCHEMAS = ("CurvesOut",)
+
+    tasks: tuple[TaskCurves, ...]
+
+
 class RolloutStep(Model):
     SCHEMAS = ("StepOut",)
 
@@ -194,6 +211,14 @@ class LogEnd(NamedTuple):
     task_state: str
     attempt: int | None
     outcome: str | None
+
+
+class Change(NamedTuple):
+    """An event of the stream of changes; docs/api.md tells what `data` has for each `event`. `id`: its place."""
+
+    event: str
+    data: Mapping[str, Any]
+    id: str
 
 
 class LogText(NamedTuple):
