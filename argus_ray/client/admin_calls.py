@@ -7,7 +7,7 @@ from typing import Any
 from argus_ray.client.calls import JSON_BODY, Answer, Call, as_json
 from argus_ray.client.models import admin as models
 from argus_ray.client.models.tasks import Maintenance
-from argus_ray.client.task_calls import of
+from argus_ray.client.task_calls import EVENTS, Names, When, of
 
 _USER = "/api/v2/users/{user_id}"
 
@@ -92,3 +92,32 @@ def version() -> Call[models.Version]:
 
 def schema() -> Call[dict[str, Any]]:
     return Call("GET", "/api/v2/schema/taskspec", Answer.json)
+
+
+def audit(
+    *,
+    user: str | None = None,
+    actor: str | None = None,
+    action: str | None = None,
+    since: When = None,
+    until: When = None,
+    limit: int | None = None,
+    cursor: str | None = None,
+) -> Call[models.AuditPage]:
+    query = (("user", user), ("actor", actor), ("action", action), ("since", since), ("until", until))
+    return Call("GET", "/api/v2/audit", of(models.AuditPage), query=(*query, ("limit", limit), ("cursor", cursor)))
+
+
+def audit_stream(
+    *, user: str | None = None, actor: str | None = None, action: str | None = None, after: str | None = None
+) -> Call[Answer]:
+    headers = EVENTS if after is None else EVENTS | {"Last-Event-ID": after}
+    query = (("user", user), ("actor", actor), ("action", action))
+    return Call("GET", "/api/v2/audit/stream", lambda a: a, query=query, headers=headers)
+
+
+def usage(
+    *, by: Names = None, since: When = None, until: When = None, limit: int | None = None, cursor: str | None = None
+) -> Call[models.UsagePage]:
+    query = (("by", by), ("since", since), ("until", until), ("limit", limit), ("cursor", cursor))
+    return Call("GET", "/api/v2/usage", of(models.UsagePage), query=query)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Generator, Iterator
 from typing import Any, TypeVar
 
+import httpx2
+
 from argus_ray.client import admin_calls
-from argus_ray.client.calls import Call
+from argus_ray.client.calls import Answer, Call
 from argus_ray.client.models import admin as models
 from argus_ray.client.models.tasks import Maintenance
+from argus_ray.client.pages import pages
+from argus_ray.client.task_calls import Names, When
 
 T = TypeVar("T")
 
@@ -16,6 +22,11 @@ class AdminMethods:
     """Part of Client."""
 
     def send(self, call: Call[T]) -> T:
+        raise NotImplementedError
+
+    def stream_events(
+        self, open_at: Callable[[str | None], Call[Answer]], *, after: str | None = None, follow_s: float | None = None
+    ) -> Generator[httpx2.ServerSentEvent, None, None]:
         raise NotImplementedError
 
     # Users and their tokens.
@@ -72,6 +83,52 @@ class AdminMethods:
     def set_maintenance(self, on: bool, *, reason: str | None = None) -> Maintenance:
         """While it is on nothing starts; submissions are accepted, and what runs goes on."""
         return self.send(admin_calls.set_maintenance(on, reason))
+
+    # What was done, and what was used.
+
+    def audit(
+        self,
+        *,
+        user: str | None = None,
+        actor: str | None = None,
+        action: str | None = None,
+        since: When = None,
+        until: When = None,
+        limit: int | None = None,
+        page_size: int = 100,
+    ) -> Iterator[models.AuditEntry]:
+        """Who did what, newest first, page by page as they are taken."""
+
+        def page(cursor: str | None, size: int) -> models.AuditPage:
+            call = admin_calls.audit(
+                user=user, actor=actor, action=action, since=since, until=until, limit=size, cursor=cursor
+            )
+            return self.send(call)
+
+        return pages(page, lambda found: found.entries, limit, page_size)
+
+    def audit_events(
+        self, *, user: str | None = None, actor: str | None = None, action: str | None = None, after: int | None = None
+    ) -> Generator[models.AuditEntry, None, None]:
+        """What is done from now on, or since the entry `after`; without an end."""
+
+        def open_at(last_id: str | None) -> Call[Answer]:
+            return admin_calls.audit_stream(user=user, actor=actor, action=action, after=last_id)
+
+        for event in self.stream_events(open_at, after=None if after is None else str(after)):
+            document = json.loads(event.data) if event.event == "entry" else None
+            if isinstance(document, dict) and "audit_id" in document:
+                yield models.AuditEntry.of(document)
+
+    def usage(
+        self, *, by: Names = None, since: When = None, until: When = None, page_size: int = 1000
+    ) -> Iterator[models.UsageRow]:
+        """GPU seconds and tasks by `user`, `workload` and `day`, page by page as they are taken."""
+
+        def page(cursor: str | None, size: int) -> models.UsagePage:
+            return self.send(admin_calls.usage(by=by, since=since, until=until, limit=size, cursor=cursor))
+
+        return pages(page, lambda found: found.rows, None, page_size)
 
     # The server.
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -15,14 +15,14 @@ import argus_ray
 from argus_ray.client import admin_calls, task_calls
 from argus_ray.client.admin_methods import AdminMethods
 from argus_ray.client.calls import Answer, Call
-from argus_ray.client.download import download_file
-from argus_ray.client.errors import BadArgument
-from argus_ray.client.follow import follow_events, follow_log
-from argus_ray.client.log_feed import LogItem, lines_of, split_lines
+from argus_ray.client.errors import BadAnswer, BadArgument
+from argus_ray.client.follow import follow_events
+from argus_ray.client.log_methods import LogMethods
 from argus_ray.client.models import admin
 from argus_ray.client.models import tasks as models
-from argus_ray.client.models.results import Curves, FileEntry, FilePage, Line, LogText, Rollouts, RolloutStep, Sample
+from argus_ray.client.models.results import Change
 from argus_ray.client.pages import pages
+from argus_ray.client.result_methods import ResultMethods
 from argus_ray.client.task_calls import Filter, Names, When
 from argus_ray.client.transport import Transport
 from argus_ray.client.wait import wait_for
@@ -35,7 +35,7 @@ _MANY = 500
 _TOKEN = re.compile(r"[!-~]{1,4096}")
 
 
-class Client(AdminMethods):
+class Client(AdminMethods, LogMethods, ResultMethods):
     """The API at `url`, as the holder of this token sees it.
 
     `ca_file`: certificates to trust in the place of the system's. `timeout`: seconds for one step of a call. `retry_s`:
@@ -105,13 +105,40 @@ class Client(AdminMethods):
 
     def stream_events(
         self, open_at: Callable[[str | None], Call[Answer]], *, after: str | None = None, follow_s: float | None = None
-    ) -> Iterator[httpx2.ServerSentEvent]:
+    ) -> Generator[httpx2.ServerSentEvent, None, None]:
         """Server-sent events (`event`, `data`, `id`) without an end, through as many connections as it takes.
 
         `open_at`: the call for what follows the event of this id (None: from the beginning).
         """
         patience_s = self._follow_s if follow_s is None else follow_s
         return follow_events(self._transport, open_at, last_id=after, patience_s=patience_s)
+
+    def stream(
+        self,
+        *,
+        progress: Names = None,
+        log: str | None = None,
+        log_tail: int | None = None,
+        user_id: str | None = None,
+        everyone: bool | None = None,
+        after: str | None = None,
+    ) -> Generator[Change, None, None]:
+        """All that happens to own tasks, the progress of some (at most 50), and one log; without an end.
+
+        `after`: the `id` of the last change that was seen. Reconnects; after `resync` the lists must be read again.
+        """
+
+        def open_at(last_id: str | None) -> Call[Answer]:
+            return task_calls.stream(
+                progress=progress, log=log, log_tail=log_tail, user_id=user_id, everyone=everyone, after=last_id
+            )
+
+        for event in self.stream_events(open_at, after=after):
+            try:
+                data = json.loads(event.data)
+            except ValueError:
+                raise BadAnswer("an event of the stream is not understood") from None
+            yield Change(event.event, data, event.id)
 
     # Submitting.
 
@@ -234,6 +261,10 @@ class Client(AdminMethods):
         """Why a task waits."""
         return self.send(task_calls.explain(task_id))
 
+    def estimates(self) -> models.Estimates:
+        """How often the ranges of starts were right."""
+        return self.send(task_calls.estimates())
+
     def wait(
         self, ids: str | Iterable[str], *, any: bool = False, timeout: float | None = None
     ) -> tuple[models.Task, ...]:
@@ -244,151 +275,7 @@ class Client(AdminMethods):
         wanted = (ids,) if isinstance(ids, str) else tuple(ids)
         return wait_for(self._transport, wanted, any_of_them=any, timeout=timeout, patience_s=self._follow_s)
 
-    # Logs.
-
-    def log(self, task_id: str, *, tail: int | None = None, attempt: int | str | None = None) -> LogText:
-        """The last lines of a log as text, with its place and the task's state."""
-        return self.send(task_calls.log(task_id, tail=tail, attempt=attempt))
-
-    def logs(
-        self,
-        task_id: str,
-        *,
-        follow: bool = False,
-        tail: int | None = None,
-        attempt: int | str | None = None,
-        grep: str | re.Pattern[str] | None = None,
-    ) -> Iterator[Line]:
-        """Lines of a log: the last `tail` of them, and with `follow` what comes until the task has ended.
-
-        `attempt`: a number, or without it the newest one (with `follow` it goes on with those that come). `grep`: a
-        regular expression that a line must have somewhere.
-        """
-        pattern = re.compile(grep) if isinstance(grep, str) else grep
-        items: Iterator[LogItem]
-        if follow:
-            items = self.log_events(task_id, tail=tail, attempt=attempt)
-        else:
-            items = iter(self._last_lines(task_id, tail, attempt))
-        for item in items:
-            if isinstance(item, Line) and (pattern is None or pattern.search(item.text)):
-                yield item
-
-    def _last_lines(self, task_id: str, tail: int | None, attempt: int | str | None) -> Iterator[Line]:
-        found = self.log(task_id, tail=tail, attempt=attempt)
-        if found.attempt is None or not found.text:
-            return
-        _, _, end = (found.position or "0:0").partition(":")
-        start = max(0, int(end) - len(found.text.encode()))
-        yield from lines_of(split_lines(found.text), found.attempt, start, int(end))
-
-    def log_events(
-        self,
-        task_id: str,
-        *,
-        tail: int | None = None,
-        attempt: int | str | None = None,
-        after: str | None = None,
-        follow_s: float | None = None,
-    ) -> Iterator[LogItem]:
-        """A log as it grows, until LogEnd: LogAttempt before the lines of each attempt, LogGap for what cannot be had.
-
-        `after`: a place to go on from, such as `log().position`. A connection that breaks is opened again where it was;
-        no line is lost, and none comes twice.
-        """
-
-        def open_at(last_id: str | None) -> Call[Any]:
-            return task_calls.log_stream(task_id, tail=tail, attempt=attempt, after=last_id)
-
-        patience_s = self._follow_s if follow_s is None else follow_s
-        return follow_log(self._transport, open_at, last_id=after, patience_s=patience_s)
-
-    # What a run leaves.
-
-    def curves(
-        self, task_id: str, *, names: Names = None, max_points: int | None = None, since_step: int | None = None
-    ) -> Curves:
-        """The main curves, or those of `names`. `complete` is False if there is more to read: the same call goes on."""
-        call = task_calls.curves(task_id, names=names, max_points=max_points, since_step=since_step)
-        return self.send(call)
-
-    def rollout_steps(
-        self,
-        task_id: str,
-        *,
-        kind: str | None = None,
-        attempt: int | str | None = None,
-        limit: int | None = None,
-        page_size: int = 100,
-    ) -> Iterator[RolloutStep]:
-        """Which steps there are samples of, newest first."""
-
-        def page(cursor: str | None, size: int) -> Rollouts:
-            call = task_calls.rollouts(task_id, kind=kind, attempt=attempt, limit=size, cursor=cursor)
-            return self.send(call)
-
-        return pages(page, lambda found: found.steps, limit, page_size)
-
-    def rollouts(
-        self,
-        task_id: str,
-        step: int,
-        *,
-        kind: str | None = None,
-        attempt: int | str | None = None,
-        max_chars: int | None = None,
-        limit: int | None = None,
-        page_size: int = 100,
-    ) -> Iterator[Sample]:
-        """Prompts, answers and scores of a step."""
-
-        def page(cursor: str | None, size: int) -> Rollouts:
-            call = task_calls.rollouts(
-                task_id, step=step, kind=kind, attempt=attempt, max_chars=max_chars, limit=size, cursor=cursor
-            )
-            return self.send(call)
-
-        return pages(page, lambda found: found.samples, limit, page_size)
-
-    def files(
-        self,
-        task_id: str,
-        path: str = "",
-        *,
-        attempt: int | str | None = None,
-        limit: int | None = None,
-        page_size: int = 100,
-    ) -> Iterator[FileEntry]:
-        """What is in a folder of the job root. `path`: percent-encoded, as `path` of an entry."""
-
-        def page(cursor: str | None, size: int) -> FilePage:
-            return self.send(task_calls.files(task_id, path, attempt=attempt, limit=size, cursor=cursor))
-
-        return pages(page, lambda found: found.entries, limit, page_size)
-
-    def download(
-        self,
-        task_id: str,
-        path: str,
-        to: str | Path,
-        *,
-        attempt: int | str | None = None,
-        on_progress: Callable[[int, int], None] | None = None,
-    ) -> Path:
-        """A file of the job root to `to` (a file, or a folder that is there), which is there only when it is whole.
-
-        A download that was broken off goes on where it was, also by a later call, unless the file has changed.
-        `on_progress` is told the bytes so far and in all. Raises OSError for what the disk here says.
-        """
-        return download_file(
-            self._transport,
-            task_id,
-            path,
-            Path(to),
-            attempt=attempt,
-            on_progress=on_progress,
-            patience_s=self._follow_s,
-        )
+    # Whose token it is.
 
     def me(self) -> admin.Me:
         return self.send(admin_calls.me())

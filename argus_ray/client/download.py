@@ -13,29 +13,28 @@ from urllib.parse import unquote
 
 import httpx2
 
-from argus_ray.client import task_calls
 from argus_ray.client.calls import Answer, Call
 from argus_ray.client.errors import BadAnswer, BadArgument, RangeNotSatisfiable, TryLater
 from argus_ray.client.transport import Broken, Transport
 
 
+def file_name(path: str) -> str:
+    """What a file of this path (percent-encoded) is called here. Raises BadArgument."""
+    name = unquote(path.rpartition("/")[2])
+    if not name or "/" in name or "\0" in name or name in (".", ".."):
+        raise BadArgument(f"no file can be named like {path!r}")
+    return name
+
+
 def download_file(
     transport: Transport,
-    task_id: str,
-    path: str,
+    call: Call[Answer],
     to: Path,
     *,
-    attempt: int | str | None,
     on_progress: Callable[[int, int], None] | None,
     patience_s: float,
 ) -> Path:
-    """As `Client.download`."""
-    if to.is_dir():
-        name = unquote(path.rpartition("/")[2])
-        if not name or "/" in name or "\0" in name or name in (".", ".."):
-            raise BadArgument(f"no file can be named like {path!r}")
-        to = to / name
-    call = task_calls.download(task_id, path, attempt=attempt)
+    """As `Client.download`, to the file `to`."""
     patience = transport.patience(patience_s)
     download = _Download(to, on_progress, patience.renew)
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 
 import httpx2
 
@@ -19,18 +19,21 @@ _SILENCE_S = 50.0
 _MOST_EVENT = 4 * 1024 * 1024
 
 
-def events_of(transport: Transport, call: Call[Answer]) -> Iterator[httpx2.ServerSentEvent]:
+def events_of(transport: Transport, call: Call[Answer]) -> Generator[httpx2.ServerSentEvent, None, None]:
     """Those of one connection. Raises Broken, ApiError, BadAnswer."""
     with transport.opened(call, read_s=_SILENCE_S) as response:
         kind = response.headers.get("content-type", "").partition(";")[0]
         if kind != "text/event-stream":
             raise BadAnswer(f"the answer is {kind or 'of no type'} where events are expected", response.status_code)
-        yield from httpx2.EventSource(response, max_event_size=_MOST_EVENT)
+        for event in httpx2.EventSource(response, max_event_size=_MOST_EVENT):
+            # `retry` alone is no event, but httpx2 makes one of it.
+            if event.retry is None or event.data:
+                yield event
 
 
 def follow_events(
     transport: Transport, open_at: Callable[[str | None], Call[Answer]], *, last_id: str | None, patience_s: float
-) -> Iterator[httpx2.ServerSentEvent]:
+) -> Generator[httpx2.ServerSentEvent, None, None]:
     """Events without an end. `open_at`: the call that goes on after the event of this id.
 
     `patience_s`: for how long it is tried to reach the server again since it last said something. Raises
@@ -71,11 +74,11 @@ def _error_of(event: httpx2.ServerSentEvent) -> ApiError:
 
 def follow_log(
     transport: Transport, open_at: Callable[[str | None], Call[Answer]], *, last_id: str | None, patience_s: float
-) -> Iterator[LogItem]:
+) -> Generator[LogItem, None, None]:
     """A log until its end. Raises as `follow_events`."""
     feed = LogFeed(last_id)
     events = follow_events(transport, open_at, last_id=last_id, patience_s=patience_s)
-    with contextlib.closing(events):  # type: ignore[type-var]
+    with contextlib.closing(events):
         for event in events:
             yield from feed.feed(event.event, event.data, event.id)
             if feed.has_ended:

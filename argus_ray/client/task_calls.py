@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple, TypeVar
 
 from argus_ray.client.calls import JSON_BODY, Answer, Call, Encoded, as_json, moment
+from argus_ray.client.errors import BadAnswer
 from argus_ray.client.models import tasks as models
 from argus_ray.client.models.base import Model
-from argus_ray.client.models.results import Curves, FilePage, LogText, Rollouts
+from argus_ray.client.models.results import Curves, FilePage, LogPart, LogText, ManyCurves, Matches, Rollouts
 
 M = TypeVar("M", bound=Model)
 _TASKS = "/api/v2/tasks"
 _TASK = "/api/v2/tasks/{task_id}"
 _YAML = {"Content-Type": "application/yaml"}
+EVENTS = {"Accept": "text/event-stream", "Cache-Control": "no-store", "Accept-Encoding": "identity"}
+#: Bytes of the file, so that places in it are what they say.
+_PLAIN = {"Accept-Encoding": "identity"}
 Names = str | Iterable[str] | None
 When = datetime | timedelta | str | None
 
@@ -142,6 +147,32 @@ def curves(
     return Call("GET", _TASK + "/metrics", of(Curves), {"task_id": task_id}, query)
 
 
+def many_curves(
+    task_ids: Names, *, names: Names = None, max_points: int | None = None, since_step: int | None = None
+) -> Call[ManyCurves]:
+    query = (("task", task_ids), ("names", names), ("max_points", max_points), ("since_step", since_step))
+    return Call("GET", "/api/v2/curves", of(ManyCurves), query=query)
+
+
+def estimates() -> Call[models.Estimates]:
+    return Call("GET", "/api/v2/estimates", of(models.Estimates))
+
+
+def stream(
+    *,
+    progress: Names = None,
+    log: str | None = None,
+    log_tail: int | None = None,
+    user_id: str | None = None,
+    everyone: bool | None = None,
+    after: str | None = None,
+) -> Call[Answer]:
+    headers = EVENTS if after is None else EVENTS | {"Last-Event-ID": after}
+    logs = (("log", log), ("log_tail", log_tail))
+    query = (("progress", progress), *logs, ("user_id", user_id), ("everyone", everyone))
+    return Call("GET", "/api/v2/stream", lambda a: a, query=query, headers=headers)
+
+
 def rollouts(
     task_id: str,
     *,
@@ -171,9 +202,44 @@ def files(
 
 def download(task_id: str, path: str, *, attempt: int | str | None = None) -> Call[Answer]:
     parts = {"task_id": task_id, "path": Encoded(path)}
-    # Bytes of the file, so that places in it are what they say.
-    headers = {"Accept-Encoding": "identity"}
-    return Call("GET", _TASK + "/files/{path}", lambda a: a, parts, (("attempt", attempt),), headers)
+    return Call("GET", _TASK + "/files/{path}", lambda a: a, parts, (("attempt", attempt),), _PLAIN)
+
+
+def download_log(task_id: str, *, attempt: int | str | None = None) -> Call[Answer]:
+    query = (("attempt", attempt),)
+    return Call("GET", _TASK + "/logs/download", lambda a: a, {"task_id": task_id}, query, _PLAIN)
+
+
+def log_range(task_id: str, start: int, end: int | None = None, *, attempt: int | str | None = None) -> Call[LogPart]:
+    """`end`: the place behind the last byte. A negative `start`: so many bytes from the end."""
+    wanted = f"bytes={start}" if start < 0 else f"bytes={start}-{'' if end is None else end - 1}"
+    headers = _PLAIN | {"Range": wanted}
+    return Call("GET", _TASK + "/logs", _log_part, {"task_id": task_id}, (("attempt", attempt),), headers)
+
+
+def _log_part(answer: Answer) -> LogPart:
+    told = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", answer.headers.get("content-range", ""))
+    if told is None:
+        raise BadAnswer("the answer does not tell which part of the log it is", answer.status)
+    gap = re.fullmatch(r"(\d+)-(\d+)", answer.headers.get("x-argus-log-gap", ""))
+    passed_over = None if gap is None else (int(gap[1]), int(gap[2]))
+    return LogPart(answer.content, int(told[1]), int(told[2]) + 1, int(told[3]), passed_over)
+
+
+def log_search(
+    task_id: str,
+    text: str,
+    *,
+    regex: bool | None = None,
+    case: bool | None = None,
+    direction: str | None = None,
+    start: int | None = None,
+    limit: int | None = None,
+    attempt: int | str | None = None,
+) -> Call[Matches]:
+    how = (("q", text), ("regex", regex), ("case", case), ("direction", direction))
+    where = (("from", start), ("limit", limit), ("attempt", attempt))
+    return Call("GET", _TASK + "/logs/search", of(Matches), {"task_id": task_id}, (*how, *where))
 
 
 def log(task_id: str, *, tail: int | None = None, attempt: int | str | None = None) -> Call[LogText]:
@@ -192,8 +258,6 @@ def log_stream(
     task_id: str, *, tail: int | None = None, attempt: int | str | None = None, after: str | None = None
 ) -> Call[Answer]:
     """`after`: the id of the last event that was seen."""
-    headers = {"Accept": "text/event-stream", "Cache-Control": "no-store", "Accept-Encoding": "identity"}
-    if after is not None:
-        headers["Last-Event-ID"] = after
+    headers = EVENTS if after is None else EVENTS | {"Last-Event-ID": after}
     query = (("tail", tail), ("attempt", attempt))
     return Call("GET", _TASK + "/logs/stream", lambda a: a, {"task_id": task_id}, query, headers)

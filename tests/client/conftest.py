@@ -25,7 +25,8 @@ def api(tmp_path: Path) -> Iterator[Api]:
 
 @pytest.fixture
 def port(api: Api) -> Iterator[int]:
-    with served(api.app) as found:
+    # An application of its own: each belongs to one event loop, and that of `api` has another.
+    with served(api.make_app()) as found:
         yield found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
@@ -170,6 +171,37 @@ def test_what_a_run_leaves_is_read(api: Api, alice: Client, tmp_path: Path) -> N
     assert list(alice.rollout_steps(task_id)) == []
     with pytest.raises(errors.FileNotFound):
         list(alice.rollouts(task_id, 1))
+
+
+def test_changes_of_own_tasks_come_by_themselves(api: Api, alice: Client) -> None:
+    with closing(alice.stream()) as changes:
+        assert next(changes).event == "hello"
+        task_id = alice.submit(api.world.spec()).task_id
+        seen = next(each for each in changes if each.event == "task")
+    assert (seen.data["task_id"], seen.data["state"], bool(seen.id)) == (task_id, "QUEUED", True)
+
+
+def test_what_was_done_and_used_is_told(admin: Client, alice: Client) -> None:
+    entries = list(admin.audit(action="user.create", limit=1))
+    assert [(each.target, each.result) for each in entries] == [("alice", "done")]
+    with closing(admin.audit_events(after=entries[0].audit_id - 1)) as done:
+        assert next(done).audit_id == entries[0].audit_id
+    assert list(admin.usage(by="user")) == [] and alice.me().usage is not None
+    with pytest.raises(errors.Forbidden):
+        list(alice.audit())
+
+
+def test_a_log_is_searched_and_read_in_parts(api: Api, alice: Client, tmp_path: Path) -> None:
+    task_id = alice.submit(api.world.spec()).task_id
+    with pytest.raises(errors.RangeNotSatisfiable):
+        alice.log_range(task_id, 0)
+    log_of(api.run(task_id)).write_bytes(b"zero\none\ntwo\n")
+    part = alice.log_range(task_id, 5, 8)
+    assert (part.content, part.start, part.end, part.size, part.gap) == (b"one", 5, 8, 13, None)
+    assert alice.log_range(task_id, -4).content == b"two\n"
+    (match,) = alice.log_search(task_id, "o.e", regex=True).matches
+    assert (match.offset, match.length, match.line_start) == (5, 3, 5)
+    assert alice.download_log(task_id, tmp_path / "log").read_bytes() == b"zero\none\ntwo\n"
 
 
 def test_an_admin_sees_to_users_and_the_pool(admin: Client) -> None:

@@ -36,8 +36,8 @@ FILTER: dict[str, Any] = {
     "id_suffix": "b",
     "ids": ["c"],
 }
-#: What only a browser or curl asks for.
-NOT_FOR_PROGRAMS = {"GET /argus.pyz"}
+#: What curl and Prometheus ask for.
+NOT_FOR_PROGRAMS = {"GET /argus.pyz", "GET /metrics"}
 #: Every method, with every argument.
 USES: list[Callable[[Client, Path], object]] = [
     lambda c, _: c.submit("x", presets=["a", "b"], key="k"),
@@ -54,6 +54,14 @@ USES: list[Callable[[Client, Path], object]] = [
     lambda c, _: c.explain("t"),
     lambda c, _: c.log("t", tail=1, attempt=1),
     lambda c, _: list(c.log_events("t", tail=1, attempt=1, after="1:0")),
+    lambda c, _: c.log_range("t", 0, 3, attempt=1),
+    lambda c, _: c.log_search("t", "a", regex=True, case=False, direction="forward", start=1, limit=2, attempt=1),
+    lambda c, to: c.download_log("t", to / "log", attempt=1),
+    lambda c, _: list(c.audit(user="u", actor="a", action="x", since="2h", until=AT)),
+    lambda c, _: next(c.audit_events(user="u", actor="a", action="x", after=1)),
+    lambda c, _: (c.many_curves(["t", "u"], names="a", max_points=2, since_step=1), c.estimates()),
+    lambda c, _: next(c.stream(progress="t", log="t", log_tail=1, user_id="u", everyone=True, after="x")),
+    lambda c, _: list(c.usage(by=["user"], since="30d", until=AT)),
     lambda c, _: c.curves("t", names="a", max_points=2, since_step=1),
     lambda c, _: list(c.rollout_steps("t", kind="train", attempt=1)),
     lambda c, _: list(c.rollouts("t", 1, kind="train", attempt=1, max_chars=1)),
@@ -92,6 +100,12 @@ class Documented:
             return httpx2.Response(status, json={})
         if "application/json" in content:
             return httpx2.Response(status, json=self.sample(content["application/json"]["schema"]))
+        if "range" in request.headers:
+            return httpx2.Response(206, content=b"abc", headers={"content-range": "bytes 0-2/3"})
+        if path.endswith("audit/stream"):
+            entry = {"$ref": "#/components/schemas/AuditEntryOut"}
+            body = f"event: entry\ndata: {json.dumps(self.sample(entry))}\nid: 1\n\n"
+            return httpx2.Response(status, content=body, headers={"content-type": "text/event-stream"})
         if "text/event-stream" in content:
             return httpx2.Response(
                 status, content=b"event: end\ndata: {}\n\n", headers={"content-type": "text/event-stream"}
@@ -191,7 +205,8 @@ def test_every_operation_parameter_and_body_is_used(document: dict[str, Any], tm
         # Pages are asked for one by one.
         has -= {"query cursor"}
         # A download that is resumed is tested by itself.
-        has -= {"header Range", "header If-Range"}
+        resumed = {"header Range", "header If-Range"}
+        has, used = has - resumed, used - resumed
         if has - used:
             unused[name] = has - used
         if used - has:
@@ -212,10 +227,10 @@ def test_every_field_of_a_model_is_in_its_schema(document: dict[str, Any]) -> No
     schemas = document["components"]["schemas"]
     missing = {}
     for model in all_models():
-        for name in model.SCHEMAS:
-            fields, properties = set(base.fields(model)), set(schemas.get(name, {}).get("properties", {}))
-            if fields != properties:
-                missing[f"{model.__name__} {name}"] = fields ^ properties
+        fields = {field.removesuffix("_") for field in base.fields(model)}
+        properties = {each for name in model.SCHEMAS for each in schemas.get(name, {}).get("properties", {})}
+        if fields != properties:
+            missing[model.__name__] = fields ^ properties
     assert missing == {}
 
 

@@ -202,7 +202,7 @@ def test_a_model_is_frozen_and_shows_its_fields() -> None:
         me.role = "admin"  # type: ignore[misc]
     with pytest.raises(AttributeError):
         del me.role
-    assert repr(me) == "Me(role='user', user_id='alice', scopes=())"
+    assert repr(me) == "Me(role='user', user_id='alice', scopes=(), token=None, usage=None, limits=None)"
     assert me == type(me)(role="user", user_id="alice", scopes=()) and hash(me) == hash(type(me).of(ME))
     with pytest.raises(TypeError):
         type(me)(role="user")  # type: ignore[call-arg]

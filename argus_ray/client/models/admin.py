@@ -9,6 +9,39 @@ from typing import Any
 from argus_ray.client.models.base import Model
 
 
+class OwnToken(Model):
+    SCHEMAS = ("OwnTokenOut",)
+
+    token_id: str | None
+    expires_at: datetime | None
+
+
+class UsageSums(Model):
+    SCHEMAS = ("UsageSums",)
+
+    gpu_seconds: float
+    tasks: int
+    succeeded: int
+    failed: int
+    canceled: int
+
+
+class OwnUsage(Model):
+    SCHEMAS = ("OwnUsageOut",)
+
+    last_30_days: UsageSums
+    total: UsageSums
+
+
+class OwnLimits(Model):
+    SCHEMAS = ("OwnLimitsOut",)
+
+    waiting_tasks: int
+    waiting_tasks_limit: int
+    gpus_held: int
+    gpus_quota: int | None
+
+
 class Me(Model):
     """Whom a token belongs to: `role` is admin, internal or user."""
 
@@ -17,6 +50,9 @@ class Me(Model):
     role: str
     user_id: str | None
     scopes: tuple[str, ...]
+    token: OwnToken | None = None
+    usage: OwnUsage | None = None
+    limits: OwnLimits | None = None
 
     @property
     def is_admin(self) -> bool:
@@ -94,6 +130,14 @@ class Ordered(Cordon):
     nodes: tuple[str, ...]
 
 
+class NodeTask(Model):
+    SCHEMAS = ("NodeTaskOut",)
+
+    task_id: str
+    user_id: str
+    gpus: int
+
+
 class Node(Model):
     SCHEMAS = ("NodeOut",)
 
@@ -109,6 +153,7 @@ class Node(Model):
     worker_slots_free: float
     barred: str | None
     cordon: Cordon | None
+    tasks: tuple[NodeTask, ...] = ()
 
 
 class Nodes(Model):
@@ -161,3 +206,47 @@ class Version(Model):
     api: str
     schema: int
     build: str | None
+
+
+class AuditEntry(Model):
+    """Who did what: `result` is `done`, or the code of the refusal."""
+
+    SCHEMAS = ("AuditEntryOut",)
+
+    audit_id: int
+    at: datetime
+    actor: str | None
+    role: str
+    token_id: str | None
+    address: str | None
+    action: str
+    target: str | None
+    user_id: str | None
+    result: str
+    detail: Mapping[str, Any] | None
+
+
+class AuditPage(Model):
+    SCHEMAS = ("AuditOut",)
+
+    entries: tuple[AuditEntry, ...]
+    next_cursor: str | None
+
+
+class UsageRow(UsageSums):
+    """Of a user, a workload or a day, or of what was asked for of these; the others are None."""
+
+    SCHEMAS = ("UsageRowOut",)
+
+    user_id: str | None = None
+    workload: str | None = None
+    day: str | None = None
+
+
+class UsagePage(Model):
+    SCHEMAS = ("UsageOut",)
+
+    rows: tuple[UsageRow, ...]
+    since: str
+    until: str
+    next_cursor: str | None

@@ -19,7 +19,10 @@ _Convert = Callable[[Any], Any]
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, eq_default=True)
 class Model:
-    """A document of the API. Keyword arguments only; `of` makes one from JSON."""
+    """A document of the API. Keyword arguments only; `of` makes one from JSON.
+
+    A field with `_` at its end has its name in JSON without it, which Python has for itself (`from`).
+    """
 
     #: Fields that no repr shows.
     SECRET: ClassVar[frozenset[str]] = frozenset()
@@ -43,9 +46,10 @@ class Model:
             raise BadAnswer(f"the server's answer is no JSON object where {cls.__name__} is expected")
         made = cls.__new__(cls)
         for name, (convert, default) in _shape(cls).items():
-            if name in document:
+            key = name.removesuffix("_")
+            if key in document:
                 try:
-                    value = convert(document[name])
+                    value = convert(document[key])
                 except (TypeError, ValueError, AttributeError, KeyError):
                     # Without the value: it may be one that must not be shown.
                     raise BadAnswer(f"{name} of {cls.__name__} in the server's answer is not understood") from None
@@ -66,7 +70,7 @@ class Model:
     @property
     def extra_fields(self) -> dict[str, Any]:
         """What this client does not know of it, as from a newer server."""
-        known = _shape(type(self))
+        known = {name.removesuffix("_") for name in _shape(type(self))}
         return {name: value for name, value in self.raw.items() if name not in known}
 
     def __setattr__(self, name: str, value: Any) -> None:

@@ -55,6 +55,23 @@ class Curves(Model):
         return frame.sort_index()
 
 
+class TaskCurves(Model):
+    """One of several tasks; `problem`: the problem document, where there are no curves."""
+
+    SCHEMAS = ("TaskCurvesOut",)
+
+    task_id: str
+    state: str | None
+    metrics: Curves | None
+    problem: Mapping[str, Any] | None
+
+
+class ManyCurves(Model):
+    SCHEMAS = ("CurvesOut",)
+
+    tasks: tuple[TaskCurves, ...]
+
+
 class RolloutStep(Model):
     SCHEMAS = ("StepOut",)
 
@@ -113,6 +130,53 @@ class FilePage(Model):
     complete: bool
 
 
+class Gap(Model):
+    """Bytes of a log that are gone."""
+
+    SCHEMAS = ("GapOut",)
+
+    from_: int
+    to: int
+
+
+class Match(Model):
+    """A place in a log, in bytes: where it is, where its line begins, and `start` to `end` of the text around it."""
+
+    SCHEMAS = ("MatchOut",)
+
+    offset: int
+    length: int
+    line_start: int | None
+    text: str
+    start: int
+    end: int
+    truncated: bool
+
+
+class Matches(Model):
+    """`next`: where to go on if that was not all."""
+
+    SCHEMAS = ("SearchOut",)
+
+    task_id: str
+    attempt: int | None
+    matches: tuple[Match, ...]
+    complete: bool
+    next: int | None
+    size: int
+    gap: Gap | None
+
+
+class LogPart(NamedTuple):
+    """The bytes `start` to `end` of a log that has `size`; `gap`: bytes that are gone and were passed over."""
+
+    content: bytes
+    start: int
+    end: int
+    size: int
+    gap: tuple[int, int] | None
+
+
 class Line(NamedTuple):
     """A line of a log, without its end.
 
@@ -147,6 +211,14 @@ class LogEnd(NamedTuple):
     task_state: str
     attempt: int | None
     outcome: str | None
+
+
+class Change(NamedTuple):
+    """An event of the stream of changes; docs/api.md tells what `data` has for each `event`. `id`: its place."""
+
+    event: str
+    data: Mapping[str, Any]
+    id: str
 
 
 class LogText(NamedTuple):

@@ -122,6 +122,39 @@ class Failure(Model):
     hint: str
 
 
+class PlacedNode(Model):
+    """A node that an attempt was given, and how many of its GPUs."""
+
+    SCHEMAS = ("PlacedNodeOut",)
+
+    node_id: str
+    hostname: str
+    ip: str
+    gpus: int
+
+
+class Start(Model):
+    """When a task will start: between `earliest` and `latest` on some `basis`, or why that is `unknown`."""
+
+    SCHEMAS = ("StartRangeOut", "NoStartRangeOut")
+
+    earliest: datetime | None = None
+    latest: datetime | None = None
+    basis: str | None = None
+    unknown: str | None = None
+
+
+class FirstEstimate(Model):
+    """The first range that was told, `at` some time."""
+
+    SCHEMAS = ("FirstRangeOut",)
+
+    earliest: datetime
+    latest: datetime
+    basis: str
+    at: datetime
+
+
 class Attempt(Model):
     SCHEMAS = ("AttemptOut",)
 
@@ -136,6 +169,7 @@ class Attempt(Model):
     nodes: tuple[str, ...]
     node_id: str | None
     node_ip: str | None
+    placement: tuple[PlacedNode, ...] | None = None
     ray_job_id: str | None
     created_at: datetime
     started_at: datetime | None
@@ -168,6 +202,7 @@ class TaskSummary(Model):
     stalled_why: str | None
     files_at: str
     resubmitted_from: str | None
+    start: Start | None = None
 
     @property
     def has_ended(self) -> bool:
@@ -288,6 +323,8 @@ class Explanation(Model):
     sentence: str
     summary: str
     would_start_now: int | None
+    start: Start | None = None
+    first_estimate: FirstEstimate | None = None
     position: int | None
     own_ahead: tuple[str, ...]
     others_ahead: int
@@ -365,3 +402,24 @@ class Validation(Model):
     env: Mapping[str, str] | None
     fit: Fit | None
     limits: Limits
+
+
+class LastRight(Model):
+    """`right` of the last `of_` ranges."""
+
+    SCHEMAS = ("LastOut",)
+
+    right: int
+    of_: int
+
+
+class Estimates(Model):
+    """How often tasks started within, before and after the range that was told last, or without one."""
+
+    SCHEMAS = ("EstimatesOut",)
+
+    inside: int
+    early: int
+    late: int
+    none: int
+    last: LastRight
