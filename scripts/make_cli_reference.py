@@ -19,7 +19,7 @@ _HEAD = """\
 
 <!-- Made by scripts/make_cli_reference.py from the commands themselves. -->
 
-The service hands it out: one file for Python 3.10 or newer, without Ray and without pip, always of the server's
+The service hands it out: one file for Python 3.11 or newer, without Ray and without pip, always of the server's
 version.
 
 ```sh
