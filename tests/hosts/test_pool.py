@@ -8,17 +8,21 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 
+from argus_ray.cli import exits
 from tests.support.gaps import Clients
 from tests.support.lab import Host, wait_for
 from tests.support.pool import PATIENCE_S, TTL_S, Pool, freeze, thaw
-from tests.support.raycluster import ADMIN_TOKEN, Api
+from tests.support.raycluster import ADMIN_TOKEN, ROOT, Api
 
 #: Seconds that the head stays dead in the test of a long death; the full one is 300.
 LONG_DEATH_S = float(os.environ.get("ARGUS_LONG_DEATH_S", 2.5 * TTL_S))
@@ -99,7 +103,9 @@ def _pids(pool: Pool, host_list: list[Host], text: str) -> set[int]:
     return {pid for host in host_list for pid, _ in host.find(text)}
 
 
-def test_the_head_dies_and_comes_back_at_its_address(pool: Pool, hosts: dict[str, Host], story: None) -> None:
+def test_the_head_dies_and_comes_back_at_its_address(
+    pool: Pool, hosts: dict[str, Host], story: None, tmp_path: Path
+) -> None:
     """A2, and a head that is away for long with a stale head.json that then goes bad: training does not notice."""
     ha, workers = hosts["ha"], [hosts["wa"], hosts["wb"]]
     user = pool.user()
@@ -109,6 +115,8 @@ def test_the_head_dies_and_comes_back_at_its_address(pool: Pool, hosts: dict[str
     session = pool.record()["session"]
     drivers = _pids(pool, workers, "verl.trainer")
     assert drivers
+    followed = tmp_path / "followed"
+    follower = _follow(followed, user, pool.record()["api_url"], task)
 
     ha.power_off()
     time_of_death = time.monotonic()
@@ -148,9 +156,26 @@ def test_the_head_dies_and_comes_back_at_its_address(pool: Pool, hosts: dict[str
     steps = pool.steps(view)
     assert steps == list(range(1, len(steps) + 1)), "no gap in its log"
     user.cancel(task)
+    try:
+        assert follower.wait(PATIENCE_S) == exits.CANCELED, followed.with_suffix(".err").read_text()
+    finally:
+        follower.kill()
+        follower.wait()
+    log = Path(view["attempts"][0]["job_root"]) / "logs" / "driver.log"
+    lines = log.read_text().splitlines()
+    print(f"`argus logs -f` through two restarts of the head: {len(lines)} lines, each once and in order")
+    assert followed.read_text().splitlines() == lines
     for each in waiting:
         assert pool.executions(user.wait_state(each, "SUCCEEDED")) == [1]
     assert user.task(task)["state"] == "CANCELED"
+
+
+def _follow(to: Path, user: Api, url: str, task: str) -> subprocess.Popen[bytes]:
+    """Somebody's `argus logs -f`; its output goes to this file, its words beside it."""
+    environ = {"PATH": os.environ["PATH"], "HOME": str(to.parent), "ARGUS_URL": url, "ARGUS_TOKEN": user.token}
+    command = [sys.executable, "-m", "argus_ray.cli", "logs", "-f", "-n", "100000", task]
+    with to.open("wb") as out, to.with_suffix(".err").open("wb") as words:
+        return subprocess.Popen(command, env=environ, cwd=ROOT, stdout=out, stderr=words)
 
 
 def test_clients_are_told_to_come_back_while_the_head_starts_again(
