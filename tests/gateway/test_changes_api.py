@@ -20,6 +20,7 @@ from argus_ray.core.watching import CheckCallers, ReadChanges, WatchTasks
 from argus_ray.gateway.changes.hub import HubPace
 from argus_ray.gateway.changes.streams import ChangeLimit
 from argus_ray.gateway.control import LocalControlPlane
+from argus_ray.gateway.logs import following
 from argus_ray.service import watching
 from argus_ray.store import disk
 from tests.support.gateway import ADMIN, INTERNAL, QUICK, Api, Headers, lines, log_of, metrics_of
@@ -299,6 +300,51 @@ def test_one_log_goes_along_and_goes_on_after_a_break(api: Api) -> None:
             assert data(line)["offset"] == 0
 
     run(scenario)
+
+
+def test_what_happens_while_a_stream_begins_is_not_missed(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others were told of it already, and the poller tells it once."""
+    begun, may_go_on = asyncio.Event(), asyncio.Event()
+    begin_log = following.begin
+
+    async def slow(*args: Any, **more: Any) -> Any:
+        found = await begin_log(*args, **more)
+        begun.set()
+        await may_go_on.wait()
+        return found
+
+    monkeypatch.setattr(following, "begin", slow)
+
+    async def scenario() -> None:
+        ada = await user(api, "ada")
+        task_id, waiting = await submit(api, ada), await submit(api, ada)
+        change = api.run(task_id)
+        log_of(change).write_text("zero\n")
+        path = f"{PATH}?log={task_id}&progress={waiting}"
+        async with serving(api) as (app, _), Stream(app, PATH, ada) as first:
+            await begin(first)
+            entering = asyncio.create_task(_entered(stream := Stream(app, path, ada)))
+            await begun.wait()
+            api.end(change)
+            metrics_of(api.run(waiting)).write_text(lines(1, 2))
+            wanted = {(task_id, "SUCCEEDED"), (waiting, "RUNNING")}
+            while wanted:
+                event = await until(first, "task")
+                wanted.discard((data(event)["task_id"], data(event)["state"]))
+            may_go_on.set()
+            await entering
+            try:
+                missing = {"task", "log_end", "progress"}
+                while missing:
+                    missing.discard((await stream.event())["event"])
+            finally:
+                await stream.__aexit__(None, None, None)
+
+    run(scenario)
+
+
+async def _entered(stream: Stream) -> None:
+    await stream.__aenter__()
 
 
 def test_a_log_that_cannot_be_read_ends_alone(api: Api) -> None:

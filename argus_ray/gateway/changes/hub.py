@@ -144,6 +144,11 @@ class Hub:
         return sum(len(scope.listeners) for scope in self._scopes.values())
 
     @property
+    def head(self) -> int:
+        """The number up to which all was asked for."""
+        return self._head
+
+    @property
     def is_checked(self) -> bool:
         """It was seen of late who of the listeners may still listen."""
         return self._monotonic() - self._checked_at <= self.pace.grace_s

@@ -68,6 +68,8 @@ class ChangeListener:
         self._counts: Counts | None = None
         self._counts_at = watch.newest
         self._ask_at = 0.0
+        #: The hub may have told others of changes since `watch`, of the tasks that were asked for by their ids as well.
+        self._is_behind = False
 
     # --- for the hub ---
 
@@ -85,6 +87,7 @@ class ChangeListener:
     async def parts(self) -> AsyncIterator[bytes]:
         scope = self._scope = self._hub.attach(self, self._begun)
         self._era = scope.era
+        self._is_behind = self._hub.head > self._begun.newest
         self._rounds.follow(self, self._watched)
         if self._log is not None:
             self._log.start(self.bell)
@@ -145,7 +148,8 @@ class ChangeListener:
                 yield self._of_log(self._log.task_id, found)
 
     def _entries(self) -> list[Entry] | None:
-        return self._scope.since(self.place) if self._era == self._scope.era else None
+        is_told = self._era == self._scope.era and not self._is_behind
+        return self._scope.since(self.place) if is_told else None
 
     def _wait_s(self) -> float:
         """A question that is due is asked though nothing rings."""
@@ -159,12 +163,16 @@ class ChangeListener:
             return None
         self._ask_at = now + _AGAIN_S * (0.75 + self._draw() / 2)
         era = self._scope.era
+        # Of these the hub tells what changes from now on.
+        task_ids = self._asked.task_ids if self._is_behind or era != self._era else ()
         try:
             after = places.seal(self._watch.key, self.place)
-            watch = await self._ask(replace(self._asked, after=after, task_ids=()))
+            watch = await self._ask(replace(self._asked, after=after, task_ids=task_ids))
         except (Unavailable, StaleWriter):
             return None
-        self._era = era
+        self._era, self._is_behind = era, False
+        for task in watch.tasks:
+            self.changed(task)
         return watch
 
     async def _of_watch(self, watch: Watch) -> AsyncIterator[bytes]:
