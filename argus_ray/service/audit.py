@@ -14,6 +14,7 @@ from argus_ray.core.errors import ArgusError, FieldError, Forbidden, InvalidRequ
 from argus_ray.core.monitoring import ReadMonitoring, ReportGateway
 from argus_ray.core.orders import NodeOrder
 from argus_ray.core.retention import DAY_S
+from argus_ray.core.text import clean
 from argus_ray.core.usage import ShowUsage, milliseconds
 from argus_ray.service.unit_of_work import UnitOfWork
 from argus_ray.store import audit, tokens
@@ -22,6 +23,8 @@ _MAX_PAGE = 500
 _MAX_INTEGER = 2**63 - 1
 #: Of a text that a stranger may have chosen.
 _MAX_TARGET = 128
+#: Of the name of a variable, which operators choose.
+_MAX_TOKEN_ID = 64
 #: Entries that go in one transaction: some hundredths of a second.
 _REMOVED_AT_ONCE = 5_000
 
@@ -124,7 +127,7 @@ def _entry(unit: UnitOfWork, who: Credential, principal: Principal | None, act: 
         at_ms=milliseconds(unit.now),
         actor=Role.ADMIN.value if who.role is Role.ADMIN else actor,
         role=who.role.value,
-        token_id=principal.token_id if principal is not None else None,
+        token_id=principal.token_id[:_MAX_TOKEN_ID] if principal is not None and principal.token_id else None,
         address=who.address,
         action=act.name,
         target=act.target,
@@ -189,8 +192,8 @@ def _refused(
         target = action.machine.name
     act = Act(
         name,
-        None if target is None else target[:_MAX_TARGET],
-        None if asked is None else asked[:_MAX_TARGET],
+        None if target is None else clean(target[:_MAX_TARGET]),
+        None if asked is None else clean(asked[:_MAX_TARGET]),
         {"left_out": left_out} if left_out else None,
     )
     return _entry(unit, who, principal, act, error.code)

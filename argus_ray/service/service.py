@@ -339,6 +339,9 @@ class Service:
                 audit.write_refused(self._unit(db), unit.refused)
         except ArgusError as error:
             _log.warning("%d refused calls are missing in the audit: %s", len(unit.refused), error)
+        except Exception:
+            # What was answered is done, and must be told.
+            _log.exception("%d refused calls are missing in the audit", len(unit.refused))
 
     def _write_last_use(self, *, at_once: bool = False) -> None:
         """Seldom, on its own, and after the answer is safe: a disk that is full must not make a read fail."""

@@ -53,7 +53,7 @@ def add(db: sqlite3.Connection, entry: AuditEntry) -> None:
             entry.target,
             entry.user_id,
             entry.result,
-            None if entry.detail is None else json.dumps(dict(entry.detail), separators=(",", ":")),
+            None if entry.detail is None else json.dumps(dict(entry.detail), separators=(",", ":"), ensure_ascii=False),
         ),
     )
 

@@ -291,3 +291,33 @@ def test_an_admission_by_the_scheduler_is_nobodys_act(world: World) -> None:
     change: Admit = world.admission(task)
     assert all(world.service.apply([change]))
     assert newest(world) == before
+
+
+def test_what_may_be_said_can_be_written_down(world: World) -> None:
+    admin = Credential(Role.ADMIN, None, None, "A_VARIABLE_" + 64 * "X")
+    reason = "\N{GRINNING FACE}" * 500
+    world.service.handle(admin, actions.SetMaintenance(True, reason))
+    world.service.handle(admin, actions.OrderNode(MACHINE, NodeOrder.DRAIN, reason, 60.0))
+    found = entries(world)[-2:]
+    assert [(each.action, each.detail["reason"]) for each in found if each.detail] == [
+        ("maintenance.on", reason),
+        ("node.drain", reason),
+    ]
+    assert {each.token_id for each in found} == {"A_VARIABLE_" + 53 * "X"}
+
+
+def test_a_refusal_that_cannot_be_written_down_takes_no_answer_from_others(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice = world.user("alice")
+    calls = [(alice, actions.GetUser("\ud800")), (ADMIN, actions.CreateUser("carl", "Carl"))]
+    refused, made = world.service.handle_many(calls)
+    assert isinstance(refused, Forbidden) and made.user_id == "carl"
+    assert [each.result for each in entries(world, action="user.show")] == ["forbidden"]
+
+    def broken(*_: object) -> None:
+        raise ValueError
+
+    monkeypatch.setattr(audit_service, "write_refused", broken)
+    refused, made = world.service.handle_many([(alice, actions.ListUsers()), (ADMIN, actions.CreateUser("dora", "D"))])
+    assert isinstance(refused, Forbidden) and made.user_id == "dora"
