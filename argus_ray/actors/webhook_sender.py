@@ -68,7 +68,7 @@ class _CheckedNetwork(httpcore2.NetworkBackend):
 
 
 class Sender:
-    """Of all receivers; in threads of its own, a bounded number."""
+    """Of all receivers; each in threads of its own, a bounded number, so that none which hangs holds up another."""
 
     def __init__(
         self,
@@ -76,14 +76,20 @@ class Sender:
         *,
         clock: Callable[[], float] = time.time,
         resolve_host: Resolve = resolve,
-        threads: int = 8,
+        threads: int = 4,
     ) -> None:
+        """`threads`: of one receiver."""
         self._environ, self._clock, self._resolve = environ, clock, resolve_host
-        self._threads = BoundedThreads("webhooks", threads)
+        self._size = threads
+        #: By the names of the receivers.
+        self._threads: dict[str, BoundedThreads] = {}
 
     async def __call__(self, webhook: Webhook, message: str, content: bytes) -> Reply:
+        threads = self._threads.get(webhook.name)
+        if threads is None:
+            threads = self._threads[webhook.name] = BoundedThreads(f"webhook-{webhook.name}", self._size)
         try:
-            return await self._threads.run(lambda: self._send(webhook, message, content), _WHOLE_S)
+            return await threads.run(lambda: self._send(webhook, message, content), _WHOLE_S)
         except asyncio.TimeoutError:
             return Reply(Verdict.LATER, f"no answer in {_WHOLE_S:g} s")
         except Exception as error:

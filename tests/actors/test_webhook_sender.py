@@ -198,3 +198,26 @@ def test_nobody_there_and_no_such_name() -> None:
 def test_a_certificate_of_nobody_is_not_trusted(receiver: Receiver) -> None:
     assert send(receiver.url.replace("http:", "https:")).verdict is Verdict.LATER
     assert receiver.requests == []
+
+
+def test_receivers_that_hang_hold_up_no_other(receiver: Receiver) -> None:
+    stopped = threading.Event()
+
+    def resolve(host: str, port: int) -> list[str]:
+        if host == "hangs.test":
+            stopped.wait(10.0)
+        return ["127.0.0.1"]
+
+    async def all_at_once() -> Reply:
+        sender = Sender({"HOOK_SECRET": SECRET}, resolve_host=resolve)
+        away = [Webhook(name, f"http://hangs.test:{receiver.port}/", "HOOK_SECRET") for name in ("one", "two", "three")]
+        hanging = [asyncio.create_task(sender(hook, f"m{n}", b"{}")) for hook in away for n in range(4)]
+        await asyncio.sleep(0.05)
+        try:
+            good = Webhook("good", receiver.url, "HOOK_SECRET", allow_local=True)
+            return await asyncio.wait_for(sender(good, "m", b"{}"), 5.0)
+        finally:
+            stopped.set()
+            await asyncio.gather(*hanging)
+
+    assert asyncio.run(all_at_once()).verdict is Verdict.DELIVERED
