@@ -22,7 +22,8 @@ _WAITING_GROUPS = f"""
 """  # noqa: S608 - a constant
 # CROSS JOIN: from the few attempts that live, by their index.
 _LIVE = """
-    SELECT user_id, nnodes * gpus_per_node AS gpus, attempts.started_at, stalled_since IS NOT NULL AS is_stalled
+    SELECT user_id, nnodes * gpus_per_node AS gpus, coalesce(counts_from, attempts.started_at) AS since,
+           stalled_since IS NOT NULL AS is_stalled
     FROM attempts INDEXED BY one_live_attempt CROSS JOIN tasks USING (task_id) WHERE attempts.state <> 'ENDED'
 """
 _CODES = frozenset(code.value for code in Code)
@@ -100,8 +101,8 @@ def live(db: sqlite3.Connection, now: float) -> Live:
     for row in db.execute(_LIVE):
         gpus[row["user_id"]] += row["gpus"]
         stalled += row["is_stalled"]
-        if row["started_at"] is not None:
-            seconds[row["user_id"]] += row["gpus"] * max(0.0, now - row["started_at"])
+        if row["since"] is not None:
+            seconds[row["user_id"]] += row["gpus"] * max(0.0, now - row["since"])
     return Live(dict(gpus), dict(seconds), stalled)
 
 

@@ -138,6 +138,18 @@ def test_reasons_overtaking_and_stalls(world: World) -> None:
     assert facts.totals["admissions"] == {"": 2}
 
 
+def test_a_clock_that_was_set_on_makes_no_gpu_time(world: World) -> None:
+    alice = world.user("alice")
+    change = begin(world, world.submit(alice).task_id)
+    world.clock.advance(100)
+    world.clock.jump(86_400)
+    world.service.queue_changes("", 0)
+    assert told(world).user_gpu_seconds == {"alice": 400}
+    world.clock.advance(50)
+    end(world, change, Outcome.SUCCEEDED)
+    assert told(world).user_gpu_seconds == {"alice": 600}
+
+
 def test_a_clock_that_was_set_back_lets_nothing_fall(world: World) -> None:
     alice = world.user("alice")
     change = begin(world, world.submit(alice).task_id)
