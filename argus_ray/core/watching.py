@@ -41,7 +41,7 @@ class Watch:
     era: bytes
     #: The number of the newest change of all.
     newest: int
-    #: Where the caller is; `newest` for one that begins, or whose place is of no use.
+    #: Where the caller is; the number of their newest change for one that begins, or whose place is of no use.
     place: int
     #: The place is not one of this scope, or too much has changed since.
     is_lost: bool

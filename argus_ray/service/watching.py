@@ -31,7 +31,9 @@ def watch(unit: UnitOfWork, principal: Principal, action: WatchTasks) -> Watch:
     owner = _owner(unit, principal, action)
     newest, master = changes.clock(unit.db)
     key = places.key_of(master, _EVERYONE if owner is None else owner)
-    place = newest if action.after is None else places.unseal(key, action.after)
+    # Not the newest of all: whoever begins again and again would see by it when others do something.
+    own = newest if owner is None else changes.newest_of(unit.db, owner)
+    place = own if action.after is None else places.unseal(key, action.after)
     is_lost = place is None or place > newest
     found: tuple[Changed, ...] = ()
     if place is not None and not is_lost:
@@ -43,7 +45,7 @@ def watch(unit: UnitOfWork, principal: Principal, action: WatchTasks) -> Watch:
         key=key,
         era=places.era_of(master),
         newest=newest,
-        place=newest if place is None or is_lost else place,
+        place=own if place is None or is_lost else place,
         is_lost=is_lost,
         changed=() if is_lost else found,
         counts=_total(unit) if owner is None else changes.counts(unit.db, [owner])[owner],

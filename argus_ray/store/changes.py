@@ -32,6 +32,16 @@ def clock(db: sqlite3.Connection) -> tuple[int, bytes]:
     return int(row["newest"]), bytes(row["key"])
 
 
+def newest_of(db: sqlite3.Connection, user_id: str) -> int:
+    """The number of the newest change of this user's tasks; 0: there is none."""
+    row = db.execute(
+        "SELECT changed FROM tasks INDEXED BY tasks_by_own_change WHERE user_id = ? AND changed IS NOT NULL"
+        " ORDER BY changed DESC LIMIT 1",
+        (user_id,),
+    ).fetchone()
+    return 0 if row is None else int(row["changed"])
+
+
 def since(db: sqlite3.Connection, user_id: str | None, after: int, limit: int) -> Sequence[tuple[int, Task]]:
     """Changed tasks with their numbers, in the order of these. `user_id` None: of all users."""
     query = _OF_ALL if user_id is None else _OF_USER

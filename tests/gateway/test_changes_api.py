@@ -150,6 +150,15 @@ def test_nobody_hears_of_anothers_tasks_nor_of_their_number(api: Api) -> None:
             hello, *events, _ = await begin(again)
             assert hello["id"] == first["id"], "the place itself, whatever others have done"
             assert [data(event)["task_id"] for event in events] == [ids[2]]
+            log = log_of(await asyncio.to_thread(api.run, ids[2]))
+            log.write_text("zero\n")
+            begun: list[tuple[str, str]] = []
+            for _ in range(2):
+                async with Stream(app, f"{PATH}?log={ids[2]}", ada) as stream:
+                    hello, line = await stream.event(), await until(stream, "log")
+                    begun.append((hello["id"], line["id"]))
+                await submit(api, bob)
+            assert begun[0] == begun[1], "who begins anew cannot tell whether others have done anything"
 
     run(scenario)
 

@@ -11,6 +11,7 @@ from argus_ray.core import actions, places
 from argus_ray.core.actions import Action, Credential, Role
 from argus_ray.core.errors import Forbidden, InvalidRequest, TaskNotFound, Unauthenticated, UserDisabled, UserNotFound
 from argus_ray.core.lifecycle import Advance, Hold
+from argus_ray.core.monitoring import ReadMonitoring, ReportGateway
 from argus_ray.core.reasons import Code, because
 from argus_ray.core.states import TaskState
 from argus_ray.core.watching import GATEWAY, MAX_CHANGES, Changes, CheckCallers, ReadChanges, Watch, WatchTasks
@@ -54,6 +55,20 @@ def test_a_watch_begins_now_and_goes_on_from_a_place(world: World) -> None:
     assert told(watch(world, ada, second)) == []
     world.reopen()
     assert told(watch(world, ada, first)) == [new.task_id, old.task_id]
+
+
+def test_where_one_begins_tells_nothing_of_what_others_do(world: World) -> None:
+    ada, bob = world.user("ada"), world.user("bob")
+    assert watch(world, bob).place == 0
+    world.submit(ada)
+    first = watch(world, ada)
+    for _ in range(3):
+        world.submit(bob)
+        assert watch(world, ada).place == first.place
+        assert watch(world, ada, "0" * 16).place == first.place
+    assert watch(world, ADMIN, user_id="ada").place == first.place
+    new = world.submit(ada)
+    assert told(watch(world, ada, places.seal(first.key, first.place))) == [new.task_id]
 
 
 def test_each_sees_their_own_and_an_admin_whom_it_names(world: World) -> None:
@@ -100,7 +115,7 @@ def test_a_place_of_another_scope_of_the_future_or_of_nobody_is_lost(world: Worl
         places.seal(of_bob.key, 1), places.seal(everyone.key, 1), places.seal(mine.key, mine.newest + 1), "", "12", "é",
     ):  # fmt: skip
         found = watch(world, ada, after=place)
-        assert (found.is_lost, found.changed, found.place) == (True, (), found.newest)
+        assert (found.is_lost, found.changed, found.place) == (True, (), 0), "she has none"
     with world.store.transaction() as db:
         db.execute("UPDATE change_clock SET key = randomblob(32)")
     found = watch(world, ada, mine)
@@ -175,4 +190,5 @@ def test_the_gateway_may_ask_nothing_else(world: World) -> None:
 
 def test_no_case_is_both_the_gateways_and_anybodys() -> None:
     kinds = [set(service._GATEWAY_CASES), set(service._USE_CASES) | set(service._ADMIN_CASES)]
-    assert not kinds[0] & kinds[1] and not any(kind.writes for kind in kinds[0])
+    assert not kinds[0] & kinds[1]
+    assert {kind for kind in kinds[0] if kind.writes} == {ReadMonitoring, ReportGateway}

@@ -55,6 +55,8 @@ class ChangeListener:
         self._asked, self._begun = asked, watch
         self.bell = Bell()
         self.place = watch.place
+        #: Of the newest change that the client was told. `place` may be further on, by changes that are not for it.
+        self._shown = watch.place
         self.digest = digest
         self.progress: dict[str, bytes] = {}
         self._watch = watch
@@ -178,7 +180,7 @@ class ChangeListener:
     async def _of_watch(self, watch: Watch) -> AsyncIterator[bytes]:
         self._watch, self._counts_at = watch, watch.newest
         if watch.is_lost:
-            self.place = watch.place
+            self.place = self._shown = watch.place
             yield wire.event("resync", _RESYNC, self._id())
         data = await self._render([each.task for each in watch.changed]) if watch.changed else ()
         for each, text in zip(watch.changed, data, strict=True):
@@ -200,7 +202,7 @@ class ChangeListener:
         return [wire.counts_event(scope.counts)]
 
     def _task(self, number: int, data: bytes) -> bytes:
-        self.place = number
+        self.place = self._shown = number
         return wire.task_event(data, self._id())
 
     def _of_log(self, task_id: str, found: Step | ArgusError) -> bytes:
@@ -213,7 +215,7 @@ class ChangeListener:
         return wire.event("log", {**data, "text": found.text}, self._id())
 
     def _id(self) -> str:
-        place = places.seal(self._watch.key, self.place)
+        place = places.seal(self._watch.key, self._shown)
         if self._log_place is None:
             return place
         return f"{place}~{self._log_tag}:{self._log_place.number or 0}:{self._log_place.offset}"
