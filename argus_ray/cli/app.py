@@ -231,7 +231,7 @@ def _show_traceback() -> None:
 
     from argus_ray.cli import safe
 
-    print(safe.block(traceback.format_exc()), file=sys.stderr)
+    sys.stderr.write(safe.block(traceback.format_exc()) + "\n")
 
 
 def _mend_streams() -> None:
