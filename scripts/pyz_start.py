@@ -32,7 +32,11 @@ def unpacked(archive: str) -> str:
     os.makedirs(folder, 0o700, exist_ok=True)
     place = os.path.join(ours(folder), BUILD)
     if os.path.lexists(place):
-        os.utime(ours(place))
+        ours(place)
+        try:  # noqa: SIM105 - contextlib would be imported for it
+            os.utime(place)
+        except OSError:
+            pass  # read-only: it is as good as it was
     else:
         unpack(archive, folder, place)
     return ours(place)
@@ -46,7 +50,10 @@ def unpack(archive: str, folder: str, place: str) -> None:
     for name in os.listdir(folder):
         other = os.path.join(folder, name)
         if time.time() - os.lstat(other).st_mtime > OLD_S:
-            shutil.rmtree(other, ignore_errors=True)
+            # Away first: half of one that is removed must not be found by the next start of its version.
+            gone = tempfile.mkdtemp(prefix="old-", dir=folder)
+            os.rename(other, os.path.join(gone, name))
+            shutil.rmtree(gone, ignore_errors=True)
     new = tempfile.mkdtemp(prefix="new-", dir=folder)
     try:
         with zipfile.ZipFile(archive) as file:
@@ -75,4 +82,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        # Before the command itself has begun, which says it in words.
+        sys.exit(130)

@@ -161,16 +161,20 @@ class Argus(Group):
     ) -> NoReturn:
         """Run, and exit with one of the codes of exits.py."""
         extra.pop("standalone_mode", None)
+        _mend_streams()
         extra.setdefault("obj", Session(os.environ))
         session: Session = extra["obj"]
         try:
-            code = _run(lambda: super(Argus, self).main(args, prog_name, standalone_mode=False, **extra), session)
+            words = sys.argv[1:] if args is None else args
+            code = _run(
+                lambda: super(Argus, self).main(args, prog_name, standalone_mode=False, **extra), session, words
+            )
         except (_ReaderGone, BrokenPipeError):
             _die_of_the_pipe()
         sys.exit(code)
 
 
-def _run(call: Callable[[], Any], session: Session) -> int:
+def _run(call: Callable[[], Any], session: Session, words: Sequence[str]) -> int:
     try:
         returned = call()
         sys.stdout.flush()
@@ -189,7 +193,12 @@ def _run(call: Callable[[], Any], session: Session) -> int:
         session.out.note(cause.words if isinstance(cause, Detached) else "interrupted")
         return INTERRUPTED
     except click.ClickException as error:
-        error.show()
+        # What is wrong may stand before the option.
+        if session.flags.json or "--json" in words:
+            session.flags.json = True
+            session.out.error(CliError(error.format_message(), error.exit_code, code="usage"))
+        else:
+            error.show()
         return error.exit_code
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -220,7 +229,20 @@ def _told(error: Exception) -> CliError | None:
 def _show_traceback() -> None:
     import traceback
 
-    traceback.print_exc()
+    from argus_ray.cli import safe
+
+    sys.stderr.write(safe.block(traceback.format_exc()) + "\n")
+
+
+def _mend_streams() -> None:
+    """What others have written has characters that not every stdout can: they are replaced on a terminal, and written
+    as escapes in a pipe. A stream that is closed takes everything, and has nothing."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - as long as the process
+        elif name == "stdout" and stream.errors == "strict" and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace" if stream.isatty() else "backslashreplace")
 
 
 def _die_of_the_pipe() -> None:

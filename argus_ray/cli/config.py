@@ -64,7 +64,10 @@ def config_path(environ: Mapping[str, str]) -> Path:
         return Path(named).expanduser()
     base = environ.get("XDG_CONFIG_HOME", "")
     # A relative one is to be ignored, says the XDG specification.
-    folder = Path(base) if base.startswith("/") else Path(environ.get("HOME") or "~").expanduser() / ".config"
+    try:
+        folder = Path(base) if base.startswith("/") else Path(environ.get("HOME") or "~").expanduser() / ".config"
+    except RuntimeError:  # a user whom the machine does not know, as in a container
+        folder = Path("/nonexistent")
     return folder / "argus" / "config.yaml"
 
 
@@ -72,7 +75,7 @@ def load(path: Path) -> Config:
     """What is in the file; an empty configuration if there is none. Raises CliError."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # a home of /dev/null, as services have it
         return Config()
     except OSError as error:
         raise CliError(f"{path}: {error.strerror}", USAGE) from None
@@ -198,9 +201,14 @@ def target(environ: Mapping[str, str], flag: str | None) -> Target:
         known = ", ".join(config.contexts) or "none"
         raise CliError(f"there is no context {name!r}; there are: {known}", USAGE, hint="argus context ls")
     chosen = config.contexts[name]
-    # The flag names a server with its token; the environment's may be another server's.
-    token = (chosen.token or token) if flag is not None else (token or chosen.token)
-    return Target(checked_url(chosen.url, f"the context {name}"), token, ca_file or chosen.ca_file, name)
+    chosen_url = checked_url(chosen.url, f"the context {name}")
+    if flag is not None:
+        # The flag names a server with its token. The environment's goes there too, unless ARGUS_URL says whose it is.
+        is_others = bool(url) and checked_url(url or "", "ARGUS_URL") != chosen_url
+        token = chosen.token or (None if is_others else token)
+    else:
+        token = token or chosen.token
+    return Target(chosen_url, token, ca_file or chosen.ca_file, name)
 
 
 def needs_token(found: Target) -> str:
@@ -217,9 +225,9 @@ def check_token(token: str, where: str) -> None:
 
 def checked_url(text: str, where: str) -> str:
     """The URL in one form, without a slash at its end. Raises CliError."""
-    if "://" not in text:
-        text = f"http://{text}" if _is_loopback(urlsplit(f"//{text}").hostname or "") else f"https://{text}"
     try:
+        if "://" not in text:
+            text = f"http://{text}" if _is_loopback(urlsplit(f"//{text}").hostname or "") else f"https://{text}"
         parts = urlsplit(text)
         port = parts.port
     except ValueError:

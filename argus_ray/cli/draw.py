@@ -87,8 +87,16 @@ class Frame:
         self._stream = stream
         self._shown: list[str] = []
         self._lines: list[str] = []
+        self._is_drawing = False
 
     def draw(self, lines: Sequence[str]) -> None:
+        self._is_drawing = True
+        try:
+            self._draw(lines)
+        finally:
+            self._is_drawing = False
+
+    def _draw(self, lines: Sequence[str]) -> None:
         self._lines = list(lines)
         columns, rows = shutil.get_terminal_size()
         shown = [cut_painted(each, columns) for each in self._lines]
@@ -114,7 +122,9 @@ class Frame:
         return f"\x1b[{height}A\r\x1b[J"
 
     def _resized(self, _: int, __: FrameType | None) -> None:
-        self.draw(self._lines)
+        # Within a write no other may begin: a stream refuses that. The next frame has the new size.
+        if not self._is_drawing:
+            self.draw(self._lines)
 
 
 @contextlib.contextmanager

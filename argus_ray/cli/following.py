@@ -38,15 +38,33 @@ def beats(interval_s: float, until: float | None = None) -> Iterator[float]:
         time.sleep(wait_s)
 
 
-def look(session: Session, task_ids: Sequence[str]) -> dict[str, Document]:
-    """Each task by its id, in this order. Raises CliError if one is not there."""
+def look(session: Session, task_ids: Sequence[str], until: float | None = None) -> dict[str, Document]:
+    """Each task by its id, in this order, through a restart of the service, but no longer than `until`. Raises CliError
+    if one is not there, and at `until`."""
+    from argus_ray.client.errors import ServerUnreachable, TryLater
+
+    try:
+        return _look(session, task_ids, until)
+    except (ServerUnreachable, TryLater) as error:
+        if until is None or time.monotonic() < until:
+            raise
+        words = f"the service was away when the time was over: {error.detail}"
+        raise CliError(words, TIMEOUT, code="timeout") from None
+
+
+def _look(session: Session, task_ids: Sequence[str], until: float | None) -> dict[str, Document]:
+    def left_s() -> float | None:
+        return None if until is None else max(0.0, until - time.monotonic())
+
+    server = session.server
     if len(task_ids) == 1:
         task_id = task_ids[0]
-        return {task_id: session.server.get("/tasks/{task_id}", {"task_id": task_id})}
+        return {task_id: server.get_within(left_s(), "/tasks/{task_id}", {"task_id": task_id})}
     found: dict[str, Document] = {}
     for first in range(0, len(task_ids), _IDS):
         part = list(task_ids[first : first + _IDS])
-        found.update({each["task_id"]: each for each in session.server.get("/tasks", ids=part, limit=_IDS)["tasks"]})
+        page = server.get_within(left_s(), "/tasks", None, ids=part, limit=_IDS)
+        found.update({each["task_id"]: each for each in page["tasks"]})
     missing = [task_id for task_id in task_ids if task_id not in found]
     if missing:
         raise CliError("no such task, or not yours", NOT_FOUND, code="task_not_found", candidates=missing[:10])
@@ -72,7 +90,7 @@ def wait(session: Session, task_ids: Sequence[str], *, any_of_them: bool, timeou
     with detachable(task_ids, "wait"):
         while True:
             left = [task_id for task_id in task_ids if task_id not in ended]
-            for task_id, task in look(session, left).items():
+            for task_id, task in look(session, left, until).items():
                 if task_words.has_ended(task):
                     ended[task_id] = task
                     _tell_end(session, task)
@@ -135,7 +153,7 @@ def _drawn(session: Session, task_ids: Sequence[str], until: float | None) -> di
     with draw.frame(sys.stdout) as frame:
         for _ in beats(_WATCH_S, until):
             left = [task_id for task_id in task_ids if task_id not in found or not task_words.has_ended(found[task_id])]
-            found.update(look(session, left))
+            found.update(look(session, left, until))
             ordered = [found[task_id] for task_id in task_ids]
             lines = pictures.of(ordered)
             frame.draw([line for task in ordered for line in _picture(session, task, lines.get(task["task_id"], ""))])
@@ -174,7 +192,7 @@ def _told(session: Session, task_ids: Sequence[str], until: float | None) -> dic
     shown: dict[str, Any] = {}
     for _ in beats(_WATCH_S, until):
         left = [task_id for task_id in task_ids if task_id not in found or not task_words.has_ended(found[task_id])]
-        for task_id, task in look(session, left).items():
+        for task_id, task in look(session, left, until).items():
             found[task_id] = task
             progress = task["progress"] or {}
             now = (task["state"], task["position"], progress.get("step"), task["stalled_since"])

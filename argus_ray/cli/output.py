@@ -41,6 +41,7 @@ class Out:
         self._environ = environ
         self._stdout = stdout or sys.stdout
         self.is_tty = self._stdout.isatty()
+        self._ascii_only = not (getattr(self._stdout, "encoding", None) or "utf-8").lower().startswith("utf")
         self.tells = not (flags.quiet or flags.json)
         self._colour = self._has_colour(self._stdout)
         self._colour_stderr = self._has_colour(sys.stderr)
@@ -73,11 +74,11 @@ class Out:
 
     def document(self, value: Any) -> None:
         """The API's own document."""
-        self.line(safe.document(value))
+        self.line(safe.document(value, ascii_only=self._ascii_only))
 
     def event(self, value: Any) -> None:
         """One of many documents: one a line."""
-        self.line(safe.document(value, indent=None))
+        self.line(safe.document(value, indent=None, ascii_only=self._ascii_only))
 
     def table(self, columns: Sequence[tables.Column], rows: Sequence[Sequence[str]], *, headers: bool = True) -> None:
         for each in self.table_lines(columns, rows, headers=headers):

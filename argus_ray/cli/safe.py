@@ -40,9 +40,9 @@ def cell(text: str) -> str:
     return " ".join(line(re.sub(r"[\r\n\t]+", " ", text)).split())
 
 
-def document(value: Any, *, indent: int | None = 2) -> str:
+def document(value: Any, *, indent: int | None = 2, ascii_only: bool = False) -> str:
     """JSON of this value, equal to it, with each character that is unfit for a terminal escaped."""
-    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    text = json.dumps(value, ensure_ascii=ascii_only, indent=indent)
     # Newlines of the layout are kept; within strings json has escaped them.
     return re.sub(
         "[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]",

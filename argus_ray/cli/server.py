@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from argus_ray.cli import safe
 from argus_ray.client.calls import Answer, Call, Encoded
-from argus_ray.client.client import Client, new_key
+from argus_ray.client.client import FOLLOW_S, Client, new_key
 
 if TYPE_CHECKING:
     from argus_ray.cli.config import Target
@@ -44,6 +44,16 @@ class Server:
 
     def get(self, path: str, /, parts: Mapping[str, str] | None = None, **query: Any) -> Document:
         return self._document("GET", path, parts, query)
+
+    def get_within(
+        self, patience_s: float | None, path: str, /, parts: Mapping[str, str] | None = None, **query: Any
+    ) -> Document:
+        """The same; it is tried for so many seconds (None: as long as a log that is followed)."""
+        found: Document = self.client.send(
+            Call("GET", _API + path, Answer.json, parts or {}, query.items()),
+            patience_s=FOLLOW_S if patience_s is None else min(FOLLOW_S, patience_s),
+        )
+        return found
 
     def post(
         self,
@@ -95,10 +105,11 @@ class Server:
             size = PAGE if left is None else min(PAGE, left)
             page = self.get(path, parts, **query, limit=size, cursor=cursor)
             yield page
-            cursor = page["next_cursor"]
+            before, cursor = cursor, page["next_cursor"]
             if left is not None:
                 left -= len(page[field])
-            if cursor is None or (left is not None and left <= 0):
+            # A server that told the same place again would hold us for ever.
+            if cursor is None or cursor == before or (left is not None and left <= 0):
                 return
 
     def events(self, path: str, /, **query: Any) -> Iterator[tuple[str, str]]:

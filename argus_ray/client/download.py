@@ -145,6 +145,9 @@ def _open(part: Path) -> IO[bytes]:
     # A link that somebody has put there is not followed.
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
     file = os.fdopen(os.open(part, flags, 0o666), "r+b")
+    if hasattr(os, "geteuid") and os.fstat(file.fileno()).st_uid != os.geteuid():
+        file.close()
+        raise BadArgument(f"{part} is somebody else's file")
     with contextlib.suppress(ImportError):  # on Windows
         import fcntl
 

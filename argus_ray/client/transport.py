@@ -65,14 +65,24 @@ class Transport:
         self._has_answered = False
         #: Of the newest answer; None before there is one.
         self.server_version: str | None = None
-        self._http = httpx2.Client(
-            headers=dict(headers),
-            timeout=httpx2.Timeout(timeout, connect=min(timeout, 10.0)),
-            # A proxy cannot reach this machine's own services, and must not see their tokens.
-            trust_env=not self._is_local,
-            verify=_tls(self.url, ca_file),
-            transport=http,
-        )
+        tls = _tls(self.url, ca_file)
+        made: httpx2.Client | None = None
+        with contextlib.suppress(ImportError, ValueError, httpx2.InvalidURL):
+            made = httpx2.Client(
+                headers=dict(headers),
+                timeout=httpx2.Timeout(timeout, connect=min(timeout, 10.0)),
+                # A proxy cannot reach this machine's own services, and must not see their tokens.
+                trust_env=not self._is_local,
+                verify=tls,
+                transport=http,
+            )
+        if made is None:
+            # Not the error's words: the URL of a proxy may have a password in it.
+            raise BadArgument(
+                "a proxy of the environment cannot be used: HTTP_PROXY, HTTPS_PROXY and ALL_PROXY must be "
+                "http://HOST:PORT or https://HOST:PORT"
+            )
+        self._http = made
 
     def close(self) -> None:
         self._http.close()
@@ -86,6 +96,7 @@ class Transport:
         """`patience_s`: in the place of `retry_s`. Raises ApiError, BadAnswer, BadArgument and ServerUnreachable."""
         target = call.target
         patience = self.patience(patience_s)
+        was_sent = False
         while True:
             broken: Broken | None = None
             error: ApiError | BadAnswer | None = None
@@ -95,9 +106,12 @@ class Transport:
                 broken = found
             # Outside of `except`: what is raised here must not drag the failed request along.
             if broken is not None:
+                was_sent = was_sent or not broken.unsent
                 may_repeat = call.repeats or broken.unsent
-                self.pause(patience, broken, may_repeat=may_repeat, what=repr(call))
+                may_be_done = was_sent and call.method != "GET"
+                self.pause(patience, broken, may_repeat=may_repeat, may_be_done=may_be_done, what=repr(call))
                 continue
+            was_sent = True
             if answer.status < 300:
                 return call.decode(answer)
             error = error_of(answer)
@@ -105,14 +119,24 @@ class Transport:
                 raise error
             wait_s = patience.wait_s(retry_after(answer.headers))
             if wait_s is None:
-                raise error if isinstance(error, ApiError) else self._unreachable(f"answer {answer.status}", patience)
+                if isinstance(error, ApiError):
+                    raise error
+                raise self._unreachable(f"answer {answer.status}", patience, may_be_done=call.method != "GET")
             self._wait(f"{call!r}: {answer.status}", str(error), wait_s)
 
-    def pause(self, patience: Patience, broken: Broken, *, may_repeat: bool = True, what: str = "") -> None:
+    def pause(
+        self,
+        patience: Patience,
+        broken: Broken,
+        *,
+        may_repeat: bool = True,
+        may_be_done: bool = False,
+        what: str = "",
+    ) -> None:
         """Wait before the next try. Raises ServerUnreachable if there is to be none."""
         wait_s = None if broken.final or not may_repeat else patience.wait_s()
         if wait_s is None:
-            raise self._unreachable(broken.why, patience, may_be_done=not (may_repeat or broken.unsent))
+            raise self._unreachable(broken.why, patience, may_be_done=may_be_done)
         self._wait(what, broken.why, wait_s)
 
     def pause_for(self, patience: Patience, error: ApiError) -> None:
@@ -178,10 +202,12 @@ class Transport:
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
-        """httpx2's errors as Broken, without what they refer to."""
-        broken: Broken | None = None
+        """httpx2's errors as Broken, without what they refer to; BadArgument for what HTTP cannot carry."""
+        broken: Broken | BadArgument | None = None
         try:
             yield
+        except httpx2.LocalProtocolError:
+            broken = BadArgument("a value has characters that no header of HTTP may have")
         except httpx2.TransportError as error:
             broken = self._broken(error)
         except httpx2.DecodingError:
@@ -245,4 +271,4 @@ def _tls(url: str, ca_file: str | None) -> ssl.SSLContext | bool:
             raise BadArgument(f"{ca_file}: not a file of certificates ({error.strerror or error})") from None
     # Reading the system's certificates takes longer than all else; without TLS nothing needs them, and no redirect is
     # followed.
-    return url.startswith("https:")
+    return urlsplit(url).scheme == "https"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from argus_ray.client import task_calls
-from argus_ray.client.errors import WaitTimeout
+from argus_ray.client.errors import ServerUnreachable, WaitTimeout
 from argus_ray.client.models.tasks import Task
 from argus_ray.client.task_calls import Filter
 from argus_ray.client.transport import Transport
@@ -25,8 +25,12 @@ def wait_for(
     pause_s = _FIRST_S
     while True:
         open_ones = [task_id for task_id in dict.fromkeys(ids) if task_id not in seen or not seen[task_id].has_ended]
-        for task_id in _worth_a_look(transport, open_ones, seen, patience_s):
-            seen[task_id] = transport.send(task_calls.task(task_id), patience_s=patience_s)
+        try:
+            _look(transport, open_ones, seen, patience_s, until)
+        except ServerUnreachable:
+            # With no time left it is the end of the waiting; what has been seen is told.
+            if until is None or transport.monotonic() < until or len(seen) < len(set(ids)):
+                raise
         ended = tuple(seen[task_id] for task_id in ids if seen[task_id].has_ended)
         if len(ended) == len(ids) or (any_of_them and ended):
             return ended
@@ -37,6 +41,18 @@ def wait_for(
         wait_s = pause_s * (0.75 + transport.draw() / 2)
         transport.sleep(wait_s if left is None else min(wait_s, left))
         pause_s = min(_MOST_S, pause_s * 1.5)
+
+
+def _look(
+    transport: Transport, ids: Sequence[str], seen: dict[str, Task], patience_s: float, until: float | None
+) -> None:
+    """No longer than `until`, should the server be away."""
+
+    def patience() -> float:
+        return patience_s if until is None else min(patience_s, max(0.0, until - transport.monotonic()))
+
+    for task_id in _worth_a_look(transport, ids, seen, patience()):
+        seen[task_id] = transport.send(task_calls.task(task_id), patience_s=patience())
 
 
 def _worth_a_look(

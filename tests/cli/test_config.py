@@ -235,6 +235,24 @@ def test_a_stored_token_goes_to_no_other_server(path: Path) -> None:
     assert config.target(env(path, ARGUS_URL=URL + "/"), None).token == TOKEN
 
 
+def test_the_token_of_the_environment_goes_to_its_own_server_alone(path: Path) -> None:
+    store(path, Context("a", URL), Context("b", OTHER_URL, OTHER_TOKEN))
+    mine = "t" * 20
+    assert config.target(env(path, ARGUS_URL="https://third.example", ARGUS_TOKEN=mine), "a").token is None
+    assert config.target(env(path, ARGUS_URL=URL + "/", ARGUS_TOKEN=mine), "a").token == mine
+    assert config.target(env(path, ARGUS_TOKEN=mine), "a").token == mine
+
+
+def test_a_home_that_is_none_is_no_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert config.load(Path("/dev/null/.config/argus/config.yaml")) == Config()
+
+    def unknown(_: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "expanduser", unknown)
+    assert config.load(config.config_path({})) == Config()
+
+
 def test_nobody_is_named(path: Path) -> None:
     with pytest.raises(CliError, match="no server is known") as caught:
         config.target(env(path), None)
@@ -270,7 +288,16 @@ def test_a_url_has_one_form(text: str, url: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["ftp://a", "https://", "https://u:p@a.example", "https://a/?x=1", "https://a/#f", "http://a:99999", "https://a b"],
+    [
+        "ftp://a",
+        "https://",
+        "https://u:p@a.example",
+        "https://a/?x=1",
+        "https://a/#f",
+        "http://a:99999",
+        "https://a b",
+        "[::1",
+    ],
 )
 def test_what_is_no_url(text: str) -> None:
     with pytest.raises(CliError) as caught:

@@ -100,6 +100,9 @@ def test_an_error_is_json_where_json_is_asked_for(alice: Person) -> None:
     assert (problem["code"], problem["exit_code"]) == ("task_not_found", 5)
     assert len(problem["request_id"]) >= 8
     assert ran.out == ""
+    for words in (("--json", "tasks", "--state", "BAD"), ("tasks", "--nonsense", "--json")):
+        usage = json.loads(alice(*words, code=exits.USAGE).err)
+        assert (usage["code"], usage["exit_code"]) == ("usage", 2)
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

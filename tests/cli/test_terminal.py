@@ -191,6 +191,24 @@ def test_a_bug_is_told_in_a_line_and_debug_shows_where(alice: Person, tmp_path: 
         assert ("Traceback" in ran.stderr) == bool(more)
 
 
+def test_a_stdout_that_is_no_utf_8_takes_all_the_same(alice: Person) -> None:
+    task_id = alice.submit()
+    log_of(alice.api.run(task_id)).write_text("\u2581 Gr\u00fc\u00dfe\n")
+    alice.env["PYTHONIOENCODING"] = "ascii"
+    with run(alice, "logs", task_id) as process:
+        assert process.communicate(timeout=BOUND_S) == ("\\u2581 Gr\\xfc\\xdfe\n", "")
+    with run(alice, "logs", task_id, "--json") as process:
+        assert process.stdout is not None
+        assert json.loads(process.stdout.read())["text"] == "\u2581 Gr\u00fc\u00dfe"
+
+
+def test_a_closed_stdout_is_no_bug(alice: Person) -> None:
+    shell = f"{' '.join(_ARGUS)} version >&-"
+    environ = {**os.environ, "ARGUS_CONFIG": str(alice.home / "none"), "ARGUS_URL": ""}
+    ran = subprocess.run(["sh", "-c", shell], env=environ, capture_output=True, text=True, timeout=BOUND_S, check=False)
+    assert (ran.returncode, ran.stderr) == (exits.OK, "")
+
+
 def test_completion_asks_no_server(alice: Person) -> None:
     """Of a server that does not answer, and with a context that is in the file."""
     config = Path(alice.environ["ARGUS_CONFIG"] or "")

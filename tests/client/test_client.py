@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
+import httpx2
 import pytest
 
 from argus_ray.client import Client, WaitTimeout, errors
+from argus_ray.client.errors import BadArgument
 from argus_ray.client.models.results import Line, LogAttempt, LogEnd
 from argus_ray.core.states import Outcome
 from argus_ray.discovery import head_json, sentinel
+from tests.client.conftest import MakeClient
 from tests.support.checkpoints import save
 from tests.support.gateway import Api, lines, log_of, metrics_of
 
@@ -219,3 +224,18 @@ def test_an_admin_sees_to_users_and_the_pool(admin: Client) -> None:
     assert not admin.set_maintenance(False).on
     assert admin.presets().rules is not None
     assert admin.queue(everyone=True).running == ()
+
+
+@pytest.mark.parametrize("scheme", ["https", "HTTPS", "Https"])
+def test_the_certificate_counts_however_the_url_is_written(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(httpx2, "Client", lambda **options: asked.append(options["verify"]))
+    with contextlib.suppress(BadArgument):
+        Client(f"{scheme}://argus.example", "token")
+    assert asked == [True]
+
+
+def test_what_no_header_can_carry_is_refused_at_once(connect: MakeClient) -> None:
+    client = connect("token")
+    with pytest.raises(BadArgument, match="header"):
+        client.submit("x", key="a\nb")

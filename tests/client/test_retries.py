@@ -241,3 +241,20 @@ def test_an_id_that_would_lead_elsewhere_is_refused(bad: str) -> None:
     with pytest.raises(errors.BadArgument):
         script.client().task(bad)
     assert script.requests == []
+
+
+def test_a_submission_that_was_tried_in_vain_may_be_done() -> None:
+    for step in (httpx2.ReadError("reset"), httpx2.Response(504, text="late")):
+        with pytest.raises(ServerUnreachable, match="may have been done") as caught:
+            Script(step).client().submit("x")
+        assert caught.value.may_be_done
+    with pytest.raises(ServerUnreachable) as unsent:
+        Script(httpx2.ConnectError("refused")).client().submit("x")
+    assert not unsent.value.may_be_done
+
+
+def test_the_end_of_a_wait_counts_while_the_server_is_away() -> None:
+    script = Script(httpx2.ReadError("reset"))
+    with pytest.raises(ServerUnreachable):
+        script.client().wait("t", timeout=5)
+    assert script.now == pytest.approx(5.0)

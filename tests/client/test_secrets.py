@@ -50,7 +50,15 @@ FAULTS: list[Callable[[], object]] = [
     lambda: Client("http://argus", f"{TOKEN} ä"),
     lambda: Client(f"http://127.0.0.1:{free_port()}", TOKEN, retry_s=0).download("t", "a", "/tmp/x"),
     lambda: list(Client(f"http://127.0.0.1:{free_port()}", TOKEN, follow_s=0).log_events("t")),
+    lambda: with_proxy(f"socks5://u:{TOKEN}@127.0.0.1:1"),
+    lambda: with_proxy(f"foo://u:{TOKEN}@127.0.0.1:1"),
 ]
+
+
+def with_proxy(url: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ALL_PROXY", url)
+        Client("https://argus.example", TOKEN)
 
 
 @pytest.mark.parametrize("fault", FAULTS)

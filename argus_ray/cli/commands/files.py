@@ -82,6 +82,8 @@ def _encoded(path: str) -> str:
 def _download(session: Session, task_id: str, path: str, output: str | None, attempt: str | None) -> None:
     encoded = _encoded(path)
     name = unquote(encoded.rpartition("/")[2])
+    if not name or "/" in name or "\0" in name or name in (".", ".."):
+        raise CliError(f"no file can be named like {path}", USAGE, hint="argus files ID lists them")
     to = Path(output) if output is not None else Path(name)
     if to.is_dir():
         to = to / name
@@ -99,4 +101,4 @@ def _download(session: Session, task_id: str, path: str, output: str | None, att
     if shows:
         sys.stderr.write("\n")
     if not session.out.flags.json:
-        session.out.line(str(made))
+        session.out.line(safe.line(str(made)) if session.out.is_tty else str(made))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -147,9 +148,10 @@ def _download(session: Session, task_id: str, attempts: list[str], to: str) -> N
     path = Path(to)
     if path.exists():
         raise CliError(f"{to} is there already", USAGE, hint="name another file")
-    part = path.with_name(f".{path.name}.part")
+    part = path.with_name(f".{path.name}.{os.urandom(4).hex()}.part")
     try:
-        with part.open("wb") as file:
+        # "x": neither a link that somebody has laid there nor the part of another download is written.
+        with part.open("xb") as file:
             size = sum(_written(file, piece) for each in attempts for piece in _pieces(session, task_id, each))
         part.replace(path)
     except OSError as error:
@@ -200,9 +202,18 @@ def _follow(session: Session, task_id: str, number: int | None, attempt: str, gr
             _tell_waiting(session, task_id)
         wanted = None if attempt == "latest" else attempt
         first = True
+        # Whether the end of a line that comes in parts is still to come.
+        is_open = False
         for item in session.server.client.log_events(task_id, tail=number, attempt=wanted):
+            if is_open and not isinstance(item, Line):
+                out.line()
+                is_open = False
             if isinstance(item, Line):
-                if pattern is None or pattern.search(item.text):
+                if pattern is None and not out.flags.json and (is_open or not item.ends):
+                    text = item.text if raw else safe.line(item.text)
+                    out.write(text + ("\n" if item.ends else ""))
+                    is_open = not item.ends
+                elif pattern is None or pattern.search(item.text):
                     _show(session, task_id, item.attempt, item.offset, item.text, raw=raw)
             elif isinstance(item, LogAttempt):
                 if item.number > 1 or not first:

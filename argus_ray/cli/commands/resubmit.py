@@ -8,7 +8,7 @@ import click
 
 from argus_ray.cli import ids
 from argus_ray.cli.app import Command
-from argus_ray.cli.commands.submit import duration, follow, told
+from argus_ray.cli.commands.submit import duration, follow, keyed, told
 from argus_ray.cli.session import Session, pass_session
 
 
@@ -75,10 +75,9 @@ def _made(
     wait: bool,
     timeout_s: float | None,
 ) -> None:
-    from argus_ray.cli.server import new_key
-
     old = ids.one(session, typed)
-    made = session.server.post(f"/tasks/{{task_id}}:{verb}", {"task_id": old}, body, key=key or new_key())
-    told(session, made)
+    parts = {"task_id": old}
+    made = keyed(key, lambda used: session.server.post(f"/tasks/{{task_id}}:{verb}", parts, body, key=used))
+    told(session, made, followed=watch or wait)
     if watch or wait:
         follow(session, str(made["task_id"]), watch=watch, timeout_s=timeout_s)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import click
 
 from argus_ray.cli import ids, safe, spec_file, when
 from argus_ray.cli.app import Command
-from argus_ray.cli.exits import Ended
+from argus_ray.cli.exits import UNREACHABLE, CliError, Detached, Ended, of_problem
 from argus_ray.cli.session import Session, pass_session
 
 
@@ -59,23 +62,48 @@ def submit(
 
         show_validation(session, session.server.post_spec("/tasks:validate", text, presets=presets))
         return
-    from argus_ray.cli.server import new_key
-
-    made = session.server.post_spec("/tasks", text, presets=presets, key=key or new_key())
-    told(session, made)
+    made = keyed(key, lambda used: session.server.post_spec("/tasks", text, presets=presets, key=used))
+    told(session, made, followed=watch or wait)
     if watch or wait:
         follow(session, str(made["task_id"]), watch=watch, timeout_s=limit_s)
 
 
-def told(session: Session, made: dict[str, object]) -> None:
-    """What was accepted."""
+def keyed(key: str | None, send: Callable[[str], dict[str, Any]]) -> dict[str, Any]:
+    """What makes a task. Where it is not known whether it has, the key is told: with it nobody makes a second one."""
+    from argus_ray.cli.server import new_key
+    from argus_ray.client.errors import ServerUnreachable, TryLater
+
+    used = key or new_key()
+    words = f"it may have been accepted: the same command with --key {safe.cell(used)} makes no second task"
+    try:
+        return send(used)
+    except KeyboardInterrupt:
+        raise Detached(f"interrupted; {words}") from None
+    except ServerUnreachable as error:
+        if not error.may_be_done:
+            raise
+        raise CliError(error.detail, UNREACHABLE, code="unreachable", hint=words) from None
+    except TryLater as error:
+        if error.status not in (502, 503, 504):
+            raise
+        raise CliError(
+            error.detail,
+            of_problem(error.code, error.status),
+            code=error.code,
+            hint=words,
+            request_id=error.request_id or "",
+        ) from None
+
+
+def told(session: Session, made: dict[str, Any], *, followed: bool) -> None:
+    """What was accepted. `followed`: more documents follow."""
     out = session.out
     task_id = str(made["task_id"])
     warnings = made["warnings"]
     for each in warnings if isinstance(warnings, list) else []:
         out.warn(f"{safe.cell(each['field'])}: {safe.cell(each['rule'])}")
     if out.flags.json:
-        out.document(made)
+        (out.event if followed else out.document)(made)
     else:
         out.line(task_id)
         out.note(f"{made['state']}; argus watch {ids.short(task_id)}, argus explain {ids.short(task_id)}")

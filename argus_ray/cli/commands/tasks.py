@@ -173,11 +173,23 @@ def _listed(
     session: Session, filters: Mapping[str, Any], limit: int | None, columns: tuple[str, ...] | None, no_headers: bool
 ) -> tuple[list[str], str]:
     found = list(_found(session, filters, limit))
-    counts = session.server.get("/tasks:counts", **filters)["counts"]
-    return task_table(session, found, columns, headers=not no_headers), _summary(counts, len(found))
+    return task_table(session, found, columns, headers=not no_headers), _summary(_counts(session, filters), len(found))
 
 
-def _summary(counts: Mapping[str, int], shown: int) -> str:
+def _counts(session: Session, filters: Mapping[str, Any]) -> Mapping[str, int] | None:
+    """None where an older server does not count."""
+    from argus_ray.client.errors import NotFound
+
+    try:
+        counts: Mapping[str, int] = session.server.get("/tasks:counts", **filters)["counts"]
+    except NotFound:
+        return None
+    return counts
+
+
+def _summary(counts: Mapping[str, int] | None, shown: int) -> str:
+    if counts is None:
+        return f"{shown} shown"
     groups = {
         "running": ("RUNNING",),
         "starting": complete.GROUPS["starting"],
