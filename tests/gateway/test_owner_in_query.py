@@ -48,10 +48,9 @@ def routes_of_a_task(api: Api) -> list[tuple[str, str]]:
 def ask(api: Api, route: tuple[str, str], task_id: str, who: Headers) -> tuple[Any, Asked]:
     method, path = route
     body = b"{}" if path.endswith((":resubmit", ":export")) else None
+    url = path.replace("{task_id}", task_id) + ("?q=a" if path.endswith("/logs/search") else "")
     with watched(api) as asked:
-        answer = api.client.request(
-            method, path.replace("{task_id}", task_id), content=body, headers={**who, **(_JSON if body else {})}
-        )
+        answer = api.client.request(method, url, content=body, headers={**who, **(_JSON if body else {})})
     return answer, asked
 
 

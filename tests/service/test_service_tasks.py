@@ -22,6 +22,7 @@ from argus_ray.core.actions import (
     TaskPage,
     TaskView,
 )
+from argus_ray.core.estimates import Estimate, Unknown
 from argus_ray.core.errors import (
     ArgusError,
     BodyTooLarge,
@@ -377,10 +378,12 @@ def test_positions_queue_and_explanation(world: World) -> None:
     everyone = [(first.task_id, None), (his.task_id, 1), (second.task_id, 2), (third.task_id, 3)]
     assert queue(world, ADMIN, everyone=True) == queue(world, INTERNAL, everyone=True) == everyone
     explained = world.service.handle(alice, actions.ExplainTask(third.task_id))
-    assert explained == Explanation(world.task(third.task_id), 3, (second.task_id,), 1, 1, gpus_held=4)
+    now = world.clock()
+    task = replace(world.task(third.task_id), estimate=Estimate(start=Unknown.NOT_YET, at=now))
+    assert explained == Explanation(task, 3, (second.task_id,), 1, 1, gpus_held=4, now=now)
     assert world.service.handle(ADMIN, actions.ExplainTask(third.task_id)) == explained
     running = world.service.handle(alice, actions.ExplainTask(first.task_id))
-    assert running == Explanation(world.task(first.task_id), None, (), 0, 1, gpus_held=4)
+    assert running == Explanation(world.task(first.task_id), None, (), 0, 1, gpus_held=4, now=now)
 
 
 def test_find_attempt(world: World) -> None:

@@ -15,7 +15,7 @@ import pyte
 BOUND_S = 60
 
 
-def _as_at_login() -> None:
+def as_at_login() -> None:
     """Whoever has started the tests in the background has had Ctrl-C ignored, which is inherited."""
     for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_DFL)
@@ -46,7 +46,7 @@ class Terminal:
             encoding="utf-8",
             timeout=BOUND_S,
             cwd=cwd,
-            preexec_fn=_as_at_login,
+            preexec_fn=as_at_login,
         )
         self._child.delaybeforesend = None
 

@@ -14,7 +14,7 @@ RESERVED = frozenset(
     aiohappyeyeballs aiohttp aiosignal annotated_types attr attrs certifi chardet charset_normalizer click colorama
     colorful filelock frozenlist google idna jsonschema jsonschema_specifications msgpack multidict numpy packaging
     propcache psutil pydantic pydantic_core ray referencing requests rpds setproctitle sitecustomize tqdm
-    typing_extensions typing_inspection urllib3 usercustomize uvloop yaml yarl
+    typing_extensions typing_inspection urllib3 usercustomize uvloop wcwidth yaml yarl
     """.split()  # noqa: SIM905  # one a word
 )
 _ENDINGS = (".py", ".pyc", ".so")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import os
 from collections.abc import Sequence
@@ -10,7 +9,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from argus_ray.core.actions import GetTask, WhoAmI
+from argus_ray.core.actions import GetTask
 from argus_ray.core.errors import FieldError, FileNotFoundInJobRoot, InvalidRequest
 from argus_ray.core.model import Attempt
 from argus_ray.disk import job_files
@@ -62,7 +61,7 @@ async def list_files(
 ) -> FilesOut:
     """A folder of an attempt's job root; links are shown and not followed."""
     # Both go in one batch.
-    view, principal = await asyncio.gather(caller.do(GetTask(task_id)), caller.do(WhoAmI()))
+    view, principal = await caller.do_as(GetTask(task_id))
     path = task_files.path_in_query(request.scope)
     names = task_files.names(path)
     after = _decode_cursor(query.cursor)
@@ -104,7 +103,7 @@ async def download_file(
 ) -> Response:
     """A file of an attempt's job root, or with `Range` a part of it. Never shown by a browser: always to be saved."""
     # Both go in one batch.
-    view, principal = await asyncio.gather(caller.do(GetTask(task_id)), caller.do(WhoAmI()))
+    view, principal = await caller.do_as(GetTask(task_id))
     names = task_files.names(task_files.path_in_url(request.scope, path))
     task_files.require_files(view.task)
     attempt = task_files.attempt_of(view.task, query.number)

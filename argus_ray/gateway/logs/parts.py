@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from fastapi import Request, Response
 
 from argus_ray.core import paths
-from argus_ray.core.actions import FindAttempt, GetTask, WhoAmI
+from argus_ray.core.actions import FindAttempt, GetTask
 from argus_ray.core.errors import LogNotFound
 from argus_ray.core.model import Attempt
 from argus_ray.core.states import TaskState
@@ -78,7 +76,7 @@ async def _read(caller: Caller, task_id: str, attempt: Attempt, wish: Asked, wan
 async def whole(request: Request, caller: Caller, task_id: str, number: int | None) -> Response:
     """To be saved. Raises LogNotFound, FilesGone, Unavailable."""
     # Both go in one batch.
-    found, principal = await asyncio.gather(caller.do(FindAttempt(task_id, number)), caller.do(WhoAmI()))
+    found, principal = await caller.do_as(FindAttempt(task_id, number))
     state, attempt = found
     if attempt is None:
         raise LogNotFound("The task has no attempt yet.")

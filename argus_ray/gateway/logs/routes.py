@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
 from argus_ray.core import paths
-from argus_ray.core.actions import FindAttempt, WhoAmI
+from argus_ray.core.actions import FindAttempt
 from argus_ray.core.errors import LogNotFound
 from argus_ray.core.model import Attempt
 from argus_ray.disk import logs
@@ -131,8 +130,7 @@ async def stream_log(
     """
     place = Place.parse(request.headers.get("last-event-id", ""))
     find = following.finder(caller, task_id)
-    # Both go in one batch.
-    found, principal = await asyncio.gather(find(query.number), caller.do(WhoAmI()))
+    found, principal = await caller.do_as(FindAttempt(task_id, query.number))
     follower = await following.begin(gateway, find, found, place, number=query.number, tail=query.tail)
     release = gateway.streams.acquire(holder_of(principal))
     return EventStream(follower.events(), release, flow_to(request.scope, gateway.flow, gateway.send_queues))

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 
 from argus_ray.core import paths
-from argus_ray.core.actions import FindAttempt, WhoAmI
+from argus_ray.core.actions import FindAttempt
 from argus_ray.core.errors import FieldError, InvalidRequest, LogNotFound
 from argus_ray.core.search_patterns import BrokenPattern, Pattern, TooSlow
 from argus_ray.disk import log_search, logs
@@ -80,7 +78,7 @@ async def search_log(caller: TheCaller, gateway: TheGateway, task_id: TaskId, qu
     """Where a text or a regular expression stands in an attempt's log. One call looks at a bounded part of it, and the
     next one goes on there."""
     # Both go in one batch.
-    (_, attempt), principal = await asyncio.gather(caller.do(FindAttempt(task_id, query.number)), caller.do(WhoAmI()))
+    (_, attempt), principal = await caller.do_as(FindAttempt(task_id, query.number))
     searches = gateway.searches
 
     def look() -> SearchedText:
