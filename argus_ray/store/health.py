@@ -1,5 +1,5 @@
-"""What is wrong with a database file: damage that SQLite finds, a version that this code does not know, rows that belong
-to nothing."""
+"""What is wrong with a database file: damage that SQLite finds, a version that this code does not know, and
+rows that belong to nothing."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def version(db: sqlite3.Connection) -> int:
 
 
 def damage(db: sqlite3.Connection, *, quick: bool) -> list[str]:
-    """What SQLite finds, the first of it; empty if it is sound. `quick`: without comparing tables with their indexes."""
+    """What SQLite finds, the first of it; empty if it is sound. `quick`: without looking into indexes."""
     check = "quick_check" if quick else "integrity_check"
     try:
         rows = [str(row[0]) for row in db.execute(f"PRAGMA {check}({_MOST})")]

@@ -41,6 +41,8 @@ class Store:
         #: Held for a whole backup. Taken before `_turn`.
         self._copying = threading.Lock()
         self._closing = self._closed = False
+        #: When the newest backup was made, as far as whoever makes them has said; seconds since the Unix epoch.
+        self.backup_at: float | None = None
 
     @classmethod
     def open(
