@@ -10,10 +10,14 @@ from pathlib import Path
 from urllib.parse import quote
 
 from argus_ray.core.errors import DatabaseDamaged, Unavailable
+from argus_ray.disk.lock import KernelLock
 from argus_ray.store import migrations
 from argus_ray.store.migrations import SchemaError
 
-__all__ = ["SchemaError", "broken_references", "check_sound", "damage", "is_damage", "reading"]
+__all__ = ["Database", "SchemaError", "broken_references", "check_sound", "damage", "is_damage", "owned", "reading"]
+
+#: For those who pass one on and know no SQLite.
+Database = sqlite3.Connection
 
 #: SQLITE_CORRUPT and SQLITE_NOTADB, and how they read, since Python has had the codes only since 3.11.
 _DAMAGE_CODES = frozenset({11, 26})
@@ -39,17 +43,24 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
     """A file that nobody writes to, without its log, and without making a file beside it. Raises DatabaseDamaged for
     what comes up within, Unavailable and FileNotFoundError where the file cannot be read."""
     path.stat()
-    db = sqlite3.connect(f"file:{quote(str(path))}?mode=ro&immutable=1", uri=True, isolation_level=None)
+    with _told(path):
+        db = sqlite3.connect(f"file:{quote(str(path))}?mode=ro&immutable=1", uri=True, isolation_level=None)
+        try:
+            db.row_factory = sqlite3.Row
+            db.execute("PRAGMA temp_store = MEMORY")
+            yield db
+        finally:
+            db.close()
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
     try:
-        db.row_factory = sqlite3.Row
-        db.execute("PRAGMA temp_store = MEMORY")
-        yield db
+        yield
     except (sqlite3.Error, UnicodeDecodeError) as error:  # a text that is none, where bytes were changed
         if getattr(error, "sqlite_errorcode", 0) & 0xFF in _NO_ACCESS_CODES:
             raise Unavailable(f"the database {path} cannot be read: {error}") from error
         raise DatabaseDamaged(f"the database {path} cannot be read: {error}") from error
-    finally:
-        db.close()
 
 
 def check_sound(db: sqlite3.Connection, path: Path) -> None:
@@ -91,3 +102,22 @@ def broken_references(db: sqlite3.Connection) -> list[str]:
         if len(found) == _MOST:
             break
     return found
+
+
+@contextmanager
+def owned(path: Path) -> Iterator[sqlite3.Connection]:
+    """The database itself with its log, as its writer opens it: while it lasts nobody else can. SQLite copies the log
+    into it at the end. Raises LockBusy, FileNotFoundError, DatabaseDamaged, Unavailable."""
+    path.stat()
+    with KernelLock(f"{path}.lock").held(0):
+        db = sqlite3.connect(f"file:{quote(str(path))}?mode=rw", uri=True, isolation_level=None)
+        try:
+            with _told(path):
+                db.row_factory = sqlite3.Row
+                # Before the first access: else SQLite makes its shared memory.
+                db.execute("PRAGMA locking_mode = EXCLUSIVE")
+                db.execute("PRAGMA temp_store = MEMORY")
+                yield db
+        finally:
+            with _told(path):
+                db.close()
