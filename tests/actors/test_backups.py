@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import pickle
 import threading
 import time
@@ -17,6 +18,7 @@ from argus_ray.config import Settings
 from argus_ray.core import actions, paths
 from argus_ray.core.errors import DatabaseDamaged, Unavailable
 from argus_ray.discovery import head_json, sentinel
+from argus_ray.gateway.actors import ActorHandles
 from argus_ray.store import Store, backup
 from argus_ray.store.restore import restore
 from tests.support.builders import ADMIN
@@ -159,8 +161,10 @@ def damage(path: Path) -> None:
 
 
 def test_a_damaged_database_is_refused_with_the_way_out(root: Root, caplog: pytest.LogCaptureFixture) -> None:
+    before = root.actor(backup={"every_s": 0})
+    assert ask(before, actions.CreateUser("alice", "")).user_id == "alice"
+    before.close()
     actor = root.actor()
-    assert ask(actor, actions.CreateUser("alice", "")).user_id == "alice"
     until(lambda: actor.ping()["backup"]["newest_at"], "a backup")
     actor.close()
     [made] = made_in(root)
@@ -206,3 +210,37 @@ def test_backups_that_hang_do_not_hold_the_words(root: Root, monkeypatch: pytest
             assert isinstance(answer, DatabaseDamaged) and "`argus-admin backup-list`" in str(answer)
     finally:
         goes_on.set()
+
+
+# --- readiness ---
+
+
+class Wrapped(Exception):
+    """As Ray wraps what an actor raises."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__("a long traceback")
+        self.cause = cause
+
+
+@pytest.mark.parametrize(
+    ("said", "parts"),
+    [
+        ({"maintenance_since": None, "backup": {"newest_at": 1.0, "trouble": ""}}, {"state": "ok"}),
+        ({"maintenance_since": None}, {"state": "ok"}),  # one of an earlier version
+        ({"backup": {"newest_at": None, "trouble": "no room"}}, {"state": "ok", "backup": "no room"}),
+        (Wrapped(DatabaseDamaged("damaged: restore it so")), {"state": "damaged: restore it so"}),
+        (DatabaseDamaged("damaged: restore it so"), {"state": "damaged: restore it so"}),
+        (Wrapped(Unavailable("a path")), {"state": "Wrapped"}),
+    ],
+)
+def test_readiness_tells_of_backups_and_of_damage(said: Any, parts: dict[str, str]) -> None:
+    handles = ActorHandles(Settings(), "v")
+
+    async def call(name: str, method: str, *_: object) -> Any:
+        if isinstance(said, Exception):
+            raise said
+        return said
+
+    handles._call = call  # type: ignore[method-assign]
+    assert asyncio.run(handles._state_readiness()) == parts
