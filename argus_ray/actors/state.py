@@ -168,12 +168,15 @@ class StateActor:
             store = Store.open(path, lock_timeout_s=_LOCK_WAIT_S, guard=guard, may_create=may_create)
             try:
                 sentinel.note(self._folder, sentinel.DATABASE)
+                self._service = Service(
+                    store, settings, clock=time.time, monotonic=time.monotonic, entropy=secrets.token_bytes
+                )
             except OSError as error:
                 store.close()
                 raise Unavailable(f"the shared root cannot be used: {error}") from error
-            self._service = Service(
-                store, settings, clock=time.time, monotonic=time.monotonic, entropy=secrets.token_bytes
-            )
+            except BaseException:
+                store.close()  # a damaged database, say: the next call must find its lock free
+                raise
             self._backups.begin(store)
             log.info("opened %s", path)
         return self._service

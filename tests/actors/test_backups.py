@@ -21,6 +21,7 @@ from argus_ray.discovery import head_json, sentinel
 from argus_ray.gateway.actors import ActorHandles
 from argus_ray.store import Store, backup
 from argus_ray.store.restore import restore
+from tests.store.test_backup import pages_of
 from tests.support.builders import ADMIN
 
 
@@ -182,6 +183,19 @@ def test_a_damaged_database_is_refused_with_the_way_out(root: Root, caplog: pyte
     assert sum(words in line for line in caplog.messages) == 1, "told once in the log"
     assert restore(root.database, made, now=made.at + 1).aside
     assert [user.user_id for user in ask(actor, actions.ListUsers())] == ["alice"]
+
+
+def test_damage_that_only_the_first_reading_meets_is_told_each_time(root: Root) -> None:
+    actor = root.actor(backup={"every_s": 0})
+    assert ask(actor, actions.CreateUser("alice", "")).user_id == "alice"
+    actor.close()
+    content = bytearray(root.database.read_bytes())
+    for page in pages_of(root.database, "users"):
+        content[(page - 1) * 4096 : (page - 1) * 4096 + 8] = bytes(8)
+    root.database.write_bytes(content)
+    for _ in range(2):
+        answer = ask(actor, actions.ListUsers())
+        assert isinstance(answer, DatabaseDamaged) and "there is no good backup in" in str(answer)
 
 
 def test_without_a_good_backup_it_says_so(root: Root) -> None:
