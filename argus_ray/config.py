@@ -214,6 +214,23 @@ class Retention(_Strict):
         return retention.RetentionPolicy(self.trash_after_days, self.delete_after_days, self.keep_checkpoints)
 
 
+def _never_or_seldom(value: float) -> float:
+    if 0 < value < 60:
+        raise ValueError("must be 0 (no backups) or at least 60")
+    return value
+
+
+class Backups(_Strict):
+    """Of the database, in `<shared_root>/ray/backup/<cluster>/`."""
+
+    #: From one to the next, in seconds; 0: none is made.
+    every_s: Annotated[float, AfterValidator(_never_or_seldom)] = Field(default=21_600.0, ge=0, le=86_400 * 7)
+    #: The newest ones that stay.
+    keep: int = Field(default=8, ge=1, le=1000)
+    #: The last one of each of so many days stays, too.
+    keep_days: int = Field(default=14, ge=0, le=3650)
+
+
 class WebhookSettings(_Strict):
     """Where changes of tasks are told; core/webhooks.py says in which words."""
 
@@ -260,6 +277,7 @@ class Settings(_Strict):
     limits: Limits = Limits()
     scheduling: Scheduling = Scheduling()
     retention: Retention = Retention()
+    backup: Backups = Backups()
     files: Files = Files()
     inputs: Inputs = Inputs()
     monitoring: Monitoring = Monitoring()

@@ -64,6 +64,10 @@ FORBIDDEN = {
     "gateway": ("argus_ray.local.cluster", "argus_ray.node.head", "ray", "sqlite3"),
     "payload": ("argus_ray.core.ids", "argus_ray.disk.atomic", "argus_ray.config", "fastapi", "sqlite3"),
     "client": ("argus_ray.cli", "argus_ray.core.ids", "argus_ray.gateway.app", "ray", "pydantic", "fastapi"),
+    "admin": (
+        *("argus_ray.gateway.app", "argus_ray.actors.state", "argus_ray.service.service", "argus_ray.local.cluster"),
+        *("argus_ray.cli", "ray", "fastapi", "sqlite3", "filelock"),
+    ),
     "cli": (
         *("argus_ray.core.ids", "argus_ray.config", "argus_ray.gateway.app", "argus_ray.local.client"),
         *("argus_ray.payload.argus_runner", "ray", "pydantic", "fastapi"),
@@ -152,6 +156,7 @@ def test_a_room_without_a_place_is_refused(copy: Path) -> None:
         "argus_ray.local.folder",
         "argus_ray.local.session",
         "argus_ray.node.cli",
+        "argus_ray.admin.app",
         "argus_ray.node.journal",
         "argus_ray.node.watchdog",
         "argus_ray.node.head",

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from argus_ray.actors import proof
+from argus_ray.actors.backups import BackupKeeper
 from argus_ray.config import Settings
 from argus_ray.core import paths
 from argus_ray.core.actions import Action, Credential
-from argus_ray.core.errors import ArgusError, StaleWriter, Unavailable
+from argus_ray.core.errors import ArgusError, DatabaseDamaged, StaleWriter, Unavailable
 from argus_ray.discovery import epoch, head_json, head_secrets, sentinel
 from argus_ray.discovery.epoch import EpochUnknown, Superseded
 from argus_ray.discovery.sentinel import Sentinel
@@ -75,6 +76,8 @@ class StateActor:
         self._fingerprint = fingerprint
         self._folder = head_json.folder(self._settings.shared_root, self._settings.cluster_name)
         self._service: Service | None = None
+        self._backups = BackupKeeper(self._settings, self._check_root)
+        self._said = ""
         self._key: bytes | None = None
 
     def fingerprint(self) -> str:
@@ -102,7 +105,8 @@ class StateActor:
             return [error]
         asked: list[tuple[Credential, Action[Any]]] = pickle.loads(calls)  # noqa: S301 - of our own gateway
         try:
-            return self._use(lambda service: service.handle_many(asked))
+            answers = self._use(lambda service: service.handle_many(asked))
+            return [self._damaged(each) if isinstance(each, DatabaseDamaged) else each for each in answers]
         except ArgusError as error:
             return [error for _ in asked]
 
@@ -113,11 +117,12 @@ class StateActor:
         return self._use(lambda service: call(service, *pickle.loads(arguments)))  # noqa: S301 - of our own scheduler
 
     def ping(self) -> dict[str, Any]:
-        """Raises Unavailable while the database is."""
-        return self._use(lambda service: service.ping())
+        """Raises Unavailable while the database is. `backup`: how that of the database goes."""
+        return {**self._use(lambda service: service.ping()), "backup": self._backups.status()}
 
     def close(self) -> None:
         """Give the database up; the next call would open it again."""
+        self._backups.end()
         if self._service is not None:
             self._service.close()
             self._service = None
@@ -143,6 +148,16 @@ class StateActor:
             log.error("fenced off: %s", error)
             threading.Timer(0.5, os._exit, args=(1,)).start()
             raise
+        except DatabaseDamaged as error:
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: DatabaseDamaged) -> DatabaseDamaged:
+        """The same, and what to do about it."""
+        words = f"{error}. Nothing repairs itself here: {self._backups.advice()}"
+        if words != self._said:
+            log.error("%s", words)
+            self._said = words
+        return DatabaseDamaged(words)
 
     def _opened(self) -> Service:
         if self._service is None:
@@ -153,12 +168,16 @@ class StateActor:
             store = Store.open(path, lock_timeout_s=_LOCK_WAIT_S, guard=guard, may_create=may_create)
             try:
                 sentinel.note(self._folder, sentinel.DATABASE)
+                self._service = Service(
+                    store, settings, clock=time.time, monotonic=time.monotonic, entropy=secrets.token_bytes
+                )
             except OSError as error:
                 store.close()
                 raise Unavailable(f"the shared root cannot be used: {error}") from error
-            self._service = Service(
-                store, settings, clock=time.time, monotonic=time.monotonic, entropy=secrets.token_bytes
-            )
+            except BaseException:
+                store.close()  # a damaged database, say: the next call must find its lock free
+                raise
+            self._backups.begin(store)
             log.info("opened %s", path)
         return self._service
 

@@ -168,3 +168,7 @@ class Unavailable(ArgusError):
     """The service is starting, or a part of it did not answer in time; try again."""
 
     code = "unavailable"
+
+
+class DatabaseDamaged(Unavailable):
+    """The database is not what was written: an operator must restore it."""

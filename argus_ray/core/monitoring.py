@@ -105,6 +105,8 @@ class StateFacts:
     size: int
     #: Of all replicas of the gateway.
     streams: int
+    #: Since the newest backup of the database was made; None: there is none, or nobody has looked yet.
+    backup_age_s: float | None = None
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,11 @@ def database_path(shared_root: str, cluster_name: str) -> str:
     return f"{shared_root}/ray/state/{cluster_name}/argus.db"
 
 
+def backup_dir(shared_root: str, cluster_name: str) -> str:
+    """Of the database."""
+    return f"{shared_root}/ray/backup/{cluster_name}"
+
+
 def payload_root(shared_root: str) -> str:
     """Versioned copies of what a job needs from Argus on its worker."""
     return f"{shared_root}/ray/payload"

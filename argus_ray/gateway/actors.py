@@ -13,11 +13,11 @@ import ray
 from argus_ray.actors import detached, handover, proof
 from argus_ray.config import Settings
 from argus_ray.core import orders
-from argus_ray.core.errors import Unavailable
+from argus_ray.core.errors import DatabaseDamaged, Unavailable
 from argus_ray.core.explaining import PoolNow
 from argus_ray.core.model import NodeView
 from argus_ray.core.monitoring import ActorFacts, PublisherFacts, SchedulerFacts
-from argus_ray.gateway.context import DISK, MAINTENANCE
+from argus_ray.gateway.context import BACKUP, DISK, MAINTENANCE
 from argus_ray.gateway.control import Asked
 
 #: Seconds within which a part must answer to count as ready.
@@ -125,8 +125,10 @@ class ActorHandles:
             said = await asyncio.wait_for(self._call(detached.STATE, "ping"), _READY_S)
         except Exception as error:
             return {"state": _why(error)}
-        since = said.get("maintenance_since")  # one of an earlier version does not know of it
-        return {"state": "ok"} | ({} if since is None else {MAINTENANCE: f"on since {orders.time_words(since)}"})
+        # One of an earlier version does not know of them.
+        since, trouble = said.get("maintenance_since"), said.get("backup", {}).get("trouble")
+        maintenance = {} if since is None else {MAINTENANCE: f"on since {orders.time_words(since)}"}
+        return {"state": "ok"} | maintenance | ({BACKUP: trouble} if trouble else {})
 
     async def _scheduler_readiness(self) -> dict[str, str]:
         try:
@@ -180,4 +182,7 @@ class ActorHandles:
 
 
 def _why(error: Exception) -> str:
+    cause = getattr(error, "cause", error)  # Ray wraps what an actor raises
+    if isinstance(cause, DatabaseDamaged):
+        return cause.detail  # it says what to do
     return "it does not answer in time" if isinstance(error, asyncio.TimeoutError) else type(error).__name__

@@ -41,8 +41,10 @@ PoolLook = Callable[[], Awaitable[PoolNow]]
 MAINTENANCE = "maintenance"
 #: Of readiness, while the shared filesystem has less than the reserve free: nothing starts, and the API serves.
 DISK = "disk"
+#: Of readiness, while no backup of the database can be made.
+BACKUP = "backup"
 #: Parts that tell something, and make nothing unready.
-TOLD = frozenset({MAINTENANCE, DISK})
+TOLD = frozenset({MAINTENANCE, DISK, BACKUP})
 #: Part -> "ok", or why it is not.
 Readiness = Callable[[], Awaitable[Mapping[str, str]]]
 ReadProgress = Callable[[Task], Progress | None]

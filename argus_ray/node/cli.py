@@ -87,12 +87,7 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[argpars
 
 def check_common(arguments: argparse.Namespace) -> None:
     """Raises BadSetting."""
-    if not _ROOT.fullmatch(arguments.shared_root) or ".." in Path(arguments.shared_root).parts:
-        rule = "an absolute path without '..', of the characters A-Z a-z 0-9 . _ + @ = - and /"
-        raise BadSetting(f"--shared-root must be {rule}, not {arguments.shared_root!r}")
-    arguments.shared_root = str(Path(arguments.shared_root))
-    if not _CLUSTER.fullmatch(arguments.cluster):
-        raise BadSetting(f"--cluster must be 1 to 64 of a-z, 0-9 and '-', not {arguments.cluster!r}")
+    check_root_and_cluster(arguments)
     if not _NODE.fullmatch(arguments.node_name):
         raise BadSetting(f"--node-name must be 1 to 64 of A-Z a-z 0-9 . _ -, not {arguments.node_name!r}")
     if arguments.object_store_memory is not None:
@@ -108,6 +103,16 @@ def check_common(arguments: argparse.Namespace) -> None:
         arguments.pass_env = environment.entries(arguments.pass_env)
     except environment.BadEntry as error:
         raise BadSetting(f"--pass-env {error}") from None
+
+
+def check_root_and_cluster(arguments: argparse.Namespace) -> None:
+    """Raises BadSetting."""
+    if not _ROOT.fullmatch(arguments.shared_root) or ".." in Path(arguments.shared_root).parts:
+        rule = "an absolute path without '..', of the characters A-Z a-z 0-9 . _ + @ = - and /"
+        raise BadSetting(f"--shared-root must be {rule}, not {arguments.shared_root!r}")
+    arguments.shared_root = str(Path(arguments.shared_root))
+    if not _CLUSTER.fullmatch(arguments.cluster):
+        raise BadSetting(f"--cluster must be 1 to 64 of a-z, 0-9 and '-', not {arguments.cluster!r}")
 
 
 def ray_options(arguments: argparse.Namespace) -> list[str]:

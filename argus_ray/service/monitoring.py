@@ -14,6 +14,7 @@ def read(unit: UnitOfWork, action: ReadMonitoring) -> StateFacts:
     db = unit.db
     found = totals.read(db)
     waiting, live = totals.waiting(db), totals.live(db, unit.now)
+    backup_at = meters.store.backup_at
     seconds = dict(live.gpu_seconds)
     for user_id, ended in found.pop("gpu_seconds", {}).items():
         seconds[user_id] = seconds.get(user_id, 0.0) + ended
@@ -36,6 +37,7 @@ def read(unit: UnitOfWork, action: ReadMonitoring) -> StateFacts:
         batches=meters.batches.histogram(),
         size=totals.size(db),
         streams=meters.streams(),
+        backup_age_s=None if backup_at is None else max(0.0, unit.now - backup_at),
     )
 
 

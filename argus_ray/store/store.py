@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from argus_ray.core.errors import ArgusError, StaleWriter, Unavailable
+from argus_ray.core.errors import ArgusError, DatabaseDamaged, StaleWriter, Unavailable
 from argus_ray.core.monitoring import COMMIT_BOUNDS, Observed
-from argus_ray.store import feed, migrations
+from argus_ray.store import feed, health, migrations
 from argus_ray.store.fence import Fence
 
 #: STRICT tables.
@@ -38,7 +38,11 @@ class Store:
         #: Seconds of each commit that wrote something.
         self.commits = Observed(COMMIT_BOUNDS)
         self._turn = threading.RLock()
-        self._closed = False
+        #: Held for a whole backup. Taken before `_turn`.
+        self._copying = threading.Lock()
+        self._closing = self._closed = False
+        #: When the newest backup was made, as far as whoever makes them has said; seconds since the Unix epoch.
+        self.backup_at: float | None = None
 
     @classmethod
     def open(
@@ -121,9 +125,46 @@ class Store:
             stored = "none" if row is None else row["epoch"]
             raise StaleWriter(f"this writer has epoch {self.epoch}, and the database was taken over (epoch {stored})")
 
+    def copy_to(self, target: Path, pages_at_once: int, pause: Callable[[float], None]) -> None:
+        """Into this file, as the database is when the copy ends, step by step, with transactions of others between the
+        steps. SQLite carries what these change over into what was copied before; after a rollback it begins anew.
+
+        `pause` gets the seconds that a step has held the writer, and may raise to give up. Raises StaleWriter,
+        Unavailable, DatabaseDamaged; then the file is of no use. One copy at a time.
+        """
+        with self._copying, _as_unavailable(self.path):
+            copy = sqlite3.connect(target, isolation_level=None, check_same_thread=False)
+            try:
+                copy.execute("PRAGMA journal_mode = OFF")
+                copy.execute("PRAGMA synchronous = OFF")
+                with self._turn:
+                    begun = self._copy_may_go_on()
+
+                    def between(_status: int, _remaining: int, _total: int) -> None:
+                        nonlocal begun
+                        held_s = time.monotonic() - begun
+                        self._turn.release()
+                        try:
+                            pause(held_s)
+                        finally:
+                            self._turn.acquire()
+                        begun = self._copy_may_go_on()
+
+                    self._db.backup(copy, pages=pages_at_once, progress=between, sleep=0.01)
+                    # A writer that has come meanwhile has said so before it changed a page.
+                    self._fence.check()
+            finally:
+                copy.close()
+
+    def _copy_may_go_on(self) -> float:
+        if self._closing or self._closed:
+            raise Unavailable("the database is closed")
+        return time.monotonic()
+
     def close(self) -> None:
-        """Idempotent. Everything that was answered is on disk already."""
-        with self._turn:
+        """Idempotent. Everything that was answered is on disk already. A backup that is being made is given up."""
+        self._closing = True
+        with self._copying, self._turn:
             if self._closed:
                 return
             self._closed = True
@@ -166,6 +207,8 @@ def _as_unavailable(path: Path, more: type[Exception] = sqlite3.Error) -> Iterat
         if _is_full(error):
             why = f"the filesystem of the database {path} is full ({error})"
             raise Unavailable(f"{why}: nothing was changed. Try again when there is room") from error
+        if health.is_damage(error):
+            raise DatabaseDamaged(f"the database {path} is damaged: {error}") from error
         raise Unavailable(f"the database {path} cannot be used now: {error}") from error
 
 

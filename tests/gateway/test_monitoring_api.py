@@ -139,6 +139,7 @@ def test_it_tells_the_work_of_a_service(api: Api, alice: Headers) -> None:
     assert value(found, "task_failures_total", code="unknown") == 1
     assert value(found, "user_gpu_seconds_total", user="alice") == pytest.approx(4 * 105)
     assert value(found, "store_bytes") or 0 > 0
+    assert value(found, "backup_age_seconds") is None, "nobody has made one here"
 
 
 def test_no_label_names_a_task_a_path_or_a_message(api: Api, alice: Headers) -> None:

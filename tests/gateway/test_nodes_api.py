@@ -176,6 +176,13 @@ def test_a_low_disk_is_a_part_of_readiness_that_spoils_nothing(api: Api) -> None
     assert page.status_code == 503 and page.json()["detail"] == "Not ready: state."
 
 
+def test_backups_that_cannot_be_made_are_a_part_of_readiness_that_spoils_nothing(api: Api) -> None:
+    api.ready["backup"] = "no backup was made: there is no room"
+    page = api.client.get("/readyz")
+    assert (page.status_code, page.json()["status"]) == (200, "ready")
+    assert page.json()["parts"]["backup"] == "no backup was made: there is no room"
+
+
 def test_maintenance_is_a_part_of_readiness_that_spoils_nothing(api: Api) -> None:
     api.ready["maintenance"] = "on since 2027-01-15T08:00:00Z"
     page = api.client.get("/readyz")

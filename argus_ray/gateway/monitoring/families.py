@@ -113,6 +113,7 @@ def _of_state(facts: StateFacts) -> Iterator[Metric]:
     yield _histogram("store_commit_seconds", "Commits of the database that wrote something", facts.commits)
     yield _histogram("store_batch_size", "Calls in one transaction", facts.batches)
     yield _gauge("store_bytes", "Size of the database", facts.size)
+    yield _gauge("backup_age_seconds", "Since the newest backup of the database", facts.backup_age_s)
     yield _gauge("log_streams", "Log streams that are open", facts.streams)
     yield _counter(
         "auth_failures", "Requests that were refused for their token", _by_one(totals.get("refused", {})), "reason"

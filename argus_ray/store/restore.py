@@ -1,0 +1,105 @@
+"""A backup in the place of the database, while nobody writes to it. The old one is kept aside with its log."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+from argus_ray.core.errors import DatabaseDamaged
+from argus_ray.disk import atomic
+from argus_ray.store import health
+from argus_ray.store.backup import Backup, copy_file, verify
+from argus_ray.store.fence import Fence
+
+#: What SQLite keeps beside a database. A log beside another database would be copied into it.
+_BESIDE = ("-wal", "-shm", "-journal")
+
+
+@dataclass(frozen=True)
+class Restored:
+    #: Of the writers; above that of the old database, as far as it could be read.
+    epoch: int
+    tasks: int
+    #: Where the old database is now; None if there was none.
+    aside: Path | None
+
+
+def restore(database: Path, backup: Backup, *, now: float) -> Restored:
+    """Durably. `now`: seconds since the Unix epoch. The folder of the database is made if it is not there.
+
+    A process that is killed within leaves the old database, or none and no log beside its place, or the new one: so
+    nobody opens what is not whole. Raises DatabaseDamaged and SchemaError for a backup that is not good, Unavailable
+    while a writer has the database, and OSError.
+    """
+    verify(backup)
+    database.parent.mkdir(parents=True, exist_ok=True)
+    writer_id = os.urandom(16).hex()
+    # Its note keeps out a writer that was paused before, and lost its lock.
+    fence = Fence.take(database, writer_id, now, 0.0)
+    staged = database.with_name(f".{database.name}.restoring")
+    try:
+        for name in (staged, *(Path(f"{staged}{end}") for end in _BESIDE)):
+            name.unlink(missing_ok=True)
+        if copy_file(backup.path, staged) != backup.digest:
+            raise DatabaseDamaged(f"{backup.path} has changed while it was copied")
+        epoch = 1 + max(backup.epoch, _epoch_of(database))
+        tasks = _take_over(staged, epoch, writer_id, now)
+        aside = _set_aside(database, now)
+        staged.rename(database)
+        atomic.sync_folder(database.parent)
+    finally:
+        with contextlib.suppress(OSError):
+            staged.unlink(missing_ok=True)
+        fence.release()
+    return Restored(epoch, tasks, aside)
+
+
+def _take_over(staged: Path, epoch: int, writer_id: str, now: float) -> int:
+    """How many tasks there are."""
+    db = sqlite3.connect(staged, isolation_level=None)
+    try:
+        db.execute("PRAGMA locking_mode = EXCLUSIVE")
+        db.execute("PRAGMA journal_mode = DELETE")  # so that there is no log to be moved with it
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute("BEGIN IMMEDIATE")
+        stored = int(db.execute("SELECT epoch FROM writer").fetchone()[0])
+        db.execute(
+            "UPDATE writer SET epoch = ?, writer_id = ?, opened_at = ?", (max(epoch, stored + 1), writer_id, now)
+        )
+        if db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'change_clock'").fetchone():
+            # Numbers of changes since the backup will be given again: places that users hold must not fit.
+            db.execute("UPDATE change_clock SET key = randomblob(32)")
+        tasks = int(db.execute("SELECT count(*) FROM tasks").fetchone()[0])
+        db.execute("COMMIT")
+    finally:
+        db.close()
+    return tasks
+
+
+def _epoch_of(database: Path) -> int:
+    """Without its log, which may know of one more writer; the note keeps that one out. 0 if it cannot be read."""
+    try:
+        with health.reading(database) as db:
+            return int(db.execute("SELECT epoch FROM writer").fetchone()[0])
+    except (FileNotFoundError, DatabaseDamaged, TypeError, ValueError):
+        return 0
+
+
+def _set_aside(database: Path, now: float) -> Path | None:
+    """The database first: without it nobody opens the log."""
+    when = datetime.fromtimestamp(now, timezone.utc).strftime("%Y%m%dT%H%M%SZ")
+    aside, number = database.with_name(f"{database.name}.replaced-{when}"), 1
+    while any(Path(f"{aside}{end}").exists() for end in ("", *_BESIDE)):
+        number += 1
+        aside = database.with_name(f"{database.name}.replaced-{when}-{number}")
+    found = False
+    for end in ("", *_BESIDE):
+        with contextlib.suppress(FileNotFoundError):
+            Path(f"{database}{end}").rename(f"{aside}{end}")
+            found = True
+    atomic.sync_folder(database.parent)
+    return aside if found else None
