@@ -21,7 +21,7 @@ from argus_ray.core.states import Outcome
 from argus_ray.node.processes import wait_until
 from tests.cli.conftest import Person
 from tests.support.gateway import lines, log_of, metrics_of
-from tests.support.terminal import BOUND_S, Terminal
+from tests.support.terminal import BOUND_S, Terminal, as_at_login
 
 _ARGUS = (sys.executable, "-m", "argus_ray.cli")
 
@@ -148,6 +148,7 @@ def run(person: Person, *words: str, **options: Any) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=as_at_login,
         **options,
     )
 

@@ -22,7 +22,6 @@ from argus_ray.core.actions import (
     TaskPage,
     TaskView,
 )
-from argus_ray.core.estimates import Estimate, Unknown
 from argus_ray.core.errors import (
     ArgusError,
     BodyTooLarge,
@@ -37,6 +36,7 @@ from argus_ray.core.errors import (
     Unauthenticated,
     Unavailable,
 )
+from argus_ray.core.estimates import Estimate, Unknown
 from argus_ray.core.lifecycle import Advance, End
 from argus_ray.core.model import Attempt, Event, Task
 from argus_ray.core.states import AttemptState, Outcome, TaskState
