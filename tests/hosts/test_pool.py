@@ -173,7 +173,7 @@ def test_the_head_dies_and_comes_back_at_its_address(
 def _follow(to: Path, user: Api, url: str, task: str) -> subprocess.Popen[bytes]:
     """Somebody's `argus logs -f`; its output goes to this file, its words beside it."""
     environ = {"PATH": os.environ["PATH"], "HOME": str(to.parent), "ARGUS_URL": url, "ARGUS_TOKEN": user.token}
-    command = [sys.executable, "-m", "argus_ray.cli", "logs", "-f", "-n", "100000", task]
+    command = [sys.executable, "-m", "argus_ray.cli", "logs", "-f", "--raw", "-n", "100000", task]
     with to.open("wb") as out, to.with_suffix(".err").open("wb") as words:
         return subprocess.Popen(command, env=environ, cwd=ROOT, stdout=out, stderr=words)
 
