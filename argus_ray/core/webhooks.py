@@ -108,8 +108,9 @@ def body(move: Move, cluster: str) -> bytes:
 
 
 def message_id(move: Move, cluster: str) -> str:
-    """The same each time it is sent: by it a receiver knows what it has had already."""
-    return f"{cluster}-{move.event_id}"
+    """The same each time it is sent: by it a receiver knows what it has had already. With its time, since after a
+    restored backup the numbers come again."""
+    return f"{cluster}-{move.event_id}-{move.at * 1000:.0f}"
 
 
 def headers(message: str, at: float, content: bytes, secret: str) -> Mapping[str, str]:

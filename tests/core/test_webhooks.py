@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -25,6 +26,12 @@ def test_the_signature_is_that_of_the_standard() -> None:
 def test_a_secret_that_is_no_base64_is_its_own_key() -> None:
     assert webhooks.key_of("plain") == b"plain"
     assert webhooks.key_of("whsec_!") == b"whsec_!"
+
+
+def test_a_message_is_known_by_its_id() -> None:
+    assert webhooks.message_id(MOVE, "pool") == "pool-7-100500"
+    later = replace(MOVE, at=200.0)
+    assert webhooks.message_id(later, "pool") != webhooks.message_id(MOVE, "pool"), "the same number, after a restore"
 
 
 def test_the_body_holds_ids_states_and_codes() -> None:
