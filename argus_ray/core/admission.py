@@ -82,6 +82,17 @@ def decide(
     )
 
 
+def nodes_reserved(gang: Gang, overtaken_s: float, bound_s: float, size: int) -> int:
+    """How many are to be reserved for a task that has been overtaken for at least `bound_s`, of a pool of `size`
+    nodes. Each further period reserves as many again: one that never comes wholly free, because somebody runs on it for
+    a month, must not be waited for alone."""
+    return gang.nnodes * (_periods(overtaken_s, bound_s) if bound_s > 0 else size)
+
+
+def _periods(overtaken_s: float, bound_s: float) -> int:
+    return 1 + int(max(0.0, overtaken_s - bound_s) // bound_s)
+
+
 def without_trouble(task: SlimTask) -> SlimTask:
     """It was looked at, and is sound."""
     return replace(task, reason=None) if task.reason is not None and task.reason.code in OWN_TROUBLES else task
@@ -193,14 +204,11 @@ class _Walk:
         since = began(task)
         if section.traits.overtaking is Overtaking.STOPPED:
             since += now
-        # Each further period reserves as many nodes again: one that never comes wholly free, because somebody runs on
-        # it for a month, must not be waited for alone.
-        times = 1 + int(max(0.0, now - since - bound) // bound) if bound > 0 else self._pool.size
-        if not self._pool.reserve(shape.gang, shape.gang.nnodes * times):
+        if not self._pool.reserve(shape.gang, nodes_reserved(shape.gang, now - since, bound, self._pool.size)):
             shape.is_exhausted = True
             return
         if bound > 0:
-            self._reserves_at = min(self._reserves_at, since + bound * (times + 1))
+            self._reserves_at = min(self._reserves_at, since + bound * (_periods(now - since, bound) + 1))
         # Whoever comes now may wait for what is reserved.
         for number, other in enumerate(self.shapes.values()):
             if other.verdict is not None and other.verdict.clock is Clock.RUNS:

@@ -14,9 +14,9 @@ GOOD_FOR_S = 300.0
 class Basis(str, Enum):
     """What a range rests on. The API shows these."""
 
-    #: Nodes are reserved for the task, so nothing that comes later starts before it.
+    #: Every node that the task could use is kept for it, and nobody stands before it.
     FIRM = "firm"
-    #: Tasks that come later may start before it, for `max_overtake_s` from the first one on.
+    #: Others may start before it, for some times `max_overtake_s` from the first one on.
     ASSUMES_NO_OVERTAKING = "assumes_no_overtaking"
 
 

@@ -208,6 +208,11 @@ def has_room(gang: Gang, node: NodeView) -> bool:
     return _fits(gang, (node.gpus_free, node.cpus_free))
 
 
+def could_fit(gang: Gang, node: NodeView) -> bool:
+    """Its share of the gang, if it were empty."""
+    return _fits(gang, (node.gpus_total, node.cpus_total))
+
+
 def _could_fit(gang: Gang, each: _Class) -> bool:
     return _fits(gang, each[2:])
 

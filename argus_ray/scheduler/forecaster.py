@@ -41,6 +41,8 @@ _LOOK_EVERY_S = 60.0
 _IDLE_LOOK_EVERY_S = 600.0
 #: What a run still needs is judged by its end only if it was as much. Seconds.
 _LEAST_JUDGED_S = 60.0
+#: Part of what waits that is taken to be canceled before it starts.
+_LEAVES = 0.05
 #: What is being stopped is over soon. Seconds.
 _STOPPING_S = (5.0, 15.0, 60.0)
 
@@ -242,6 +244,7 @@ class Forecaster:
             used,
             history.odds,
             self.draws,
+            _LEAVES,
         )
 
     def _waiting(self, task: SlimTask, history: History) -> Run:

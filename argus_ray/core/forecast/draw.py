@@ -26,6 +26,8 @@ TURNOVER_S = 3.0
 #: Runs of which fewer are known are taken to vary so much.
 MIN_SAMPLES = 20
 LOW, HIGH = 0.7, 1.6
+#: How many times as long as foretold a run takes at most, by a pace that has not been seen to hold.
+UNPROVEN = 3.0
 #: And so many of them do not come to their end.
 FAIL = 0.1
 #: Futures go no further than this. Seconds.
@@ -54,6 +56,8 @@ def longest(run: Run, odds: Odds) -> float:
     if not run.seconds:
         return NEVER
     worst = max(HIGH, 1.25 * max(odds.ratios, default=0.0))
+    if run.is_by_history or len(odds.ratios) < MIN_SAMPLES:
+        worst = max(worst, UNPROVEN)
     return max(run.seconds) * worst + 60.0
 
 

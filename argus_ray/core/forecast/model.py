@@ -96,6 +96,8 @@ class Question:
     used: Mapping[str, Use] | None = None
     odds: Mapping[str, Odds] = field(default_factory=dict)
     draws: int = 100
+    #: Part of what waits that is canceled before it starts.
+    leaves: float = 0.0
 
 
 @dataclass(frozen=True)

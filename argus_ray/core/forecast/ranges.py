@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from argus_ray.core.admission import nodes_reserved
 from argus_ray.core.decision import OWN_TROUBLES
 from argus_ray.core.estimates import Basis, Range, Unknown
 from argus_ray.core.forecast.draw import NEVER, Chance, Future, length, longest
 from argus_ray.core.forecast.model import Odds, Question, Run, Told
-from argus_ray.core.pool import Pool
+from argus_ray.core.pool import Pool, could_fit, workers
 from argus_ray.core.reasons import Code
 
 #: Futures to which a range may be wrong, on each side.
@@ -34,12 +35,14 @@ def foretell(question: Question, chance: Chance, may_go_on: Callable[[int], bool
             asked.append(run)
         else:
             told[run.task.task_id] = why
+    firm = [run for run in asked if _is_firm(run, question)]
     # Who has trouble of its own takes no room of those behind it until that is over, which nobody knows.
     question = replace(question, waiting=tuple(asked))
     starts: dict[str, list[float]] = {run.task.task_id: [] for run in asked}
     worst: dict[str, float] = {}
     if asked:
-        worst = _worst(question)
+        for run in firm:
+            worst[run.task.task_id] = _worst(run, question)
         for number in range(question.draws):
             if not may_go_on(number):
                 break
@@ -47,7 +50,7 @@ def foretell(question: Question, chance: Chance, may_go_on: Callable[[int], bool
             for name, times in starts.items():
                 times.append(found.get(name, NEVER))
     for run in asked:
-        told[run.task.task_id] = _told(run, question, starts[run.task.task_id], worst.get(run.task.task_id, NEVER))
+        told[run.task.task_id] = _told(run, question, starts[run.task.task_id], worst.get(run.task.task_id))
     return [Told(name, start) for name, start in told.items()]
 
 
@@ -76,44 +79,58 @@ def _draw(question: Question, chance: Chance, number: int) -> dict[str, float]:
     for run in question.waiting:
         lasts = length(run, odds.get(run.workload, _NO_ODDS), chance)
         lengths[run.task.seq] = lasts if lasts < NEVER or not is_soon else chance() * 60.0
+        if question.leaves and chance() < question.leaves:
+            lengths[run.task.seq] = 0.0
     return Future(question, ends, lengths).play()
 
 
-def _worst(question: Question) -> dict[str, float]:
-    """Where all runs take as long as any may."""
+def _worst(run: Run, question: Question) -> float:
+    """Where all that runs takes as long as any may, and nothing else starts."""
     now, odds = question.now, question.odds
-    ends = {run.task.seq: now + longest(run, odds.get(run.workload, _NO_ODDS)) for run in question.running}
-    lengths = {run.task.seq: longest(run, odds.get(run.workload, _NO_ODDS)) for run in question.waiting}
-    return Future(question, ends, lengths).play()
+    ends = {other.task.seq: now + longest(other, odds.get(other.workload, _NO_ODDS)) for other in question.running}
+    alone = replace(question, waiting=(run,))
+    return Future(alone, ends, {run.task.seq: NEVER}).play().get(run.task.task_id, NEVER)
 
 
-def _told(run: Run, question: Question, times: Sequence[float], worst: float) -> Range | Unknown:
+def _told(run: Run, question: Question, times: Sequence[float], worst: float | None) -> Range | Unknown:
+    """`worst`: when it starts at the latest, where that is certain; None: it is not."""
     now, ordered = question.now, sorted(times)
     count = len(ordered)
     if count < min(MIN_DRAWS, question.draws):
         return Unknown.NOT_YET
     low, high = ordered[int(OUTSIDE * count)], ordered[min(count - 1, int((1 - OUTSIDE) * count))]
     margin = MARGIN * (1 + FEW / count)
-    is_firm = _is_firm(run, question)
-    if is_firm:
+    if worst is not None:
         high = max(ordered[-1], worst)
     if high == NEVER:
         return _why_unknown(run, question)
     return Range(
         max(now, now + (low - now) * (1 - margin) - MARGIN_S),
         now + (high - now) * (1 + margin) + MARGIN_S,
-        Basis.FIRM if is_firm else Basis.ASSUMES_NO_OVERTAKING,
+        Basis.ASSUMES_NO_OVERTAKING if worst is None else Basis.FIRM,
     )
 
 
 def _is_firm(run: Run, question: Question) -> bool:
-    """It was overtaken for as long as is allowed."""
-    since, reason = run.task.overtaken_since, run.task.reason
-    if since is None or question.now - since < question.policy.max_overtake_s:
+    """Every node that it could use is kept for it, and nobody stands before it: what runs there now is all that it
+    waits for, and whatever of that ends sooner makes it no later.
+
+    A reservation of fewer nodes is no such promise. It is of those that are nearest, and moves when another one comes
+    nearer; what it has left is open to anybody, for as long as that one runs."""
+    task, now, bound_s = run.task, question.now, question.policy.max_overtake_s
+    since = task.overtaken_since
+    if since is None or now - since < bound_s or (task.not_before is not None and task.not_before > now):
+        return False
+    if task.reason is not None and task.reason.code in (Code.OVER_QUOTA, Code.LOW_DISK):
         return False
     if any(node.barred is not None and not node.is_cordoned for node in question.nodes):
         return False
-    return reason is None or reason.code not in (Code.OVER_QUOTA, Code.LOW_DISK)
+    if any(other.task.seq < task.seq for other in question.waiting):
+        return False
+    if any(other.task.seq < task.seq and other.deadline is not None for other in question.running):
+        return False  # a drain stops it, and it comes back to its place
+    usable = sum(could_fit(task.gang, node) for node in workers(question.nodes))
+    return nodes_reserved(task.gang, now - since, bound_s, usable) >= usable
 
 
 def _why_unknown(run: Run, question: Question) -> Unknown:
