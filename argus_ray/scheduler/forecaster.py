@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -16,6 +17,8 @@ from typing import Protocol
 from argus_ray.core import ids
 from argus_ray.core.admission import AdmissionPolicy
 from argus_ray.core.estimates import MAX_TOLD, Unknown
+from argus_ray.core.forecast.calibration import MAX_HITS, Hit, Widths, hit, widths
+from argus_ray.core.forecast.draw import MIN_SAMPLES
 from argus_ray.core.forecast.model import History, Kind, Nature, Question, Run, RunSeen, Told
 from argus_ray.core.forecast.nature import nature_of, seconds_by_history
 from argus_ray.core.forecast.pace import Pace, StepsSeen
@@ -43,6 +46,9 @@ _IDLE_LOOK_EVERY_S = 600.0
 _LEAST_JUDGED_S = 60.0
 #: Part of what waits that is taken to be canceled before it starts.
 _LEAVES = 0.05
+#: Of so many runs it is known how long they take from their last step to their end; while they are few, it is taken to
+#: be so much. Seconds.
+_MAX_TAILS, _UNSEEN_TAIL_S = 200, 240.0
 #: What is being stopped is over soon. Seconds.
 _STOPPING_S = (5.0, 15.0, 60.0)
 
@@ -96,6 +102,12 @@ class Forecaster:
     draws: int = 100
     _natures: dict[str, Nature] = field(default_factory=dict)
     _known: dict[str, _Known] = field(default_factory=dict)
+    #: By workload, of runs of late: from the last step to the end. Seconds.
+    _tails: dict[str, deque[float]] = field(default_factory=dict)
+    #: Of tasks that wait: when each was told a range first, and what the futures said. And what came of them of late,
+    #: with the workload.
+    _firsts: dict[str, tuple[float, float, float]] = field(default_factory=dict)
+    _hits: deque[tuple[str, Hit]] = field(default_factory=lambda: deque(maxlen=4 * MAX_HITS))
     #: Of the last pass: whom it told something; and when it began, and what it took, by the monotonic clock.
     _told: set[str] = field(default_factory=set)
     _began: float = float("-inf")
@@ -121,6 +133,7 @@ class Forecaster:
     async def once(self) -> None:
         """Raises what the state actor raises; then nothing is told."""
         now, queue = self.clock(), self.pool.queue
+        self._see_starts()
         # Of one moment: no tick comes in between.
         live, free, orders, low = list(queue.live.values()), self.pool.free, queue.orders, self.pool.low_disk()
         line = self._line(now, live)
@@ -136,6 +149,7 @@ class Forecaster:
         else:
             told = await self.ask(await self._question(line, live, free, orders, now))
         await self.state.foretell(told, [])
+        self._remember(told, now)
         self._told = {each.task_id for each in told}
 
     def _line(self, now: float, live: Sequence[SlimTask]) -> list[SlimTask]:
@@ -199,6 +213,9 @@ class Forecaster:
                     seconds = max(0.0, attempt.ended_at - attempt.started_at)
                     done = 1.0 if is_good else min(0.999, known.pace.done)
                     ratio = None
+                    if is_good and known.pace.looks:
+                        tails = self._tails.setdefault(ids.workload_of(task.task_id), deque(maxlen=_MAX_TAILS))
+                        tails.append(max(0.0, attempt.ended_at - known.pace.looks[-1][0]))
                     if is_good and known.foretold is not None:
                         at_, left = known.foretold
                         ratio = max(0.01, (attempt.ended_at - at_) / left)
@@ -245,6 +262,7 @@ class Forecaster:
             history.odds,
             self.draws,
             _LEAVES,
+            {kind.workload: self._widths(kind.workload) for kind in kinds},
         )
 
     def _waiting(self, task: SlimTask, history: History) -> Run:
@@ -262,15 +280,41 @@ class Forecaster:
         known = self._known.get(attempt.submission_id)
         left = Unknown.NO_PACE_YET if known is None else known.pace.left(now)
         if known is not None and isinstance(left, float):
-            return Run(task, workload, (left,), done=known.pace.done, deadline=deadline)
+            slack, tail = known.pace.slack(now), self._tail_s(workload)
+            return Run(task, workload, (left,), done=known.pace.done, slack=slack, tail=tail, deadline=deadline)
         # By runs like it, of which those count that took longer than this one has by now.
         passed = 0.0 if attempt.started_at is None else max(0.0, now - attempt.started_at)
         whole = self._by_history(task, history)
         if whole:
             longer = tuple(seconds - passed for seconds in whole if seconds > passed)
             seconds = longer or (0.1 * max(whole), 0.5 * max(whole))
-            return Run(task, workload, seconds, is_by_history=True, deadline=deadline)
+            # One that has taken longer than all of them may take as long again.
+            slack = 0.0 if longer else max(whole)
+            return Run(task, workload, seconds, is_by_history=True, slack=slack, deadline=deadline)
         return Run(task, workload, (), left if isinstance(left, Unknown) else None, deadline=deadline)
+
+    def _remember(self, told: Sequence[Told], now: float) -> None:
+        for each in told:
+            if each.played is not None and each.task_id not in self._firsts:
+                self._firsts[each.task_id] = (now, *each.played)
+
+    def _see_starts(self) -> None:
+        """What came of the ranges that were told first."""
+        waiting = {task.task_id for task in self.pool.queue.waiting.values()}
+        gone = self._firsts.keys() - waiting
+        live = {task.task_id: task for task in self.pool.queue.live.values()} if gone else {}
+        for name in gone:
+            told_at, low, high = self._firsts.pop(name)
+            if name in live and (attempt := live[name].live) is not None:
+                self._hits.append((ids.workload_of(name), hit(told_at, low, high, attempt.created_at)))
+
+    def _widths(self, workload: str) -> Widths:
+        return widths([each for name, each in self._hits if name == workload], [each for _, each in self._hits])
+
+    def _tail_s(self, workload: str) -> float:
+        """How long runs take at most from their last step to their end."""
+        tails = self._tails.get(workload, ())
+        return 1.25 * max([*tails, *([_UNSEEN_TAIL_S] if len(tails) < MIN_SAMPLES else [])])
 
     def _by_history(self, task: SlimTask, history: History) -> tuple[float, ...]:
         nature = self._natures.get(task.task_id)

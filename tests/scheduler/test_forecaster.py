@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from argus_ray.core.estimates import Range, Unknown
+from argus_ray.core.forecast.calibration import MIN_HITS, UNSEEN
 from argus_ray.core.forecast.model import Question, Told
 from argus_ray.core.forecast.pace import StepsSeen
 from argus_ray.core.forecast.ranges import foretell
@@ -102,6 +103,30 @@ def test_a_run_that_ends_tells_of_those_like_it(lab: ForecastLab) -> None:
     assert lab.task(first).state.is_final and lab.task(second).state.is_active
     # Half as many steps as those that took 1000 s.
     assert isinstance(start, Range) and start.earliest < now + 500 < start.latest < now + 1200
+
+
+def test_starts_that_miss_their_ranges_make_the_next_ones_wider(lab: ForecastLab) -> None:
+    lab.world.submit(lab.ada, total_training_steps=100)
+    tasks = [lab.world.submit(lab.ada, total_training_steps=100) for _ in range(MIN_HITS + 3)]
+    lab.tick()
+    [name] = lab.begin()
+    for step in (20, 40):
+        lab.world.clock.advance(200)
+        lab.step(name, step, 0)
+        lab.foretell()
+    assert lab.questions[-1].widths == {"sft": UNSEEN}
+    for _ in tasks[:-1]:
+        lab.world.clock.advance(100)  # each fails sooner than any future says
+        lab.ray._finish(name, JobStatus.FAILED, 1)
+        lab.tick()
+        [name] = lab.begin()
+        lab.step(name, 20, 0)
+        lab.foretell()
+        lab.world.clock.advance(60)
+        lab.step(name, 40, 0)
+        lab.foretell()
+    assert lab.questions[-1].widths["sft"].low < UNSEEN.low
+    assert not lab.forecaster._firsts.keys() - {task.task_id for task in lab.dispatcher.queue.waiting.values()}
 
 
 def test_what_it_does_not_know_it_asks_once(lab: ForecastLab) -> None:

@@ -14,7 +14,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from argus_ray.core import actions
@@ -275,9 +275,12 @@ class Week:
     # --- what is told ---
 
     async def _ask(self, question: Question) -> Sequence[Told]:
+        now = self.world.clock.now
+        if all((case := self.cases.get(run.task.task_id)) and case.first for run in question.waiting):
+            # Who waits was told what is judged. Whether it is told a firm range now depends on nobody behind it.
+            question = replace(question, waiting=question.waiting[:1], draws=1)
         self.forecasts += 1
         told = foretell(question, self.chance)
-        now = self.world.clock.now
         for each in told:
             case = self.cases.get(each.task_id)
             if case is None:

@@ -48,7 +48,8 @@ def length(run: Run, odds: Odds, chance: Chance) -> float:
             drawn *= _spread(chance)
     else:
         drawn *= _pick(odds.ratios, chance) if len(odds.ratios) >= MIN_SAMPLES else _spread(chance)
-    return drawn * _part(run.done, odds, chance)
+    drawn *= _part(run.done, odds, chance)
+    return drawn + chance() * run.slack if run.slack else drawn
 
 
 def longest(run: Run, odds: Odds) -> float:
@@ -58,7 +59,7 @@ def longest(run: Run, odds: Odds) -> float:
     worst = max(HIGH, 1.25 * max(odds.ratios, default=0.0))
     if run.is_by_history or len(odds.ratios) < MIN_SAMPLES:
         worst = max(worst, UNPROVEN)
-    return max(run.seconds) * worst + 60.0
+    return max(run.seconds) * worst + run.slack + run.tail + 60.0
 
 
 def _spread(chance: Chance) -> float:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from argus_ray.core.admission import AdmissionPolicy
 from argus_ray.core.estimates import Range, Unknown
+from argus_ray.core.forecast.calibration import Widths
 from argus_ray.core.model import NodeView, SlimTask
 from argus_ray.core.shares import Use
 
@@ -79,6 +80,10 @@ class Run:
     done: float = 0.0
     #: `seconds` are of others' whole runs, and vary as these do; else they are foretold by its own pace.
     is_by_history: bool = False
+    #: Seconds that it may take on top of these, however near its end is.
+    slack: float = 0.0
+    #: Seconds from its last step to its end, at most.
+    tail: float = 0.0
     #: When it is stopped at the latest; it starts once more then.
     deadline: float | None = None
 
@@ -98,6 +103,8 @@ class Question:
     draws: int = 100
     #: Part of what waits that is canceled before it starts.
     leaves: float = 0.0
+    #: By workload.
+    widths: Mapping[str, Widths] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -106,3 +113,5 @@ class Told:
 
     task_id: str
     start: Range | Unknown
+    #: The ends of the range as the futures said, before it was widened.
+    played: tuple[float, float] | None = None

@@ -13,6 +13,8 @@ MIN_STEPS = 3
 MAX_LOOKS = 120
 #: After the last step: the last validation, the last checkpoint, the end of all processes. Seconds.
 END_S = 30.0
+#: The slowest step is taken to be as slow as so many while no two looks tell more.
+UNSEEN_STEPS = 10
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,21 @@ class Pace:
         if last - first >= MIN_STEPS and last_at > first_at:
             return (last - first) / (last_at - first_at)
         return None
+
+    def slack(self, now: float) -> float:
+        """How many seconds more than `left` says the step that is being made may take: with a validation or a
+        checkpoint it is the slowest one, and of the last step that is all there is to know."""
+        rate = self.steps_per_s()
+        if rate is None or rate <= 0:
+            return 0.0
+        gaps = [
+            (at - before_at, step - before)
+            for (before_at, before), (at, step) in zip(self.looks, list(self.looks)[1:], strict=False)
+        ]
+        plain = min([1 / rate, *([1 / self.said] if self.said else []), *(took / steps for took, steps in gaps)])
+        slowest = max((took - (steps - 1) * plain for took, steps in gaps), default=UNSEEN_STEPS / rate)
+        since = max(0.0, now - self.looks[-1][0])
+        return max(slowest, 2 * since if since > slowest else 0.0)
 
     def left(self, now: float) -> float | Unknown:
         """Seconds."""

@@ -8,6 +8,7 @@ from dataclasses import replace
 from argus_ray.core.admission import nodes_reserved
 from argus_ray.core.decision import OWN_TROUBLES
 from argus_ray.core.estimates import Basis, Range, Unknown
+from argus_ray.core.forecast.calibration import Widths
 from argus_ray.core.forecast.draw import NEVER, Chance, Future, length, longest
 from argus_ray.core.forecast.model import Odds, Question, Run, Told
 from argus_ray.core.pool import Pool, could_fit, workers
@@ -27,14 +28,14 @@ SOON = 0.3
 def foretell(question: Question, chance: Chance, may_go_on: Callable[[int], bool] = lambda played: True) -> list[Told]:
     """For each that waits. `may_go_on`: asked before each future, with how many were played. Without enough of them
     nothing is told."""
-    told: dict[str, Range | Unknown] = {}
+    told: dict[str, Told] = {}
     asked: list[Run] = []
     for run in question.waiting:
         why = _cannot_be_told(run, question)
         if why is None:
             asked.append(run)
         else:
-            told[run.task.task_id] = why
+            told[run.task.task_id] = Told(run.task.task_id, why)
     firm = [run for run in asked if _is_firm(run, question)]
     # Who has trouble of its own takes no room of those behind it until that is over, which nobody knows.
     question = replace(question, waiting=tuple(asked))
@@ -51,7 +52,7 @@ def foretell(question: Question, chance: Chance, may_go_on: Callable[[int], bool
                 times.append(found.get(name, NEVER))
     for run in asked:
         told[run.task.task_id] = _told(run, question, starts[run.task.task_id], worst.get(run.task.task_id))
-    return [Told(name, start) for name, start in told.items()]
+    return list(told.values())
 
 
 def _cannot_be_told(run: Run, question: Question) -> Unknown | None:
@@ -92,23 +93,23 @@ def _worst(run: Run, question: Question) -> float:
     return Future(alone, ends, {run.task.seq: NEVER}).play().get(run.task.task_id, NEVER)
 
 
-def _told(run: Run, question: Question, times: Sequence[float], worst: float | None) -> Range | Unknown:
+def _told(run: Run, question: Question, times: Sequence[float], worst: float | None) -> Told:
     """`worst`: when it starts at the latest, where that is certain; None: it is not."""
     now, ordered = question.now, sorted(times)
     count = len(ordered)
     if count < min(MIN_DRAWS, question.draws):
-        return Unknown.NOT_YET
+        return Told(run.task.task_id, Unknown.NOT_YET)
     low, high = ordered[int(OUTSIDE * count)], ordered[min(count - 1, int((1 - OUTSIDE) * count))]
     margin = MARGIN * (1 + FEW / count)
+    widths = question.widths.get(run.workload, Widths())
+    earliest = max(now, now + (low - now) * min(1 - margin, widths.low) - MARGIN_S)
+    latest = now + (high - now) * max(1 + margin, widths.high) + MARGIN_S
     if worst is not None:
-        high = max(ordered[-1], worst)
-    if high == NEVER:
-        return _why_unknown(run, question)
-    return Range(
-        max(now, now + (low - now) * (1 - margin) - MARGIN_S),
-        now + (high - now) * (1 + margin) + MARGIN_S,
-        Basis.ASSUMES_NO_OVERTAKING if worst is None else Basis.FIRM,
-    )
+        latest = max(latest, ordered[-1], now + (worst - now) * (1 + margin) + MARGIN_S)
+    if latest == NEVER:
+        return Told(run.task.task_id, _why_unknown(run, question))
+    basis = Basis.ASSUMES_NO_OVERTAKING if worst is None else Basis.FIRM
+    return Told(run.task.task_id, Range(earliest, latest, basis), (low, high))
 
 
 def _is_firm(run: Run, question: Question) -> bool:

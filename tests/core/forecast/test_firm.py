@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -75,7 +76,7 @@ def test_what_is_kept_whole_is_a_promise() -> None:
 
 
 def test_who_comes_back_or_is_looked_at_again_may_come_first() -> None:
-    overdue = {"overtaken_since": NOW - BOUND_S}
+    overdue: dict[str, Any] = {"overtaken_since": NOW - BOUND_S}
     one = (node("a", 0.0),)
     assert is_firm(question(running(1, "a", 1000.0), waiting(5, **overdue), nodes=one), "w5")
     troubled = waiting(2, 9000.0, reason=because(Code.BAD_INPUTS, what="gone"))
@@ -102,6 +103,22 @@ def test_a_pace_that_was_never_seen_to_hold_promises_little() -> None:
     assert longest(run, Odds()) == UNPROVEN * 1000 + 60 > longest(run, EXACTLY)
     assert longest(replace(run, is_by_history=True), EXACTLY) == UNPROVEN * 1000 + 60
     assert longest(run, Odds((1.0,) * 19 + (4.0,), ())) == 5060
+
+
+def test_the_last_step_counts_however_near_the_end_is() -> None:
+    """Nothing is left by its pace, and it validates for minutes: a task that waits for it was told a minute."""
+    near = running(1, "a", 30.0, slack=400.0, tail=50.0)
+    assert longest(near, EXACTLY) == 1.6 * 30 + 400 + 50 + 60
+    asked = question(near, waiting(5, overtaken_since=NOW - BOUND_S), nodes=(node("a", 0.0),))
+    start = told(asked, "w5")
+    assert (
+        isinstance(start, Range)
+        and start.basis is Basis.FIRM
+        and started(asked, {1: 430.0, 5: 1.0})["w5"] < start.latest
+    )
+    open_to_others = question(near, waiting(5), nodes=(node("a", 0.0),))
+    start = told(open_to_others, "w5")
+    assert isinstance(start, Range) and start.earliest < NOW + 100 and start.latest > NOW + 350
 
 
 @pytest.mark.parametrize("seed", range(60))

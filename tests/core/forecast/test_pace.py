@@ -7,7 +7,7 @@ import pytest
 from argus_ray.core.estimates import Unknown
 from argus_ray.core.forecast.model import Kind, Nature, RunSeen
 from argus_ray.core.forecast.nature import EXPORT_S, nature_of, seconds_by_history
-from argus_ray.core.forecast.pace import END_S, Pace, StepsSeen
+from argus_ray.core.forecast.pace import END_S, UNSEEN_STEPS, Pace, StepsSeen
 from argus_ray.core.model import Attempt, Gang, Task
 from argus_ray.core.states import AttemptState, TaskState
 from tests.support.builders import spec_yaml
@@ -21,6 +21,18 @@ def test_the_pace_has_validations_and_checkpoints_in_it() -> None:
     assert pace.left(140.0) == 70 * 2 + END_S and pace.done == 0.3
     assert pace.left(141.0) == 70 * 2 + END_S - 1, "a part of the next step has passed"
     assert pace.left(999.0) == 70 * 2 + END_S - 2, "but no more than one"
+
+
+def test_the_last_step_may_be_a_slow_one() -> None:
+    pace = Pace(0.0, total=40)
+    for step in range(1, 39):
+        pace.look(StepsSeen(step, 10.0 * step + 90 * (step // 10)))
+    assert pace.slack(pace.looks[-1][0]) == 100, "the slowest one that was seen, with its validation"
+    assert pace.slack(pace.looks[-1][0] + 150) == 300, "slower than all of them already"
+    few = Pace(0.0, total=40)
+    few.look(StepsSeen(1, 10.0, steps_per_s=0.1))
+    assert few.slack(11.0) == 10 * UNSEEN_STEPS, "it has made no step that could be compared"
+    assert Pace(0.0).slack(1.0) == 0.0
 
 
 def test_what_is_not_known_of_a_run() -> None:
