@@ -199,7 +199,7 @@ class Forecaster:
 
     async def _ended(self, gone: Mapping[str, _Known], now: float) -> list[tuple[str, RunSeen]]:
         found = []
-        names = list({known.task.task_id for known in gone.values()})
+        names = sorted({known.task.task_id for known in gone.values()})
         for at in range(0, len(names), _AT_ONCE):
             for task in await self.state.tasks(names[at : at + _AT_ONCE]):
                 for attempt in task.attempts:
@@ -301,7 +301,7 @@ class Forecaster:
     def _see_starts(self) -> None:
         """What came of the ranges that were told first."""
         waiting = {task.task_id for task in self.pool.queue.waiting.values()}
-        gone = self._firsts.keys() - waiting
+        gone = sorted(self._firsts.keys() - waiting)
         live = {task.task_id: task for task in self.pool.queue.live.values()} if gone else {}
         for name in gone:
             told_at, low, high = self._firsts.pop(name)
@@ -313,7 +313,7 @@ class Forecaster:
 
     def _tail_s(self, workload: str) -> float:
         """How long runs take at most from their last step to their end."""
-        tails = self._tails.get(workload, ())
+        tails: Sequence[float] = self._tails.get(workload, ())
         return 1.25 * max([*tails, *([_UNSEEN_TAIL_S] if len(tails) < MIN_SAMPLES else [])])
 
     def _by_history(self, task: SlimTask, history: History) -> tuple[float, ...]:
