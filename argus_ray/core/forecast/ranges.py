@@ -19,6 +19,9 @@ OUTSIDE = 0.02
 #: A range is wider than what the futures say, by this part of the time from now and these seconds; by as much again
 #: where so few futures were played, since the least of few is not as little as the least of many.
 MARGIN, MARGIN_S, FEW = 0.05, 30.0, 12
+#: Likewise each end is moved away from the middle by so many parts of its distance, divided by the number of futures:
+#: of 20, every tenth truth lies beyond the least and the most.
+FEW_SPREAD = 5.0
 #: Futures without which there is no range.
 MIN_DRAWS = 20
 #: Part of the futures in which what is not known ends soon; in the others it never does.
@@ -100,6 +103,9 @@ def _told(run: Run, question: Question, times: Sequence[float], worst: float | N
     if count < min(MIN_DRAWS, question.draws):
         return Told(run.task.task_id, Unknown.NOT_YET)
     low, high = ordered[int(OUTSIDE * count)], ordered[min(count - 1, int((1 - OUTSIDE) * count))]
+    if high < NEVER:
+        middle = ordered[count // 2]
+        low, high = low - FEW_SPREAD / count * (middle - low), high + FEW_SPREAD / count * (high - middle)
     margin = MARGIN * (1 + FEW / count)
     widths = question.widths.get(run.workload, Widths())
     earliest = max(now, now + (low - now) * min(1 - margin, widths.low) - MARGIN_S)

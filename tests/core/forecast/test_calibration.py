@@ -50,6 +50,19 @@ def test_nearly_all_of_the_next_ones_are_inside() -> None:
     assert now.high < 2 and now.low > 0.5
 
 
+def test_the_least_of_few_futures_is_not_the_least_of_all() -> None:
+    """Of 20, each tenth truth lies beyond all of them."""
+    rng, inside = random.Random(3), 0
+    for _ in range(200):
+        seconds = tuple(20_000 * rng.lognormvariate(0.0, 0.8) for _ in range(40))
+        run = running(1, "a", *seconds, is_by_history=True)
+        question = Question(NOW, POLICY, (node("a", 0.0),), (run,), (waiting(2),), odds=EXACT, draws=20)
+        [each] = foretell(question, rng.random)
+        truth = NOW + rng.choice(seconds)
+        inside += isinstance(each.start, Range) and each.start.earliest <= truth <= each.start.latest
+    assert inside >= 0.96 * 200
+
+
 def test_a_range_is_told_as_wide_as_that() -> None:
     question = Question(NOW, POLICY, (node("a", 0.0),), (running(1, "a", 1000.0),), (waiting(2),), odds=EXACT, draws=40)
 
