@@ -43,7 +43,7 @@ def test_the_starts_of_a_day_come_true() -> None:
     check(table)
 
 
-@pytest.mark.skipif(not DAYS, reason="takes most of a minute a day: ARGUS_WEEK=7")
+@pytest.mark.skipif(not DAYS, reason="takes a minute or two a day: ARGUS_WEEK=7")
 @pytest.mark.timeout(4 * 3600)
 def test_the_starts_that_are_told_come_true() -> None:
     table = played(DAYS, 40)
