@@ -117,6 +117,7 @@ def test_the_head_dies_and_comes_back_at_its_address(
     assert drivers
     followed = tmp_path / "followed"
     follower = _follow(followed, user, pool.record()["api_url"], task)
+    wait_for("the log is followed", lambda: b"step:9" in followed.read_bytes(), 60, lab=pool.lab)
 
     ha.power_off()
     time_of_death = time.monotonic()
