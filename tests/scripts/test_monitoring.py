@@ -45,6 +45,7 @@ def api(tmp_path: Path) -> Iterator[Api]:
         made.run(made.submit(alice))
         made.submit(alice, nnodes=4)  # more than is free
         made.ready = dict.fromkeys(PARTS, "ok")
+        made.world.store.backup_at = made.world.clock() - 60
         yield made
     made.world.close()
 
