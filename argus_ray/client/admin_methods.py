@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Generator, Iterator
-from typing import Any, TypeVar
-
-import httpx2
+from collections.abc import Generator, Iterator
+from typing import Any
 
 from argus_ray.client import admin_calls
 from argus_ray.client.calls import Answer, Call
 from argus_ray.client.models import admin as models
 from argus_ray.client.models.tasks import Maintenance
 from argus_ray.client.pages import pages
+from argus_ray.client.part import Part
 from argus_ray.client.task_calls import Names, When
 
-T = TypeVar("T")
 
-
-class AdminMethods:
+class AdminMethods(Part):
     """Part of Client."""
-
-    def send(self, call: Call[T]) -> T:
-        raise NotImplementedError
-
-    def stream_events(
-        self, open_at: Callable[[str | None], Call[Answer]], *, after: str | None = None, follow_s: float | None = None
-    ) -> Generator[httpx2.ServerSentEvent, None, None]:
-        raise NotImplementedError
 
     # Users and their tokens.
 

@@ -9,14 +9,11 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
-import httpx2
-
 import argus_ray
 from argus_ray.client import admin_calls, task_calls
 from argus_ray.client.admin_methods import AdminMethods
 from argus_ray.client.calls import Answer, Call
 from argus_ray.client.errors import BadAnswer, BadArgument
-from argus_ray.client.follow import follow_events
 from argus_ray.client.log_methods import LogMethods
 from argus_ray.client.models import admin
 from argus_ray.client.models import tasks as models
@@ -98,20 +95,6 @@ class Client(AdminMethods, LogMethods, ResultMethods):
     def server_version(self) -> str | None:
         """As the newest answer told it; None before there is one, or where it tells none."""
         return self._transport.server_version
-
-    def send(self, call: Call[T], *, patience_s: float | None = None) -> T:
-        """Any call, with the retries that it allows. `patience_s`: for so long in the place of `retry_s`."""
-        return self._transport.send(call, patience_s=patience_s)
-
-    def stream_events(
-        self, open_at: Callable[[str | None], Call[Answer]], *, after: str | None = None, follow_s: float | None = None
-    ) -> Generator[httpx2.ServerSentEvent, None, None]:
-        """Server-sent events (`event`, `data`, `id`) without an end, through as many connections as it takes.
-
-        `open_at`: the call for what follows the event of this id (None: from the beginning).
-        """
-        patience_s = self._follow_s if follow_s is None else follow_s
-        return follow_events(self._transport, open_at, last_id=after, patience_s=patience_s)
 
     def stream(
         self,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import TypeVar
 
 from argus_ray.client import task_calls
 from argus_ray.client.calls import Answer, Call
@@ -20,19 +19,11 @@ from argus_ray.client.models.results import (
     LogText,
     Matches,
 )
-from argus_ray.client.transport import Transport
-
-T = TypeVar("T")
+from argus_ray.client.part import Part
 
 
-class LogMethods:
+class LogMethods(Part):
     """Part of Client."""
-
-    _transport: Transport
-    _follow_s: float
-
-    def send(self, call: Call[T]) -> T:
-        raise NotImplementedError
 
     def log(self, task_id: str, *, tail: int | None = None, attempt: int | str | None = None) -> LogText:
         """The last lines of a log as text, with its place and the task's state."""

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
 
 from argus_ray.client import task_calls
-from argus_ray.client.calls import Call
 from argus_ray.client.download import download_file, file_name
 from argus_ray.client.models.results import (
     Curves,
@@ -19,20 +17,12 @@ from argus_ray.client.models.results import (
     TaskCurves,
 )
 from argus_ray.client.pages import pages
+from argus_ray.client.part import Part
 from argus_ray.client.task_calls import Names
-from argus_ray.client.transport import Transport
-
-T = TypeVar("T")
 
 
-class ResultMethods:
+class ResultMethods(Part):
     """Part of Client."""
-
-    _transport: Transport
-    _follow_s: float
-
-    def send(self, call: Call[T]) -> T:
-        raise NotImplementedError
 
     def curves(
         self, task_id: str, *, names: Names = None, max_points: int | None = None, since_step: int | None = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
@@ -11,18 +10,17 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field, JsonValue
 
-from argus_ray.core.actions import WhoAmI
 from argus_ray.core.audit import AuditEntry, AuditFilter, AuditNews, AuditPage, FollowAudit, ListAudit
 from argus_ray.core.errors import ArgusError
 from argus_ray.core.usage import milliseconds
 from argus_ray.gateway.audit_feed import AuditFeed
 from argus_ray.gateway.caller import Caller, TheCaller, TheGateway, holder_of
-from argus_ray.gateway.http.params import StrictQuery, decode_numbers, encode_numbers
+from argus_ray.gateway.http.params import StrictQuery, decode_numbers, encode_numbers, header_parameters
 from argus_ray.gateway.http.schemas import Time, rfc3339, tellable
 from argus_ray.gateway.http.times import time_or_day_of
 from argus_ray.gateway.logs.event_stream import EventStream
 from argus_ray.gateway.logs.sockets import flow_to
-from argus_ray.gateway.logs.stream import KEEP_ALIVE
+from argus_ray.gateway.logs.stream import KEEP_ALIVE, encoded
 
 router = APIRouter(prefix="/api/v2/audit", tags=["cluster (admin)"])
 
@@ -104,17 +102,7 @@ _EVENTS: dict[int | str, dict[str, Any]] = {
         "description": "Events `entry` with an entry as in the list, `gap` for entries that are gone, `error`",
     }
 }
-_LAST_EVENT_ID: dict[str, Any] = {
-    "parameters": [
-        {
-            "name": "Last-Event-ID",
-            "in": "header",
-            "required": False,
-            "schema": {"type": "string"},
-            "description": "Go on after this entry; without it: what is new from now on",
-        }
-    ]
-}
+_LAST_EVENT_ID = header_parameters({"Last-Event-ID": "Go on after this entry; without it: what is new from now on"})
 
 
 @router.get("/stream", response_class=Response, responses=_EVENTS, openapi_extra=_LAST_EVENT_ID)
@@ -123,8 +111,7 @@ async def stream_audit(
 ) -> Response:
     """Follow the audit as server-sent events."""
     place = _ID.fullmatch(request.headers.get("last-event-id", "").strip())
-    # Both go in one batch.
-    news, principal = await asyncio.gather(caller.do(FollowAudit()), caller.do(WhoAmI()))
+    news, principal = await caller.do_as(FollowAudit())
     after = min(int(place[0]), news.newest) if place else news.newest
     release = gateway.streams.acquire(holder_of(principal))
     wanted = AuditFilter(query.user, query.actor, query.action)
@@ -158,5 +145,4 @@ async def _events(
 
 
 def _event(name: str, data: dict[str, Any], place: int) -> bytes:
-    # JSON has no line ends outside its strings, and escapes those within.
-    return f"id: {place}\nevent: {name}\ndata: {json.dumps(data)}\n\n".encode()
+    return encoded(event=name, data=json.dumps(data), id=str(place))

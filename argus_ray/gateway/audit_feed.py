@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import logging
 import random
 from collections import deque
@@ -11,6 +10,7 @@ from collections.abc import Awaitable, Callable
 
 from argus_ray.core.audit import AuditEntry, AuditNews
 from argus_ray.core.errors import ArgusError
+from argus_ray.gateway import apart
 
 _log = logging.getLogger("argus.gateway")
 
@@ -43,8 +43,7 @@ class AuditFeed:
         try:
             if self._polling is None or self._polling.done():
                 self._forget(after)
-                # In a context of its own: in that of one request Ray would cancel it for all when that client leaves.
-                self._polling = contextvars.Context().run(self._start, ask)
+                self._polling = apart.begin(lambda: self._poll(ask), "argus-audit-feed")
             return await asyncio.wait_for(self._after(after), timeout_s)
         except asyncio.TimeoutError:
             return ()
@@ -55,9 +54,6 @@ class AuditFeed:
         while not (found := tuple(entry for entry in self._kept if entry.audit_id > after)):
             await self._changed.wait()
         return found
-
-    def _start(self, ask: Ask) -> asyncio.Task[None]:
-        return asyncio.create_task(self._poll(ask), name="argus-audit-feed")
 
     def _forget(self, after: int) -> None:
         self._kept.clear()

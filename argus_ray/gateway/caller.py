@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, cast
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
@@ -28,6 +29,7 @@ from argus_ray.gateway.http.access import Facts, facts_of
 from argus_ray.gateway.http.address import client_address
 
 R = TypeVar("R")
+S = TypeVar("S")
 
 
 @dataclass(frozen=True)
@@ -50,14 +52,8 @@ class Caller:
         return result
 
     async def do_as(self, action: Action[R]) -> tuple[R, Principal]:
-        """The same, and who asks: both go in one batch. Nothing of it goes on after its answer, or its error."""
-        answers = await asyncio.gather(self.do(action), self.do(WhoAmI()), return_exceptions=True)
-        result, principal = answers
-        if isinstance(result, BaseException):
-            raise result
-        if isinstance(principal, BaseException):
-            raise principal
-        return result, principal
+        """The same, and who asks: both go in one batch."""
+        return await both(self.do(action), self.do(WhoAmI()))
 
     async def recognize(self) -> None:
         """Before anything is done for a caller that costs more than a look at its request. Raises Unauthenticated.
@@ -83,6 +79,15 @@ class Caller:
     def is_known(self) -> bool:
         digest = self.credential.digest
         return digest is None or digest in self.gateway.known_tokens
+
+
+async def both(first: Awaitable[R], second: Awaitable[S]) -> tuple[R, S]:
+    """At once, as `asyncio.gather`; but nothing of it goes on after its error."""
+    answers = await asyncio.gather(first, second, return_exceptions=True)
+    for answer in answers:
+        if isinstance(answer, BaseException):
+            raise answer
+    return cast("tuple[R, S]", answers)
 
 
 def _own_user_id(credential: Credential, result: Any) -> str | None:

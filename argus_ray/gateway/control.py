@@ -7,7 +7,6 @@ tests use a `LocalControlPlane` over a service in the same process.
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import logging
 import threading
 from collections import deque
@@ -17,6 +16,7 @@ from typing import Any, Protocol, TypeVar
 
 from argus_ray.core.actions import Action, Credential
 from argus_ray.core.errors import ArgusError, Unavailable
+from argus_ray.gateway import apart
 
 _log = logging.getLogger("argus.gateway")
 
@@ -109,9 +109,7 @@ class BatchingControlPlane:
         item = _Waiting((who, action), loop.create_future())
         self._queue.append(item)
         if self._pump is None or self._pump.done():
-            # In a context of its own. In the first caller's context Ray would take the batch for a child of
-            # that caller's request, and cancel it for everybody when that one client leaves.
-            self._pump = contextvars.Context().run(self._start)
+            self._pump = apart.begin(self._run, "argus-control-batches")
         # `wait_for` would cost a task's worth of work for each call.
         timer = loop.call_later(self._timeout_s, _expire, item)
         try:
@@ -122,9 +120,6 @@ class BatchingControlPlane:
             # A caller that left before its turn leaves no trace: what nobody waits for is not done.
             if not item.sent and item in self._queue:
                 self._queue.remove(item)
-
-    def _start(self) -> asyncio.Task[None]:
-        return asyncio.create_task(self._run(), name="argus-control-batches")
 
     async def _run(self) -> None:
         batch: list[_Waiting] = []

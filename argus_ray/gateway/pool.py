@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -13,6 +12,7 @@ from fastapi import APIRouter, Request, Response
 from argus_ray.core.actions import QueueEntry, ShowQueue
 from argus_ray.core.errors import Unavailable
 from argus_ray.core.usage import ShowMe
+from argus_ray.gateway import apart
 from argus_ray.gateway.caller import SECURITY, Caller, TheCaller, TheGateway, caller_of, gateway_of
 from argus_ray.gateway.context import TOLD, Readiness
 from argus_ray.gateway.http import problems
@@ -103,12 +103,8 @@ class RecentReadiness:
     async def __call__(self) -> Mapping[str, str]:
         asking = self._asking
         if asking is None or (asking.done() and self._monotonic() - self._answered_at >= self._fresh_s):
-            # In a context of its own: in that of one request Ray would cancel it for all when that client leaves.
-            asking = self._asking = contextvars.Context().run(self._start)
+            asking = self._asking = apart.begin(self._answer, "argus-readiness")
         return await asyncio.shield(asking)
-
-    def _start(self) -> asyncio.Task[Mapping[str, str]]:
-        return asyncio.create_task(self._answer(), name="argus-readiness")
 
     async def _answer(self) -> Mapping[str, str]:
         try:

@@ -8,7 +8,6 @@ grows with a listener that does not read: it asks again from its own place inste
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import logging
 import random
 import time
@@ -20,6 +19,7 @@ from typing import Any, Protocol
 from argus_ray.core.errors import ArgusError
 from argus_ray.core.model import Task
 from argus_ray.core.watching import MAX_CALLERS, Changes, CheckCallers, Counts, ReadChanges, Watch
+from argus_ray.gateway import apart
 from argus_ray.gateway.changes.bell import Bell
 
 _log = logging.getLogger("argus.gateway")
@@ -157,8 +157,7 @@ class Hub:
         """`watch`: what it was answered just now."""
         if self._running is None or self._running.done():
             self._head, self._era, self._checked_at, self.is_live = watch.newest, watch.era, self._monotonic(), True
-            # In a context of its own: the poller is no child of the first request (see BatchingControlPlane).
-            self._running = contextvars.Context().run(self._start)
+            self._running = apart.begin(self._run, "argus-changes")
         scope = self._scopes.setdefault(watch.owner, Scope(self._head, era=self._eras))
         scope.listeners.add(listener)
         for task in watch.tasks:
@@ -181,9 +180,6 @@ class Hub:
         if self._running is not None:
             self._running.cancel()
             await asyncio.wait([self._running], timeout=1.0)
-
-    def _start(self) -> asyncio.Task[None]:
-        return asyncio.create_task(self._run(), name="argus-changes")
 
     async def _run(self) -> None:
         """Until nobody listens any more."""

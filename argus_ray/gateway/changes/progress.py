@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import json
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -11,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from argus_ray.core.model import Task
+from argus_ray.gateway import apart
 from argus_ray.gateway.changes.bell import Bell
 from argus_ray.gateway.metrics.progress import Progress
 from argus_ray.gateway.tasks.schemas import ProgressOut
@@ -56,7 +56,7 @@ class ProgressRounds:
             if watched.data is not None:
                 taker.progress[task.task_id] = watched.data
         if self._watched and (self._running is None or self._running.done()):
-            self._running = contextvars.Context().run(self._start)
+            self._running = apart.begin(self._run, "argus-progress")
 
     def leave(self, taker: Taker, tasks: Iterable[Task]) -> None:
         for task in tasks:
@@ -75,9 +75,6 @@ class ProgressRounds:
         if self._running is not None:
             self._running.cancel()
             await asyncio.wait([self._running], timeout=1.0)
-
-    def _start(self) -> asyncio.Task[None]:
-        return asyncio.create_task(self._run(), name="argus-progress")
 
     async def _run(self) -> None:
         while self._watched:

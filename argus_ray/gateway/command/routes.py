@@ -11,6 +11,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
+from argus_ray.gateway.http.params import header_parameters
 from argus_ray.gateway.http.problems import RouteNotFound
 
 router = APIRouter(tags=["command"])
@@ -26,17 +27,7 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
     },
     304: {"description": "If-None-Match has the ETag", "headers": {"ETag": _TEXT, "Cache-Control": _TEXT}},
 }
-_IF_NONE_MATCH: dict[str, Any] = {
-    "parameters": [
-        {
-            "name": "If-None-Match",
-            "in": "header",
-            "required": False,
-            "schema": {"type": "string"},
-            "description": "The ETag of what is there already",
-        }
-    ]
-}
+_IF_NONE_MATCH = header_parameters({"If-None-Match": "The ETag of what is there already"})
 
 
 class BuildQuery(BaseModel):

@@ -19,7 +19,7 @@ from argus_ray.gateway.context import GatewayParts
 from argus_ray.gateway.files import answer, task_files
 from argus_ray.gateway.files.schemas import EntryOut, FilesOut
 from argus_ray.gateway.http.document import PROBLEM
-from argus_ray.gateway.http.params import AttemptParams, FilesParams, TaskId
+from argus_ray.gateway.http.params import AttemptParams, FilesParams, TaskId, header_parameters
 from argus_ray.gateway.http.schemas import Problem
 
 router = APIRouter(prefix="/api/v2/tasks", tags=["files"])
@@ -47,12 +47,7 @@ ANSWERS: dict[int | str, dict[str, Any]] = {
         },
     },
 }
-RANGE: dict[str, Any] = {
-    "parameters": [
-        {"name": "Range", "in": "header", "required": False, **_TEXT, "description": "One range: `bytes=100-`"},
-        {"name": "If-Range", "in": "header", "required": False, **_TEXT, "description": "An ETag: else all of it"},
-    ]
-}
+RANGE = header_parameters({"Range": "One range: `bytes=100-`", "If-Range": "An ETag: else all of it"})
 
 
 @router.get("/{task_id}/files")

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Mapping
 from enum import Enum
 from typing import Annotated, Any
 
@@ -93,6 +94,17 @@ def chosen_presets(request: Request) -> tuple[str, ...]:
     if broken:
         raise InvalidRequest("The query breaks a rule.", broken)
     return tuple(names)
+
+
+def header_parameters(described: Mapping[str, str], **rules: int) -> dict[str, Any]:
+    """The OpenAPI entry of headers that a route reads by itself. `described`: by name; `rules`: of their text."""
+    schema = {"type": "string", **rules}
+    return {
+        "parameters": [
+            {"name": name, "in": "header", "required": False, "schema": schema, "description": words}
+            for name, words in described.items()
+        ]
+    }
 
 
 class StrictQuery(BaseModel):

@@ -15,7 +15,7 @@ from argus_ray.gateway.caller import TheCaller, TheGateway, holder_of
 from argus_ray.gateway.context import GatewayParts
 from argus_ray.gateway.files.routes import ANSWERS, RANGE
 from argus_ray.gateway.http.document import PROBLEM
-from argus_ray.gateway.http.params import AttemptParams, LogParams, StreamParams, TaskId
+from argus_ray.gateway.http.params import AttemptParams, LogParams, StreamParams, TaskId, header_parameters
 from argus_ray.gateway.http.schemas import Problem
 from argus_ray.gateway.logs import following, parts
 from argus_ray.gateway.logs.event_stream import EventStream
@@ -58,17 +58,7 @@ _EVENTS: dict[int | str, dict[str, Any]] = {
         "description": "The log as it grows: events `attempt`, `gap`, `end`, `error`, and its lines without a name",
     }
 }
-LAST_EVENT_ID: dict[str, Any] = {
-    "parameters": [
-        {
-            "name": "Last-Event-ID",
-            "in": "header",
-            "required": False,
-            "schema": {"type": "string"},
-            "description": "Go on after this event",
-        }
-    ]
-}
+LAST_EVENT_ID = header_parameters({"Last-Event-ID": "Go on after this event"})
 
 
 @router.get("/{task_id}/logs", response_class=Response, responses=_TEXT, openapi_extra=RANGE)

@@ -18,7 +18,7 @@ from argus_ray.core.actions import GetTask, TaskView, WhoAmI
 from argus_ray.core.errors import ArgusError, FieldError, InvalidRequest, TaskNotFound, Unavailable
 from argus_ray.core.model import Task
 from argus_ray.core.states import TaskState
-from argus_ray.gateway.caller import Caller, TheCaller, TheGateway, holder_of
+from argus_ray.gateway.caller import Caller, TheCaller, TheGateway, both, holder_of
 from argus_ray.gateway.context import GatewayParts
 from argus_ray.gateway.http import problems
 from argus_ray.gateway.http.params import MetricsQuery, possible_id
@@ -68,9 +68,7 @@ async def compare_curves(caller: TheCaller, gateway: TheGateway, query: CurvesPa
     """Curves of up to 8 tasks. A task that is not there, or whose files do not answer, is told by its problem."""
     names, metric_names = query.task_ids(), query.asked()
     # In one batch.
-    views, principal = await asyncio.gather(
-        asyncio.gather(*(_view(caller, name) for name in names)), caller.do(WhoAmI())
-    )
+    views, principal = await both(asyncio.gather(*(_view(caller, name) for name in names)), caller.do(WhoAmI()))
     async with gateway.comparisons.turns.turn(holder_of(principal)):
         metrics = await _read_all(gateway, [view.task for view in views if view is not None], metric_names, query)
     parts = []

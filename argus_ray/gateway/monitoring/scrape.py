@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -14,6 +13,7 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from argus_ray.core.errors import ArgusError
 from argus_ray.core.monitoring import ActorFacts, ReadMonitoring, StateFacts
 from argus_ray.core.watching import GATEWAY
+from argus_ray.gateway import apart
 from argus_ray.gateway.control import ControlPlane
 from argus_ray.gateway.monitoring.families import Snapshot
 from argus_ray.gateway.monitoring.tally import Tally
@@ -57,8 +57,8 @@ class Scraper:
         """The metrics and their content type: OpenMetrics where it is asked for, else Prometheus' own text."""
         looking = self._looking
         if looking is None or (looking.done() and self._monotonic() - self._looked_at >= FRESH_S):
-            # In a context of its own: in that of one request Ray would cancel it for all when that client leaves.
-            looking = self._looking = contextvars.Context().run(self._start)
+            self._written = {}
+            looking = self._looking = apart.begin(self._look, "argus-monitoring")
         snapshot = await asyncio.shield(looking)
         is_open = takes_openmetrics(accept)
         if looking is not self._looking:  # another one has begun meanwhile
@@ -66,10 +66,6 @@ class Scraper:
         if is_open not in self._written:
             self._written[is_open] = _write(snapshot, is_open)
         return self._written[is_open], _type(is_open)
-
-    def _start(self) -> asyncio.Task[Snapshot]:
-        self._written = {}
-        return asyncio.create_task(self._look(), name="argus-monitoring")
 
     async def _look(self) -> Snapshot:
         try:

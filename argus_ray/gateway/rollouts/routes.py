@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from fastapi import APIRouter, Response
 
-from argus_ray.core.actions import GetTask, WhoAmI
+from argus_ray.core.actions import GetTask
 from argus_ray.disk.rollouts import Budget
 from argus_ray.gateway.caller import TheCaller, TheGateway, holder_of
 from argus_ray.gateway.files import task_files
@@ -22,8 +20,7 @@ router = APIRouter(prefix="/api/v2/tasks", tags=["rollouts"])
 @router.get("/{task_id}/rollouts", response_model=RolloutsOut)
 async def get_rollouts(caller: TheCaller, gateway: TheGateway, task_id: TaskId, query: RolloutsParams) -> Response:
     """Which steps there are samples of, the newest first; with `step`: prompts, answers and scores of that step."""
-    # Both go in one batch.
-    view, principal = await asyncio.gather(caller.do(GetTask(task_id)), caller.do(WhoAmI()))
+    view, principal = await caller.do_as(GetTask(task_id))
     task = view.task
     task_files.require_files(task)
     attempts = task.attempts

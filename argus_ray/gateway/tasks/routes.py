@@ -41,6 +41,7 @@ from argus_ray.gateway.http.params import (
     chosen_presets,
     decode_cursor,
     encode_cursor,
+    header_parameters,
     possible_id,
     refuse_query,
 )
@@ -61,17 +62,7 @@ router = APIRouter(prefix="/api/v2/tasks", tags=["tasks"])
 #: Of all tasks: a path of the router above goes on with a slash.
 verbs = APIRouter(tags=["tasks"])
 
-KEY_HEADER: dict[str, Any] = {
-    "parameters": [
-        {
-            "name": "Idempotency-Key",
-            "in": "header",
-            "required": False,
-            "schema": {"type": "string", "maxLength": 255},
-            "description": "The same key again returns the first task",
-        }
-    ]
-}
+KEY_HEADER = header_parameters({"Idempotency-Key": "The same key again returns the first task"}, maxLength=255)
 _TASK_ID: dict[str, Any] = {
     "parameters": [{"name": "task_id", "in": "path", "required": True, "schema": {"type": "string"}}]
 }
