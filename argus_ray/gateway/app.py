@@ -22,6 +22,7 @@ from argus_ray.gateway.changes import routes as changes
 from argus_ray.gateway.changes.hub import HubPace
 from argus_ray.gateway.changes.streams import ChangeStreams
 from argus_ray.gateway.command import routes as command
+from argus_ray.gateway.console import routes as console
 from argus_ray.gateway.context import GatewayParts, KnownTokens, Nodes, PoolLook, Readiness, ReadProgress
 from argus_ray.gateway.control import ControlPlane, Wake
 from argus_ray.gateway.files import routes as files_of_tasks
@@ -187,6 +188,7 @@ def create_app(
         pool,
         node_routes,
         pages,
+        console,
         about,
         audit,
         usage,

@@ -40,12 +40,6 @@ _HEADERS = [
 ]
 _CSP = b"content-security-policy"
 _API_CSP = b"default-src 'none'; frame-ancestors 'none'"
-#: The docs page takes Swagger UI from a CDN and starts it by an inline script.
-_DOCS_CSP = (
-    b"default-src 'none'; script-src https://cdn.jsdelivr.net 'unsafe-inline'; "
-    b"style-src https://cdn.jsdelivr.net 'unsafe-inline'; img-src https://fastapi.tiangolo.com data:; "
-    b"connect-src 'self'; frame-ancestors 'none'"
-)
 
 
 @dataclass
@@ -148,8 +142,7 @@ def _add_headers(headers: list[tuple[bytes, bytes]]) -> None:
     present = dict(headers)
     headers += [header for header in _HEADERS if header[0] not in present]
     if _CSP not in present:
-        is_page = present.get(b"content-type", b"").startswith(b"text/html")
-        headers.append((_CSP, _DOCS_CSP if is_page else _API_CSP))
+        headers.append((_CSP, _API_CSP))
 
 
 def _write_access_line(at: float, method: str, scope: Scope, facts: Facts, status: int, seconds: float) -> None:

@@ -1,10 +1,9 @@
-"""The API's own description: /openapi.json, and the page that shows it. FastAPI's know no prefix but a root path, and
-take a path that begins like the prefix for one that has it."""
+"""The API's own description, /openapi.json. FastAPI's knows no prefix but a root path, and takes a path that begins
+like the prefix for one that has it."""
 
 from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
-from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import JSONResponse
 
 from argus_ray.gateway.http.prefix import outer_prefix
@@ -19,14 +18,6 @@ async def openapi(request: Request) -> Response:
     if prefix := _prefix(request):
         document = {**document, "servers": [{"url": prefix}]}
     return JSONResponse(document)
-
-
-@router.get("/docs")
-async def docs(request: Request) -> Response:
-    """Open, likewise."""
-    return get_swagger_ui_html(
-        openapi_url=f"{_prefix(request)}/openapi.json", title=f"{request.app.title} - Swagger UI"
-    )
 
 
 def _prefix(request: Request) -> str:

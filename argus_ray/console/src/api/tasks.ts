@@ -1,0 +1,89 @@
+// The tasks that this page knows, each once: lists, the stream and a task's own page write here, and rows read here.
+import { signal, type Signal } from "@preact/signals";
+import { client, ok, type Schemas } from "./client";
+
+export type TaskState = Schemas["TaskState"];
+export type TaskSummary = Schemas["TaskSummary"];
+export type Task = Schemas["TaskOut"];
+export type Progress = Schemas["ProgressOut"];
+
+export const STATES: readonly TaskState[] = ["RUNNING", "SUBMITTED", "SUBMITTING", "QUEUED", "PENDING_RESOURCES", "SUCCEEDED", "FAILED", "CANCELED"];
+export const ENDED: ReadonlySet<TaskState> = new Set<TaskState>(["SUCCEEDED", "FAILED", "CANCELED"]);
+
+const known = new Map<string, Signal<TaskSummary | null>>();
+const listeners = new Set<(task: TaskSummary) => void>();
+
+export const counts = signal<Schemas["CountsOut"] | null>(null);
+
+/** The newest that is known of a task; null until something is. */
+export function taskSignal(taskId: string): Signal<TaskSummary | null> {
+  let found = known.get(taskId);
+  if (!found) known.set(taskId, (found = signal(null)));
+  return found;
+}
+
+export function learn(task: TaskSummary): void {
+  const holder = taskSignal(task.task_id);
+  const before = holder.peek();
+  // An answer that was under way while the stream told of something newer.
+  if (before && Date.parse(before.updated_at) > Date.parse(task.updated_at)) return;
+  holder.value = task;
+  for (const listener of listeners) listener(task);
+}
+
+export function learnProgress(taskId: string, progress: Progress | null): void {
+  const holder = known.get(taskId);
+  const before = holder?.peek();
+  if (holder && before) holder.value = { ...before, progress };
+}
+
+/** Be told of each change of any task. Call what it returns to end that. */
+export function onTask(listener: (task: TaskSummary) => void): () => void {
+  listeners.add(listener);
+  return () => listeners.delete(listener);
+}
+
+export interface Filter {
+  readonly state: readonly string[];
+  readonly workload: readonly string[];
+  readonly since: string | null;
+  readonly until: string | null;
+  readonly userId: string | null;
+  /** The end of an id. */
+  readonly suffix: string | null;
+}
+
+export const PAGE = 100;
+
+export async function listTasks(filter: Filter, cursor: string | null, signal?: AbortSignal): Promise<Schemas["TasksOut"]> {
+  const query = { ...asQuery(filter), limit: PAGE, ...(cursor ? { cursor } : {}) };
+  const page = await ok(client.GET("/api/v2/tasks", { params: { query }, ...(signal ? { signal } : {}) }));
+  page.tasks.forEach(learn);
+  return page;
+}
+
+export async function countTasks(filter: Filter, signal?: AbortSignal): Promise<Schemas["CountsOut"]> {
+  return ok(client.GET("/api/v2/tasks:counts", { params: { query: asQuery(filter) }, ...(signal ? { signal } : {}) }));
+}
+
+function asQuery(filter: Filter) {
+  return {
+    ...(filter.state.length ? { state: [...filter.state] } : {}),
+    ...(filter.workload.length ? { workload: [...filter.workload] } : {}),
+    ...(filter.since ? { since: filter.since } : {}),
+    ...(filter.until ? { until: filter.until } : {}),
+    ...(filter.userId ? { user_id: filter.userId } : {}),
+    ...(filter.suffix ? { id_suffix: filter.suffix } : {}),
+  };
+}
+
+/** Whether a list of this filter has the task. Times aside: those of a task do not change, so a list has it or not. */
+export function matches(filter: Filter, task: TaskSummary): boolean {
+  return (
+    (!filter.state.length || filter.state.includes(task.state)) &&
+    (!filter.workload.length || filter.workload.includes(task.workload)) &&
+    (!filter.userId || filter.userId === task.user_id) &&
+    (!filter.suffix || task.task_id.endsWith(filter.suffix)) &&
+    !filter.until
+  );
+}

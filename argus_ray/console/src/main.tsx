@@ -1,0 +1,8 @@
+import "./styles/tokens.css";
+import "./styles/base.css";
+import "./styles/parts.css";
+import "./styles/tasks.css";
+import { render } from "preact";
+import { App } from "./app";
+
+render(<App />, document.getElementById("app") as HTMLElement);

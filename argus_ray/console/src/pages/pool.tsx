@@ -1,0 +1,3 @@
+export function Pool() {
+  return <h1>Pool</h1>;
+}

@@ -1,0 +1,3 @@
+export function Submit() {
+  return <h1>Submit</h1>;
+}
