@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from argus_ray.core.lifecycle import Admit, Advance, End, Hold
 from argus_ray.core.model import NodeView, PlacedNode
@@ -27,7 +28,7 @@ from argus_ray.core.reasons import Code, because
 from argus_ray.core.states import Outcome
 from tests.gateway.test_stream_server import served
 from tests.support.builders import FakeClock, make_inputs, make_service
-from tests.support.gateway import ADMIN_TOKEN, Api, Headers, log_of, metrics_of
+from tests.support.gateway import ADMIN_TOKEN, Api, Headers, bearer_header, log_of, metrics_of
 
 USERS = ("alice", "bob", "chen")
 NODES = tuple(
@@ -35,7 +36,7 @@ NODES = tuple(
     for n, free in enumerate((0, 0, 4, 8), 1)
 )
 _DAY = 86_400.0
-_STEPS = 200
+STEPS = 200
 
 
 class LiveClock(FakeClock):
@@ -62,12 +63,17 @@ class Showroom:
     #: Of tasks that run: what the worker of each goes on with.
     running: dict[str, Run] = field(default_factory=dict)
 
-    @property
-    def admin(self) -> str:
-        return ADMIN_TOKEN
+    def token(self, user: str) -> str:
+        return ADMIN_TOKEN if user == "admin" else self.tokens[user]
 
     def headers(self, user: str) -> Headers:
-        return {"Authorization": f"Bearer {self.tokens[user]}"}
+        return bearer_header(self.token(user))
+
+    def submit(self, user: str, kind: str, **fields: object) -> str:
+        data = f"{self.api.world.shared_root}/common/datasets/gsm8k"
+        files = {} if kind == "sft" else {"train_file": f"{data}/rl.parquet", "val_file": f"{data}/rl.parquet"}
+        given: dict[str, Any] = {"total_training_steps": STEPS, "test_freq": 10, "save_freq": 20, **files, **fields}
+        return self.api.submit(self.headers(user), workload=kind, **given)
 
     def start(self, task_id: str, nodes: tuple[NodeView, ...] = NODES[:1]) -> Run:
         """Admit it, and have it run."""
@@ -126,7 +132,7 @@ class Run:
             file.write(text)
 
     def _data(self, noise: random.Random) -> dict[str, float]:
-        part = self.step / _STEPS
+        part = self.step / STEPS
         if self.workload == "sft":
             loss = 0.4 + 2.2 * math.exp(-4 * part) + noise.gauss(0, 0.04)
             data = {"train/loss": loss, "train/lr": 1e-5 * (1 - part), "train/grad_norm": 1 + noise.random() / 2}
@@ -186,7 +192,7 @@ def _fill(room: Showroom, clock: LiveClock, tasks: int) -> None:
     pause = 4.5 * _DAY / max(1, tasks)
     for number in range(tasks):
         user, kind = next(users), next(kinds)
-        task_id = _submit(room, user, kind, n_gpus_per_node=(1, 4, 8)[number % 3])
+        task_id = room.submit(user, kind, n_gpus_per_node=(1, 4, 8)[number % 3])
         clock.advance(pause * 0.2)
         run = room.start(task_id, NODES[number % 3 : number % 3 + 1])
         clock.advance(pause * 0.7)
@@ -204,13 +210,13 @@ def _fill(room: Showroom, clock: LiveClock, tasks: int) -> None:
             room.api.client.post(f"/api/v2/tasks/{task_id}:cancel", headers=room.headers(user))
             room.end(task_id, Outcome.CANCELED, None, "canceled")
         else:
-            run.go_on(_STEPS if number >= tasks - 6 else 20)
+            run.go_on(STEPS if number >= tasks - 6 else 20)
             room.end(task_id)
         clock.advance(pause * 0.1)
     clock.advance(time.time() - 3 * 3600 - clock.now)
-    long = _submit(room, "alice", "grpo", n_gpus_per_node=8, nnodes=2)
+    long = room.submit("alice", "grpo", n_gpus_per_node=8, nnodes=2)
     room.start(long, NODES[:2]).go_on(88)
-    lost = _submit(room, "bob", "sft", n_gpus_per_node=4)
+    lost = room.submit("bob", "sft", n_gpus_per_node=4)
     room.start(lost, NODES[2:3]).go_on(63)
     before = room.running[lost]
     room.api.apply(End(before.admit.submission_id, Outcome.INFRASTRUCTURE, "node gpu-02 was lost", None))
@@ -220,24 +226,16 @@ def _fill(room: Showroom, clock: LiveClock, tasks: int) -> None:
     again.go_on(50)
     clock.advance(3600)
     for user, gpus, nodes in (("alice", 8, 2), ("chen", 8, 4), ("bob", 4, 1), ("alice", 8, 1)):
-        waiting = _submit(room, user, "grpo", n_gpus_per_node=gpus, nnodes=nodes)
+        waiting = room.submit(user, "grpo", n_gpus_per_node=gpus, nnodes=nodes)
         room.api.apply(Hold(waiting, because(Code.POOL_BUSY, nnodes=nodes, gpus=gpus, cpus=4.0 * gpus)))
         clock.advance(300)
-
-
-def _submit(room: Showroom, user: str, kind: str, **fields: int) -> str:
-    data = f"{room.api.world.shared_root}/common/datasets/gsm8k"
-    files = {} if kind == "sft" else {"train_file": f"{data}/rl.parquet", "val_file": f"{data}/rl.parquet"}
-    return room.api.submit(
-        room.headers(user), workload=kind, total_training_steps=_STEPS, test_freq=10, save_freq=20, **files, **fields
-    )
 
 
 def main() -> None:
     with contextlib.ExitStack() as stack:
         folder = Path(sys.argv[1]) if sys.argv[1:] else Path(stack.enter_context(tempfile.TemporaryDirectory()))
         room = stack.enter_context(showroom(folder))
-        print(f"{room.url}\nadmin  {room.admin}")
+        print(f"{room.url}\nadmin  {ADMIN_TOKEN}")
         for user, token in room.tokens.items():
             print(f"{user}  {token}")
         sys.stdout.flush()

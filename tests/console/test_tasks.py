@@ -1,0 +1,69 @@
+"""Sign in, and the list of tasks."""
+
+from __future__ import annotations
+
+from playwright.sync_api import expect
+
+from tests.console.conftest import Visit, sign_in
+from tests.support.showroom import Showroom
+
+
+def test_a_bad_token_is_said_and_a_good_one_enters(visit: Visit, room: Showroom) -> None:
+    page = visit(None)
+    page.get_by_label("Token").fill("argus_u_" + "0" * 64)
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("alert")).to_contain_text("does not know this token")
+    sign_in(page, room.tokens["alice"])
+    expect(page.get_by_role("grid", name="Tasks").get_by_role("row").first).to_be_visible()
+    page.reload()
+    expect(page.get_by_role("grid", name="Tasks").get_by_role("row").first).to_be_visible()
+
+
+def test_users_see_their_own_tasks_and_admins_all(visit: Visit, room: Showroom) -> None:
+    for who in ("alice", "bob", "admin"):
+        total = room.api.get("/api/v2/tasks:counts", room.headers(who))["total"]
+        expect(visit(who).get_by_role("button", name="All")).to_have_text(f"All {total}")
+
+
+def test_a_filter_stands_in_the_address_and_survives_a_reload(visit: Visit) -> None:
+    page = visit("alice")
+    page.get_by_role("button", name="Running").click()
+    grid = page.get_by_role("grid", name="Tasks")
+    expect(grid.get_by_role("row")).to_have_count(1)
+    assert "state=RUNNING" in page.url and "?" in page.url.split("#")[1]
+    page.reload()
+    expect(grid.get_by_role("row")).to_have_count(1)
+
+
+def test_a_state_changes_before_the_eyes(visit: Visit, room: Showroom) -> None:
+    page = visit("chen")
+    task_id = room.submit("chen", "sft")
+    row = page.locator(f"#row-{task_id}")
+    expect(row).to_contain_text("Queued")
+    room.start(task_id).go_on(50)
+    expect(row).to_contain_text("Running")
+    expect(row).to_contain_text("50/200")
+    room.running[task_id].go_on(5)
+    expect(row).to_contain_text("55/200")
+    room.end(task_id)
+    expect(row).to_contain_text("Succeeded")
+
+
+def test_the_keyboard_goes_through_the_list(visit: Visit) -> None:
+    page = visit("alice")
+    grid = page.get_by_role("grid", name="Tasks")
+    expect(grid.get_by_role("row").first).to_be_visible()
+    grid.focus()
+    page.keyboard.press("j")
+    page.keyboard.press("x")
+    page.keyboard.press("j")
+    page.keyboard.press("x")
+    expect(page.get_by_role("region", name="Chosen tasks")).to_contain_text("2 tasks chosen")
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("region", name="Chosen tasks")).to_have_count(0)
+    page.keyboard.press("/")
+    expect(page.get_by_label("End of an id")).to_be_focused()
+    grid.focus()
+    page.keyboard.press("Home")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/#/task/**")
