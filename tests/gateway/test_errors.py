@@ -67,7 +67,7 @@ def test_a_bug_is_a_500_that_tells_nothing(api: Api, caplog: pytest.LogCaptureFi
 
 
 def test_an_unknown_path_is_a_problem(api: Api) -> None:
-    for path in ("/", "/api/v2/nothing", "/api/v2/tasks/", "/api/v2/tasks/x/", "/api/v1/tasks", "//", "/%00"):
+    for path in ("/nothing", "/api/v2/nothing", "/api/v2/tasks/", "/api/v2/tasks/x/", "/api/v1/tasks", "//", "/%00"):
         check_problem(api.client.get(path, headers=ADMIN, follow_redirects=False), 404, "not_found")
 
 
@@ -156,7 +156,6 @@ def test_a_readiness_check_that_fails_is_not_ready(api: Api) -> None:
 
 
 def test_the_documentation_is_open_and_holds_no_token(api: Api) -> None:
-    assert "swagger-ui" in api.client.get("/docs").text
     document = api.client.get("/openapi.json")
     assert not re.search(r"argus_u_[0-9a-f]", document.text)
     assert ADMIN_TOKEN not in document.text

@@ -29,9 +29,10 @@ def location(http: TestClient, api: Api, who: Headers, headers: Any) -> str:
 
 
 def openapi_url(page: str) -> str:
-    found = re.search(r"url: '([^']*)'", page)
+    """Of the page /docs, whether the console was built here or not."""
+    found = re.search(r'data-prefix="(?P<prefix>[^"]*)"|href="(?P<url>[^"]*/openapi.json)"', page)
     assert found, page
-    return found[1]
+    return found["url"] or f"{found['prefix']}/openapi.json"
 
 
 def test_location_and_docs_have_the_prefix(api: Api, alice: Headers) -> None:

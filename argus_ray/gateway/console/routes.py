@@ -58,10 +58,10 @@ async def asset(request: Request, name: str) -> Response:
 async def _page(request: Request, name: str, csp: str) -> Response:
     prefix = outer_prefix(request.scope, request.app.state.gateway.trusted)
     try:
-        text, status = (await run_in_threadpool(built.build)).page(name, prefix), 200
+        text = (await run_in_threadpool(built.build)).page(name, prefix)
     except built.NotBuilt:
-        text, status = _NOT_BUILT.format(prefix=prefix), 404
-    return Response(text, status, {"Content-Security-Policy": csp}, "text/html; charset=utf-8")
+        text = _NOT_BUILT.format(prefix=prefix)
+    return Response(text, 200, {"Content-Security-Policy": csp}, "text/html; charset=utf-8")
 
 
 def _takes_gzip(request: Request) -> bool:
