@@ -2,6 +2,7 @@ import "./styles/tokens.css";
 import "./styles/base.css";
 import "./styles/parts.css";
 import "./styles/tasks.css";
+import "./styles/curves.css";
 import { render } from "preact";
 import { App } from "./app";
 
