@@ -227,7 +227,7 @@ def _fill(room: Showroom, clock: LiveClock, tasks: int) -> None:
     clock.advance(3600)
     for user, gpus, nodes in (("alice", 8, 2), ("chen", 8, 4), ("bob", 4, 1), ("alice", 8, 1)):
         waiting = room.submit(user, "grpo", n_gpus_per_node=gpus, nnodes=nodes)
-        room.api.apply(Hold(waiting, because(Code.POOL_BUSY, nnodes=nodes, gpus=gpus, cpus=4.0 * gpus)))
+        room.api.apply(Hold(waiting, because(Code.POOL_BUSY, nodes=nodes, gpus=gpus, cpus=16.0)))
         clock.advance(300)
 
 

@@ -1,6 +1,6 @@
 // The shell: navigation, the state of the connection, and the page of the address.
 import type { FunctionComponent } from "preact";
-import { useEffect } from "preact/hooks";
+import { useEffect, useRef } from "preact/hooks";
 import { client, isPassing, ok } from "./api/client";
 import { useQuery } from "./api/queries";
 import { isAdmin, me, signOut, token } from "./api/session";
@@ -69,13 +69,16 @@ function Shell() {
   useEffect(() => {
     if (!place || place.for !== "none") document.title = `${place?.title ?? "Not found"} · Argus`;
   }, [place]);
+  const nav = useRef<HTMLElement>(null);
+  // Where the menu is wider than the window.
+  useEffect(() => nav.current?.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" }), [first]);
   const seen = Object.entries(PLACES).filter(([, each]) => each.for === "all" || (each.for === "admin" && isAdmin.value));
   return (
     <>
       <a class="skip" href="#main" onClick={(event) => { event.preventDefault(); document.getElementById("main")?.focus(); }}>To the content</a>
       <header class="bar">
         <a class="brand" href={href("tasks")} aria-label="Argus: tasks"><Eye /><span>Argus</span></a>
-        <nav class="nav" aria-label="Pages">
+        <nav ref={nav} class="nav" aria-label="Pages">
           {seen.map(([name, each]) => <a key={name} href={href(name)} aria-current={name === first || (name === "tasks" && first === "task") ? "page" : undefined}>{each.title}</a>)}
         </nav>
         <Connection />

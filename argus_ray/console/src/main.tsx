@@ -3,6 +3,7 @@ import "./styles/base.css";
 import "./styles/parts.css";
 import "./styles/tasks.css";
 import "./styles/curves.css";
+import "./styles/pool.css";
 import { render } from "preact";
 import { App } from "./app";
 
