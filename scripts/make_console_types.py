@@ -46,6 +46,9 @@ def types() -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(f"{TYPES}\n")
-    TYPES.parent.mkdir(exist_ok=True)
-    TYPES.write_text(types())
+    made = types()
+    if "--check" in sys.argv[1:]:
+        sys.exit(
+            None if made == TYPES.read_text() else f"{TYPES} is not of this API: run scripts/make_console_types.py"
+        )
+    TYPES.write_text(made)
