@@ -107,15 +107,16 @@ export function Chart({ name, series, board, marks = [], isLog = false, smoothin
     if (to === undefined) return;
     event.preventDefault();
     const index = Math.max(0, Math.min(xs.length - 1, to));
-    made.setCursor({ left: made.valToPos(xs[index] as number, "x"), top: HEIGHT / 3 });
+    // Its third argument, which its types do not have, moves the cursors of the board.
+    (made.setCursor as (at: { left: number; top: number }, fire: boolean, publish: boolean) => void)({ left: made.valToPos(xs[index] as number, "x"), top: HEIGHT / 3 }, true, true);
   }
 
   const xs = plot.current?.data[0];
   const x = at === null ? undefined : xs?.[at];
   return (
     <figure class="chart card" aria-labelledby={id}>
-      <figcaption id={id} class="chart-head">
-        <b class="cut" title={name}>{name}</b>
+      <figcaption class="chart-head">
+        <b id={id} class="cut" title={name}>{name}</b>
         <span class="muted num nowrap">{x === undefined ? "" : xIs === "step" ? `step ${x.toLocaleString("en")}` : duration(x)}</span>
       </figcaption>
       <div ref={place} class="chart-plot" tabIndex={0} role="img" aria-label={`${name}: ${series.map((each) => `${each.label} ${number(each.y.at(-1))}`).join(", ")}. Arrow keys move the cursor.`} onKeyDown={key} />
