@@ -32,11 +32,11 @@ class Unseen:
 
 
 @contextlib.contextmanager
-def served(app: Any, **options: Any) -> Iterator[int]:
-    """The port at which a server in a thread answers with this app. `options` are uvicorn's."""
+def served(app: Any, *, at: int = 0, **options: Any) -> Iterator[int]:
+    """The port at which a server in a thread answers with this app: `at`, or any. `options` are uvicorn's."""
     config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="critical", lifespan="off", **options)
     server = uvicorn.Server(config)
-    listener = socket.create_server(("127.0.0.1", 0))
+    listener = socket.create_server(("127.0.0.1", at))
     # Kept small, or the kernel takes megabytes for each client that does not read.
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 128 * 1024)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])), daemon=True)

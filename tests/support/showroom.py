@@ -58,10 +58,25 @@ class LiveClock(FakeClock):
 @dataclass
 class Showroom:
     api: Api
-    url: str
     tokens: dict[str, str]
     #: Of tasks that run: what the worker of each goes on with.
     running: dict[str, Run] = field(default_factory=dict)
+    port: int = 0
+    _server: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def come_back(self) -> None:
+        """The service answers, at the address that it has had."""
+        # What a deployment has, not the pace of the tests of streams.
+        app = self.api.app = self.api.make_app(timing=None)
+        self.port = self._server.enter_context(served(app, at=self.port))
+
+    def go_away(self) -> None:
+        """As when the head dies: connections break, and nobody is at its address."""
+        self._server.close()
 
     def token(self, user: str) -> str:
         return ADMIN_TOKEN if user == "admin" else self.tokens[user]
@@ -176,14 +191,13 @@ def showroom(folder: Path, *, tasks: int = 24) -> Iterator[Showroom]:
     clock = LiveClock(now=time.time() - 5 * _DAY)
     api = Api(make_service(folder, clock=clock), nodes=NODES)
     tokens = {user: api.user(user)["Authorization"].removeprefix("Bearer ") for user in USERS}
-    room = Showroom(api, "", tokens)
+    room = Showroom(api, tokens)
     _fill(room, clock, tasks)
     clock.go_live()
-    api.app = api.make_app(pool_now=None, timing=None)
-    with served(api.app) as port:
-        room.url = f"http://127.0.0.1:{port}"
-        yield room
-    api.world.close()
+    room.come_back()
+    yield room
+    room.go_away()
+    room.api.world.close()
 
 
 def _fill(room: Showroom, clock: LiveClock, tasks: int) -> None:
