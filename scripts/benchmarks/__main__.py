@@ -27,8 +27,8 @@ NAMES = (
     "history",
     "cli",
 )
-#: Only when they are asked for by name: they take long, and make hosts.
-BY_NAME = ("ettr",)
+#: Only when they are asked for by name: they take long, and make hosts or need a browser.
+BY_NAME = ("ettr", "console")
 _USAGE = f"""scripts/bench NAME|all [options] [--json FILE]
 
 NAME: {", ".join((*NAMES, *BY_NAME))}

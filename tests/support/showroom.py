@@ -185,11 +185,12 @@ class Run:
 
 
 @contextlib.contextmanager
-def showroom(folder: Path, *, tasks: int = 24) -> Iterator[Showroom]:
-    """`tasks`: how many have ended before today, beside those of every state that are always there."""
+def showroom(folder: Path, *, tasks: int = 24, settings: dict[str, Any] | None = None) -> Iterator[Showroom]:
+    """`tasks`: how many have ended before today, beside those of every state that are always there. `settings`:
+    overrides, as in serve_config.yaml."""
     make_inputs(folder)
     clock = LiveClock(now=time.time() - 5 * _DAY)
-    api = Api(make_service(folder, clock=clock), nodes=NODES)
+    api = Api(make_service(folder, clock=clock, settings=settings), nodes=NODES)
     tokens = {user: api.user(user)["Authorization"].removeprefix("Bearer ") for user in USERS}
     room = Showroom(api, tokens)
     _fill(room, clock, tasks)
