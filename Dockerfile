@@ -21,8 +21,10 @@ ARG ARGUS_LOCK=requirements.lock
 COPY ${ARGUS_LOCK} ./
 RUN pip install --no-cache-dir -r "$ARGUS_LOCK"
 COPY . .
-# The command as one file is part of the package, so it is made first.
-RUN python scripts/make_pyz.py --lock "$ARGUS_LOCK" && pip install --no-cache-dir --no-deps .
+# The command as one file and the page for people are parts of the package, so they are made first.
+RUN python scripts/make_pyz.py --lock "$ARGUS_LOCK" \
+ && scripts/make-console && rm -rf .venv argus_ray/console/node_modules \
+ && pip install --no-cache-dir --no-deps .
 
 ENV ARGUS_RUN_DIR=/run/argus ARGUS_SERVE_CONFIG=/opt/argus/serve_config.yaml
 USER argus

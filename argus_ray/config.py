@@ -373,7 +373,10 @@ def fingerprint(settings: Settings) -> str:
     """Changes when the code or the settings change. Actors that carry another one are replaced at the next start."""
     digest = hashlib.sha256(json.dumps(settings.model_dump(mode="json"), sort_keys=True).encode())
     package = Path(__file__).parent
-    for path in sorted(package.rglob("*")):
+    # Not the console, which no actor has, and below which thousands of files of npm lie.
+    rooms = (path for path in package.iterdir() if path.name != "console")
+    files = (path for room in rooms for path in (room.rglob("*") if room.is_dir() else (room,)))
+    for path in sorted(files):
         if path.suffix in (".py", ".sql", ".tsv"):
             digest.update(str(path.relative_to(package)).encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]

@@ -28,6 +28,7 @@ def test_the_layers_point_one_way() -> None:
 
 #: Room -> modules that must not be imported there.
 FORBIDDEN = {
+    "console": ("argus_ray.gateway.app", "argus_ray.config", "argus_ray.core.ids"),
     "core": (
         *("argus_ray.disk.atomic", "argus_ray.store.store", "argus_ray.payload.argus_runner"),
         *("ray", "sqlite3", "time", "random", "logging", "subprocess", "fastapi"),
@@ -101,7 +102,7 @@ def plant(package: Path, room: str, targets: tuple[str, ...], kind: str) -> list
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    shutil.copytree(ROOT / "argus_ray", tmp_path / "argus_ray", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "argus_ray", tmp_path / "argus_ray", ignore=shutil.ignore_patterns("__pycache__", "node_modules", "dist"))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     return tmp_path
 
