@@ -102,7 +102,9 @@ def plant(package: Path, room: str, targets: tuple[str, ...], kind: str) -> list
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    shutil.copytree(ROOT / "argus_ray", tmp_path / "argus_ray", ignore=shutil.ignore_patterns("__pycache__", "node_modules", "dist"))
+    shutil.copytree(
+        ROOT / "argus_ray", tmp_path / "argus_ray", ignore=shutil.ignore_patterns("__pycache__", "node_modules", "dist")
+    )
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     return tmp_path
 

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import time
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import expect
 
 from tests.console.conftest import Visit, sign_in
+from tests.support.browsing import AWAY, is_marked, mark
 from tests.support.gateway import bearer_header
 from tests.support.showroom import Showroom
-
-
-def mark(page: Page) -> None:
-    """To be gone after a reload."""
-    page.evaluate("() => { document.documentElement.dataset.mark = 'there' }")
 
 
 def test_the_head_goes_and_comes_back_and_the_page_stays(visit: Visit, room: Showroom) -> None:
@@ -23,31 +19,31 @@ def test_the_head_goes_and_comes_back_and_the_page_stays(visit: Visit, room: Sho
     expect(row).to_contain_text("Queued")
     mark(page)
     room.go_away()
-    expect(page.get_by_text("reconnecting. What you see is as of")).to_be_visible(timeout=5_000)
+    expect(page.get_by_text(AWAY)).to_be_visible(timeout=5_000)
     expect(row).to_contain_text("Queued")
     room.start(task_id).go_on(9)
     room.come_back()
     began = time.monotonic()
     expect(row).to_contain_text("9/200", timeout=5_000)
-    expect(page.get_by_text("What you see is as of")).to_have_count(0)
+    expect(page.get_by_text(AWAY)).to_have_count(0)
     print(f"\ncurrent again {time.monotonic() - began:.1f} s after the return")
     # What happens from now on comes by the stream as before.
     room.running[task_id].go_on(1)
     expect(row).to_contain_text("10/200")
     room.end(task_id)
     expect(row).to_contain_text("Succeeded")
-    expect(page.locator("html")).to_have_attribute("data-mark", "there")
+    is_marked(page)
 
 
 def test_a_page_that_is_opened_while_the_head_is_away_waits_for_it(visit: Visit, room: Showroom) -> None:
     page = visit("bob", "queue")
     expect(page.get_by_role("region", name="Waiting")).to_be_visible()
     room.go_away()
-    expect(page.get_by_text("What you see is as of")).to_be_visible()
+    expect(page.get_by_text(AWAY)).to_be_visible()
     page.evaluate("() => { location.hash = '#/usage' }")
     room.come_back()
     expect(page.get_by_role("heading", name="Usage")).to_be_visible()
-    expect(page.get_by_text("What you see is as of")).to_have_count(0)
+    expect(page.get_by_text(AWAY)).to_have_count(0)
 
 
 def test_a_revoked_token_asks_for_another_over_the_page(visit: Visit, room: Showroom) -> None:
@@ -64,7 +60,7 @@ def test_a_revoked_token_asks_for_another_over_the_page(visit: Visit, room: Show
     expect(page.get_by_role("dialog", name="Sign in")).to_contain_text("not valid any more")
     sign_in(page, room.token("alice"))
     expect(page.get_by_role("dialog", name="Sign in")).to_have_count(0)
-    expect(page.locator("html")).to_have_attribute("data-mark", "there")
+    is_marked(page)
     assert "state=RUNNING" in page.url and "kind=sft" in page.url
 
 

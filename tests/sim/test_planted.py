@@ -84,7 +84,9 @@ FOUND = [read(path) for path in sorted(PLANTED.glob("*.patch"))]
 @pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The package and the tests that need neither Ray nor hosts, compiled once."""
-    leave = shutil.ignore_patterns("__pycache__", "ray", "hosts", "planted", "standin", "golden", "node_modules", "dist")
+    leave = shutil.ignore_patterns(
+        "__pycache__", "ray", "hosts", "planted", "standin", "golden", "node_modules", "dist"
+    )
     with TemporaryDirectory(dir=memory_folder() or tmp_path_factory.mktemp("planted")) as made:
         copied = Path(made).resolve() / "base"
         for name in ("argus_ray", "tests"):
