@@ -5,20 +5,24 @@ The hosts: `ha` and `hb` for heads, `wa` and `wb` for workers with four logical 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
+from playwright.sync_api import Page, expect
 
 from argus_ray.cli import exits
+from tests.support import browsing
 from tests.support.gaps import Clients
 from tests.support.lab import Host, wait_for
 from tests.support.pool import PATIENCE_S, TTL_S, Pool, freeze, thaw
@@ -104,7 +108,7 @@ def _pids(pool: Pool, host_list: list[Host], text: str) -> set[int]:
 
 
 def test_the_head_dies_and_comes_back_at_its_address(
-    pool: Pool, hosts: dict[str, Host], story: None, tmp_path: Path
+    pool: Pool, hosts: dict[str, Host], story: None, tmp_path: Path, console: contextlib.ExitStack
 ) -> None:
     """A2, and a head that is away for long with a stale head.json that then goes bad: training does not notice."""
     ha, workers = hosts["ha"], [hosts["wa"], hosts["wb"]]
@@ -118,9 +122,13 @@ def test_the_head_dies_and_comes_back_at_its_address(
     followed = tmp_path / "followed"
     follower = _follow(followed, user, pool.record()["api_url"], task)
     wait_for("the log is followed", lambda: b"step:9" in followed.read_bytes(), 60, lab=pool.lab)
+    page = _console(console, pool, user, task)
 
     ha.power_off()
     time_of_death = time.monotonic()
+    if page is not None:
+        expect(page.get_by_text(browsing.AWAY)).to_be_visible(timeout=5_000)
+        print(f"\nthe console says {time.monotonic() - time_of_death:.1f} s after the death that nobody answers")
     _bad_files(pool, workers)
     wait_for("the death has lasted", lambda: time.monotonic() - time_of_death > LONG_DEATH_S, LONG_DEATH_S + 10)
     assert {host.name: pool.raylet(host) for host in workers} == raylets, "no worker leaves for a stale file"
@@ -134,6 +142,8 @@ def test_the_head_dies_and_comes_back_at_its_address(
     wait_for("the API answers a user", lambda: _code(answers, header) == 200, PATIENCE_S, 0.1, lab=pool.lab)
     print(f"\nA2: the first answered request {time.monotonic() - begun:.1f} s after the head's start (no `serve run`)")
     pool.wait_ready(ha)
+    if page is not None:
+        _is_current_again(page, at_death)
 
     view = user.task(task)
     assert view["state"] == "RUNNING", view
@@ -169,6 +179,40 @@ def test_the_head_dies_and_comes_back_at_its_address(
     for each in waiting:
         assert pool.executions(user.wait_state(each, "SUCCEEDED")) == [1]
     assert user.task(task)["state"] == "CANCELED"
+
+
+@pytest.fixture
+def console() -> Iterator[contextlib.ExitStack]:
+    """What a browser that a test opens ends with."""
+    with contextlib.ExitStack() as stack:
+        yield stack
+
+
+def _console(stack: contextlib.ExitStack, pool: Pool, user: Api, task: str) -> Page | None:
+    """A task's page in somebody's browser; None: there is no browser here, which tests/console tells of."""
+    if browsing.why_not() is not None:
+        return None
+    browser = stack.enter_context(browsing.a_browser())
+    page = browsing.open_page(browser, browsing.Watched(pool.record()["api_url"]), f"task/{task}")
+    browsing.sign_in(page, user.token)
+    expect(page.get_by_role("progressbar")).to_be_visible()
+    browsing.mark(page)
+    return page
+
+
+def _step(page: Page) -> int:
+    """That the page tells of its task."""
+    found = re.search(r"step ([\d,]+) of", page.locator(".task-head").inner_text())
+    return int(found[1].replace(",", "")) if found else 0
+
+
+def _is_current_again(page: Page, at_death: int) -> None:
+    """Within 5 s of the head's return, without a reload."""
+    begun = time.monotonic()
+    expect(page.get_by_text(browsing.AWAY)).to_have_count(0, timeout=5_000)
+    wait_for("the console tells newer steps", lambda: _step(page) > at_death, 5, 0.1)
+    print(f"the console is current again {time.monotonic() - begun:.1f} s after the head is ready")
+    browsing.is_marked(page)
 
 
 def _follow(to: Path, user: Api, url: str, task: str) -> subprocess.Popen[bytes]:
