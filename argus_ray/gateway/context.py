@@ -19,6 +19,7 @@ from argus_ray.gateway.control import ControlPlane, Wake
 from argus_ray.gateway.files.download import Downloads
 from argus_ray.gateway.http.auth import Authenticator
 from argus_ray.gateway.http.prefix import TrustedProxies
+from argus_ray.gateway.http.turns import Turns
 from argus_ray.gateway.logs.flow import FlowLimits
 from argus_ray.gateway.logs.searches import Searches
 from argus_ray.gateway.logs.sockets import SendQueues
@@ -111,6 +112,9 @@ class GatewayParts:
     rollouts: Rollouts = field(default_factory=Rollouts)
     searches: Searches = field(default_factory=Searches)
     comparisons: Comparisons = field(default_factory=Comparisons)
+    #: Of one caller in the threads of `files` and of `curve_threads`: never all of them.
+    file_turns: Turns = field(default_factory=lambda: Turns(at_once=4))
+    curve_turns: Turns = field(default_factory=lambda: Turns(at_once=1))
     #: Unix time.
     clock: Callable[[], float] = time.time
     head_id: str = ""
@@ -148,9 +152,13 @@ class GatewayParts:
         """Raises what the function raises; Unavailable if the disk does not answer, FileNotFoundError if it says so."""
         return await self._in_thread(self.files, function, *args)
 
-    async def in_curve_thread(self, function: Callable[..., T], *args: Any) -> T:
+    async def in_file_turn(self, holder: str, function: Callable[..., T], *args: Any) -> T:
+        """The same, of one call of this holder, who has some of the threads at most."""
+        return await self.file_turns.run(holder, lambda: self.in_file_thread(function, *args))
+
+    async def in_curve_turn(self, holder: str, function: Callable[..., T], *args: Any) -> T:
         """The same."""
-        return await self._in_thread(self.curve_threads, function, *args)
+        return await self.curve_turns.run(holder, lambda: self._in_thread(self.curve_threads, function, *args))
 
     async def _in_thread(self, threads: Executor, function: Callable[..., T], *args: Any) -> T:
         running = asyncio.get_running_loop().run_in_executor(threads, function, *args)

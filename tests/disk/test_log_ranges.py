@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from argus_ray.disk import log_sequence, logs
+from argus_ray.disk import beneath, log_sequence, logs
 from argus_ray.disk.job_files import NoSuchFile
 from argus_ray.disk.log_file import LogFile, LogOpening
 from tests.disk.test_log_search import write
@@ -110,7 +110,7 @@ def test_names_that_tell_what_was_half_a_minute_ago_hide_nothing(root: str, monk
     def stale(path: Any, *args: Any, **options: Any) -> os.stat_result:
         return before.get(path) or real(path, *args, **options)
 
-    monkeypatch.setattr(log_sequence.os, "stat", stale)
+    monkeypatch.setattr(os, "stat", stale)
     assert part(root, 400_000, 10**9).size == SIZE
     assert part(root, 400_500, 400_600) == logs.Range(b"\0" * 100, 400_500, SIZE, None)
     found = logs.read_lines_from(root, f"{root}/logs/driver.log", 401_000, final=True)
@@ -120,13 +120,13 @@ def test_names_that_tell_what_was_half_a_minute_ago_hide_nothing(root: str, monk
 def test_each_look_of_a_follower_opens_the_log_anew(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only an open makes a network filesystem ask what the file is now."""
     opened_names: list[str] = []
-    real = log_sequence.beneath.plain_file
+    real = beneath.plain_file
 
     def counted(folder: Any, *names: str, **options: Any) -> Any:
         opened_names.extend(names)
         return real(folder, *names, **options)
 
-    monkeypatch.setattr(log_sequence.beneath, "plain_file", counted)
+    monkeypatch.setattr(beneath, "plain_file", counted)
     for _ in range(3):
         logs.read_lines_from(root, f"{root}/logs/driver.log", SIZE, final=False)
     assert opened_names.count("driver.log") == 3
