@@ -168,6 +168,7 @@ def create_app(
         pool_now=pool_now,
         behind_haproxy=behind_haproxy,
     )
+    app.state.openapi = {}
     app.state.changes = ChangeStreams(app.state.gateway, pace=changes_pace, limit=changes_limit)
     features = (
         users,

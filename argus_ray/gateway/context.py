@@ -10,13 +10,18 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from starlette.types import Scope
+
 from argus_ray.config import Settings
 from argus_ray.core.errors import Unavailable
 from argus_ray.core.explaining import PoolNow
 from argus_ray.core.model import NodeView, Task
 from argus_ray.gateway.audit_feed import AuditFeed
+from argus_ray.gateway.command.built import BuiltCommand
 from argus_ray.gateway.control import ControlPlane, Wake
 from argus_ray.gateway.files.download import Downloads
+from argus_ray.gateway.files.open_bytes import OpenAnswers
+from argus_ray.gateway.http.address import client_address
 from argus_ray.gateway.http.auth import Authenticator
 from argus_ray.gateway.http.prefix import TrustedProxies
 from argus_ray.gateway.http.turns import Turns
@@ -123,7 +128,14 @@ class GatewayParts:
     trusted: TrustedProxies = field(default_factory=TrustedProxies)
     #: All requests come through HAProxy of Serve.
     behind_haproxy: bool = False
+    #: What anybody may have.
+    open_answers: OpenAnswers = field(default_factory=OpenAnswers)
+    command: BuiltCommand = field(default_factory=BuiltCommand)
     audit_feed: AuditFeed = field(default_factory=AuditFeed)
+
+    def address_of(self, scope: Scope) -> str | None:
+        """Of the client, as far as those before us can be believed; None where nobody tells."""
+        return client_address(scope, self.trusted, haproxy=self.behind_haproxy)
 
     async def look_at_nodes(self) -> Sequence[NodeView]:
         """Raises Unavailable if the scheduler does not tell."""
