@@ -31,7 +31,7 @@ from argus_ray.gateway.logs.sockets import SendQueues
 from argus_ray.gateway.logs.stream import StreamLimit, StreamTiming
 from argus_ray.gateway.metrics.curves import CurveReader
 from argus_ray.gateway.metrics.progress import Progress
-from argus_ray.gateway.metrics.shared import Comparisons
+from argus_ray.gateway.metrics.shared import Comparisons, Sparklines
 from argus_ray.gateway.monitoring.scrape import Scraper
 from argus_ray.gateway.rollouts.shared import Rollouts
 from argus_ray.gateway.tasks.inputs import InputChecks
@@ -117,6 +117,7 @@ class GatewayParts:
     rollouts: Rollouts = field(default_factory=Rollouts)
     searches: Searches = field(default_factory=Searches)
     comparisons: Comparisons = field(default_factory=Comparisons)
+    sparklines: Sparklines = field(default_factory=Sparklines)
     #: Of one caller in the threads of `files` and of `curve_threads`: never all of them.
     file_turns: Turns = field(default_factory=lambda: Turns(at_once=4))
     curve_turns: Turns = field(default_factory=lambda: Turns(at_once=1))
