@@ -21,7 +21,7 @@ _FIRST_S, _MOST_S = 0.5, 5.0
 #: Between two reads of the curves that the small pictures are drawn from.
 _CURVES_S = 6.0
 #: Of one call.
-_IDS, _CURVES = 100, 8
+_IDS = 100
 
 
 def beats(interval_s: float, until: float | None = None) -> Iterator[float]:
@@ -248,29 +248,22 @@ class Pictures:
 
 
 def sparklines(session: Session, tasks: Iterable[Mapping[str, Any]], *, ended: bool = False) -> dict[str, str]:
-    """The curve of each task's headline as a line of blocks, of the first eight that have one and run (`ended`: or have
-    run). Nothing where the server cannot tell now: it is an ornament."""
+    """The curve of each task's headline as a line of blocks, of the first hundred that run (`ended`: or have run).
+    Nothing where the server cannot tell now: it is an ornament."""
     from argus_ray.client.errors import ArgusError
 
-    chosen = {
-        task["task_id"]: task["progress"]["headline"]["name"]
+    wanted = [
+        task["task_id"]
         for task in tasks
         if task["progress"] and task["progress"]["headline"] and (ended or not task_words.has_ended(task))
-    }
-    wanted = dict(list(chosen.items())[:_CURVES])
+    ]
     if not wanted:
         return {}
-    names = sorted(set(wanted.values()))
     try:
-        found = session.server.get("/curves", task=list(wanted), names=names, max_points=40)["tasks"]
+        found = session.server.get("/sparklines", task=wanted[:_IDS], max_points=40)["tasks"]
     except ArgusError:
         return {}
-    lines = {}
-    for each in found:
-        curve = (each["metrics"] or {}).get("curves", {}).get(wanted.get(each["task_id"], ""))
-        if curve:
-            lines[each["task_id"]] = draw.sparkline(curve["values"], 20)
-    return lines
+    return {each["task_id"]: draw.sparkline(each["values"], 20) for each in found if each["values"]}
 
 
 def redraw(session: Session, lines: Callable[[], Sequence[str]], interval_s: float) -> NoReturn:

@@ -58,6 +58,10 @@ def nodes() -> Call[models.Nodes]:
     return Call("GET", "/api/v2/nodes", of(models.Nodes))
 
 
+def cluster() -> Call[models.Cluster]:
+    return Call("GET", "/api/v2/cluster", of(models.Cluster))
+
+
 def order(node: str, verb: str, *, reason: str | None = None, deadline_s: float | None = None) -> Call[models.Ordered]:
     """`verb`: cordon, drain or uncordon."""
     path = f"/api/v2/nodes/{{node}}:{verb}"

@@ -54,6 +54,10 @@ class AdminMethods(Part):
     def nodes(self) -> models.Nodes:
         return self.send(admin_calls.nodes())
 
+    def cluster(self) -> models.Cluster:
+        """How the service and its pool are."""
+        return self.send(admin_calls.cluster())
+
     def cordon(self, node: str, *, reason: str | None = None) -> models.Ordered:
         """The machine gets no new gang. `node`: its hostname, address or Ray node id."""
         return self.send(admin_calls.order(node, "cordon", reason=reason))

@@ -240,6 +240,10 @@ class Client(AdminMethods, LogMethods, ResultMethods):
         """Own tasks that wait and that run; `everyone`: all of them (admin)."""
         return self.send(task_calls.queue(everyone=everyone))
 
+    def queue_counts(self) -> models.QueueCounts:
+        """How much waits and runs, of this user and of others."""
+        return self.send(task_calls.queue_counts())
+
     def explain(self, task_id: str) -> models.Explanation:
         """Why a task waits."""
         return self.send(task_calls.explain(task_id))

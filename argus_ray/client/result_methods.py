@@ -14,6 +14,7 @@ from argus_ray.client.models.results import (
     Rollouts,
     RolloutStep,
     Sample,
+    Sparkline,
     TaskCurves,
 )
 from argus_ray.client.pages import pages
@@ -42,6 +43,10 @@ class ResultMethods(Part):
         """The curves of up to 8 tasks, each with its curves or its problem."""
         call = task_calls.many_curves(task_ids, names=names, max_points=max_points, since_step=since_step)
         return self.send(call).tasks
+
+    def sparklines(self, task_ids: Names, *, max_points: int | None = None) -> tuple[Sparkline, ...]:
+        """The headlines of up to 100 tasks as small curves."""
+        return self.send(task_calls.sparklines(task_ids, max_points=max_points)).tasks
 
     def rollout_steps(
         self,

@@ -11,7 +11,16 @@ from argus_ray.client.calls import JSON_BODY, Answer, Call, Encoded, as_json, mo
 from argus_ray.client.errors import BadAnswer
 from argus_ray.client.models import tasks as models
 from argus_ray.client.models.base import Model
-from argus_ray.client.models.results import Curves, FilePage, LogPart, LogText, ManyCurves, Matches, Rollouts
+from argus_ray.client.models.results import (
+    Curves,
+    FilePage,
+    LogPart,
+    LogText,
+    ManyCurves,
+    Matches,
+    Rollouts,
+    Sparklines,
+)
 
 M = TypeVar("M", bound=Model)
 _TASKS = "/api/v2/tasks"
@@ -131,6 +140,10 @@ def queue(*, everyone: bool = False) -> Call[models.Queue]:
     return Call("GET", "/api/v2/admin/queue" if everyone else "/api/v2/queue", of(models.Queue))
 
 
+def queue_counts() -> Call[models.QueueCounts]:
+    return Call("GET", "/api/v2/queue:counts", of(models.QueueCounts))
+
+
 def explain(task_id: str) -> Call[models.Explanation]:
     return Call("GET", _TASK + "/explain", of(models.Explanation), {"task_id": task_id})
 
@@ -152,6 +165,11 @@ def many_curves(
 ) -> Call[ManyCurves]:
     query = (("task", task_ids), ("names", names), ("max_points", max_points), ("since_step", since_step))
     return Call("GET", "/api/v2/curves", of(ManyCurves), query=query)
+
+
+def sparklines(task_ids: Names, *, max_points: int | None = None) -> Call[Sparklines]:
+    query = (("task", task_ids), ("max_points", max_points))
+    return Call("GET", "/api/v2/sparklines", of(Sparklines), query=query)
 
 
 def estimates() -> Call[models.Estimates]:

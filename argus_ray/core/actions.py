@@ -266,6 +266,26 @@ class ShowQueue(Action[tuple[QueueEntry, ...]]):
     everyone: bool = False
 
 
+@dataclass(frozen=True)
+class QueueShare:
+    """Tasks that wait, those that have GPUs or are about to, and how many these have."""
+
+    waiting: int
+    active: int
+    gpus: int
+
+
+@dataclass(frozen=True)
+class QueueCounts:
+    own: QueueShare
+    others: QueueShare
+
+
+@dataclass(frozen=True)
+class CountQueue(Action[QueueCounts]):
+    """The queue in numbers: how much of it is the caller's. ADMIN owns nothing of it."""
+
+
 # --- admin --------------------------------------------------------------------------------------------------------
 
 

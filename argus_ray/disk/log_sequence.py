@@ -13,6 +13,7 @@ import re
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import PurePosixPath
 from typing import TypeVar
 
@@ -165,19 +166,34 @@ def opened_log(root: str, path: str, *, with_pieces: bool = True) -> Iterator[Lo
 def _pieces(folder: int, name: str, head_end: int) -> list[_Part]:
     """Those behind the first file, in order; what is none of the runner's is passed over."""
     named = re.compile(rf"{re.escape(name)}\.(\d{{15}})")
-    starts = sorted(int(match[1]) for each in os.listdir(folder) if (match := named.fullmatch(each)))
+    starts = sorted(int(match[1]) for each in os.listdir(folder) if (match := named.fullmatch(each)))[-_MOST_PIECES:]
     parts: list[_Part] = []
     end = head_end
-    for start in starts[-_MOST_PIECES:]:
+    for start, following in zip_longest(starts, starts[1:]):
         piece = f"{name}.{start:015d}"
         try:
             status = os.stat(piece, dir_fd=folder, follow_symlinks=False)
+            # What a network filesystem tells of a name may be of half a minute ago. A piece ends where the next one
+            # begins; of one that does not, or is the last one, its size is asked for anew.
+            if stat.S_ISREG(status.st_mode) and start + status.st_size != following:
+                status = _asked_anew(folder, piece, status)
         except FileNotFoundError:
             continue
         if stat.S_ISREG(status.st_mode) and status.st_size and start >= end:
             end = start + status.st_size
             parts.append(_Part(piece, start, end))
     return parts
+
+
+def _asked_anew(folder: int, name: str, told: os.stat_result) -> os.stat_result:
+    """Of the file as it is now: that is what an open promises. Raises FileNotFoundError."""
+    try:
+        with beneath.plain_file(folder, name, own=True) as fd:
+            return os.fstat(fd)
+    except OSError as error:
+        if beneath.meaning(error) is Meaning.ABSENT:
+            raise FileNotFoundError(error.errno, error.strerror, name) from None
+        return told  # whoever reads it is told why it cannot be
 
 
 def read_at(fd: int, offset: int, length: int) -> bytes:

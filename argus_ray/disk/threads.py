@@ -20,6 +20,10 @@ _IDLE_S = 30.0
 _T = TypeVar("_T")
 
 
+class Busy(asyncio.TimeoutError):
+    """No place was free within the time: all are at work, and none may hang."""
+
+
 @dataclass
 class _Call:
     function: Callable[[], Any]
@@ -59,11 +63,12 @@ class BoundedThreads:
         self._at_work = 0
         self._made = 0
 
-    async def run(self, function: Callable[[], _T], timeout_s: float) -> _T:
+    async def run(self, function: Callable[[], _T], timeout_s: float, wait_s: float | None = None) -> _T:
         """The call's result. Raises what it raises, and TimeoutError after the bound, which begins with the call, or at
-        once while too many calls hang."""
+        once while too many calls hang; Busy after `wait_s` seconds without a place (None: it waits for one)."""
         self._refuse_beyond_bound()
-        async with self._slots:
+        await self._take_slot(wait_s)
+        try:
             # Once more: whoever waited for a slot came before those at work were seen to hang.
             self._refuse_beyond_bound()
             begun, call = time.monotonic(), _Call(function)
@@ -77,6 +82,18 @@ class BoundedThreads:
                 raise
             finally:
                 self._at_work -= 1
+        finally:
+            self._slots.release()
+
+    async def _take_slot(self, wait_s: float | None) -> None:
+        # `wait_for` would make a task of its own for each call.
+        if wait_s is None or not self._slots.locked():
+            await self._slots.acquire()
+            return
+        try:
+            await asyncio.wait_for(self._slots.acquire(), wait_s)
+        except asyncio.TimeoutError:
+            raise Busy(f"all threads of {self._name} are at work") from None
 
     def _refuse_beyond_bound(self) -> None:
         if len(self._hung) < self._most_hung:

@@ -16,7 +16,7 @@ import argus_ray
 from argus_ray.config import Settings
 from argus_ray.disk.inputs import Preflight
 from argus_ray.disk.threads import BoundedThreads
-from argus_ray.gateway import about, audit, pool, presets, usage, users
+from argus_ray.gateway import about, audit, cluster, pool, presets, usage, users
 from argus_ray.gateway import nodes as node_routes
 from argus_ray.gateway.changes import routes as changes
 from argus_ray.gateway.changes.hub import HubPace
@@ -39,6 +39,7 @@ from argus_ray.gateway.logs.flow import FlowLimits
 from argus_ray.gateway.logs.stream import StreamLimit, StreamTiming
 from argus_ray.gateway.metrics import many as many_curves
 from argus_ray.gateway.metrics import routes as metrics
+from argus_ray.gateway.metrics import sparklines
 from argus_ray.gateway.metrics.curves import CurveReader
 from argus_ray.gateway.metrics.progress import ProgressReader
 from argus_ray.gateway.metrics.shared import Comparisons
@@ -169,6 +170,7 @@ def create_app(
         pool_now=pool_now,
         behind_haproxy=behind_haproxy,
     )
+    app.state.openapi = {}
     app.state.changes = ChangeStreams(app.state.gateway, pace=changes_pace, limit=changes_limit)
     features = (
         users,
@@ -181,12 +183,14 @@ def create_app(
         search,
         metrics,
         many_curves,
+        sparklines,
         rollouts,
         changes,
         files_of_tasks,
         presets,
         pool,
         node_routes,
+        cluster,
         pages,
         console,
         about,

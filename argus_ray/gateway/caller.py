@@ -26,7 +26,6 @@ from argus_ray.core.usage import Me
 from argus_ray.core.watching import Watch
 from argus_ray.gateway.context import GatewayParts
 from argus_ray.gateway.http.access import Facts, facts_of
-from argus_ray.gateway.http.address import client_address
 
 R = TypeVar("R")
 S = TypeVar("S")
@@ -123,7 +122,7 @@ def caller_of(request: Request) -> Caller:
     costs a request some 50 us.
     """
     gateway: GatewayParts = request.app.state.gateway
-    address = client_address(request.scope, gateway.trusted, haproxy=gateway.behind_haproxy)
+    address = gateway.address_of(request.scope)
     credential = gateway.authenticator.credential(request.headers.getlist("authorization"), address)
     facts = facts_of(request.scope)
     facts.role = credential.role.value

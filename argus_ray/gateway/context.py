@@ -10,22 +10,28 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from starlette.types import Scope
+
 from argus_ray.config import Settings
 from argus_ray.core.errors import Unavailable
 from argus_ray.core.explaining import PoolNow
 from argus_ray.core.model import NodeView, Task
 from argus_ray.gateway.audit_feed import AuditFeed
+from argus_ray.gateway.command.built import BuiltCommand
 from argus_ray.gateway.control import ControlPlane, Wake
 from argus_ray.gateway.files.download import Downloads
+from argus_ray.gateway.files.open_bytes import OpenAnswers
+from argus_ray.gateway.http.address import client_address
 from argus_ray.gateway.http.auth import Authenticator
 from argus_ray.gateway.http.prefix import TrustedProxies
+from argus_ray.gateway.http.turns import Turns
 from argus_ray.gateway.logs.flow import FlowLimits
 from argus_ray.gateway.logs.searches import Searches
 from argus_ray.gateway.logs.sockets import SendQueues
 from argus_ray.gateway.logs.stream import StreamLimit, StreamTiming
 from argus_ray.gateway.metrics.curves import CurveReader
 from argus_ray.gateway.metrics.progress import Progress
-from argus_ray.gateway.metrics.shared import Comparisons
+from argus_ray.gateway.metrics.shared import Comparisons, Sparklines
 from argus_ray.gateway.monitoring.scrape import Scraper
 from argus_ray.gateway.rollouts.shared import Rollouts
 from argus_ray.gateway.tasks.inputs import InputChecks
@@ -111,6 +117,10 @@ class GatewayParts:
     rollouts: Rollouts = field(default_factory=Rollouts)
     searches: Searches = field(default_factory=Searches)
     comparisons: Comparisons = field(default_factory=Comparisons)
+    sparklines: Sparklines = field(default_factory=Sparklines)
+    #: Of one caller in the threads of `files` and of `curve_threads`: never all of them.
+    file_turns: Turns = field(default_factory=lambda: Turns(at_once=4))
+    curve_turns: Turns = field(default_factory=lambda: Turns(at_once=1))
     #: Unix time.
     clock: Callable[[], float] = time.time
     head_id: str = ""
@@ -119,7 +129,14 @@ class GatewayParts:
     trusted: TrustedProxies = field(default_factory=TrustedProxies)
     #: All requests come through HAProxy of Serve.
     behind_haproxy: bool = False
+    #: What anybody may have.
+    open_answers: OpenAnswers = field(default_factory=OpenAnswers)
+    command: BuiltCommand = field(default_factory=BuiltCommand)
     audit_feed: AuditFeed = field(default_factory=AuditFeed)
+
+    def address_of(self, scope: Scope) -> str | None:
+        """Of the client, as far as those before us can be believed; None where nobody tells."""
+        return client_address(scope, self.trusted, haproxy=self.behind_haproxy)
 
     async def look_at_nodes(self) -> Sequence[NodeView]:
         """Raises Unavailable if the scheduler does not tell."""
@@ -148,9 +165,13 @@ class GatewayParts:
         """Raises what the function raises; Unavailable if the disk does not answer, FileNotFoundError if it says so."""
         return await self._in_thread(self.files, function, *args)
 
-    async def in_curve_thread(self, function: Callable[..., T], *args: Any) -> T:
+    async def in_file_turn(self, holder: str, function: Callable[..., T], *args: Any) -> T:
+        """The same, of one call of this holder, who has some of the threads at most."""
+        return await self.file_turns.run(holder, lambda: self.in_file_thread(function, *args))
+
+    async def in_curve_turn(self, holder: str, function: Callable[..., T], *args: Any) -> T:
         """The same."""
-        return await self._in_thread(self.curve_threads, function, *args)
+        return await self.curve_turns.run(holder, lambda: self._in_thread(self.curve_threads, function, *args))
 
     async def _in_thread(self, threads: Executor, function: Callable[..., T], *args: Any) -> T:
         running = asyncio.get_running_loop().run_in_executor(threads, function, *args)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 from fastapi import APIRouter, Request, Response
 
-from argus_ray.core.actions import QueueEntry, ShowQueue
+from argus_ray.core.actions import CountQueue, QueueEntry, ShowQueue
 from argus_ray.core.errors import Unavailable
 from argus_ray.core.usage import ShowMe
 from argus_ray.gateway import apart
@@ -20,7 +20,7 @@ from argus_ray.gateway.http.document import PROBLEM
 from argus_ray.gateway.http.params import NoQuery, refuse_query
 from argus_ray.gateway.http.schemas import HealthOut, NotReady, ReadyOut, json_response
 from argus_ray.gateway.me import MeOut
-from argus_ray.gateway.tasks.schemas import QueueOut
+from argus_ray.gateway.tasks.schemas import QueueCountsOut, QueueOut
 
 _log = logging.getLogger("argus.gateway")
 
@@ -54,6 +54,12 @@ async def _queue(caller: Caller, *, everyone: bool) -> QueueOut:
     entries: tuple[QueueEntry, ...] = await caller.do(ShowQueue(everyone))
     active = [entry.task for entry in entries if entry.task.state.is_active]
     return QueueOut.of(entries, await caller.gateway.progress_of(active))
+
+
+@router.get("/api/v2/queue:counts", tags=["tasks"], dependencies=[NoQuery])
+async def count_queue(caller: TheCaller) -> QueueCountsOut:
+    """The queue in numbers: own tasks, and those of others, who are not named."""
+    return QueueCountsOut.of(await caller.do(CountQueue()))
 
 
 @router.get(

@@ -5,13 +5,17 @@ from __future__ import annotations
 import collections
 import contextlib
 import errno
+import math
 import os
+import time
 from collections.abc import Callable
 
 import argus_reserve  # type: ignore[import-not-found]
 
 #: Of the log's second half; the oldest goes when the log has reached its bound.
 PIECES = 8
+#: Seconds that a line may lie in this machine's cache alone.
+SHOW_S = 1.0
 #: Bytes of driver.log for lines of our own.
 _NOTES = 1024
 _NEWLINE = ord("\n")
@@ -49,6 +53,8 @@ class Log:
         self._lost = 0
         self._why = ""
         self._has_complained = False
+        self._is_shown = True
+        self._shown_at = -math.inf
         self.write(b"")
 
     def write(self, data: bytes) -> None:
@@ -73,14 +79,39 @@ class Log:
         except OSError as error:
             self._lost += len(self._rest)
             self._why = error.strerror or str(error)
-            if not self._has_complained:
-                self._has_complained = True
-                self._complain(error)
+            self._trouble(error)
 
     def end(self) -> None:
-        """Say what is missing, if that can be said by now."""
+        """Say what is missing, if that can be said by now, and show the rest."""
         if self._lost:
             self.write(b"")
+        self._show()
+
+    @property
+    def show_at(self) -> float:
+        """When `show` is due, of the monotonic clock; infinite while there is nothing to show."""
+        return math.inf if self._is_shown else self._shown_at + SHOW_S
+
+    def show(self) -> None:
+        """Once a second: let readers on other machines see what was written. An NFS client keeps it for up to 30 s
+        otherwise; what it promises is that a closed file is on the server. A local filesystem does nothing here."""
+        if time.monotonic() >= self.show_at:
+            self._show()
+
+    def _show(self) -> None:
+        if self._is_shown or self._file is None:
+            return
+        # The close of any descriptor of a file writes it out; and unlike fdatasync asks no disk to empty its cache.
+        try:
+            os.close(os.dup(self._file))
+        except OSError as error:
+            self._trouble(error)
+        self._is_shown, self._shown_at = True, time.monotonic()
+
+    def _trouble(self, error: OSError) -> None:
+        if not self._has_complained:
+            self._has_complained = True
+            self._complain(error)
 
     def _fitting(self) -> int:
         """How many of the next bytes the open file takes: whole lines, but for one that is longer than a piece."""
@@ -101,7 +132,7 @@ class Log:
                 self._lost += len(view)
                 raise
             self._at_line_start = view[size - 1] == _NEWLINE
-            self._is_new_file = False
+            self._is_new_file = self._is_shown = False
             self._offset += size
             self._room -= size
             view = view[size:]
@@ -119,10 +150,14 @@ class Log:
             )
             self._head_end = self._offset
         new = self._open(_piece(self._offset))
-        assert self._file is not None
-        os.close(self._file)
-        self._file, self._room, self._is_new_file = new, max(1, self._limit // 2 // PIECES), True
+        old, self._file = self._file, new
+        self._room, self._is_new_file = max(1, self._limit // 2 // PIECES), True
         self._pieces.append(self._offset)
+        # After that: a close may fail on a network filesystem that is full, and the descriptor is gone all the same.
+        try:
+            os.close(old)  # type: ignore[arg-type]
+        except OSError as error:
+            self._trouble(error)
         if len(self._pieces) > PIECES:
             with contextlib.suppress(OSError):
                 os.unlink(_piece(self._pieces.popleft()), dir_fd=self._folder)

@@ -11,6 +11,7 @@ import collections
 import contextlib
 import os
 import select
+import stat
 import struct
 import time
 
@@ -188,14 +189,16 @@ class _Writer:
         pending = bytearray()
         check_at = time.monotonic() + CANCEL_CHECK_S
         while True:
-            if poll.poll(max(0.0, check_at - time.monotonic()) * 1000):
+            if poll.poll(max(0.0, min(check_at, log.show_at) - time.monotonic()) * 1000):
                 data = os.read(self._channel, _PIPE_BYTES)
                 if not data:
                     return
                 pending += data
                 self._write(root, log, pending)
+            log.show()
             if time.monotonic() >= check_at:
                 check_at = time.monotonic() + CANCEL_CHECK_S
+                root.show_metrics()
                 if not self._said_canceled and root.is_canceled():
                     self._said_canceled = True
                     self._say("canceled")
@@ -235,6 +238,7 @@ class JobRoot:
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self._metrics: tuple[int, int] | None = None
         self._umask = argus_folders.umask_of()
         os.umask(self._umask)  # of this process, which makes nothing but these files
         try:
@@ -248,6 +252,18 @@ class JobRoot:
         except OSError:
             return False
         return True
+
+    def show_metrics(self) -> None:
+        """What the program has written there since, as `Log.show` does; where the program runs on another machine this
+        changes nothing."""
+        with contextlib.suppress(OSError):
+            status = os.stat("metrics.jsonl", dir_fd=self.fd, follow_symlinks=False)
+            seen = status.st_size, status.st_mtime_ns
+            if stat.S_ISREG(status.st_mode) and seen != self._metrics:
+                self._metrics = seen
+                # Opened for writing, or its close shows nothing. It is the program's, which may put anything there.
+                flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+                os.close(os.open("metrics.jsonl", flags, dir_fd=self.fd))
 
     def claim(self) -> None:
         """Create the start marker; only one process ever succeeds."""

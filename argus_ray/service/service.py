@@ -80,6 +80,7 @@ _USE_CASES: Mapping[type[Action[Any]], Callable[[UnitOfWork, Principal, Any], An
     actions.TaskEvents: tasks.list_events,
     actions.FindAttempt: tasks.find_attempt,
     actions.ShowQueue: tasks.show_queue,
+    actions.CountQueue: tasks.count_queue,
     ShowMe: lambda unit, principal, action: usage.show_me(unit, principal),
     watching.WatchTasks: streams.watch,
     actions.ShowEstimates: forecasts.show,

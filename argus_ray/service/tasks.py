@@ -4,16 +4,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 from argus_ray.core.actions import (
     CancelTask,
+    CountQueue,
     ExplainTask,
     Explanation,
     FindAttempt,
     GetTask,
     Principal,
+    QueueCounts,
     QueueEntry,
+    QueueShare,
     Role,
     ShowQueue,
     TaskEvents,
@@ -62,6 +66,22 @@ def show_queue(unit: UnitOfWork, principal: Principal, action: ShowQueue) -> tup
     entries = queue.entries(unit.db, owner)
     told = forecasts.with_estimates(unit, [task for task, _ in entries])
     return tuple(QueueEntry(for_list(unit, task), position) for task, (_, position) in zip(told, entries, strict=True))
+
+
+def count_queue(unit: UnitOfWork, principal: Principal, action: CountQueue) -> QueueCounts:
+    """No names: how much there is beside one's own is no secret, and whose it is, is one."""
+    shares = queue.shares(unit.db)
+    own = [share for user_id, share in shares.items() if user_id == principal.user_id]
+    others = [share for user_id, share in shares.items() if user_id != principal.user_id]
+    return QueueCounts(_sum(own), _sum(others))
+
+
+def _sum(shares: Sequence[QueueShare]) -> QueueShare:
+    return QueueShare(
+        sum(share.waiting for share in shares),
+        sum(share.active for share in shares),
+        sum(share.gpus for share in shares),
+    )
 
 
 def explain(unit: UnitOfWork, principal: Principal, action: ExplainTask) -> Explanation:

@@ -6,6 +6,7 @@ import json
 import sqlite3
 from collections.abc import Sequence
 
+from argus_ray.core.actions import QueueShare
 from argus_ray.core.model import Task
 from argus_ray.core.states import TaskState
 from argus_ray.store.tasks import with_attempts
@@ -85,6 +86,24 @@ def count_waiting(db: sqlite3.Connection) -> int:
 def count_waiting_of(db: sqlite3.Connection, user_id: str) -> int:
     query = f"SELECT coalesce(sum(n), 0) FROM task_counts WHERE {_WAITS} AND user_id = ?"  # noqa: S608
     return int(db.execute(query, (user_id,)).fetchone()[0])
+
+
+_SHARES = f"""
+    SELECT user_id, sum(waiting) AS waiting, sum(active) AS active, sum(gpus) AS gpus FROM (
+        SELECT user_id, n AS waiting, 0 AS active, 0 AS gpus FROM task_counts WHERE {_WAITS} AND n > 0
+        UNION ALL
+        SELECT user_id, 0, n, 0 FROM task_counts WHERE state IN ('SUBMITTING', 'SUBMITTED', 'RUNNING') AND n > 0
+        UNION ALL
+        SELECT user_id, 0, 0, nnodes * gpus_per_node FROM attempts CROSS JOIN tasks USING (task_id)
+        WHERE attempts.state <> 'ENDED'
+    ) GROUP BY user_id
+"""  # noqa: S608 - a constant
+
+
+def shares(db: sqlite3.Connection) -> dict[str, QueueShare]:
+    """What each user has who has something in the queue, or holds GPUs. It costs what is there, and not what was."""
+    rows = db.execute(_SHARES)
+    return {row["user_id"]: QueueShare(row["waiting"], row["active"], row["gpus"]) for row in rows}
 
 
 def count_by_state(db: sqlite3.Connection) -> dict[str, int]:

@@ -20,6 +20,8 @@ NAMES = (
     "durable",
     "gaps",
     "unread",
+    "streams",
+    "logs",
     "latency",
     "recovery",
     "decide",

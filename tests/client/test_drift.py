@@ -51,7 +51,7 @@ USES: list[Callable[[Client, Path], object]] = [
     lambda c, _: (c.counts(**FILTER), c.cancel_many(["t"], dry_run=True), c.cancel_many(state="RUNNING", since="2h")),
     lambda c, _: list(c.events("t")),
     lambda c, _: (c.queue(), c.queue(everyone=True)),
-    lambda c, _: c.explain("t"),
+    lambda c, _: (c.explain("t"), c.queue_counts(), c.sparklines(["t", "u"], max_points=2), c.cluster()),
     lambda c, _: c.log("t", tail=1, attempt=1),
     lambda c, _: list(c.log_events("t", tail=1, attempt=1, after="1:0")),
     lambda c, _: c.log_range("t", 0, 3, attempt=1),

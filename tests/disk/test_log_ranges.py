@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from argus_ray.disk import log_sequence, logs
+from argus_ray.disk import beneath, log_sequence, logs
 from argus_ray.disk.job_files import NoSuchFile
 from argus_ray.disk.log_file import LogFile, LogOpening
 from tests.disk.test_log_search import write
@@ -92,6 +94,43 @@ def test_a_piece_that_goes_between_two_looks_is_looked_for_anew(root: str, monke
     file = opened(root)
     assert content(file, 10**6).endswith(b" bytes of the log are left out here\n" + SECOND[1])
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_names_that_tell_what_was_half_a_minute_ago_hide_nothing(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on NFS, which keeps what it was told of a name. Of a file that is opened it asks anew."""
+    real, before = os.stat, {}
+    for start, _ in (FIRST, SECOND):
+        name = f"driver.log.{start:015d}"
+        with (path := Path(f"{root}/logs/{name}")).open("r+b") as piece:
+            size = path.stat().st_size
+            piece.truncate(10)
+            before[name] = path.stat()
+            piece.truncate(size)
+
+    def stale(path: Any, *args: Any, **options: Any) -> os.stat_result:
+        return before.get(path) or real(path, *args, **options)
+
+    monkeypatch.setattr(os, "stat", stale)
+    assert part(root, 400_000, 10**9).size == SIZE
+    assert part(root, 400_500, 400_600) == logs.Range(b"\0" * 100, 400_500, SIZE, None)
+    found = logs.read_lines_from(root, f"{root}/logs/driver.log", 401_000, final=True)
+    assert (found.start, found.end) == (401_000, SIZE)
+
+
+def test_each_look_of_a_follower_opens_the_log_anew(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only an open makes a network filesystem ask what the file is now."""
+    opened_names: list[str] = []
+    real = beneath.plain_file
+
+    def counted(folder: Any, *names: str, **options: Any) -> Any:
+        opened_names.extend(names)
+        return real(folder, *names, **options)
+
+    monkeypatch.setattr(beneath, "plain_file", counted)
+    for _ in range(3):
+        logs.read_lines_from(root, f"{root}/logs/driver.log", SIZE, final=False)
+    assert opened_names.count("driver.log") == 3
+    assert opened_names.count(f"driver.log.{SECOND[0]:015d}") == 3, "and the piece that grows"
 
 
 def test_what_is_no_log_is_not_opened(tmp_path: Path) -> None:

@@ -180,3 +180,17 @@ def test_a_call_that_is_given_up_keeps_its_thread_until_it_is_back_and_its_error
         await disk.until(lambda: disk.threads() == 1)
         with pytest.raises(OSError, match="now"):
             await disk.pool.run(lambda: (_ for _ in ()).throw(OSError("now")), 5)
+
+
+def test_a_wait_for_a_place_has_a_bound_of_its_own() -> None:
+    async def body(disk: Disk) -> None:
+        first = asyncio.ensure_future(disk.pool.run(disk.hang, 60))
+        await disk.until(lambda: disk.begun == 1)
+        with pytest.raises(threads.Busy):
+            await disk.pool.run(disk.hang, 60, wait_s=0.02)
+        assert disk.begun == 1
+        disk.back.set()
+        await first
+        await disk.pool.run(disk.hang, 60, wait_s=0.02)
+
+    scenario(1)(body)

@@ -28,7 +28,8 @@ NAMES = {
     "GET /api/v2/users/{user_id}/tokens": "listTokens", "POST /api/v2/users/{user_id}/tokens": "issueToken",
     "DELETE /api/v2/users/{user_id}/tokens/{token_id}": "revokeToken", "GET /healthz": "getHealth",
     "GET /readyz": "getReadiness", "GET /api/v2/version": "getVersion",
-    "GET /api/v2/schema/taskspec": "getTaskspecSchema",
+    "GET /api/v2/schema/taskspec": "getTaskspecSchema", "GET /api/v2/sparklines": "listSparklines",
+    "GET /api/v2/queue:counts": "countQueue", "GET /api/v2/cluster": "getCluster",
 }  # fmt: skip
 
 

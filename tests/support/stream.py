@@ -65,6 +65,7 @@ class Stream:
         self._task = asyncio.ensure_future(self._app(scope, self._receive, self._send))
         start = await self._next_message()
         self.status = start["status"]
+        self.headers = {name.decode(): value.decode() for name, value in start["headers"]}
         return self
 
     async def __aexit__(self, *_: object) -> None:

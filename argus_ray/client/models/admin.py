@@ -250,3 +250,61 @@ class UsagePage(Model):
     since: str
     until: str
     next_cursor: str | None
+
+
+class PoolGpus(Model):
+    SCHEMAS = ("PoolGpusOut",)
+
+    total: float | None
+    free: float | None
+    barred: float | None
+    claimed: int | None
+
+
+class PoolNodes(Model):
+    SCHEMAS = ("PoolNodesOut",)
+
+    ready: int
+    barred: int
+    cordoned: int
+
+
+class Waiting(Model):
+    SCHEMAS = ("WaitingOut",)
+
+    tasks: int
+    gpus: int
+    oldest_s: float
+
+
+class HeadFile(Model):
+    SCHEMAS = ("HeadFileOut",)
+
+    age_s: float | None
+    ttl_s: float | None
+    epoch: int | None
+
+
+class SharedDisk(Model):
+    SCHEMAS = ("SharedDiskOut",)
+
+    free: int
+    size: int
+
+
+class Cluster(Model):
+    """How the service and its pool are; None where a part does not tell."""
+
+    SCHEMAS = ("ClusterOut",)
+
+    at: datetime
+    parts: Mapping[str, str]
+    maintenance: bool | None
+    last_tick_age_s: float | None
+    head_file: HeadFile | None
+    gpus: PoolGpus
+    nodes: PoolNodes | None
+    waiting: Waiting | None
+    shared_disk: SharedDisk | None
+    store_bytes: int | None
+    backup_age_s: float | None

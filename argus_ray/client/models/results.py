@@ -15,6 +15,8 @@ class AttemptSteps(Model):
     attempt: int
     first_step: int | None
     last_step: int | None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
 
 
 class Curve(Model):
@@ -70,6 +72,24 @@ class ManyCurves(Model):
     SCHEMAS = ("CurvesOut",)
 
     tasks: tuple[TaskCurves, ...]
+
+
+class Sparkline(Model):
+    """A task's headline as a small curve; `name` is None while it has none."""
+
+    SCHEMAS = ("SparklineOut",)
+
+    task_id: str
+    name: str | None
+    steps: tuple[int, ...]
+    values: tuple[float, ...]
+    complete: bool
+
+
+class Sparklines(Model):
+    SCHEMAS = ("SparklinesOut",)
+
+    tasks: tuple[Sparkline, ...]
 
 
 class RolloutStep(Model):

@@ -222,6 +222,7 @@ class Task(TaskSummary):
     exports: tuple[Export, ...]
     export: Export | None
     attempts: tuple[Attempt, ...]
+    spec: Mapping[str, Any] | None = None
 
 
 class TaskPage(Model):
@@ -267,6 +268,23 @@ class Queue(Model):
 
     pending: tuple[TaskSummary, ...]
     running: tuple[TaskSummary, ...]
+
+
+class QueueShare(Model):
+    SCHEMAS = ("QueueShareOut",)
+
+    waiting: int
+    active: int
+    gpus: int
+
+
+class QueueCounts(Model):
+    """The queue in numbers."""
+
+    SCHEMAS = ("QueueCountsOut",)
+
+    own: QueueShare
+    others: QueueShare
 
 
 class Event(Model):

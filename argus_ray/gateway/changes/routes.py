@@ -20,6 +20,7 @@ from argus_ray.gateway.http.schemas import rfc3339
 from argus_ray.gateway.logs import following
 from argus_ray.gateway.logs.routes import LAST_EVENT_ID
 from argus_ray.gateway.logs.sockets import flow_to
+from argus_ray.gateway.logs.stream import Place
 
 router = APIRouter(tags=["tasks"])
 
@@ -73,29 +74,36 @@ async def stream_changes(
     )
     watch: Watch = await caller.do(asked)
     log_place = None if last is None or log_of is None else last.in_log_of(log_of)
-    log = None
-    if log_of is not None:
-        attempts = KnownAttempts(following.finder(caller, log_of))
-        follower = await following.begin(
-            gateway, attempts, await attempts(None), log_place,
-            number=None, tail=query.log_tail, timing=streams.log_timing,
-        )  # fmt: skip
-        log = LogPart(log_of, follower, attempts)
-    listener = ChangeListener(
-        streams.hub,
-        streams.rounds,
-        streams.render,
-        caller.do,
-        asked,
-        watch,
-        digest=caller.credential.digest,
-        progress_of=frozenset(wanted),
-        hello={"version": argus_ray.__version__, "head_id": gateway.head_id, "now": rfc3339(gateway.clock())},
-        log=log,
-        log_place=log_place,
-    )
-    release = _take_places(caller, streams, watch, has_log=log is not None)
+    # First the places: where a log begins is looked for on the disk.
+    release = _take_places(caller, streams, watch, has_log=log_of is not None)
+    try:
+        log = None if log_of is None else await _begin_log(caller, streams, log_of, log_place, query.log_tail)
+        listener = ChangeListener(
+            streams.hub,
+            streams.rounds,
+            streams.render,
+            caller.do,
+            asked,
+            watch,
+            digest=caller.credential.digest,
+            progress_of=frozenset(wanted),
+            hello={"version": argus_ray.__version__, "head_id": gateway.head_id, "now": rfc3339(gateway.clock())},
+            log=log,
+            log_place=log_place,
+        )
+    except BaseException:
+        release()
+        raise
     return ChangeStream(listener.parts(), release, flow_to(request.scope, gateway.flow, gateway.send_queues))
+
+
+async def _begin_log(caller: Caller, streams: ChangeStreams, task_id: str, place: Place | None, tail: int) -> LogPart:
+    attempts = KnownAttempts(following.finder(caller, task_id))
+    found = await attempts(None)
+    follower = await following.begin(
+        caller.gateway, attempts, found, place, number=None, tail=tail, timing=streams.log_timing
+    )
+    return LogPart(task_id, follower, attempts)
 
 
 def _take_places(caller: Caller, streams: ChangeStreams, watch: Watch, *, has_log: bool) -> Any:

@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.concurrency import run_in_threadpool
 
+from argus_ray.gateway.caller import TheGateway
+from argus_ray.gateway.http.document import PROBLEM
 from argus_ray.gateway.http.params import header_parameters
 from argus_ray.gateway.http.problems import RouteNotFound
+from argus_ray.gateway.http.schemas import Problem
 
 router = APIRouter(tags=["command"])
 #: Made by scripts/make-pyz.
 FILE = Path(__file__).with_name("argus.pyz")
 
 _TEXT = {"required": True, "schema": {"type": "string"}}
+_HEADERS = dict.fromkeys(("ETag", "Cache-Control", "Content-Disposition", "Accept-Ranges"), _TEXT)
+_CONTENT = {"application/zip": {"schema": {"type": "string", "format": "binary"}}}
 _ANSWERS: dict[int | str, dict[str, Any]] = {
-    200: {
-        "content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}},
-        "description": "To be run: `python3 argus.pyz`",
-        "headers": {"ETag": _TEXT, "Cache-Control": _TEXT, "Content-Disposition": _TEXT},
+    200: {"content": _CONTENT, "description": "To be run: `python3 argus.pyz`", "headers": _HEADERS},
+    206: {
+        "content": _CONTENT,
+        "description": "The part that Range asks for",
+        "headers": _HEADERS | {"Content-Range": _TEXT},
     },
-    304: {"description": "If-None-Match has the ETag", "headers": {"ETag": _TEXT, "Cache-Control": _TEXT}},
+    304: {"description": "If-None-Match has the ETag", "headers": _HEADERS},
+    416: {"model": Problem, "description": PROBLEM, "headers": {"ETag": _TEXT, "Content-Range": _TEXT}},
 }
-_IF_NONE_MATCH = header_parameters({"If-None-Match": "The ETag of what is there already"})
+_ASKED = header_parameters(
+    {
+        "If-None-Match": "The ETag of what is there already",
+        "Range": "One range: `bytes=100-`",
+        "If-Range": "An ETag: else all of it",
+    }
+)
 
 
 class BuildQuery(BaseModel):
@@ -40,45 +50,15 @@ class BuildQuery(BaseModel):
     )
 
 
-class Built(NamedTuple):
-    content: bytes
-    tag: str
-
-
-@router.get("/argus.pyz", response_class=Response, responses=_ANSWERS, openapi_extra=_IF_NONE_MATCH)
-async def get_command(request: Request, query: Annotated[BuildQuery, Query()]) -> Response:
+@router.get("/argus.pyz", response_class=Response, responses=_ANSWERS, openapi_extra=_ASKED)
+async def get_command(request: Request, gateway: TheGateway, query: Annotated[BuildQuery, Query()]) -> Response:
     """The command `argus` of this server's version as one file, for Python 3.11 or newer."""
     build = query.build or None
-    found = await run_in_threadpool(built, FILE)
+    found = await gateway.command.get(FILE)
     if build is not None and build != found.tag:
         raise RouteNotFound("This server has another build of argus.pyz: get it without `build`.")
     headers = {
-        "ETag": f'"{found.tag}"',
         "Cache-Control": "public, max-age=31536000, immutable" if build else "no-cache",
+        "Content-Disposition": 'attachment; filename="argus.pyz"',
     }
-    if _has(request, found.tag):
-        return Response(None, 304, headers)
-    headers["Content-Disposition"] = 'attachment; filename="argus.pyz"'
-    return Response(found.content, 200, headers, "application/zip")
-
-
-def built(file: Path) -> Built:
-    """Read once in the life of this process. Raises RouteNotFound if it was not made."""
-    try:
-        return _read(file)
-    except OSError:
-        raise RouteNotFound(
-            "argus.pyz was not made on this head: run scripts/setup there, or scripts/make-pyz."
-        ) from None
-
-
-@functools.lru_cache(maxsize=1)
-def _read(file: Path) -> Built:
-    content = file.read_bytes()
-    return Built(content, hashlib.sha256(content).hexdigest()[:32])
-
-
-def _has(request: Request, tag: str) -> bool:
-    """Whether If-None-Match has it; compared weakly, as RFC 9110 wants it."""
-    given = ",".join(request.headers.getlist("if-none-match"))
-    return any(each.strip().removeprefix("W/") in (f'"{tag}"', "*") for each in given.split(","))
+    return gateway.open_answers.answer(request, gateway.address_of(request.scope), found, headers, "application/zip")

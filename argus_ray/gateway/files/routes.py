@@ -62,8 +62,9 @@ async def list_files(
     after = _decode_cursor(query.cursor)
     task_files.require_files(view.task)
     attempt = task_files.attempt_of(view.task, query.number)
-    async with gateway.downloads.lists.turn(holder_of(principal)):
-        found = await _listing(gateway, attempt, names, after, query.limit)
+    found = await gateway.downloads.lists.run(
+        holder_of(principal), lambda: _listing(gateway, attempt, names, after, query.limit)
+    )
     above = b"".join(part + b"/" for part in path.split(b"/") if part)
     last = found.entries[-1].name if found.entries else after
     return FilesOut(

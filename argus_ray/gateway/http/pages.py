@@ -6,7 +6,12 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
+from argus_ray.gateway.context import GatewayParts
+from argus_ray.gateway.files.open_bytes import OpenBytes
 from argus_ray.gateway.http.prefix import outer_prefix
+
+#: Of which the document is kept as it goes out; a proxy has one.
+_MOST_PREFIXES = 8
 
 router = APIRouter(include_in_schema=False)
 
@@ -14,10 +19,17 @@ router = APIRouter(include_in_schema=False)
 @router.get("/openapi.json")
 async def openapi(request: Request) -> Response:
     """Open: it holds nothing of anybody."""
-    document = request.app.openapi()
-    if prefix := _prefix(request):
-        document = {**document, "servers": [{"url": prefix}]}
-    return JSONResponse(document)
+    gateway: GatewayParts = request.app.state.gateway
+    prefix = _prefix(request)
+    written: dict[str, OpenBytes] = request.app.state.openapi
+    if prefix not in written:
+        if len(written) >= _MOST_PREFIXES:
+            written.clear()
+        servers = {"servers": [{"url": prefix}]} if prefix else {}
+        written[prefix] = OpenBytes.of(bytes(JSONResponse(request.app.openapi() | servers).body))
+    headers = {"Cache-Control": "no-cache"}
+    address = gateway.address_of(request.scope)
+    return gateway.open_answers.answer(request, address, written[prefix], headers, "application/json")
 
 
 def _prefix(request: Request) -> str:

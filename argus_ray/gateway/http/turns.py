@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from argus_ray.core.errors import Unavailable
+from argus_ray.gateway import apart
+
+_T = TypeVar("_T")
 
 
 class _Caller:
@@ -28,23 +31,37 @@ class Turns:
     timeout_s: float = 15.0
     _callers: dict[str, _Caller] = field(default_factory=dict)
 
-    @contextlib.asynccontextmanager
-    async def turn(self, caller: str) -> AsyncIterator[None]:
-        """Raises Unavailable if too many wait, or for too long."""
+    async def run(self, caller: str, work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+        """What the work comes to, which must end by itself. Raises what it raises, and Unavailable if too many of this
+        caller wait, or for too long.
+
+        A caller that leaves gives no turn back before the work has ended: nobody can end a thread, so whoever asks and
+        leaves, again and again, would have them all.
+        """
         mine = self._callers.setdefault(caller, _Caller(self.at_once))
         if mine.calls >= self.most:
             raise Unavailable(f"You have {self.most} calls of this kind under way. Wait for one to end.")
         mine.calls += 1
         try:
-            try:
-                await asyncio.wait_for(mine.places.acquire(), self.timeout_s)
-            except asyncio.TimeoutError:
-                raise Unavailable("Your calls before this one did not end in time. Try again.") from None
-            try:
-                yield
-            finally:
-                mine.places.release()
-        finally:
-            mine.calls -= 1
-            if not mine.calls:
-                del self._callers[caller]
+            await asyncio.wait_for(mine.places.acquire(), self.timeout_s)
+        except asyncio.TimeoutError:
+            self._leave(caller, mine)
+            raise Unavailable("Your calls before this one did not end in time. Try again.") from None
+        except BaseException:
+            self._leave(caller, mine)
+            raise
+        task = apart.begin(work, "argus-turn")
+
+        def end(_: object) -> None:
+            mine.places.release()
+            self._leave(caller, mine)
+            if not task.cancelled():
+                task.exception()  # where nobody waits for it any more
+
+        task.add_done_callback(end)
+        return await asyncio.shield(task)
+
+    def _leave(self, caller: str, mine: _Caller) -> None:
+        mine.calls -= 1
+        if not mine.calls:
+            del self._callers[caller]

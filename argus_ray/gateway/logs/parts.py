@@ -5,14 +5,14 @@ from __future__ import annotations
 from fastapi import Request, Response
 
 from argus_ray.core import paths
-from argus_ray.core.actions import FindAttempt, GetTask
+from argus_ray.core.actions import FindAttempt, GetTask, Principal
 from argus_ray.core.errors import LogNotFound
 from argus_ray.core.model import Attempt
 from argus_ray.core.states import TaskState
 from argus_ray.disk import logs
 from argus_ray.disk.job_files import NoSuchFile
 from argus_ray.disk.log_file import LogOpening
-from argus_ray.gateway.caller import Caller
+from argus_ray.gateway.caller import Caller, holder_of
 from argus_ray.gateway.files import answer, ranges, task_files
 from argus_ray.gateway.files.ranges import Asked
 from argus_ray.gateway.http import problems
@@ -31,7 +31,7 @@ def asked(request: Request) -> Asked | None:
 
 async def part(request: Request, caller: Caller, task_id: str, number: int | None, wish: Asked) -> Response:
     """At most `limits.log_tail_bytes` of it, none of them beyond a gap. Raises LogNotFound and FilesGone."""
-    state, attempt = await caller.do(FindAttempt(task_id, number))
+    (state, attempt), principal = await caller.do_as(FindAttempt(task_id, number))
     headers = _headers(state, attempt)
     size = 0
 
@@ -44,7 +44,7 @@ async def part(request: Request, caller: Caller, task_id: str, number: int | Non
     try:
         if attempt is None:
             raise RangeNotSatisfiable
-        found = await _read(caller, task_id, attempt, wish, wanted)
+        found = await _read(caller, principal, task_id, attempt, wish, wanted)
         if found is not None and found.gap is not None:
             headers["X-Argus-Log-Gap"] = "{}-{}".format(*found.gap)
         if found is None or not found.data:
@@ -56,7 +56,9 @@ async def part(request: Request, caller: Caller, task_id: str, number: int | Non
     return Response(found.data, 206, headers, TEXT)
 
 
-async def _read(caller: Caller, task_id: str, attempt: Attempt, wish: Asked, wanted: logs.Wanted) -> logs.Range | None:
+async def _read(
+    caller: Caller, principal: Principal, task_id: str, attempt: Attempt, wish: Asked, wanted: logs.Wanted
+) -> logs.Range | None:
     """None: there is no log yet."""
     root = attempt.job_root
     most = caller.gateway.settings.limits.log_tail_bytes
@@ -65,7 +67,7 @@ async def _read(caller: Caller, task_id: str, attempt: Attempt, wish: Asked, wan
         return logs.read_range(root, paths.driver_log(root), wanted, most, from_end=wish.first is None)
 
     try:
-        return await caller.gateway.in_file_thread(read)
+        return await caller.gateway.in_file_turn(holder_of(principal), read)
     except FileNotFoundError:
         await require_log(caller, task_id)
         return None

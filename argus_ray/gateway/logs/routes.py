@@ -69,11 +69,11 @@ async def get_log(
     asked = parts.asked(request)
     if asked is not None:
         return await parts.part(request, caller, task_id, query.number, asked)
-    state, attempt = await caller.do(FindAttempt(task_id, query.number))
+    (state, attempt), principal = await caller.do_as(FindAttempt(task_id, query.number))
     headers = {"X-Argus-Task-State": state.value}
     text = b""
     if attempt is not None:
-        text, end = await _tail(gateway, attempt, query.tail)
+        text, end = await _tail(gateway, holder_of(principal), attempt, query.tail)
         headers["X-Argus-Attempt"] = str(attempt.number)
         #: A stream with this Last-Event-ID goes on exactly here.
         headers["X-Argus-Log-Position"] = f"{attempt.number}:{end}"
@@ -93,7 +93,7 @@ async def download_log(request: Request, caller: TheCaller, task_id: TaskId, que
     return await parts.whole(request, caller, task_id, query.number)
 
 
-async def _tail(gateway: GatewayParts, attempt: Attempt, lines: int) -> tuple[bytes, int]:
+async def _tail(gateway: GatewayParts, holder: str, attempt: Attempt, lines: int) -> tuple[bytes, int]:
     """As UTF-8, and where it ends in the log."""
     root = attempt.job_root
     limit = gateway.settings.limits.log_tail_bytes
@@ -104,7 +104,7 @@ async def _tail(gateway: GatewayParts, attempt: Attempt, lines: int) -> tuple[by
         return logs.as_utf8(span.data), span.end
 
     try:
-        return await gateway.in_file_thread(read)
+        return await gateway.in_file_turn(holder, read)
     except FileNotFoundError:
         return b"", 0
     except (logs.NotReadable, ValueError):
@@ -121,6 +121,11 @@ async def stream_log(
     place = Place.parse(request.headers.get("last-event-id", ""))
     find = following.finder(caller, task_id)
     found, principal = await caller.do_as(FindAttempt(task_id, query.number))
-    follower = await following.begin(gateway, find, found, place, number=query.number, tail=query.tail)
+    # First the place: where a stream begins is looked for on the disk.
     release = gateway.streams.acquire(holder_of(principal))
+    try:
+        follower = await following.begin(gateway, find, found, place, number=query.number, tail=query.tail)
+    except BaseException:
+        release()
+        raise
     return EventStream(follower.events(), release, flow_to(request.scope, gateway.flow, gateway.send_queues))

@@ -98,8 +98,7 @@ async def search_log(caller: TheCaller, gateway: TheGateway, task_id: TaskId, qu
             raise InvalidRequest("The search breaks a rule.", [FieldError("q", rule)]) from None
         return _text(task_id, attempt.number, found)
 
-    async with searches.turns.turn(holder_of(principal)):
-        text = await from_disk(searches.threads, look, searches.timeout_s)
+    text = await searches.turns.run(holder_of(principal), lambda: from_disk(searches.threads, look, searches.timeout_s))
     if text is None:
         await require_log(caller, task_id)
         text = _text(task_id, attempt.number if attempt else None, _NOTHING)

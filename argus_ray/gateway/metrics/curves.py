@@ -28,6 +28,9 @@ _MARK = 64
 #: The newest attempts of a task that are looked at.
 _MAX_ATTEMPTS = 50
 _LOCK_S = 2.0
+_HEADLINES = frozenset(metrics.HEADLINES)
+#: Of a task whose headline alone is shown.
+_SPARK_ATTEMPTS = 8
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,15 @@ class Found:
     #: Names that occur and were not asked for.
     available: list[str]
     #: False: there is more to read; ask again.
+    complete: bool
+
+
+@dataclass(frozen=True)
+class Spark:
+    """A task's headline, through all its attempts. `name` None: it has none yet."""
+
+    name: str | None
+    points: Points
     complete: bool
 
 
@@ -158,6 +170,25 @@ class CurveReader:
         }
         available = sorted((other_names | _curve_names(main)) - parts.keys())
         return Found(tuple(main), curves, available, complete)
+
+    def headlines(self, tasks: Sequence[Sequence[Attempt]], *, max_points: int) -> list[Spark]:
+        """Of each of these tasks, by its attempts; all within the time and the bytes of one request. Never raises: what
+        cannot be read now is incomplete."""
+        budget = _Budget(self._limits, self._monotonic)
+        return [self._headline(attempts[-_SPARK_ATTEMPTS:], budget, max_points) for attempts in tasks]
+
+    def _headline(self, attempts: Sequence[Attempt], budget: _Budget, max_points: int) -> Spark:
+        if not attempts:
+            return Spark(None, Points(), complete=True)
+        if budget.is_spent:
+            return Spark(None, Points(), complete=False)
+        try:
+            parts, _, complete = self._parts(attempts, _HEADLINES, budget)
+        except Unavailable:
+            return Spark(None, Points(), complete=False)
+        merged = ((name, metrics.merge(parts, name)) for name in metrics.HEADLINES)
+        name, points = next(((name, points) for name, points in merged if points.steps), (None, Points()))
+        return Spark(name, metrics.thin(points, since_step=0, max_points=max_points), complete)
 
     def _parts(
         self, attempts: Sequence[Attempt], names: frozenset[str] | None, budget: _Budget

@@ -69,8 +69,10 @@ async def compare_curves(caller: TheCaller, gateway: TheGateway, query: CurvesPa
     names, metric_names = query.task_ids(), query.asked()
     # In one batch.
     views, principal = await both(asyncio.gather(*(_view(caller, name) for name in names)), caller.do(WhoAmI()))
-    async with gateway.comparisons.turns.turn(holder_of(principal)):
-        metrics = await _read_all(gateway, [view.task for view in views if view is not None], metric_names, query)
+    tasks = [view.task for view in views if view is not None]
+    metrics = await gateway.comparisons.turns.run(
+        holder_of(principal), lambda: _read_all(gateway, tasks, metric_names, query)
+    )
     parts = []
     for name, view in zip(names, views, strict=True):
         found = TaskNotFound() if view is None else metrics[view.task.task_id]

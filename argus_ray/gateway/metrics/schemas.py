@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pydantic import BaseModel, Field
 
-from argus_ray.core.model import Task
+from argus_ray.core.model import Attempt, Task
 from argus_ray.core.verl.metrics import Part, Points
+from argus_ray.gateway.http.schemas import Time, time_or_none
 from argus_ray.gateway.metrics.curves import Found
 from argus_ray.gateway.metrics.progress import Progress, total_steps
 
@@ -14,10 +15,18 @@ class AttemptStepsOut(BaseModel):
     attempt: int
     first_step: int | None = Field(description="null while it has no metrics")
     last_step: int | None
+    started_at: Time | None = Field(description="With `ended_at` and the steps: when about each step was made")
+    ended_at: Time | None
 
     @classmethod
-    def of(cls, part: Part) -> AttemptStepsOut:
-        return cls(attempt=part.attempt, first_step=part.first_step, last_step=part.last_step)
+    def of(cls, part: Part, attempt: Attempt | None) -> AttemptStepsOut:
+        return cls(
+            attempt=part.attempt,
+            first_step=part.first_step,
+            last_step=part.last_step,
+            started_at=None if attempt is None else time_or_none(attempt.started_at),
+            ended_at=None if attempt is None else time_or_none(attempt.ended_at),
+        )
 
 
 class CurveOut(BaseModel):
@@ -45,10 +54,11 @@ class MetricsOut(BaseModel):
 
     @classmethod
     def of(cls, task: Task, found: Found, progress: Progress | None) -> MetricsOut:
+        attempts = {attempt.number: attempt for attempt in task.attempts}
         steps = [part.last_step for part in found.attempts if part.last_step is not None]
         return cls(
             task_id=task.task_id,
-            attempts=[AttemptStepsOut.of(part) for part in found.attempts],
+            attempts=[AttemptStepsOut.of(part, attempts.get(part.attempt)) for part in found.attempts],
             # The end of the file is known before all of it has been read.
             last_step=progress.step if progress else steps[-1] if steps else None,
             total_steps=progress.total_steps if progress else total_steps(task),

@@ -55,10 +55,7 @@ class Scraper:
 
     async def answer(self, accept: str) -> tuple[bytes, str]:
         """The metrics and their content type: OpenMetrics where it is asked for, else Prometheus' own text."""
-        looking = self._looking
-        if looking is None or (looking.done() and self._monotonic() - self._looked_at >= FRESH_S):
-            self._written = {}
-            looking = self._looking = apart.begin(self._look, "argus-monitoring")
+        looking = self._look_of_now()
         snapshot = await asyncio.shield(looking)
         is_open = takes_openmetrics(accept)
         if looking is not self._looking:  # another one has begun meanwhile
@@ -66,6 +63,17 @@ class Scraper:
         if is_open not in self._written:
             self._written[is_open] = _write(snapshot, is_open)
         return self._written[is_open], _type(is_open)
+
+    async def snapshot(self) -> Snapshot:
+        """What is told, as data."""
+        return await asyncio.shield(self._look_of_now())
+
+    def _look_of_now(self) -> asyncio.Task[Snapshot]:
+        looking = self._looking
+        if looking is None or (looking.done() and self._monotonic() - self._looked_at >= FRESH_S):
+            self._written = {}
+            looking = self._looking = apart.begin(self._look, "argus-monitoring")
+        return looking
 
     async def _look(self) -> Snapshot:
         try:

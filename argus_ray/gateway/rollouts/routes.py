@@ -38,6 +38,5 @@ async def get_rollouts(caller: TheCaller, gateway: TheGateway, task_id: TaskId, 
             found = reader.list_samples(shared.reader, task.task_id, attempts, query.step, wish, Budget())
         return found.model_dump_json().encode()
 
-    async with shared.turns.turn(holder_of(principal)):
-        text = await from_disk(shared.threads, read, shared.timeout_s)
+    text = await shared.turns.run(holder_of(principal), lambda: from_disk(shared.threads, read, shared.timeout_s))
     return Response(text, media_type="application/json")

@@ -14,7 +14,7 @@ from argus_ray.core.exports import Part
 from argus_ray.discovery import head_json, sentinel
 from argus_ray.disk import exports
 from argus_ray.disk.checkpoints import Checkpoint
-from argus_ray.gateway.caller import TheCaller, TheGateway
+from argus_ray.gateway.caller import TheCaller, TheGateway, holder_of
 from argus_ray.gateway.http.body import read_json, schema_of
 from argus_ray.gateway.http.params import NoQuery, TaskId
 from argus_ray.gateway.tasks.routes import KEY_HEADER, LOCATION, REPLAYED, answer_headers, idempotency_key
@@ -60,9 +60,9 @@ async def export_task(
     """
     wish = await read_json(request, ExportWish, optional=True)
     action = ExportTask(task_id, wish.step, wish.part, idempotency_key(request))
-    found = await caller.do(ReadExport(action))
+    found, principal = await caller.do_as(ReadExport(action))
     if isinstance(found, ExportSource):
-        seen = await gateway.in_file_thread(_look, found, wish, gateway.settings)
+        seen = await gateway.in_file_turn(holder_of(principal), _look, found, wish, gateway.settings)
         chosen = _choose(seen, wish.step)
         found = await caller.do(
             ExportTask(task_id, wish.step, wish.part, action.idempotency_key, chosen.step, chosen.job_root)

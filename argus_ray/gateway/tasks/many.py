@@ -46,13 +46,13 @@ class FilterQuery(StrictQuery):
     def where(self, now: float) -> TaskFilter:
         """`now`: Unix time. Raises InvalidRequest that names the field and the rule."""
         return TaskFilter(
-            states=states_of(_split(self.state)),
-            workloads=workloads_of(_split(self.workload)),
+            states=states_of(split(self.state)),
+            workloads=workloads_of(split(self.workload)),
             since=times.time_of("since", self.since, now),
             until=times.time_of("until", self.until, now),
             id_prefix=self.id_prefix or "",
             id_suffix=self.id_suffix or "",
-            ids=ids_of("ids", _split(self.ids), MAX_IDS),
+            ids=ids_of("ids", split(self.ids), MAX_IDS),
             user_id=self.user_id,
         )
 
@@ -93,7 +93,7 @@ async def count_tasks(caller: TheCaller, gateway: TheGateway, query: FilterParam
     return CountsOut(counts=dict(counts), total=sum(counts.values()))
 
 
-def _split(values: list[str]) -> list[str]:
+def split(values: list[str]) -> list[str]:
     return [name.strip() for value in values for name in value.split(",") if name.strip()]
 
 

@@ -8,14 +8,17 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from argus_ray.core.actions import Explanation, QueueEntry, Submitted, TaskView
+from argus_ray.core import flat_yaml
+from argus_ray.core.actions import Explanation, QueueCounts, QueueEntry, QueueShare, Submitted, TaskView
+from argus_ray.core.errors import InvalidSpec
 from argus_ray.core.explaining import PoolNow, Why, largest_that_fits, sentence, why
-from argus_ray.core.exports import ExportSeen, Part
+from argus_ray.core.exports import WORKLOAD, ExportSeen, Part
 from argus_ray.core.model import Attempt, Event, FilesAt, Gang, PlacedNode, Task
 from argus_ray.core.orders import maintenance_words
 from argus_ray.core.pool import NodeShortfall, shortfall_per_node
 from argus_ray.core.reasons import Code, Reason, have_now, words
 from argus_ray.core.states import AttemptState, Outcome, TaskState
+from argus_ray.core.taskspec import TaskSpec
 from argus_ray.core.verl import layers
 from argus_ray.core.verl.failures import Failure
 from argus_ray.core.verl.layers import Setting
@@ -86,6 +89,15 @@ def _settings_out(text: str) -> tuple[SettingOut, ...] | None:
         return tuple(map(SettingOut.of, layers.decode(text)))
     except (ValueError, TypeError, RecursionError):
         return None  # of another version of Argus: one odd row must not hide the task
+
+
+@functools.lru_cache(maxsize=256)
+def _spec_out(text: str) -> dict[str, str | int] | None:
+    try:
+        values, broken = flat_yaml.read(text.encode(), TaskSpec.model_fields)
+    except InvalidSpec:
+        return None
+    return None if broken else {name: value for name, value in values.items() if value is not None}
 
 
 class ExportOut(BaseModel):
@@ -260,6 +272,10 @@ class TaskSummary(BaseModel):
 
 
 class TaskOut(TaskSummary):
+    spec: dict[str, str | int] | None = Field(
+        description="The TaskSpec as data, its defaults left out. null: one of another version, which only "
+        "`/spec` tells; for an export"
+    )
     warnings: list[WarningOut] = Field(description="What the inputs left in doubt at the submission")
     presets: list[str] = Field(description="As they were chosen at the submission")
     settings: list[SettingOut] | None = Field(
@@ -275,6 +291,7 @@ class TaskOut(TaskSummary):
         attempts = [AttemptOut.of(attempt) for attempt in view.task.attempts]
         text = view.task.settings
         more = {
+            "spec": None if view.task.workload == WORKLOAD else _spec_out(view.task.spec_yaml),
             "warnings": WarningOut.all_of(view.task),
             "presets": list(view.task.presets),
             "settings": None if text is None else _settings_out(text),
@@ -342,6 +359,25 @@ class QueueOut(BaseModel):
             line = TaskSummary.of(entry.task, entry.position, progress.get(entry.task.task_id))
             (pending if entry.task.state.is_waiting else running).append(line)
         return cls(pending=pending, running=running)
+
+
+class QueueShareOut(BaseModel):
+    waiting: int
+    active: int = Field(description="Tasks that hold GPUs, or are about to")
+    gpus: int = Field(description="That they hold; those of canceled ones until these have left")
+
+    @classmethod
+    def of(cls, share: QueueShare) -> QueueShareOut:
+        return cls(waiting=share.waiting, active=share.active, gpus=share.gpus)
+
+
+class QueueCountsOut(BaseModel):
+    own: QueueShareOut
+    others: QueueShareOut
+
+    @classmethod
+    def of(cls, counts: QueueCounts) -> QueueCountsOut:
+        return cls(own=QueueShareOut.of(counts.own), others=QueueShareOut.of(counts.others))
 
 
 class NodeShortfallOut(BaseModel):

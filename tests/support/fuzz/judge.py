@@ -90,7 +90,9 @@ def _of_others(sender: str, target: str, sent: bytes, answer: Answer) -> Iterato
         is_repeated = _TELLS_IDS.match(target) and task[0].encode() in sent
         if task[1] != sender and not is_repeated:
             yield f"a task of {task[1]}"
-    if answer.body and answer.header("content-type").startswith("application/json"):
+    # What is open to everybody tells of user ids what they look like.
+    is_data = answer.header("content-type").startswith("application/json") and not _OPEN.match(target)
+    if answer.body and is_data:
         for name, value in _members(json.loads(answer.body)):
             if name == "user_id" and value not in (sender, None):
                 yield f"the user id {value}"
