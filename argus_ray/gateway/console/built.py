@@ -7,6 +7,8 @@ import mimetypes
 from dataclasses import dataclass
 from pathlib import Path
 
+from argus_ray.gateway.files.open_bytes import OpenBytes
+
 #: Of argus_ray/console, which holds no Python.
 DIST = Path(__file__).parents[2] / "console" / "dist"
 _PREFIX = "{{prefix}}"
@@ -20,8 +22,8 @@ class NotBuilt(Exception):
 
 @dataclass(frozen=True)
 class Asset:
-    content: bytes
-    gzipped: bytes
+    plain: OpenBytes
+    gzipped: OpenBytes
     media_type: str
     #: The name changes with the content, so it may be kept for ever.
     is_immutable: bool
@@ -50,8 +52,8 @@ def _read(dist: Path) -> Build:
     pages = {name: (dist / name).read_text() for name in ("index.html", "docs.html")}
     assets = {
         path.name: Asset(
-            path.read_bytes(),
-            path.with_name(f"{path.name}.gz").read_bytes(),
+            OpenBytes.of(path.read_bytes()),
+            OpenBytes.of(path.with_name(f"{path.name}.gz").read_bytes()),
             _media_type(path.name),
             path.name != _UNHASHED,
         )

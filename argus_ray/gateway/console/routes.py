@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from argus_ray.gateway.console import built
+from argus_ray.gateway.context import GatewayParts
 from argus_ray.gateway.http.prefix import outer_prefix
 from argus_ray.gateway.http.problems import RouteNotFound
 
@@ -50,9 +51,13 @@ async def asset(request: Request, name: str) -> Response:
         raise RouteNotFound("The console of this version has no such file.") from None
     headers = {"Vary": "Accept-Encoding"}
     headers["Cache-Control"] = "public, max-age=31536000, immutable" if found.is_immutable else "no-cache"
+    content = found.plain
     if _takes_gzip(request):
-        return Response(found.gzipped, 200, headers | {"Content-Encoding": "gzip"}, found.media_type)
-    return Response(found.content, 200, headers, found.media_type)
+        content = found.gzipped
+        headers["Content-Encoding"] = "gzip"
+    gateway: GatewayParts = request.app.state.gateway
+    address = gateway.address_of(request.scope)
+    return gateway.open_answers.answer(request, address, content, headers, found.media_type)
 
 
 async def _page(request: Request, name: str, csp: str) -> Response:

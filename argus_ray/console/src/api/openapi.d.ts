@@ -65,6 +65,27 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v2/cluster": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Show Cluster
+         * @description How the service and its pool are: parts, the scheduler's last tick, head.json, GPUs, who waits, the disk. At most
+         *     five seconds old.
+         */
+        get: operations["getCluster"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v2/curves": {
         parameters: {
             query?: never;
@@ -271,6 +292,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v2/queue:counts": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Count Queue
+         * @description The queue in numbers: own tasks, and those of others, who are not named.
+         */
+        get: operations["countQueue"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v2/schema/taskspec": {
         parameters: {
             query?: never;
@@ -283,6 +324,27 @@ export interface paths {
          * @description The JSON Schema of a TaskSpec. The rules that a schema cannot tell are those of `tasks:validate`.
          */
         get: operations["getTaskspecSchema"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v2/sparklines": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Sparklines
+         * @description The loss (sft) or score (ppo, grpo) of up to 100 tasks, as small curves through all their attempts; of those that
+         *     have ended, too.
+         */
+        get: operations["listSparklines"];
         put?: never;
         post?: never;
         delete?: never;
@@ -1015,6 +1077,8 @@ export interface components {
         AttemptStepsOut: {
             /** Attempt */
             attempt: number;
+            /** Ended At */
+            ended_at: string | null;
             /**
              * First Step
              * @description null while it has no metrics
@@ -1022,6 +1086,11 @@ export interface components {
             first_step: number | null;
             /** Last Step */
             last_step: number | null;
+            /**
+             * Started At
+             * @description With `ended_at` and the steps: when about each step was made
+             */
+            started_at: string | null;
         };
         /** AuditEntryOut */
         AuditEntryOut: {
@@ -1129,6 +1198,48 @@ export interface components {
          * @enum {string}
          */
         CancelResult: "canceled" | "would_cancel" | "already_ended" | "not_found";
+        /**
+         * ClusterOut
+         * @description A part that does not answer leaves null where it would tell.
+         */
+        ClusterOut: {
+            /**
+             * At
+             * Format: date-time
+             * @description The clock of the service
+             */
+            at: string;
+            /**
+             * Backup Age S
+             * @description Since the newest backup of the database
+             */
+            backup_age_s: number | null;
+            gpus: components["schemas"]["PoolGpusOut"];
+            head_file: components["schemas"]["HeadFileOut"] | null;
+            /**
+             * Last Tick Age S
+             * @description Since the scheduler's last tick that went well
+             */
+            last_tick_age_s: number | null;
+            /** Maintenance */
+            maintenance: boolean | null;
+            nodes: components["schemas"]["PoolNodesOut"] | null;
+            /**
+             * Parts
+             * @description As `/readyz` has them
+             */
+            parts: {
+                [key: string]: string;
+            };
+            /** @description Where the shared filesystem has least free */
+            shared_disk: components["schemas"]["SharedDiskOut"] | null;
+            /**
+             * Store Bytes
+             * @description Of the database
+             */
+            store_bytes: number | null;
+            waiting: components["schemas"]["WaitingOut"] | null;
+        };
         /**
          * Code
          * @description The API shows these; one that is known to clients keeps its meaning.
@@ -1549,6 +1660,21 @@ export interface components {
              */
             to: number;
         };
+        /** HeadFileOut */
+        HeadFileOut: {
+            /**
+             * Age S
+             * @description Since head.json was written; null: it was not
+             */
+            age_s: number | null;
+            /** Epoch */
+            epoch: number | null;
+            /**
+             * Ttl S
+             * @description For how long it is good
+             */
+            ttl_s: number | null;
+        };
         /** HeadlineOut */
         HeadlineOut: {
             /** Name */
@@ -1946,6 +2072,38 @@ export interface components {
             /** Node Id */
             node_id: string;
         };
+        /** PoolGpusOut */
+        PoolGpusOut: {
+            /**
+             * Barred
+             * @description Free on nodes that take none for now
+             */
+            barred: number | null;
+            /**
+             * Claimed
+             * @description By attempts that are not over
+             */
+            claimed: number | null;
+            /**
+             * Free
+             * @description On nodes that take gangs
+             */
+            free: number | null;
+            /**
+             * Total
+             * @description null, as the next two: the scheduler has not told
+             */
+            total: number | null;
+        };
+        /** PoolNodesOut */
+        PoolNodesOut: {
+            /** Barred */
+            barred: number;
+            /** Cordoned */
+            cordoned: number;
+            /** Ready */
+            ready: number;
+        };
         /** PresetOut */
         PresetOut: {
             /** Name */
@@ -2021,12 +2179,32 @@ export interface components {
              */
             total_steps: number | null;
         };
+        /** QueueCountsOut */
+        QueueCountsOut: {
+            others: components["schemas"]["QueueShareOut"];
+            own: components["schemas"]["QueueShareOut"];
+        };
         /** QueueOut */
         QueueOut: {
             /** Pending */
             pending: components["schemas"]["TaskSummary"][];
             /** Running */
             running: components["schemas"]["TaskSummary"][];
+        };
+        /** QueueShareOut */
+        QueueShareOut: {
+            /**
+             * Active
+             * @description Tasks that hold GPUs, or are about to
+             */
+            active: number;
+            /**
+             * Gpus
+             * @description That they hold; those of canceled ones until these have left
+             */
+            gpus: number;
+            /** Waiting */
+            waiting: number;
         };
         /**
          * RefusalOut
@@ -2194,6 +2372,46 @@ export interface components {
             source: string;
             value: components["schemas"]["JsonValue"];
         };
+        /** SharedDiskOut */
+        SharedDiskOut: {
+            /**
+             * Free
+             * @description Bytes
+             */
+            free: number;
+            /** Size */
+            size: number;
+        };
+        /** SparklineOut */
+        SparklineOut: {
+            /**
+             * Complete
+             * @description false: there is more to read; the same call again goes on
+             */
+            complete: boolean;
+            /**
+             * Name
+             * @description Of the metric; null while there is none
+             */
+            name: string | null;
+            /** Steps */
+            steps: number[];
+            /** Task Id */
+            task_id: string;
+            /**
+             * Values
+             * @description As many; the last one is the newest
+             */
+            values: number[];
+        };
+        /** SparklinesOut */
+        SparklinesOut: {
+            /**
+             * Tasks
+             * @description In the order of the query; those that do not exist, or are not yours, are left out
+             */
+            tasks: components["schemas"]["SparklineOut"][];
+        };
         /** StartRangeOut */
         StartRangeOut: {
             /** @description firm: nodes are reserved for it, and nothing that comes later starts before it; assumes_no_overtaking: something that comes later may */
@@ -2318,6 +2536,13 @@ export interface components {
              * @description What verl is told beyond the TaskSpec, as the task was accepted with it; each attempt uses it. null: a task of a version that stored none
              */
             settings: components["schemas"]["SettingOut"][] | null;
+            /**
+             * Spec
+             * @description The TaskSpec as data, its defaults left out. null: one of another version, which only `/spec` tells; for an export
+             */
+            spec: {
+                [key: string]: string | number;
+            } | null;
             /**
              * Stalled Since
              * @description Since when it runs without a new step, if for too long
@@ -2622,6 +2847,18 @@ export interface components {
              */
             version: string;
         };
+        /** WaitingOut */
+        WaitingOut: {
+            /** Gpus */
+            gpus: number;
+            /**
+             * Oldest S
+             * @description Since the oldest one was accepted
+             */
+            oldest_s: number;
+            /** Tasks */
+            tasks: number;
+        };
         /** WarningOut */
         WarningOut: {
             /** Field */
@@ -2900,6 +3137,93 @@ export interface operations {
                      *     data: {"audit_id": 17}
                      */
                     "text/event-stream": unknown;
+                };
+            };
+            /** @description A problem document */
+            401: {
+                headers: {
+                    /** @description Seconds; of 429 and 503 */
+                    "Retry-After"?: string;
+                    "WWW-Authenticate": string;
+                    /** @description Of the service */
+                    "X-Argus-Version": string;
+                    /** @description Quote it in a report */
+                    "X-Request-Id": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A problem document */
+            503: {
+                headers: {
+                    /** @description Seconds; of 429 and 503 */
+                    "Retry-After": string;
+                    /** @description Of the service */
+                    "X-Argus-Version": string;
+                    /** @description Quote it in a report */
+                    "X-Request-Id": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    getCluster: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A problem document */
+            "4XX": {
+                headers: {
+                    /** @description Of a 405 */
+                    Allow?: string;
+                    /** @description Seconds; of 429 and 503 */
+                    "Retry-After"?: string;
+                    /** @description Of the service */
+                    "X-Argus-Version": string;
+                    /** @description Quote it in a report */
+                    "X-Request-Id": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A problem document */
+            "5XX": {
+                headers: {
+                    /** @description Seconds; of 429 and 503 */
+                    "Retry-After"?: string;
+                    /** @description Of the service */
+                    "X-Argus-Version": string;
+                    /** @description Quote it in a report */
+                    "X-Request-Id": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    /** @description Of the service */
+                    "X-Argus-Version": string;
+                    /** @description Quote it in a report */
+                    "X-Request-Id": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ClusterOut"];
                 };
             };
             /** @description A problem document */
@@ -3961,6 +4285,93 @@ export interface operations {
             };
         };
     };
+    countQueue: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A problem document */
+            "4XX": {
+                headers: {
+                    /** @description Of a 405 */
+                    Allow?: string;
+                    /** @description Seconds; of 429 and 503 */
+                    "Retry-After"?: string;
+                    /** @description Of the service */
+                    "X-Argus-Version": string;
+                    /** @description Quote it in a report */
+                    "X-Request-Id": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A problem document */
+            "5XX": {
+                headers: {
+                    /** @description Seconds; of 429 and 503 */
+                    "Retry-After"?: string;
+                    /** @description Of the service */
+                    "X-Argus-Version": string;
+                    /** @description Quote it in a report */
+                    "X-Request-Id": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    /** @description Of the service */
+                    "X-Argus-Version": string;
+                    /** @description Quote it in a report */
+                    "X-Request-Id": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["QueueCountsOut"];
+                };
+            };
+            /** @description A problem document */
+            401: {
+                headers: {
+                    /** @description Seconds; of 429 and 503 */
+                    "Retry-After"?: string;
+                    "WWW-Authenticate": string;
+                    /** @description Of the service */
+                    "X-Argus-Version": string;
+                    /** @description Quote it in a report */
+                    "X-Request-Id": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A problem document */
+            503: {
+                headers: {
+                    /** @description Seconds; of 429 and 503 */
+                    "Retry-After": string;
+                    /** @description Of the service */
+                    "X-Argus-Version": string;
+                    /** @description Quote it in a report */
+                    "X-Request-Id": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     getTaskspecSchema: {
         parameters: {
             query?: never;
@@ -4013,6 +4424,98 @@ export interface operations {
                 };
                 content: {
                     "application/schema+json": Record<string, never>;
+                };
+            };
+            /** @description A problem document */
+            503: {
+                headers: {
+                    /** @description Seconds; of 429 and 503 */
+                    "Retry-After": string;
+                    /** @description Of the service */
+                    "X-Argus-Version": string;
+                    /** @description Quote it in a report */
+                    "X-Request-Id": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    listSparklines: {
+        parameters: {
+            query: {
+                /** @description Points of one curve */
+                max_points?: number;
+                /** @description Ids, 100 at most; repeated, or separated by commas */
+                task: string[];
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A problem document */
+            "4XX": {
+                headers: {
+                    /** @description Of a 405 */
+                    Allow?: string;
+                    /** @description Seconds; of 429 and 503 */
+                    "Retry-After"?: string;
+                    /** @description Of the service */
+                    "X-Argus-Version": string;
+                    /** @description Quote it in a report */
+                    "X-Request-Id": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description A problem document */
+            "5XX": {
+                headers: {
+                    /** @description Seconds; of 429 and 503 */
+                    "Retry-After"?: string;
+                    /** @description Of the service */
+                    "X-Argus-Version": string;
+                    /** @description Quote it in a report */
+                    "X-Request-Id": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    /** @description Of the service */
+                    "X-Argus-Version": string;
+                    /** @description Quote it in a report */
+                    "X-Request-Id": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SparklinesOut"];
+                };
+            };
+            /** @description A problem document */
+            401: {
+                headers: {
+                    /** @description Seconds; of 429 and 503 */
+                    "Retry-After"?: string;
+                    "WWW-Authenticate": string;
+                    /** @description Of the service */
+                    "X-Argus-Version": string;
+                    /** @description Quote it in a report */
+                    "X-Request-Id": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
                 };
             };
             /** @description A problem document */
@@ -7939,6 +8442,10 @@ export interface operations {
             header?: {
                 /** @description The ETag of what is there already */
                 "If-None-Match"?: string;
+                /** @description An ETag: else all of it */
+                "If-Range"?: string;
+                /** @description One range: `bytes=100-` */
+                Range?: string;
             };
             path?: never;
             cookie?: never;
@@ -7980,8 +8487,27 @@ export interface operations {
             /** @description To be run: `python3 argus.pyz` */
             200: {
                 headers: {
+                    "Accept-Ranges": string;
                     "Cache-Control": string;
                     "Content-Disposition": string;
+                    ETag: string;
+                    /** @description Of the service */
+                    "X-Argus-Version": string;
+                    /** @description Quote it in a report */
+                    "X-Request-Id": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/zip": string;
+                };
+            };
+            /** @description The part that Range asks for */
+            206: {
+                headers: {
+                    "Accept-Ranges": string;
+                    "Cache-Control": string;
+                    "Content-Disposition": string;
+                    "Content-Range": string;
                     ETag: string;
                     /** @description Of the service */
                     "X-Argus-Version": string;
@@ -7996,7 +8522,9 @@ export interface operations {
             /** @description If-None-Match has the ETag */
             304: {
                 headers: {
+                    "Accept-Ranges": string;
                     "Cache-Control": string;
+                    "Content-Disposition": string;
                     ETag: string;
                     /** @description Of the service */
                     "X-Argus-Version": string;
@@ -8005,6 +8533,23 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+            /** @description A problem document */
+            416: {
+                headers: {
+                    "Content-Range": string;
+                    ETag: string;
+                    /** @description Seconds; of 429 and 503 */
+                    "Retry-After"?: string;
+                    /** @description Of the service */
+                    "X-Argus-Version": string;
+                    /** @description Quote it in a report */
+                    "X-Request-Id": string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
             };
             /** @description A problem document */
             503: {
