@@ -1,12 +1,11 @@
 // The machines: who has which GPUs, what an operator has ordered, and whether the control plane is well. For administrators.
-import { useEffect, useState } from "preact/hooks";
-import { client, ok, prefix, Unreachable } from "../api/client";
+import { useEffect } from "preact/hooks";
+import { client, ok } from "../api/client";
 import { queries, useQuery } from "../api/queries";
-import { token } from "../api/session";
 import { onTask } from "../api/tasks";
-import { count, duration } from "../lib/format";
+import { bytes, count, duration } from "../lib/format";
 import { ForAdmins } from "../ui/admins";
-import { Age, Empty, Loading, Trouble } from "../ui/parts";
+import { Empty, Loading, Trouble } from "../ui/parts";
 import { MaintenanceSwitch } from "./pool/maintenance";
 import { Nodes } from "./pool/nodes";
 import { Waiters } from "./pool/waiters";
@@ -48,48 +47,24 @@ function PoolPage() {
   );
 }
 
-/** Of /metrics what an operator looks at first. */
-const SHOWN: readonly (readonly [string, string, (value: number) => string])[] = [
-  ["argus_scheduler_last_tick_age_seconds", "Scheduler's last tick", (value) => `${duration(value)} ago`],
-  ["argus_scheduler_tick_seconds", "A tick takes", (value) => `${Math.round(value * 1000)} ms`],
-  ["argus_head_file_age_seconds", "head.json written", (value) => `${duration(value)} ago`],
-  ["argus_oldest_wait_seconds", "Longest wait", (value) => duration(value)],
-];
-
+/** Whether the control plane is well: each part in a word, and what an operator looks at first. */
 function Health() {
-  const [since] = useState(() => new Date().toISOString());
-  const ready = useQuery({ key: ["readyz"], ask: readyParts, every: EVERY_MS });
-  const metrics = useQuery({ key: ["metrics"], ask: readMetrics, every: EVERY_MS });
-  const parts = Object.entries(ready.data ?? {});
-  const facts = SHOWN.flatMap(([name, label, say]) => {
-    const value = metrics.data?.get(name);
-    return value === undefined ? [] : [[label, say(value)] as const];
-  });
+  const { data, error, refetch } = useQuery({ key: ["cluster"], ask: (signal) => ok(client.GET("/api/v2/cluster", { signal })), every: EVERY_MS });
+  if (!data) return error ? <Trouble error={error} again={() => void refetch()} /> : <div class="card"><Loading lines={1} /></div>;
+  const { head_file: head, shared_disk: disk } = data;
+  const facts: [string, string | null, boolean][] = [
+    ["Scheduler's last tick", ago(data.last_tick_age_s), (data.last_tick_age_s ?? 0) > 60],
+    ["head.json written", ago(head?.age_s), (head?.age_s ?? 0) > (head?.ttl_s ?? Infinity) / 2],
+    ["Longest wait", data.waiting?.tasks ? duration(data.waiting.oldest_s) : null, false],
+    ["Shared disk free", disk ? `${bytes(disk.free)} of ${bytes(disk.size)}` : null, disk !== null && disk.free < disk.size / 10],
+    ["Newest backup", ago(data.backup_age_s), false],
+  ];
   return (
     <section class="card health" aria-label="Control plane">
-      {ready.error && !ready.data ? <span class="state" data-look="bad">not reachable</span> : null}
-      {parts.map(([part, says]) => <span key={part} class="state" data-look={says === "ok" ? "good" : part === "maintenance" ? "wait" : "bad"}>{part}: {says}</span>)}
-      <dl>{facts.map(([label, value]) => <div key={label}><dt>{label}</dt><dd class="num">{value}</dd></div>)}</dl>
-      {ready.isFetching && !ready.data ? <span class="muted">looking since <Age time={since} /></span> : null}
+      {Object.entries(data.parts).map(([part, says]) => <span key={part} class="state" data-look={says === "ok" ? "good" : part === "maintenance" ? "wait" : "bad"}>{part}: {says}</span>)}
+      <dl>{facts.map(([label, value, isBad]) => value === null ? null : <div key={label}><dt>{label}</dt><dd class={isBad ? "num wrong" : "num"}>{isBad ? `! ${value}` : value}</dd></div>)}</dl>
     </section>
   );
 }
 
-/** What each part says; also of a service that is not ready, whose answer is a 503 that tells it. */
-async function readyParts(signal: AbortSignal): Promise<Record<string, string>> {
-  const { data, error } = await client.GET("/readyz", { signal });
-  const parts = ((data ?? error) as { parts?: Record<string, string> } | undefined)?.parts;
-  if (!parts) throw new Unreachable();
-  return parts;
-}
-
-async function readMetrics(signal: AbortSignal): Promise<Map<string, number>> {
-  const answer = await fetch(`${prefix}/metrics`, { headers: { Authorization: `Bearer ${token.peek()}` }, signal, cache: "no-store" });
-  if (!answer.ok) throw new Unreachable();
-  const found = new Map<string, number>();
-  for (const line of (await answer.text()).split("\n")) {
-    const [name = "", value = ""] = line.split(" ");
-    if (name && !name.startsWith("#") && !name.includes("{")) found.set(name, Number(value));
-  }
-  return found;
-}
+const ago = (seconds: number | null | undefined): string | null => (seconds === null || seconds === undefined ? null : `${duration(seconds)} ago`);

@@ -39,11 +39,13 @@ export function Queue() {
   }, []);
   const running = data?.running.map((task) => task.task_id) ?? [];
   useEffect(() => followProgress(running), [running.join()]);
+  const counts = useQuery({ key: ["queue", "counts"], ask: (signal) => ok(client.GET("/api/v2/queue:counts", { signal })), every: 10_000, enabled: !everyone });
   const last = estimates.data?.last;
   return (
     <>
       <div class="head">
         <h1 class="grow">Queue</h1>
+        {counts.data ? <span class="muted">others: {count(counts.data.others.waiting, "task waits", "tasks wait")}, {count(counts.data.others.active, "runs", "run")} on {count(counts.data.others.gpus, "GPU")}</span> : null}
         {last?.of ? <span class="muted">{last.right} of the last {last.of} start ranges were right</span> : null}
       </div>
       {error ? <Trouble error={error} again={() => void refetch()} /> : null}

@@ -11,7 +11,7 @@ import { lookOf, StateBadge } from "../../ui/state";
 import { useRows } from "../../ui/virtual";
 import { startWords } from "../../ui/start";
 import type { TaskList } from "./list";
-import { useSparklines } from "./sparklines";
+import { type Spark, useSparklines } from "./sparklines";
 
 const ROW = 38;
 const CARD = 66;
@@ -37,7 +37,7 @@ export function TaskGrid({ list, chosen, choose }: Props) {
   const seen = view.items.map((item) => rows[item.index]).filter((id) => id !== undefined);
   const running = seen.filter((id) => taskSignal(id).value?.state === "RUNNING");
   useEffect(() => followProgress(running), [running.join()]);
-  const sparks = useSparklines(running);
+  const sparks = useSparklines(seen);
 
   function toggle(id: string): void {
     const next = new Set(chosen);
@@ -91,7 +91,7 @@ interface RowProps {
   isAt: boolean;
   isChosen: boolean;
   toggle: () => void;
-  spark: readonly number[] | undefined;
+  spark: Spark | undefined;
 }
 
 function Row({ id, index, style, columns, isAt, isChosen, toggle, spark }: RowProps) {
@@ -109,7 +109,7 @@ function Row({ id, index, style, columns, isAt, isChosen, toggle, spark }: RowPr
       <span role="gridcell" class="c-age num right"><Age time={task.created_at} /></span>
       <span role="gridcell" class="c-progress"><Steps task={task} /></span>
       <span role="gridcell" class="c-left cut"><Left task={task} /></span>
-      <span role="gridcell" class="c-score"><span class="num">{number(task.progress?.headline?.value)}</span>{spark ? <Sparkline values={spark} /> : null}</span>
+      <span role="gridcell" class="c-score" title={spark?.name ?? task.progress?.headline?.name}><span class="num">{number(task.progress?.headline?.value ?? spark?.values.at(-1))}</span>{spark ? <Sparkline values={spark.values} /> : null}</span>
     </div>
   );
 }

@@ -1,27 +1,32 @@
-// The newest values of the rows in sight that run, eight tasks a call, and asked again only now and then.
+// The newest values of the rows in sight, asked again only now and then.
 import { useEffect, useState } from "preact/hooks";
 import { client, ok } from "../../api/client";
 import { queries } from "../../api/queries";
-import { taskSignal } from "../../api/tasks";
 
-const A_CALL = 8;
-const EVERY_MS = 20_000;
+const MOST = 100;
+const EVERY_MS = 10_000;
 const POINTS = 24;
 
-export function useSparklines(ids: readonly string[]): ReadonlyMap<string, readonly number[]> {
-  const [found, setFound] = useState<ReadonlyMap<string, readonly number[]>>(new Map());
+export interface Spark {
+  readonly name: string | null;
+  readonly values: readonly number[];
+}
+
+/** Also of tasks that have ended: their last value is what came out. */
+export function useSparklines(ids: readonly string[]): ReadonlyMap<string, Spark> {
+  const [found, setFound] = useState<ReadonlyMap<string, Spark>>(new Map());
   const key = ids.join();
   useEffect(() => {
     let over = false;
     async function look(): Promise<void> {
-      for (let from = 0; from < ids.length && !over && document.visibilityState === "visible"; from += A_CALL) {
-        const some = ids.slice(from, from + A_CALL);
-        const curves = await queries.fetchQuery({ queryKey: ["sparks", some], queryFn: () => ask(some), staleTime: EVERY_MS, retry: false }).catch(() => null);
-        if (curves && !over) setFound((before) => new Map([...before, ...curves]));
-      }
+      if (!ids.length || document.visibilityState === "hidden") return;
+      const some = ids.slice(0, MOST);
+      const answer = await queries.fetchQuery({ queryKey: ["sparks", some], queryFn: () => ask(some), staleTime: EVERY_MS, gcTime: 30_000, retry: false }).catch(() => null);
+      if (!answer || over) return;
+      setFound((before) => new Map([...before, ...answer]));
     }
     // Not while somebody scrolls by.
-    const soon = setTimeout(() => void look(), 300);
+    const soon = setTimeout(() => void look(), 250);
     const timer = setInterval(() => void look(), EVERY_MS);
     return () => {
       over = true;
@@ -32,14 +37,8 @@ export function useSparklines(ids: readonly string[]): ReadonlyMap<string, reado
   return found;
 }
 
-async function ask(ids: readonly string[]): Promise<Map<string, number[]>> {
-  const names = new Set(ids.map((id) => taskSignal(id).peek()?.progress?.headline?.name).filter((name) => name !== undefined));
-  if (!names.size) return new Map();
-  const answer = await ok(client.GET("/api/v2/curves", { params: { query: { task: [...ids], names: [...names], max_points: POINTS } } }));
-  return new Map(
-    answer.tasks.map((each): [string, number[]] => {
-      const name = taskSignal(each.task_id).peek()?.progress?.headline?.name ?? "";
-      return [each.task_id, each.metrics?.curves[name]?.values ?? []];
-    }),
-  );
+async function ask(ids: readonly string[]): Promise<[string, Spark][]> {
+  const answer = await ok(client.GET("/api/v2/sparklines", { params: { query: { task: [...ids], max_points: POINTS } } }));
+  // An incomplete one comes whole with the next look; until then what was shown stays.
+  return answer.tasks.filter((each) => each.complete).map((each) => [each.task_id, { name: each.name, values: each.values }]);
 }
