@@ -30,7 +30,9 @@ _FOLLOW = (
     "CREATE TEMP TABLE changed_tasks (version INTEGER PRIMARY KEY AUTOINCREMENT, seq INTEGER NOT NULL UNIQUE)",
     "CREATE TEMP TABLE changes_removed (up_to INTEGER NOT NULL)",
     "INSERT INTO changes_removed VALUES (0)",
-    f"CREATE TEMP TRIGGER note_new_task AFTER INSERT ON main.tasks BEGIN {_NOTE.format(seq='NEW.seq')}; END",
+    # Nothing is ever noted of it yet.
+    "CREATE TEMP TRIGGER note_new_task AFTER INSERT ON main.tasks"
+    " BEGIN INSERT INTO changed_tasks (seq) VALUES (NEW.seq); END",
     "CREATE TEMP TRIGGER note_changed_task"
     " AFTER UPDATE OF state, reason, reason_code, not_before, overtaken_since ON main.tasks"
     f" BEGIN {_NOTE.format(seq='NEW.seq')}; END",
