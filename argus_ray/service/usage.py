@@ -19,10 +19,9 @@ _GROUPS = ("user", "workload", "day")
 
 
 def count(unit: UnitOfWork, task: Task, attempt: Attempt) -> None:
-    """`attempt` has just ended."""
-    since = usage.counts_from(unit.db, attempt.submission_id)
-    if since is not None:
-        parts = by_day(task.gang.gpus, milliseconds(since), milliseconds(unit.now))
+    """`attempt` has just ended, and is as it was before."""
+    if attempt.used_since is not None:
+        parts = by_day(task.gang.gpus, milliseconds(attempt.used_since), milliseconds(unit.now))
         usage.add(unit.db, task.user_id, task.workload, parts)
 
 

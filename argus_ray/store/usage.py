@@ -45,13 +45,6 @@ class Running:
     counts_from: float
 
 
-def counts_from(db: sqlite3.Connection, submission_id: str) -> float | None:
-    """Unix time; None: it has not begun."""
-    row = db.execute("SELECT coalesce(counts_from, started_at) FROM attempts WHERE submission_id = ?", (submission_id,))
-    found = row.fetchone()
-    return None if found is None or found[0] is None else float(found[0])
-
-
 def add(db: sqlite3.Connection, user_id: str, workload: str, gpu_ms_by_day: Mapping[int, int]) -> None:
     db.executemany(_ADD, [(user_id, day, workload, gpu_ms) for day, gpu_ms in gpu_ms_by_day.items()])
 
