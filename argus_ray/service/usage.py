@@ -26,7 +26,7 @@ from argus_ray.store import queue, usage
 LATELY = 30
 MAX_SPAN = 400
 #: Of one part, which holds the writer meanwhile: some hundredths of a second.
-_MAX_READ = 20_000
+_MAX_READ = 5_000
 _MAX_USERS = 1_000
 _MAX_ROWS = 5_000
 _GROUPS = ("user", "workload", "day")
