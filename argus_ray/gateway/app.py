@@ -28,6 +28,7 @@ from argus_ray.gateway.files import routes as files_of_tasks
 from argus_ray.gateway.files.download import Downloads
 from argus_ray.gateway.http import document, early, pages, problems
 from argus_ray.gateway.http.access import Edge
+from argus_ray.gateway.http.address import client_address
 from argus_ray.gateway.http.auth import Authenticator, Tokens
 from argus_ray.gateway.http.express import Express
 from argus_ray.gateway.http.prefix import TrustedProxies
@@ -105,7 +106,8 @@ def create_app(
     curve_threads = ThreadPoolExecutor(_CURVE_THREADS, thread_name_prefix="argus-curves")
 
     streams = streams or StreamLimit()
-    tally = Tally(lambda: streams.open)
+    trusted = trusted or TrustedProxies()
+    tally = Tally(lambda: streams.open, functools.partial(client_address, trusted=trusted, haproxy=behind_haproxy))
     methods = early.Methods()
     edge = functools.partial(
         Edge,
@@ -165,7 +167,7 @@ def create_app(
         rollouts=Rollouts(),
         comparisons=comparisons or Comparisons(),
         head_id=head_id,
-        trusted=trusted or TrustedProxies(),
+        trusted=trusted,
         pool_now=pool_now,
         behind_haproxy=behind_haproxy,
     )

@@ -204,13 +204,13 @@ class Forecaster:
             for task in await self.state.tasks(names[at : at + _AT_ONCE]):
                 for attempt in task.attempts:
                     known = gone.get(attempt.submission_id)
-                    if known is None or attempt.ended_at is None or attempt.started_at is None:
+                    if known is None or attempt.ended_at is None or attempt.used_since is None:
                         continue
                     if attempt.outcome is Outcome.INFRASTRUCTURE:
                         continue  # which says nothing of runs
                     await self._look_at(known, now)
                     is_good = attempt.outcome is Outcome.SUCCEEDED
-                    seconds = max(0.0, attempt.ended_at - attempt.started_at)
+                    seconds = max(0.0, attempt.ended_at - attempt.used_since)
                     done = 1.0 if is_good else min(0.999, known.pace.done)
                     ratio = None
                     if is_good and known.pace.looks:
@@ -283,7 +283,7 @@ class Forecaster:
             slack, tail = known.pace.slack(now), self._tail_s(workload)
             return Run(task, workload, (left,), done=known.pace.done, slack=slack, tail=tail, deadline=deadline)
         # By runs like it, of which those count that took longer than this one has by now.
-        passed = 0.0 if attempt.started_at is None else max(0.0, now - attempt.started_at)
+        passed = 0.0 if attempt.used_since is None else max(0.0, now - attempt.used_since)
         whole = self._by_history(task, history)
         if whole:
             longer = tuple(seconds - passed for seconds in whole if seconds > passed)

@@ -179,7 +179,7 @@ class Future:
             return
         half_life_s = self._q.policy.half_life_s
         if self._q.used is not None and half_life_s is not None:
-            used = use_of_run(task.gang.gpus, task.live.started_at, now, half_life_s)
+            used = use_of_run(task.gang.gpus, task.live.used_since, now, half_life_s)
             self._used[task.user_id] = self._used.get(task.user_id, Use()).plus(used, now, half_life_s)
         self._take(task.live.nodes, task, 1.0)
         if seq in self._again:
