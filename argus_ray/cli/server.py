@@ -5,17 +5,19 @@ The client does what takes care: retries, time-outs, streams that go on where th
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from argus_ray.cli import safe
+from argus_ray.client.caller import FOLLOW_S, Caller, new_key
 from argus_ray.client.calls import Answer, Call, Encoded
-from argus_ray.client.client import FOLLOW_S, Client, new_key
 
 if TYPE_CHECKING:
     from argus_ray.cli.config import Target
     from argus_ray.cli.output import Out
+    from argus_ray.client.client import Client
 
 Document = dict[str, Any]
 _API = "/api/v2"
@@ -27,8 +29,19 @@ _YAML = {"Content-Type": "application/yaml"}
 
 
 class Server:
-    def __init__(self, client: Client) -> None:
-        self.client = client
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+
+    @functools.cached_property
+    def client(self) -> Client:
+        """Of the same connections, for what is more than a call. Its models take long to import."""
+        from argus_ray.client.client import Client
+
+        return Client.over(self._caller)
+
+    def now(self) -> float:
+        """Seconds since the epoch by the server's clock."""
+        return self._caller.server_time()
 
     @classmethod
     def of(cls, target: Target, out: Out) -> Server:
@@ -40,7 +53,7 @@ class Server:
                 out.note(f"trying again: {safe.cell(why)}")
             told = True
 
-        return cls(Client(target.url, target.token, ca_file=target.ca_file, on_retry=on_retry))
+        return cls(Caller(target.url, target.token, ca_file=target.ca_file, on_retry=on_retry))
 
     def get(self, path: str, /, parts: Mapping[str, str] | None = None, **query: Any) -> Document:
         return self._document("GET", path, parts, query)
@@ -49,7 +62,7 @@ class Server:
         self, patience_s: float | None, path: str, /, parts: Mapping[str, str] | None = None, **query: Any
     ) -> Document:
         """The same; it is tried for so many seconds (None: as long as a log that is followed)."""
-        found: Document = self.client.send(
+        found: Document = self._caller.send(
             Call("GET", _API + path, Answer.json, parts or {}, query.items()),
             patience_s=FOLLOW_S if patience_s is None else min(FOLLOW_S, patience_s),
         )
@@ -93,7 +106,7 @@ class Server:
         query: Mapping[str, Any],
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
-        return self.client.send(Call("GET", _API + path, _as_it_is, parts, query.items(), headers or {}))
+        return self._caller.send(Call("GET", _API + path, _as_it_is, parts, query.items(), headers or {}))
 
     def pages(
         self, path: str, /, field: str, limit: int | None, parts: Mapping[str, str] | None = None, **query: Any
@@ -119,7 +132,7 @@ class Server:
             headers = _STREAM | ({"Last-Event-ID": last_id} if last_id is not None else {})
             return Call("GET", _API + path, _as_it_is, {}, query.items(), headers)
 
-        for event in self.client.stream_events(open_at):
+        for event in self._caller.stream_events(open_at):
             yield event.event, event.data
 
     def _document(
@@ -133,11 +146,11 @@ class Server:
         repeats: bool = True,
     ) -> Document:
         call = Call(method, _API + path, Answer.json, parts or {}, query.items(), headers or {}, content, repeats)
-        found: Document = self.client.send(call)
+        found: Document = self._caller.send(call)
         return found
 
     def close(self) -> None:
-        self.client.close()
+        self._caller.close()
 
 
 def _as_it_is(answer: Answer) -> Answer:

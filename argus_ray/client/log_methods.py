@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 from argus_ray.client import task_calls
+from argus_ray.client.caller import Caller
 from argus_ray.client.calls import Answer, Call
 from argus_ray.client.download import download_file
 from argus_ray.client.errors import RangeNotSatisfiable
@@ -19,10 +20,9 @@ from argus_ray.client.models.results import (
     LogText,
     Matches,
 )
-from argus_ray.client.part import Part
 
 
-class LogMethods(Part):
+class LogMethods(Caller):
     """Part of Client."""
 
     def log(self, task_id: str, *, tail: int | None = None, attempt: int | str | None = None) -> LogText:
