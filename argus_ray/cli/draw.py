@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import math
 import re
-import shutil
 import signal
 from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import Any, TextIO
 
 from argus_ray.cli import safe
+from argus_ray.cli.output import terminal_size
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _EIGHTHS = " ▏▎▍▌▋▊▉"
@@ -98,7 +98,7 @@ class Frame:
 
     def _draw(self, lines: Sequence[str]) -> None:
         self._lines = list(lines)
-        columns, rows = shutil.get_terminal_size()
+        columns, rows = terminal_size()
         shown = [cut_painted(each, columns) for each in self._lines]
         if len(shown) >= rows:
             shown = [*shown[: max(0, rows - 2)], f"({len(self._lines) - max(0, rows - 2)} more lines)"]
@@ -109,7 +109,7 @@ class Frame:
 
     def above(self, text: str) -> None:
         """A line that stays, over the frame."""
-        columns, _ = shutil.get_terminal_size()
+        columns, _ = terminal_size()
         self._stream.write(self._erased(columns) + text + "\n" + "".join(each + "\n" for each in self._shown))
         self._stream.flush()
 

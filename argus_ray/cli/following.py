@@ -166,13 +166,13 @@ def _picture(session: Session, task: Mapping[str, Any], line: str) -> list[str]:
     """A task in some lines."""
     out = session.out
     word = task_words.state(task)
-    age = when.short_span(time.time() - when.unix(task["created_at"]))
+    age = when.short_span(out.now() - when.unix(task["created_at"]))
     first = f"{out.paint(ids.short(task['task_id']), 'bold')}  {safe.cell(task['workload'])}  {out.state(word)}"
     shown = [f"{first}  {task_words.gpus(task)}  {age}"]
     if task["state"] in task_words.WAITING:
         place = f"position {task['position']}: " if task["position"] else ""
         shown.append(f"  {place}{task_words.reason(task)}")
-        if (start := task_words.start_sentence(task.get("start"))) is not None:
+        if (start := task_words.start_sentence(task.get("start"), out.now())) is not None:
             shown.append(f"  {start}")
     progress = task["progress"]
     if progress is not None:

@@ -4,10 +4,10 @@ cannot travel in one file that runs anywhere, and takes a third of a second to i
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Sequence
 
 from argus_ray.cli import draw, safe
+from argus_ray.cli.output import terminal_size
 
 Line = tuple[str, Sequence[int], Sequence[float]]
 _ROWS, _LEAST_ROWS, _MOST_COLUMNS = 14, 4, 160
@@ -18,7 +18,7 @@ _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 
 def chart(title: str, lines: Sequence[Line], *, colour: bool) -> list[str]:
     """The lines of a chart. Each curve: its name, steps, values; those of one chart share their axes."""
-    columns, rows = shutil.get_terminal_size()
+    columns, rows = terminal_size()
     return drawn(title, lines, min(columns, _MOST_COLUMNS), max(_LEAST_ROWS, min(_ROWS, rows - 4)), colour=colour)
 
 

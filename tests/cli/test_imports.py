@@ -42,7 +42,7 @@ def test_the_help_imports_no_command_and_no_client() -> None:
     assert "click" in found
     assert not [name for name in found if name.startswith(("argus_ray.client", "argus_ray.cli.commands.", "httpx2"))]
     # What only a command needs that asks somebody.
-    assert not found.intersection({"argus_ray.cli.config", "json", "secrets", "ipaddress", "urllib.parse", "pathlib"})
+    assert not found.intersection({"argus_ray.cli.config", "secrets", "shutil", "ipaddress", "urllib.parse", "pathlib"})
     assert not found.intersection(_NEVER)
 
 
@@ -71,7 +71,7 @@ def test_a_list_of_tasks_needs_neither_httpx2_nor_the_models(alice: Person) -> N
     environ = {name: value for name, value in alice.environ.items() if value is not None}
     found = imported("tasks", **environ)
     assert "argus_ray.client.transport" in found and "argus_ray.cli.commands.tasks" in found
-    for name in ("httpx2", "anyio", "argus_ray.client.models", "logging", "importlib.metadata", "secrets", "ipaddress"):
+    for name in ("httpx2", "anyio", "argus_ray.client.models", "logging", "importlib.metadata", "secrets", "shutil"):
         assert name not in found, name
     assert not found.intersection(_NEVER)
 

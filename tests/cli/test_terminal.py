@@ -249,3 +249,34 @@ def test_the_audit_is_followed(admin: Person, alice: Person) -> None:
         process.send_signal(signal.SIGINT)
         assert process.wait(BOUND_S) == exits.INTERRUPTED
         reader.join(BOUND_S)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize("words", [("tasks",), ("tasks", "--json"), ("--help",), ("metrics", "ID", "--csv")])
+def test_a_full_disk_is_no_bug(alice: Person, words: tuple[str, ...]) -> None:
+    task_id = alice.submit()
+    words = tuple(task_id if word == "ID" else word for word in words)
+    environ = {name: value for name, value in alice.environ.items() if value is not None}
+    with Path("/dev/full").open("w") as full:
+        ran = subprocess.run(
+            [*_ARGUS, *words],
+            env={**os.environ, **environ},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=BOUND_S,
+            check=False,
+        )
+    assert ran.returncode == exits.USAGE, ran.stderr
+    assert "stdout cannot be written: No space left on device" in ran.stderr
+    assert "bug" not in ran.stderr and "Traceback" not in ran.stderr and "Exception ignored" not in ran.stderr
+
+
+def test_words_that_cannot_be_written_do_not_fail_the_command(alice: Person) -> None:
+    with Path("/dev/full").open("w") as full:
+        environ = {name: value for name, value in alice.environ.items() if value is not None}
+        ran = subprocess.run(
+            [*_ARGUS, "tasks"], env={**os.environ, **environ}, stdout=subprocess.PIPE, stderr=full, timeout=BOUND_S,
+            check=False,
+        )  # fmt: skip
+    assert ran.returncode == exits.OK

@@ -57,14 +57,14 @@ def _watch(session: Session, task_id: str) -> None:
                 if out.flags.json:
                     out.event(found)
                 else:
-                    out.line(_sentence(found))
+                    out.line(_sentence(found, out.now()))
             before = found
             if found["state"] not in task_words.WAITING:
                 return
 
 
-def _sentence(found: Mapping[str, Any]) -> str:
-    start = task_words.starts(found.get("start"), None)
+def _sentence(found: Mapping[str, Any], now: float) -> str:
+    start = task_words.starts(found.get("start"), now)
     return safe.cell(found.get("sentence") or found["summary"]) + (f" {start}." if start else "")
 
 
@@ -80,7 +80,7 @@ def _lines(session: Session, found: Mapping[str, Any]) -> list[str]:
     ahead += [f"{found['others_ahead']} of others"] if found["others_ahead"] else []
     pairs: list[tuple[str, str | None]] = [
         ("code", safe.cell(found["code"]) if found.get("code") else None),
-        ("start", task_words.start_sentence(found.get("start"))),
+        ("start", task_words.start_sentence(found.get("start"), out.now())),
         ("position", str(found["position"]) if found["position"] else None),
         ("ahead", "; ".join(ahead) or None),
         ("gang", task_words.gpus(found)),

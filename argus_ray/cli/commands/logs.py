@@ -229,7 +229,7 @@ def _follow(session: Session, task_id: str, number: int | None, attempt: str, gr
 def _tell_waiting(session: Session, task_id: str) -> None:
     task: Mapping[str, Any] = session.server.get("/tasks/{task_id}", {"task_id": task_id})
     if task["state"] in task_words.WAITING:
-        start = task_words.starts(task.get("start"), None)
+        start = task_words.starts(task.get("start"), session.out.now())
         session.out.note(f"it waits to start: {task_words.reason(task)}" + (f"; {start}" if start else ""))
 
 

@@ -51,7 +51,7 @@ def _pairs(session: Session, task: Mapping[str, Any]) -> list[tuple[str, str | N
         ("state", out.state(task["state"]) + (f" (position {task['position']})" if task["position"] else "")),
         ("reason", None if failed else safe.block(task["reason"]) if task["reason"] else None),
         ("why", "\n".join(task_words.failure_lines(task)) if failed else None),
-        ("start", task_words.start_sentence(task.get("start"))),
+        ("start", task_words.start_sentence(task.get("start"), out.now())),
         (
             "stalled",
             safe.cell(f"since {task['stalled_since']}: {task['stalled_why']}") if task["stalled_since"] else None,

@@ -230,7 +230,7 @@ def task_table(
             case "step":
                 return task_words.steps(task)
             case "left":
-                return task_words.left(task)
+                return task_words.left(task, out.now())
             case "score":
                 return f"{task_words.score(task)} {lines.get(task['task_id'], '')}".strip()
             case _:

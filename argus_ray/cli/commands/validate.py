@@ -84,7 +84,7 @@ def _show(session: Session, found: Mapping[str, Any]) -> None:
             ("valid", "yes: it would be accepted now" if found["valid"] else "no: it would be refused"),
             ("gang", f"{task_words.gpus({'gang': gang})}, {gang['gpus']} GPUs in all" if gang else None),
             ("fits", f"{_FITS.get(fit['fit'], safe.cell(fit['fit']))}; {safe.cell(fit['summary'])}" if fit else None),
-            ("start", task_words.start_sentence(found.get("start"))),
+            ("start", task_words.start_sentence(found.get("start"), session.out.now())),
             (
                 "queue",
                 f"{limits['waiting_tasks']} of {limits['waiting_tasks_limit']} of yours wait, "
