@@ -87,9 +87,19 @@ class Frame:
         self._stream = stream
         self._shown: list[str] = []
         self._lines: list[str] = []
+        self._words = ""
         self._is_drawing = False
 
     def draw(self, lines: Sequence[str]) -> None:
+        self._words = ""
+        self._drawn(lines)
+
+    def draw_with(self, words: str) -> None:
+        """The lines that are there, and below them these words, until other lines are drawn."""
+        self._words = words
+        self._drawn(self._lines)
+
+    def _drawn(self, lines: Sequence[str]) -> None:
         self._is_drawing = True
         try:
             self._draw(lines)
@@ -102,6 +112,9 @@ class Frame:
         shown = [cut_painted(each, columns) for each in self._lines]
         if len(shown) >= rows:
             shown = [*shown[: max(0, rows - 2)], f"({len(self._lines) - max(0, rows - 2)} more lines)"]
+        if self._words:
+            # In the place of the last line of all, if there is no room for one more.
+            shown = [*shown[: max(0, rows - 2)], cut_painted(self._words, columns)]
         # One write, so that no half of a frame is seen.
         self._stream.write(self._erased(columns) + "".join(each + "\n" for each in shown))
         self._stream.flush()
@@ -124,7 +137,7 @@ class Frame:
     def _resized(self, _: int, __: FrameType | None) -> None:
         # Within a write no other may begin: a stream refuses that. The next frame has the new size.
         if not self._is_drawing:
-            self.draw(self._lines)
+            self._drawn(self._lines)
 
 
 @contextlib.contextmanager

@@ -38,6 +38,11 @@ def gpus(task: Document) -> str:
     return f"{gang['nnodes']}x{gang['gpus_per_node']}"
 
 
+def count(number: float, what: str) -> str:
+    """`1 GPU`, `2 GPUs`."""
+    return f"{number:g} {what}" if number == 1 else f"{number:g} {what}s"
+
+
 def steps(task: Document) -> str:
     progress = task.get("progress")
     if progress is None:

@@ -156,6 +156,23 @@ def test_a_log_is_followed_to_its_end(api: Api, alice: Client) -> None:
     ]
 
 
+def test_the_logs_of_all_attempts_come_one_after_the_other(api: Api, alice: Client) -> None:
+    task_id = alice.submit(api.world.spec()).task_id
+    assert list(alice.logs(task_id, attempt="all")) == []
+    first = api.run(task_id)
+    log_of(first).write_text("a\nb\n")
+    api.end(first, Outcome.INFRASTRUCTURE)
+    api.world.clock.advance(3600)
+    log_of(api.run(task_id)).write_text("c\nd\n")
+    assert [(line.attempt, line.text) for line in alice.logs(task_id, attempt="all")] == [
+        *((1, "a"), (1, "b"), (2, "c"), (2, "d"))
+    ]
+    assert [line.text for line in alice.logs(task_id, attempt="all", tail=1)] == ["b", "d"]
+    assert [line.text for line in alice.logs(task_id, attempt="all", grep="[bc]")] == ["b", "c"]
+    with pytest.raises(BadArgument, match="exclude each other"):
+        alice.logs(task_id, attempt="all", follow=True)
+
+
 def test_what_a_run_leaves_is_read(api: Api, alice: Client, tmp_path: Path) -> None:
     task_id = alice.submit(api.world.spec()).task_id
     change = api.run(task_id)

@@ -13,6 +13,7 @@ from argus_ray.cli.app import Command
 from argus_ray.cli.commands.tasks import point
 from argus_ray.cli.session import Session, pass_session
 from argus_ray.cli.table import Column
+from argus_ray.client import paths
 
 
 @click.command(cls=Command)
@@ -47,7 +48,7 @@ def audit(
     query |= {"since": point(since, "--since"), "until": point(until, "--until")}
     out = session.out
     rows = []
-    for page in session.server.pages("/audit", "entries", number, None, **query):
+    for page in session.server.pages(paths.AUDIT, "entries", number, None, **query):
         if out.flags.json:
             out.event(page)
             continue
@@ -78,7 +79,7 @@ def _row(session: Session, each: Mapping[str, Any]) -> list[str]:
 
 def _follow(session: Session, query: Mapping[str, Any]) -> None:
     out = session.out
-    for event, data in session.server.events("/audit/stream", **query):
+    for event, data in session.server.events(paths.AUDIT_STREAM, **query):
         if event == "gap":
             out.warn(f"entries are left out: {safe.cell(data)}")
         elif event == "entry":

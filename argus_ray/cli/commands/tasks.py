@@ -8,10 +8,11 @@ from typing import Any
 
 import click
 
-from argus_ray.cli import complete, following, ids, safe, task_words, when
+from argus_ray.cli import complete, following, ids, looks, safe, task_words, when
 from argus_ray.cli.app import Command
 from argus_ray.cli.session import Session, pass_session
 from argus_ray.cli.table import Column
+from argus_ray.client import paths
 
 _WATCH_S = 2.0
 #: name -> column
@@ -124,14 +125,14 @@ def tasks(
     limit = None if everything else number
     if watch:
         if session.out.redraws:
-            following.redraw(session, lambda: _lines(session, filters, limit, columns, no_headers), _WATCH_S)
+            looks.redraw(session, lambda: _lines(session, filters, limit, columns, no_headers), _WATCH_S)
         _watch_plainly(session, filters, limit)
     elif session.out.flags.json:
         from argus_ray.cli.server import PAGE
 
         # One page is printed to be read; several are one document a line.
         show = session.out.event if everything or number > PAGE else session.out.document
-        for page in session.server.pages("/tasks", "tasks", limit, None, **filters):
+        for page in session.server.pages(paths.TASKS, "tasks", limit, None, **filters):
             show(page)
     elif session.out.flags.quiet:
         for task in _found(session, filters, limit):
@@ -144,15 +145,15 @@ def tasks(
 
 
 def _found(session: Session, filters: Mapping[str, Any], limit: int | None) -> Any:
-    for page in session.server.pages("/tasks", "tasks", limit, None, **filters):
+    for page in session.server.pages(paths.TASKS, "tasks", limit, None, **filters):
         yield from page["tasks"]
 
 
 def _watch_plainly(session: Session, filters: Mapping[str, Any], limit: int | None) -> None:
     """A line, or a document, for each task that has changed."""
     seen: dict[str, Any] = {}
-    for _ in following.beats(_WATCH_S):
-        for task in _found(session, filters, limit):
+    for found in looks.looks(session, lambda: list(_found(session, filters, limit)), _WATCH_S, looks.noted(session)):
+        for task in found:
             if seen.get(task["task_id"]) == task:
                 continue
             seen[task["task_id"]] = task
@@ -181,7 +182,7 @@ def _counts(session: Session, filters: Mapping[str, Any]) -> Mapping[str, int] |
     from argus_ray.client.errors import NotFound
 
     try:
-        counts: Mapping[str, int] = session.server.get("/tasks:counts", **filters)["counts"]
+        counts: Mapping[str, int] = session.server.get(paths.COUNTS, **filters)["counts"]
     except NotFound:
         return None
     return counts

@@ -9,6 +9,7 @@ from argus_ray.cli import safe
 from argus_ray.cli.app import Command
 from argus_ray.cli.exits import CliError
 from argus_ray.cli.session import Session, pass_session
+from argus_ray.client import paths
 
 
 @click.command(cls=Command)
@@ -21,7 +22,7 @@ def version(session: Session) -> None:
     except CliError:
         server = None
     else:
-        server = session.open_server.get("/version")
+        server = session.open_server.get(paths.VERSION)
     if out.flags.json:
         out.document({"client": argus_ray.__version__, "server": server})
         return
