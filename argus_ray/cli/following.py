@@ -240,7 +240,9 @@ class Pictures:
         return self._lines
 
 
-def sparklines(session: Session, tasks: Iterable[Mapping[str, Any]], *, ended: bool = False) -> dict[str, str]:
+def sparklines(
+    session: Session, tasks: Iterable[Mapping[str, Any]], *, ended: bool = False, columns: int = 20
+) -> dict[str, str]:
     """The curve of each task's headline as a line of blocks, of the first eight that have one and run (`ended`: or have
     run). Nothing where the server cannot tell now: it is an ornament."""
     from argus_ray.client.errors import ArgusError
@@ -262,5 +264,5 @@ def sparklines(session: Session, tasks: Iterable[Mapping[str, Any]], *, ended: b
     for each in found:
         curve = (each["metrics"] or {}).get("curves", {}).get(wanted.get(each["task_id"], ""))
         if curve:
-            lines[each["task_id"]] = draw.sparkline(curve["values"], 20)
+            lines[each["task_id"]] = draw.sparkline(curve["values"], columns)
     return lines

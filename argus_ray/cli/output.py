@@ -93,6 +93,10 @@ class Out:
         limit = terminal_columns() if self.is_tty else None
         return tables.lines(columns, rows, headers=headers, limit=limit, paint=self._paint_cell)
 
+    def room(self, columns: Sequence[tables.Column], rows: Sequence[Sequence[str]], most: int) -> int:
+        """Columns of the terminal that are left beside these for a small picture, at most so many."""
+        return max(0, min(most, tables.room(columns, rows, terminal_columns()))) if self.is_tty else most
+
     def pairs(self, pairs: Sequence[tuple[str, str | None]]) -> None:
         """Names and values, one pair a line; a value of several lines is indented. None is left out."""
         for each in self.pair_lines(pairs):

@@ -18,6 +18,13 @@ _UNKNOWN = {
     "no_history_ahead": "nothing like a task before it has run yet",
     "never_fits": "it does not fit into the pool",
     "too_far_back": "too many tasks are before it",
+    "maintenance": "maintenance is on, and nobody can say for how long",
+    "low_disk": "the shared disk is nearly full, and nothing starts until there is room",
+    "nodes_away": "nodes that it needs take no task now",
+    "over_quota": "you hold all the GPUs that you may",
+    "own_trouble": "something is wrong with the task itself: its inputs, or its command",
+    "too_late": "it is further away than the service looks ahead",
+    "not_yet": "nobody has worked it out yet; ask again in a few seconds",
 }
 
 

@@ -280,3 +280,18 @@ def test_words_that_cannot_be_written_do_not_fail_the_command(alice: Person) -> 
             check=False,
         )  # fmt: skip
     assert ran.returncode == exits.OK
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_a_table_with_pictures_fits_the_terminal(alice: Person, admin: Person, columns: int) -> None:
+    for who in (alice, admin):
+        task_id = alice.submit(total_training_steps=20_000)
+        with metrics_of(alice.api.run(task_id)).open("a") as file:
+            file.write("".join(lines(step, train__loss=1 / (7 * step), timing_s__step=2.0) for step in range(1, 60)))
+        for words in (("tasks",), ("metrics", task_id), ("metrics", task_id, alice.submit())):
+            with terminal(who, *words, columns=columns, rows=40) as shown:
+                assert shown.end() == exits.OK
+                # A line that is too long goes on at the left edge.
+                broken = [line for line in shown.text.splitlines() if line[:1] in tuple("▁▂▃▄▅▆▇█")]
+                assert broken == [], shown.text
+                assert columns < 80 or "▁" in shown.text, shown.text

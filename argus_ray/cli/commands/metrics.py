@@ -16,6 +16,8 @@ from argus_ray.cli.session import Session, pass_session
 from argus_ray.cli.table import Column
 from argus_ray.client import paths
 
+#: Columns that a small picture needs.
+_LEAST_CURVE = 6
 _WATCH_S = 2.0
 _TASKS = 8
 #: Reads of one command, should a run have logged far more than one read takes.
@@ -121,18 +123,24 @@ def _table(session: Session, listed: list[Mapping[str, Any]]) -> None:
     out = session.out
     several = len(listed) > 1
     ends = ids.shorts([found["task_id"] for found in listed])
-    rows = []
+    rows: list[list[str]] = []
+    curves = []
     for found in listed:
         for name, curve in found["curves"].items():
             values = curve["values"]
             if not values:
                 continue
             shown = [name, str(curve["steps"][-1]), *map(draw.number, (values[-1], min(values), max(values)))]
-            rows.append([*([ends[found["task_id"]]] if several else []), *shown, draw.sparkline(values, 30)])
+            rows.append([*([ends[found["task_id"]]] if several else []), *shown])
+            curves.append(values)
     first = [Column("ID")] if several else []
-    numbers = [Column(name, right=True) for name in ("STEP", "LAST", "MIN", "MAX")]
+    columns = [*first, Column("NAME"), *(Column(name, right=True) for name in ("STEP", "LAST", "MIN", "MAX"))]
     if rows and not out.flags.quiet:
-        out.table([*first, Column("NAME"), *numbers, Column("CURVE")], rows)
+        wide = out.room(columns, rows, 30)
+        if wide >= _LEAST_CURVE:
+            columns.append(Column("CURVE"))
+            rows = [[*row, draw.sparkline(values, wide)] for row, values in zip(rows, curves, strict=True)]
+        out.table(columns, rows)
     for found in listed:
         if not found["curves"]:
             out.note(f"{ends[found['task_id']]} has no curves yet")

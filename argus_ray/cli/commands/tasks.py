@@ -15,6 +15,8 @@ from argus_ray.cli.table import Column
 from argus_ray.client import paths
 
 _WATCH_S = 2.0
+#: Columns of the picture of a curve: the most, and what it needs.
+_PICTURE, _LEAST_PICTURE = 20, 6
 #: name -> column
 COLUMNS = {
     "id": Column("ID"),
@@ -210,7 +212,6 @@ def task_table(
     is_others = len({task["user_id"] for task in found}) > 1
     names = columns or (("id", "user", *_USUAL[1:]) if is_others else _USUAL)
     ends = ids.shorts([task["task_id"] for task in found])
-    lines = following.sparklines(session, found) if out.is_tty and "score" in names else {}
 
     def cell(name: str, task: Mapping[str, Any]) -> str:
         match name:
@@ -233,9 +234,17 @@ def task_table(
             case "left":
                 return task_words.left(task, out.now())
             case "score":
-                return f"{task_words.score(task)} {lines.get(task['task_id'], '')}".strip()
+                return task_words.score(task)
             case _:
                 return task_words.reason(task)
 
     rows = [[safe.cell(cell(name, task)) for name in names] for task in found]
-    return out.table_lines([COLUMNS[name] for name in names], rows, headers=headers)
+    shown = [COLUMNS[name] for name in names]
+    if out.is_tty and "score" in names:
+        # Behind the number, as long as there is room for it.
+        wide = out.room(shown, rows, _PICTURE) + 1
+        lines = following.sparklines(session, found, columns=wide) if wide >= _LEAST_PICTURE else {}
+        place = names.index("score")
+        for row, task in zip(rows, found, strict=True):
+            row[place] = f"{row[place]} {lines.get(task['task_id'], '')}".strip()
+    return out.table_lines(shown, rows, headers=headers)

@@ -88,7 +88,7 @@ def _show(session: Session, found: Mapping[str, Any]) -> None:
                 "gang",
                 f"{task_words.gpus({'gang': gang})}, {count(gang['gpus'], 'GPU')} in all" if gang else None,
             ),
-            ("fits", f"{_FITS.get(fit['fit'], safe.cell(fit['fit']))}; {safe.cell(fit['summary'])}" if fit else None),
+            ("fits", f"{_FITS.get(fit['fit'], safe.cell(fit['fit']))}. {safe.cell(fit['summary'])}" if fit else None),
             ("start", task_words.start_sentence(found.get("start"), session.out.now())),
             (
                 "queue",

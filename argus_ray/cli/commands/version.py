@@ -28,5 +28,6 @@ def version(session: Session) -> None:
         return
     out.line(f"argus {argus_ray.__version__}")
     if server is not None:
-        build = f" ({server['build']})" if server.get("build") else ""
+        # As much of a commit as tells one from another; --json has it whole.
+        build = f" ({safe.cell(server['build'])[:12]})" if server.get("build") else ""
         out.line(safe.line(f"server {server['version']}{build} at {session.target.url}"))
