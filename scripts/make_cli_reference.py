@@ -29,7 +29,7 @@ python3 argus.pyz login $ARGUS
 
 Where Argus is installed it is `argus`.
 
-**ID** is a whole task id, a unique beginning of one, its last four hex digits, `last` (the newest task), or `-` for ids
+**ID** is a whole task id, a unique beginning of one, its last four hex digits, `last` (your own newest task), or `-` for ids
 from stdin. If more than one task answers to it, the error lists them.
 
 **Output.** stdout has data only; notes, warnings and errors go to stderr. Times are relative on a terminal and RFC 3339
