@@ -24,6 +24,7 @@ NAMES = (
     "recovery",
     "decide",
     "tick",
+    "forecast",
     "history",
     "cli",
 )

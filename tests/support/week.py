@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from argus_ray.core import actions
 from argus_ray.core.actions import Credential
@@ -25,7 +26,9 @@ from argus_ray.core.forecast.pace import StepsSeen
 from argus_ray.core.forecast.ranges import foretell
 from argus_ray.core.observation import FailureKind, JobStatus
 from argus_ray.scheduler.forecaster import Forecaster
-from tests.support.builders import World, make_service
+from argus_ray.scheduler.runs import Runs
+from tests.support.builders import World, make_service, memory_folder
+from tests.support.sanity import sanity_check
 from tests.support.simray import SimRay, SimState, make_dispatcher, settle
 
 HOUR, DAY = 3600.0, 86_400.0
@@ -111,14 +114,21 @@ class Table:
     firm_late: list[str] = field(default_factory=list)
     why: Counter[str] = field(default_factory=Counter)
     widths: list[float] = field(default_factory=list)
+    #: One line for each that started outside its range.
+    missed: list[str] = field(default_factory=list)
+
+    @property
+    def width_min(self) -> float:
+        """Of the one in the middle. Minutes."""
+        return sorted(self.widths)[len(self.widths) // 2] / 60 if self.widths else math.nan
 
     def __str__(self) -> str:
         hit = self.inside / max(1, self.told)
-        middle = sorted(self.widths)[len(self.widths) // 2] / 60 if self.widths else math.nan
         return (
             f"had to wait {self.waited}, told a range {self.told} ({self.told / max(1, self.waited):.1%}): "
-            f"inside {self.inside} ({hit:.1%}), early {self.early}, late {self.late}; median width {middle:.0f} min; "
-            f"firm ranges {self.firm}, later than told {len(self.firm_late)}; no range: {dict(self.why)}"
+            f"inside {self.inside} ({hit:.1%}), early {self.early}, late {self.late}; "
+            f"median width {self.width_min:.0f} min; firm ranges {self.firm}, later than told {len(self.firm_late)}; "
+            f"no range: {dict(self.why)}"
         )
 
 
@@ -135,7 +145,9 @@ class Week:
         self.ray = SimRay(random.Random(seed), dict(POOL))
         self.dispatcher = make_dispatcher(self.world, self.ray, random.Random(seed))
         state = SimState(self.world, random.Random(seed))
-        self.forecaster = Forecaster(self.dispatcher, state, self._look, self._ask, self.world.clock, draws)
+        self.forecaster = Forecaster(
+            self.dispatcher, state, Runs(state, self._look), self._ask, self.world.clock, draws
+        )
         self.chance = random.Random(seed + 1).random
         self.began = self.world.clock.now
         self.until = self.began + days * DAY
@@ -337,6 +349,12 @@ class Week:
         if self.dispatcher.queue.waiting and self._forecast_at > now - 1.0:
             self.at(now + EVERY_S, lambda: None)
 
+    def _miss(self, name: str, at: float, told: Range, started: float) -> str:
+        ends = f"{told.earliest - at:.0f} to {told.latest - at:.0f} s"
+        losses = sum(at <= loss <= started for loss in self.losses)
+        lost = f", {losses} machines lost meanwhile" if losses else ""
+        return f"{name} told at {at - self.began:.0f} s {ends}, {told.basis.value}: started after {started - at:.0f} s{lost}"
+
     def table(self) -> Table:
         found = Table()
         for name, case in self.cases.items():
@@ -361,4 +379,16 @@ class Week:
                 found.late += 1
             else:
                 found.inside += 1
+                continue
+            found.missed.append(self._miss(name, case.first[0], told, started))
         return found
+
+
+def played(days: float, draws: int, seed: int) -> Table:
+    with TemporaryDirectory(dir=memory_folder()) as folder:
+        week = Week(Path(folder), seed, days, draws=draws)
+        table = week.run()
+        assert week.ray.violations == []
+        sanity_check(week.world.store)
+        week.world.close()
+    return table
