@@ -353,7 +353,8 @@ class Week:
         ends = f"{told.earliest - at:.0f} to {told.latest - at:.0f} s"
         losses = sum(at <= loss <= started for loss in self.losses)
         lost = f", {losses} machines lost meanwhile" if losses else ""
-        return f"{name} told at {at - self.began:.0f} s {ends}, {told.basis.value}: started after {started - at:.0f} s{lost}"
+        words = f"{name} told at {at - self.began:.0f} s {ends}, {told.basis.value}"
+        return f"{words}: started after {started - at:.0f} s{lost}"
 
     def table(self) -> Table:
         found = Table()
