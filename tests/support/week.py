@@ -35,6 +35,9 @@ HOUR, DAY = 3600.0, 86_400.0
 POOL = {f"n{number}": 8 for number in range(4)}
 #: Between two forecasts while something waits, which is each half minute in the service.
 EVERY_S = 2400.0
+#: Behind so many a forecast costs seconds: of fewer futures, as in the service, whose time is bounded (it plays 20 at
+#: least), and not one for each that comes.
+MANY, DRAWS_OF_MANY, EVERY_OF_MANY_S = 40, 24, 600.0
 
 
 @dataclass(frozen=True)
@@ -162,6 +165,8 @@ class Week:
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
         self._forecast_at = -math.inf
+        #: Who came since the last forecast.
+        self._untold: set[str] = set()
         self._tick_at = math.inf
 
     # --- the load ---
@@ -291,6 +296,8 @@ class Week:
         if all((case := self.cases.get(run.task.task_id)) and case.first for run in question.waiting):
             # Who waits was told what is judged. Whether it is told a firm range now depends on nobody behind it.
             question = replace(question, waiting=question.waiting[:1], draws=1)
+        if len(question.waiting) > MANY:
+            question = replace(question, draws=min(question.draws, DRAWS_OF_MANY))
         self.forecasts += 1
         told = foretell(question, self.chance)
         for each in told:
@@ -318,8 +325,11 @@ class Week:
                 task = self.world.task(name)
                 started = task.attempts[0].created_at if task.attempts else None
                 case.started_at = math.inf if started is None else started
-        if waiting and (new or now - self._forecast_at >= EVERY_S):
-            self._forecast_at = now
+        self._untold = (self._untold | new) & waiting
+        every_s = EVERY_OF_MANY_S if len(waiting) > MANY else 0.0
+        every_s = every_s if self._untold else EVERY_S
+        if waiting and now - self._forecast_at >= every_s:
+            self._forecast_at, self._untold = now, set()
             asyncio.run(self.forecaster.once())
 
     # --- time ---
