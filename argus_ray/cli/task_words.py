@@ -18,6 +18,13 @@ _UNKNOWN = {
     "no_history_ahead": "nothing like a task before it has run yet",
     "never_fits": "it does not fit into the pool",
     "too_far_back": "too many tasks are before it",
+    "maintenance": "nothing starts: maintenance is on",
+    "low_disk": "nothing starts: the shared filesystem is nearly full",
+    "nodes_away": "nodes that it needs take no tasks now",
+    "over_quota": "it is larger than the quota of its user",
+    "own_trouble": "its inputs are gone or not known, or its command cannot be made",
+    "too_late": "not within two weeks",
+    "not_yet": "nobody has worked it out yet; ask again in a moment",
 }
 
 

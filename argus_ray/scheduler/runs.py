@@ -19,7 +19,7 @@ from argus_ray.core.forecast.nature import nature_of
 from argus_ray.core.forecast.pace import Pace, StepsSeen
 from argus_ray.core.model import SlimTask, Task
 from argus_ray.core.states import AttemptState, Outcome
-from argus_ray.scheduler import gently
+from argus_ray.scheduler import collector, gently
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +73,7 @@ class Runs:
         """Looks at the runs; those that are over since the last pass."""
         names = {task.live.submission_id: task for task in live if task.live is not None}
         gone = {name: known for name, known in self.known.items() if name not in names}
+        before = len(self.known)
         async for name, task in gently.over(names.items()):
             attempt = task.live
             if attempt is None or attempt.state is not AttemptState.RUNNING:
@@ -81,6 +82,7 @@ class Runs:
             if known is None:
                 known = self.known[name] = _Known(task, Pace(attempt.started_at or now))
             known.task = task
+        collector.have_come(len(self.known) - before)
         every_s = _LOOK_EVERY_S if is_wanted else _IDLE_LOOK_EVERY_S
         due = [known for name, known in self.known.items() if name in names and now - known.looked_at >= every_s]
         due.sort(key=lambda known: known.looked_at)

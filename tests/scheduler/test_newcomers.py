@@ -163,7 +163,7 @@ def test_what_failed_is_not_tried_again_at_once() -> None:
 
 
 def test_it_is_asked_from_another_thread_and_answered_on_the_loop() -> None:
-    told = []
+    told: list[Range | Unknown] = []
 
     async def main() -> None:
         desk = Newcomers(answer_now, asyncio.get_running_loop().time)

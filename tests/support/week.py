@@ -35,9 +35,11 @@ HOUR, DAY = 3600.0, 86_400.0
 POOL = {f"n{number}": 8 for number in range(4)}
 #: Between two forecasts while something waits, which is each half minute in the service.
 EVERY_S = 2400.0
+#: A user of whom so many wait submits no more for now.
+PATIENCE = 8
 #: Behind so many a forecast costs seconds: of fewer futures, as in the service, whose time is bounded (it plays 20 at
 #: least), and not one for each that comes.
-MANY, DRAWS_OF_MANY, EVERY_OF_MANY_S = 40, 24, 600.0
+MANY, DRAWS_OF_MANY, EVERY_OF_MANY_S = 20, 24, 600.0
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,8 @@ class Week:
         self.chance = random.Random(seed + 1).random
         self.began = self.world.clock.now
         self.until = self.began + days * DAY
-        self.users = [self.world.user(name) for name in ("ada", "bob", "cleo", "dan", "eve")]
+        self.names = ("ada", "bob", "cleo", "dan", "eve")
+        self.users = [self.world.user(name) for name in self.names]
         self.habits = [self._some_habits() for _ in self.users]
         self.load = load
         self.trips: dict[str, Trip] = {}
@@ -209,8 +212,12 @@ class Week:
         rng = self.rng
         pairs = [(who, habit) for who, habits in zip(self.users, self.habits, strict=True) for habit in habits]
         who, habit = rng.choices(pairs, [habit.weight for _, habit in pairs])[0]
+        user = self.names[self.users.index(who)]
+        waiting = sum(task.user_id == user for task in self.dispatcher.queue.waiting.values())
         for _ in range(rng.choice([1, 1, 1, 2, 4])):  # a sweep
-            self._submit_one(who, habit)
+            if waiting < PATIENCE:
+                self._submit_one(who, habit)
+            waiting += 1
         if rng.random() < 0.02:  # somebody turns to something new
             place = rng.randrange(len(self.users))
             self.habits[place] = self._some_habits()
