@@ -21,7 +21,7 @@ _UNKNOWN = {
     "maintenance": "maintenance is on, and nobody can say for how long",
     "low_disk": "the shared disk is nearly full, and nothing starts until there is room",
     "nodes_away": "nodes that it needs take no task now",
-    "over_quota": "you hold all the GPUs that you may",
+    "over_quota": "its user may not hold so many GPUs",
     "own_trouble": "something is wrong with the task itself: its inputs, or its command",
     "too_late": "it is further away than the service looks ahead",
     "not_yet": "nobody has worked it out yet; ask again in a few seconds",

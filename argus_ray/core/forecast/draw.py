@@ -110,8 +110,10 @@ class Future:
         self.starts: dict[str, float] = {}
 
     def play(self) -> dict[str, float]:
-        """When each task that waits starts, by id; those that never do are left out."""
-        now, wanted = self._q.now, {run.task.task_id for run in self._q.waiting}
+        """When each task that waits starts, by id; those that never do are left out. It ends once all have started of
+        whom it is asked."""
+        now = self._q.now
+        wanted = {run.task.task_id for run in self._q.waiting} if self._q.only is None else {self._q.only}
         until = now + HORIZON_S
         while True:
             if self._may_start(now):
