@@ -56,7 +56,7 @@ def nodes() -> Call[models.Nodes]:
 
 
 def cluster() -> Call[models.Cluster]:
-    return Call("GET", "/api/v2/cluster", of(models.Cluster))
+    return Call("GET", paths.CLUSTER, of(models.Cluster))
 
 
 def order(node: str, verb: str, *, reason: str | None = None, deadline_s: float | None = None) -> Call[models.Ordered]:

@@ -140,7 +140,7 @@ def queue(*, everyone: bool = False) -> Call[models.Queue]:
 
 
 def queue_counts() -> Call[models.QueueCounts]:
-    return Call("GET", "/api/v2/queue:counts", of(models.QueueCounts))
+    return Call("GET", paths.QUEUE_COUNTS, of(models.QueueCounts))
 
 
 def explain(task_id: str) -> Call[models.Explanation]:

@@ -150,7 +150,7 @@ def test_a_clock_that_is_set_changes_no_share_and_all_accounts_agree(tmp_path: P
         world.clock.jump(jump)
         (row,) = world.service.queue_changes("", 0).rows
         one = use_of_run(4, 0.0, HOUR, half_life_s)
-        assert shares_of([row], world.clock.now, {}, half_life_s).use == {"alice": pytest.approx(one)}
+        assert dict(shares_of([row], world.clock.now, {}, half_life_s).use or {}) == {"alice": pytest.approx(one)}
         assert explain(world, alice, world.submit(alice)).recent_use_s == pytest.approx(one)
         world.clock.advance(HOUR)
         assert world.service.apply([End(name, Outcome.SUCCEEDED, "", 0)]) == [True]

@@ -6,6 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -136,7 +137,7 @@ def test_by_user_workload_and_day(world: World) -> None:
     end(world, two, Outcome.APPLICATION)
     world.service.handle(bob, CancelTask(waits.task_id))
 
-    def rows(*by: str, **options: int) -> list[tuple[str | None, str | None, int | None, Usage]]:
+    def rows(*by: str, **options: Any) -> list[tuple[str | None, str | None, int | None, Usage]]:
         found = world.service.handle(ADMIN, ShowUsage(by, **options)).rows
         return [(row.user_id, row.workload, row.day, row.usage) for row in found]
 
