@@ -4,6 +4,7 @@ import sys
 if sys.version_info < (3, 11):
     sys.exit("argus: needs Python 3.11 or newer, and this is %d.%d (%s)" % (sys.version_info[:2] + (sys.executable,)))
 
+import gc
 import os
 import stat
 import time
@@ -71,11 +72,16 @@ def main() -> None:
     archive = os.path.abspath(sys.argv[0])
     try:
         packages = unpacked(archive)
+        # Even where PYTHONDONTWRITEBYTECODE says otherwise: the folder is a cache of our own, and compiling at each
+        # start takes as long as all else together.
+        sys.dont_write_bytecode = False
     except OSError:
         # No home, or one that is full, read-only or somebody else's: slower, from the file itself.
         packages = archive
     # Before PYTHONPATH, whose packages are other programs'.
     sys.path.insert(0, packages)
+    # Until all is imported there is nothing to collect; the command turns it on again.
+    gc.disable()
     from argus_ray.cli.app import main as command
 
     command()

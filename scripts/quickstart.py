@@ -1,8 +1,8 @@
-"""Run Argus's main job for real on this machine: a head, two workers with four logical GPUs each, the service, a user
-with a token, and two verl training tasks on the CPU that run to their end.
+"""The whole of Argus on this machine: a head, two workers with four logical GPUs each, the service, and a user with a
+token.
 
-  scripts/quickstart           run it, show it, stop everything
-  scripts/quickstart --keep    leave it up afterwards
+  scripts/quickstart           submit two verl trainings on the CPU, follow them to their end, and stop everything
+  scripts/quickstart --keep    submit nothing, and leave the service up for you: it prints what to type
   scripts/quickstart --stop    end one that is running, and what --keep or a crash has left
 
 Everything lies in one folder (default /tmp/argus-quickstart-<user id>), emptied by each run. A folder that holds
@@ -49,10 +49,13 @@ def main(argv: list[str] | None = None) -> int:
     def story(machine: OneMachine, admin: str) -> int:
         _start(machine)
         token = _new_user(Api(machine.url, admin))
+        if arguments.keep:
+            _hand_over(machine, token, admin)
+            return session.OK
         user = Api(machine.url, token)
         tasks = _submit(user, machine)
         succeeded = _follow(user, tasks)
-        _show(machine, user, tasks, token, kept=arguments.keep)
+        _show(user, tasks)
         return session.OK if succeeded else session.FAILED
 
     return session.exit_code("quickstart", run)
@@ -60,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--keep", action="store_true", help="leave it up afterwards")
+    parser.add_argument("--keep", action="store_true", help="train nothing, and leave the service up")
     parser.add_argument("--stop", action="store_true", help="end what is running there, and nothing else")
     parser.add_argument("--dir", default=f"/tmp/argus-quickstart-{os.getuid()}", help="where everything lies")  # noqa: S108
     return parser.parse_args(argv)
@@ -149,7 +152,7 @@ def _training_step(line: str) -> str | None:
     return f"step {step[1]}: train/loss {float(step[2]):.3f}" if step else None
 
 
-def _show(machine: OneMachine, user: Api, tasks: dict[str, str], token: str, *, kept: bool) -> None:
+def _show(user: Api, tasks: dict[str, str]) -> None:
     print()
     for workload, task in tasks.items():
         view = user.get(f"/api/v2/tasks/{task}")
@@ -168,24 +171,29 @@ def _show(machine: OneMachine, user: Api, tasks: dict[str, str], token: str, *, 
         if view["state"] != "SUCCEEDED":
             print("  its last lines:")
             print("".join(f"    | {line}\n" for line in user.text(f"/api/v2/tasks/{task}/logs?tail=20").splitlines()))
-    if not kept:
-        print("\nTry `scripts/quickstart --keep` to leave it up and use it.")
-        return
-    spec = machine.root / "task.yaml"
+    print("\nTry `scripts/quickstart --keep`: it leaves the service up for tasks of yours.")
+
+
+def _hand_over(machine: OneMachine, token: str, admin: str) -> None:
+    """The service is left to whoever has called us."""
+    spec, key = machine.root / "task.yaml", machine.root / "admin-token"
     spec.write_text(_example(machine, "sft"))
+    key.touch(mode=0o600)
+    key.write_text(admin + "\n")
     print(
         f"""
-It is up. Open:
-  {machine.url}/docs   the API
-  {machine.dashboard}        the Ray dashboard (its token is in {machine.root}/ray-token)
-Try, as in docs/getting-started.md:
-  curl -fsSO {machine.url}/argus.pyz
-  python3 argus.pyz login {machine.url}       # the token: {token}
-  python3 argus.pyz submit {spec} --watch
-  python3 argus.pyz logs last -n 5
-Or by hand:
-  export TOKEN={token}
-  curl -H "Authorization: Bearer $TOKEN" {machine.url}/api/v2/tasks/{tasks["sft"]}/logs?tail=20
+It is up. The token of the user {USER!r}:
+  {token}
+What to type now, in any folder:
+  export ARGUS={machine.url}
+  curl -fsSO $ARGUS/argus.pyz
+  python3 argus.pyz login $ARGUS
+  alias argus="python3 $PWD/argus.pyz"
+  cp {spec} .
+  argus submit task.yaml --watch
+docs/getting-started.md goes on from there. The API is shown at {machine.url}/docs,
+the Ray dashboard at {machine.dashboard} (its token: {machine.root}/ray-token).
+The admin's token: {key}
 Stop it with: scripts/quickstart --stop"""
     )
 

@@ -18,7 +18,9 @@ from argus_ray.actors.tracking import TrackingKeys
 from argus_ray.actors.webhook_sender import Sender
 from argus_ray.cluster.jobs import RayJobs, ask_directly
 from argus_ray.config import Settings
+from argus_ray.core.estimates import Range, Unknown
 from argus_ray.core.explaining import PoolNow
+from argus_ray.core.forecast.model import Newcomer
 from argus_ray.core.monitoring import TICK_BOUNDS, Observed, PoolFacts, SchedulerFacts
 from argus_ray.core.reserve import Space
 from argus_ray.discovery import head_json, sentinel
@@ -29,8 +31,10 @@ from argus_ray.scheduler import futures, reserve
 from argus_ray.scheduler.collector import Collector
 from argus_ray.scheduler.forecaster import PAUSE_S, Forecaster
 from argus_ray.scheduler.housekeeping import MAX_TASK_S, Housekeeper, pause_s
+from argus_ray.scheduler.newcomers import Newcomers
 from argus_ray.scheduler.pace import Pace
 from argus_ray.scheduler.reserve import ReserveWatch
+from argus_ray.scheduler.runs import Runs
 from argus_ray.scheduler.tick import Dispatcher, Next
 from argus_ray.scheduler.webhooks import Messenger
 
@@ -64,6 +68,7 @@ class SchedulerActor:
         self._last_error: str | None = None
         self._jobs_reachable: bool | None = None
         self._told: list[Messenger] = []
+        self._newcomers: Newcomers | None = None
         self._ticks = Observed(TICK_BOUNDS)
         self._reserve = self._make_reserve()
         self._thread = threading.Thread(target=self._run, name="argus-scheduler", daemon=True)
@@ -108,6 +113,11 @@ class SchedulerActor:
         """What is free, and what of it a task would find that came now. None before the first look at the cluster."""
         dispatcher = self._dispatcher
         return dispatcher.pool_now() if dispatcher else None
+
+    def start_of(self, newcomer: Newcomer) -> Range | Unknown:
+        """When a task might start that nobody has submitted yet. NOT_YET: ask again in a moment."""
+        newcomers = self._newcomers
+        return newcomers.start_of(newcomer) if newcomers else Unknown.NOT_YET
 
     def monitoring(self) -> SchedulerFacts:
         dispatcher, last = self._dispatcher, self._last_tick
@@ -191,13 +201,18 @@ class SchedulerActor:
         timeout_s = self._settings.scheduling.ray_timeout_s
         files = FilesOfAttempts(BoundedThreads("steps", 4), timeout_s, watchers=BoundedThreads("steps", 4))
         state = StateHandle(BoundedThreads("forecast-ray", 1))
-        forecaster = Forecaster(dispatcher, state, files.steps, futures.ask, time.time)
-        while True:
-            await asyncio.sleep(PAUSE_S)
-            try:
-                await forecaster.once_if_due(time.monotonic)
-            except Exception as error:
-                log.warning("nothing was foretold: %s: %s", type(error).__name__, error)
+        forecaster = Forecaster(dispatcher, state, Runs(state, files.steps), futures.ask, time.time)
+        newcomers = self._newcomers = Newcomers(forecaster.foresee, time.monotonic)
+        answering = asyncio.create_task(newcomers.run(), name="argus-newcomers")
+        try:
+            while True:
+                await asyncio.sleep(PAUSE_S)
+                try:
+                    await forecaster.once_if_due(time.monotonic)
+                except Exception as error:
+                    log.warning("nothing was foretold: %s: %s", type(error).__name__, error)
+        finally:
+            answering.cancel()
 
     async def _keep_house(self) -> None:
         settings = self._settings

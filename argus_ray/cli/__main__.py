@@ -1,5 +1,9 @@
-"""`python -m argus_ray.cli`."""
+import gc
 
-from argus_ray.cli.app import main
+# Until all is imported: there is nothing to collect. `main` turns it on again.
+gc.disable()
 
-main()
+from argus_ray.cli.app import main  # noqa: E402
+
+if __name__ == "__main__":
+    main()

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
-from click.shell_completion import CompletionItem
 
 from argus_ray.cli.exits import BUG, INTERRUPTED, USAGE, CliError, Detached, Ended
+from argus_ray.cli.output import terminal_columns
 from argus_ray.cli.session import Session, session_of
 
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
 _ALL = "argus_ray.cli.commands"
+#: Columns of the help, at most.
+_WIDEST = 110
 #: Section -> name -> (module, attribute, what `--help` says). A test compares the words with those of the command.
 TREE: dict[str, dict[str, tuple[str, str, str]]] = {
     "Server": {
@@ -143,6 +149,8 @@ class Argus(Group):
                 formatter.write_dl([(name.ljust(longest), words) for name, (_, _, words) in commands.items()])
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
         if incomplete.startswith("-"):
             return click.Command.shell_complete(self, ctx, incomplete)
         return [
@@ -163,6 +171,8 @@ class Argus(Group):
         extra.pop("standalone_mode", None)
         _mend_streams()
         extra.setdefault("obj", Session(os.environ))
+        # As click finds it out, whose import of shutil costs 5 ms of `--help`.
+        extra.setdefault("terminal_width", max(min(terminal_columns(), _WIDEST) - 2, 50))
         session: Session = extra["obj"]
         try:
             words = sys.argv[1:] if args is None else args
@@ -204,6 +214,16 @@ def _run(call: Callable[[], Any], session: Session, words: Sequence[str]) -> int
         return INTERRUPTED
     except (_ReaderGone, BrokenPipeError):
         raise
+    except OSError as error:
+        if session.flags.debug:
+            _show_traceback()
+        if (told := _told(error)) is None:
+            # The client's own are told by now, and a file's have its name: this is stdout, on a full disk, say.
+            _write_no_more()
+            words = f"stdout cannot be written: {error.strerror or error}"
+            told = CliError(words, USAGE, code="output", hint="what is there may be cut off: free space, and try again")
+        session.out.error(told)
+        return told.exit_code
     except Exception as error:
         if session.flags.debug:
             _show_traceback()
@@ -218,8 +238,8 @@ def _run(call: Callable[[], Any], session: Session, words: Sequence[str]) -> int
 
 
 def _told(error: Exception) -> CliError | None:
-    """An error of the client in our words. Where it was not imported, it has raised none."""
-    if "argus_ray.client.errors" not in sys.modules:
+    """An error of the client, or of a file, in our words. Where the client was not imported, it has raised none."""
+    if "argus_ray.client.errors" not in sys.modules and not isinstance(error, OSError):
         return None
     from argus_ray.cli import problems
 
@@ -250,12 +270,17 @@ def _die_of_the_pipe() -> None:
     connection to the server that breaks would raise it, too."""
     import signal
 
-    # What is still in the buffer must not be tried again at the exit.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    _write_no_more()
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGPIPE)
     sys.exit(USAGE)
+
+
+def _write_no_more() -> None:
+    """What is still in the buffer must not be tried again at the exit."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _version(context: click.Context, _: click.Parameter, value: bool) -> None:
@@ -276,10 +301,25 @@ cli = Argus(
             ["--version"], is_flag=True, expose_value=False, is_eager=True, callback=_version, help="Show the version."
         ),
     ],
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": _WIDEST},
     no_args_is_help=True,
 )
 
 
 def main() -> None:
-    cli.main()
+    """The process. It does not take itself apart at the end, which costs 20 ms of CPU; all that was written is flushed,
+    and nothing is registered for the exit."""
+    import gc
+
+    # What is imported now stays, and need not be looked through again.
+    gc.freeze()
+    gc.enable()
+    try:
+        cli.main()
+    except SystemExit as end:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+            if isinstance(end.code, int):
+                os._exit(end.code)
+        raise

@@ -7,10 +7,8 @@ the server that it was stored for and to no other, whatever ARGUS_URL says.
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import os
 import re
-import secrets
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -19,6 +17,7 @@ from urllib.parse import urlsplit
 
 from argus_ray.cli import config_text
 from argus_ray.cli.exits import TOKEN, USAGE, CliError
+from argus_ray.client.trust import is_loopback
 
 _MAX_BYTES = 1 << 20
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}")
@@ -150,7 +149,7 @@ def _text_of(config: Config) -> str:
 
 
 def _replace(path: Path, text: str) -> None:
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    beside = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
     # O_EXCL: nobody has laid a file or a link there that others can read.
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
@@ -227,7 +226,7 @@ def checked_url(text: str, where: str) -> str:
     """The URL in one form, without a slash at its end. Raises CliError."""
     try:
         if "://" not in text:
-            text = f"http://{text}" if _is_loopback(urlsplit(f"//{text}").hostname or "") else f"https://{text}"
+            text = f"http://{text}" if is_loopback(urlsplit(f"//{text}").hostname or "") else f"https://{text}"
         parts = urlsplit(text)
         port = parts.port
     except ValueError:
@@ -246,16 +245,7 @@ def checked_url(text: str, where: str) -> str:
 def is_exposed(url: str) -> bool:
     """Whether the token would cross a network in plain text."""
     parts = urlsplit(url)
-    return parts.scheme == "http" and not _is_loopback(parts.hostname or "")
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return parts.scheme == "http" and not is_loopback(parts.hostname or "")
 
 
 def name_for(url: str, config: Config) -> str:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import math
 import re
-import shutil
 import signal
 from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import Any, TextIO
 
 from argus_ray.cli import safe
+from argus_ray.cli.output import terminal_size
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _EIGHTHS = " ▏▎▍▌▋▊▉"
@@ -87,9 +87,19 @@ class Frame:
         self._stream = stream
         self._shown: list[str] = []
         self._lines: list[str] = []
+        self._words = ""
         self._is_drawing = False
 
     def draw(self, lines: Sequence[str]) -> None:
+        self._words = ""
+        self._drawn(lines)
+
+    def draw_with(self, words: str) -> None:
+        """The lines that are there, and below them these words, until other lines are drawn."""
+        self._words = words
+        self._drawn(self._lines)
+
+    def _drawn(self, lines: Sequence[str]) -> None:
         self._is_drawing = True
         try:
             self._draw(lines)
@@ -98,10 +108,13 @@ class Frame:
 
     def _draw(self, lines: Sequence[str]) -> None:
         self._lines = list(lines)
-        columns, rows = shutil.get_terminal_size()
+        columns, rows = terminal_size()
         shown = [cut_painted(each, columns) for each in self._lines]
         if len(shown) >= rows:
             shown = [*shown[: max(0, rows - 2)], f"({len(self._lines) - max(0, rows - 2)} more lines)"]
+        if self._words:
+            # In the place of the last line of all, if there is no room for one more.
+            shown = [*shown[: max(0, rows - 2)], cut_painted(self._words, columns)]
         # One write, so that no half of a frame is seen.
         self._stream.write(self._erased(columns) + "".join(each + "\n" for each in shown))
         self._stream.flush()
@@ -109,7 +122,7 @@ class Frame:
 
     def above(self, text: str) -> None:
         """A line that stays, over the frame."""
-        columns, _ = shutil.get_terminal_size()
+        columns, _ = terminal_size()
         self._stream.write(self._erased(columns) + text + "\n" + "".join(each + "\n" for each in self._shown))
         self._stream.flush()
 
@@ -124,7 +137,7 @@ class Frame:
     def _resized(self, _: int, __: FrameType | None) -> None:
         # Within a write no other may begin: a stream refuses that. The next frame has the new size.
         if not self._is_drawing:
-            self.draw(self._lines)
+            self._drawn(self._lines)
 
 
 @contextlib.contextmanager

@@ -27,7 +27,7 @@ INTERRUPTED = 130
 MEANINGS: tuple[tuple[int, str], ...] = (
     (OK, "done; of a task that was waited for: SUCCEEDED"),
     (BUG, "a bug, of the command or of the service"),
-    (USAGE, "the command line is wrong, or the configuration file cannot be used"),
+    (USAGE, "the command line is wrong, or a file (the configuration, the output) cannot be used"),
     (REFUSED, "what was sent breaks a rule: the error names the fields"),
     (TOKEN, "no token, an invalid one, or one that may not do this"),
     (NOT_FOUND, "not found, or an id that more than one task answers to"),

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from argus_ray.cli import draw, ids, safe, task_words, when
 from argus_ray.cli.exits import NOT_FOUND, TIMEOUT, CliError, Detached, of_states
+from argus_ray.cli.looks import beats
+from argus_ray.client import paths
 
 if TYPE_CHECKING:
     from argus_ray.cli.session import Session
@@ -22,20 +24,6 @@ _FIRST_S, _MOST_S = 0.5, 5.0
 _CURVES_S = 6.0
 #: Of one call.
 _IDS = 100
-
-
-def beats(interval_s: float, until: float | None = None) -> Iterator[float]:
-    """At once, and then each so many seconds, spread by a fifth. Ends at `until`, of the monotonic clock, if that is
-    given."""
-    while True:
-        yield time.monotonic()
-        wait_s = interval_s * (0.9 + random.random() / 5)  # noqa: S311 - to spread calls
-        if until is not None:
-            left = until - time.monotonic()
-            if left <= 0:
-                return
-            wait_s = min(wait_s, left)
-        time.sleep(wait_s)
 
 
 def look(session: Session, task_ids: Sequence[str], until: float | None = None) -> dict[str, Document]:
@@ -59,11 +47,11 @@ def _look(session: Session, task_ids: Sequence[str], until: float | None) -> dic
     server = session.server
     if len(task_ids) == 1:
         task_id = task_ids[0]
-        return {task_id: server.get_within(left_s(), "/tasks/{task_id}", {"task_id": task_id})}
+        return {task_id: server.get_within(left_s(), paths.TASK, {"task_id": task_id})}
     found: dict[str, Document] = {}
     for first in range(0, len(task_ids), _IDS):
         part = list(task_ids[first : first + _IDS])
-        page = server.get_within(left_s(), "/tasks", None, ids=part, limit=_IDS)
+        page = server.get_within(left_s(), paths.TASKS, None, ids=part, limit=_IDS)
         found.update({each["task_id"]: each for each in page["tasks"]})
     missing = [task_id for task_id in task_ids if task_id not in found]
     if missing:
@@ -125,7 +113,7 @@ def _tell_end(session: Session, task: Document) -> None:
 def _tell_why(session: Session, task: Document) -> None:
     if task["state"] == "FAILED" and session.out.tells:
         if "attempts" not in task:
-            task = session.server.get("/tasks/{task_id}", {"task_id": task["task_id"]})
+            task = session.server.get(paths.TASK, {"task_id": task["task_id"]})
         for line in task_words.failure_lines(task):
             session.out.note(f"  {line}")
         session.out.note(f"  argus logs {ids.short(task['task_id'])}")
@@ -150,10 +138,15 @@ def _drawn(session: Session, task_ids: Sequence[str], until: float | None) -> di
 
     found: dict[str, Document] = {}
     pictures = Pictures(session)
+    as_of = ""
     with draw.frame(sys.stdout) as frame:
+        if not session.out.flags.quiet:
+            words = session.out.paint
+            session.server.on_retry = lambda why: frame.draw_with(words(f"reconnecting{as_of}", "yellow"))
         for _ in beats(_WATCH_S, until):
             left = [task_id for task_id in task_ids if task_id not in found or not task_words.has_ended(found[task_id])]
             found.update(look(session, left, until))
+            as_of = f", as of {when.clock(session.out.now(), utc=session.out.flags.utc)}"
             ordered = [found[task_id] for task_id in task_ids]
             lines = pictures.of(ordered)
             frame.draw([line for task in ordered for line in _picture(session, task, lines.get(task["task_id"], ""))])
@@ -166,13 +159,13 @@ def _picture(session: Session, task: Mapping[str, Any], line: str) -> list[str]:
     """A task in some lines."""
     out = session.out
     word = task_words.state(task)
-    age = when.short_span(time.time() - when.unix(task["created_at"]))
+    age = when.short_span(out.now() - when.unix(task["created_at"]))
     first = f"{out.paint(ids.short(task['task_id']), 'bold')}  {safe.cell(task['workload'])}  {out.state(word)}"
     shown = [f"{first}  {task_words.gpus(task)}  {age}"]
     if task["state"] in task_words.WAITING:
         place = f"position {task['position']}: " if task["position"] else ""
         shown.append(f"  {place}{task_words.reason(task)}")
-        if (start := task_words.start_sentence(task.get("start"))) is not None:
+        if (start := task_words.start_sentence(task.get("start"), out.now())) is not None:
             shown.append(f"  {start}")
     progress = task["progress"]
     if progress is not None:
@@ -247,7 +240,9 @@ class Pictures:
         return self._lines
 
 
-def sparklines(session: Session, tasks: Iterable[Mapping[str, Any]], *, ended: bool = False) -> dict[str, str]:
+def sparklines(
+    session: Session, tasks: Iterable[Mapping[str, Any]], *, ended: bool = False, columns: int = 20
+) -> dict[str, str]:
     """The curve of each task's headline as a line of blocks, of the first hundred that run (`ended`: or have run).
     Nothing where the server cannot tell now: it is an ornament."""
     from argus_ray.client.errors import ArgusError
@@ -260,17 +255,7 @@ def sparklines(session: Session, tasks: Iterable[Mapping[str, Any]], *, ended: b
     if not wanted:
         return {}
     try:
-        found = session.server.get("/sparklines", task=wanted[:_IDS], max_points=40)["tasks"]
+        found = session.server.get(paths.SPARKLINES, task=wanted[:_IDS], max_points=40)["tasks"]
     except ArgusError:
         return {}
-    return {each["task_id"]: draw.sparkline(each["values"], 20) for each in found if each["values"]}
-
-
-def redraw(session: Session, lines: Callable[[], Sequence[str]], interval_s: float) -> NoReturn:
-    """A view on a terminal, over and over, until Ctrl-C."""
-    import sys
-
-    with draw.frame(sys.stdout) as frame:
-        for _ in beats(interval_s):
-            frame.draw(lines())
-    raise AssertionError("unreachable")  # without `until` the beats never end
+    return {each["task_id"]: draw.sparkline(each["values"], columns) for each in found if each["values"]}

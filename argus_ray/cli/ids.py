@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from argus_ray.cli import safe
 from argus_ray.cli.exits import NOT_FOUND, USAGE, CliError
+from argus_ray.client import paths
 
 if TYPE_CHECKING:
     from argus_ray.cli.session import Session
@@ -61,7 +62,13 @@ def _whole(session: Session, word: str) -> str:
         # Whether there is such a task, the call that it is for will tell.
         return word
     if word == "last":
-        found = session.server.get("/tasks", limit=1)["tasks"]
+        # A list of an admin's has everybody's tasks; the newest of them is hardly the one that is meant.
+        me = session.server.get(paths.ME)
+        if me["role"] != "user" and me["user_id"] is None:
+            words = "`last` is the newest task of your own, and an admin's token owns none"
+            raise CliError(words, NOT_FOUND, code="task_not_found", hint="name it by its id: argus tasks")
+        whose = None if me["role"] == "user" else me["user_id"]
+        found = session.server.get(paths.TASKS, limit=1, user_id=whose)["tasks"]
         if not found:
             raise CliError("there is no task yet", NOT_FOUND, code="task_not_found", hint="argus submit FILE")
         return str(found[0]["task_id"])
@@ -73,7 +80,7 @@ def _whole(session: Session, word: str) -> str:
 
 
 def _only(session: Session, word: str, how: str, **where: str | None) -> str:
-    page = session.server.get("/tasks", None, limit=_SHOWN + 1, **where)
+    page = session.server.get(paths.TASKS, None, limit=_SHOWN + 1, **where)
     found = page["tasks"]
     if len(found) == 1 and page["next_cursor"] is None:
         return str(found[0]["task_id"])

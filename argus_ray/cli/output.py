@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TextIO
 
@@ -41,6 +42,8 @@ class Out:
         self._environ = environ
         self._stdout = stdout or sys.stdout
         self.is_tty = self._stdout.isatty()
+        #: What time it is: by the server's clock, once it has answered.
+        self.now: Callable[[], float] = time.time
         self._ascii_only = not (getattr(self._stdout, "encoding", None) or "utf-8").lower().startswith("utf")
         self.tells = not (flags.quiet or flags.json)
         self._colour = self._has_colour(self._stdout)
@@ -90,6 +93,10 @@ class Out:
         limit = terminal_columns() if self.is_tty else None
         return tables.lines(columns, rows, headers=headers, limit=limit, paint=self._paint_cell)
 
+    def room(self, columns: Sequence[tables.Column], rows: Sequence[Sequence[str]], most: int) -> int:
+        """Columns of the terminal that are left beside these for a small picture, at most so many."""
+        return max(0, min(most, tables.room(columns, rows, terminal_columns()))) if self.is_tty else most
+
     def pairs(self, pairs: Sequence[tuple[str, str | None]]) -> None:
         """Names and values, one pair a line; a value of several lines is indented. None is left out."""
         for each in self.pair_lines(pairs):
@@ -134,8 +141,13 @@ class Out:
             self._err("  " + (" " * 8).join(part for part in (hint, request) if part))
 
     def _err(self, text: str) -> None:
-        sys.stderr.write(text + "\n")
-        sys.stderr.flush()
+        try:
+            sys.stderr.write(text + "\n")
+            sys.stderr.flush()
+        except BrokenPipeError:
+            raise
+        except OSError:
+            pass  # of a full disk, nobody can be told
 
     # Forms.
 
@@ -162,7 +174,7 @@ class Out:
             return stamp
         if self.flags.utc:
             return when.local(stamp, utc=True)
-        return when.short_span(time.time() - when.unix(stamp))
+        return when.short_span(self.now() - when.unix(stamp))
 
     def time(self, stamp: str | None) -> str:
         """To the second on a terminal; as the API has it in a pipe."""
@@ -176,7 +188,7 @@ class Out:
             return None
         if not self.is_tty or self.flags.utc:
             return self.time(stamp)
-        away = time.time() - when.unix(stamp)
+        away = self.now() - when.unix(stamp)
         return (
             f"{self.time(stamp)} ({when.span(away)} ago)"
             if away >= 0
@@ -184,10 +196,21 @@ class Out:
         )
 
 
-def terminal_columns() -> int:
-    import shutil
+def terminal_size() -> tuple[int, int]:
+    """Columns and rows, as shutil tells them, whose import takes longer than all of this module."""
+    told = [os.environ.get(name, "") for name in ("COLUMNS", "LINES")]
+    found = [int(each) if each.isdecimal() else 0 for each in told]
+    if 0 in found:
+        try:
+            size = os.get_terminal_size(sys.__stdout__.fileno() if sys.__stdout__ else 1)
+        except (OSError, ValueError, AttributeError):
+            size = os.terminal_size((0, 0))
+        found = [known or seen or usual for known, seen, usual in zip(found, size, (80, 24), strict=True)]
+    return found[0], found[1]
 
-    return shutil.get_terminal_size().columns
+
+def terminal_columns() -> int:
+    return terminal_size()[0]
 
 
 def problem_of(error: CliError) -> dict[str, Any]:

@@ -4,10 +4,10 @@ cannot travel in one file that runs anywhere, and takes a third of a second to i
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Sequence
 
 from argus_ray.cli import draw, safe
+from argus_ray.cli.output import terminal_size
 
 Line = tuple[str, Sequence[int], Sequence[float]]
 _ROWS, _LEAST_ROWS, _MOST_COLUMNS = 14, 4, 160
@@ -18,7 +18,7 @@ _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 
 def chart(title: str, lines: Sequence[Line], *, colour: bool) -> list[str]:
     """The lines of a chart. Each curve: its name, steps, values; those of one chart share their axes."""
-    columns, rows = shutil.get_terminal_size()
+    columns, rows = terminal_size()
     return drawn(title, lines, min(columns, _MOST_COLUMNS), max(_LEAST_ROWS, min(_ROWS, rows - 4)), colour=colour)
 
 
@@ -28,14 +28,12 @@ def drawn(title: str, lines: Sequence[Line], columns: int, rows: int, *, colour:
     if not values:
         return [title, "  no finite value"]
     low, high = min(values), max(values)
-    names = [draw.number(high - (high - low) * row / max(1, rows - 1)) for row in range(rows)]
-    margin = max(map(len, names))
+    labels = _labels(low, high, rows)
+    margin = max(map(len, labels))
     wide = max(10, columns - margin - 3)
     cells, painted = _dots(lines, (min(steps), max(steps)), (low, high), wide, rows)
     shown = [title, *_legend(lines, colour=colour)]
-    for row in range(rows):
-        # Labels at the top, the bottom and between, as far as there is room.
-        label = names[row] if row % 3 == 0 or row == rows - 1 else ""
+    for row, label in enumerate(labels):
         text = "".join(
             _painted(chr(0x2800 + bits), painted[row][place], colour) if bits else " "
             for place, bits in enumerate(cells[row])
@@ -45,6 +43,20 @@ def drawn(title: str, lines: Sequence[Line], columns: int, rows: int, *, colour:
     shown.append(" " * margin + " └" + "─" * wide)
     shown.append(" " * (margin + 2) + first + last.rjust(max(1, wide - len(first))))
     return shown
+
+
+def _labels(low: float, high: float, rows: int) -> list[str]:
+    """Of each row: at the top, the bottom and between, no two alike. One, where the curve lies, if all is one value."""
+    if high <= low:
+        middle = (4 * rows - 1 - _scaled(low, low, high, 4 * rows)) // 4
+        return [draw.number(low) if row == middle else "" for row in range(rows)]
+    at = {row: high - (high - low) * row / max(1, rows - 1) for row in range(rows) if row % 3 == 0 or row == rows - 1}
+    words = {row: draw.number(value) for row, value in at.items()}
+    for digits in range(5, 18):
+        if len(set(words.values())) == len(words):
+            break
+        words = {row: f"{value:.{digits}g}" for row, value in at.items()}
+    return [words.get(row, "") for row in range(rows)]
 
 
 def _legend(lines: Sequence[Line], *, colour: bool) -> list[str]:

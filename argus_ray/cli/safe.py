@@ -8,10 +8,12 @@ import re
 import unicodedata
 from typing import Any
 
-#: CSI; OSC, DCS, SOS, PM, APC up to their end, or to the end of the text; and the two-character ones.
+#: CSI; OSC, DCS, SOS, PM, APC that have an end; and the two-character ones. As such a one the beginning of an OSC that
+#: has no end goes, too: what follows it is shown, as it may be the rest of the line. None begins within another, so
+#: that each character is looked at once.
 _ESCAPES = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"
-    r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?"
+    r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c\x90\x98\x9d-\x9f]*(?:\x07|\x1b\\|\x9c)"
     r"|\x1b[ -/]*[0-~]"
 )
 #: C0 but tab, DEL and C1; what turns the direction of writing; line and paragraph separators; what is no Unicode.

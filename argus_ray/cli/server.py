@@ -5,20 +5,22 @@ The client does what takes care: retries, time-outs, streams that go on where th
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from argus_ray.cli import safe
+from argus_ray.client.caller import FOLLOW_S, Caller, new_key
 from argus_ray.client.calls import Answer, Call, Encoded
-from argus_ray.client.client import FOLLOW_S, Client, new_key
 
 if TYPE_CHECKING:
     from argus_ray.cli.config import Target
     from argus_ray.cli.output import Out
+    from argus_ray.client.client import Client
 
 Document = dict[str, Any]
-_API = "/api/v2"
 #: Items of one call of a list.
 PAGE = 200
 _JSON = {"Content-Type": "application/json"}
@@ -27,20 +29,49 @@ _YAML = {"Content-Type": "application/yaml"}
 
 
 class Server:
-    def __init__(self, client: Client) -> None:
-        self.client = client
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+        #: Told why a call is tried again.
+        self.on_retry: Callable[[str], None] = lambda why: None
+        #: Seconds for which each call is tried; None: as the client does it.
+        self.patience_s: float | None = None
+
+    @functools.cached_property
+    def client(self) -> Client:
+        """Of the same connections, for what is more than a call. Its models take long to import."""
+        from argus_ray.client.client import Client
+
+        return Client.over(self._caller)
+
+    def now(self) -> float:
+        """Seconds since the epoch by the server's clock."""
+        return self._caller.server_time()
 
     @classmethod
     def of(cls, target: Target, out: Out) -> Server:
         told = False
 
-        def on_retry(why: str, wait_s: float) -> None:
+        def note(why: str) -> None:
             nonlocal told
             if not told:
                 out.note(f"trying again: {safe.cell(why)}")
             told = True
 
-        return cls(Client(target.url, target.token, ca_file=target.ca_file, on_retry=on_retry))
+        def on_retry(why: str, wait_s: float) -> None:
+            made.on_retry(why)
+
+        made = cls(Caller(target.url, target.token, ca_file=target.ca_file, on_retry=on_retry))
+        made.on_retry = note
+        return made
+
+    @contextlib.contextmanager
+    def tried_for(self, patience_s: float | None) -> Iterator[None]:
+        """Each call within is tried for so many seconds; 0: once."""
+        before, self.patience_s = self.patience_s, patience_s
+        try:
+            yield
+        finally:
+            self.patience_s = before
 
     def get(self, path: str, /, parts: Mapping[str, str] | None = None, **query: Any) -> Document:
         return self._document("GET", path, parts, query)
@@ -49,8 +80,8 @@ class Server:
         self, patience_s: float | None, path: str, /, parts: Mapping[str, str] | None = None, **query: Any
     ) -> Document:
         """The same; it is tried for so many seconds (None: as long as a log that is followed)."""
-        found: Document = self.client.send(
-            Call("GET", _API + path, Answer.json, parts or {}, query.items()),
+        found: Document = self._caller.send(
+            Call("GET", path, Answer.json, parts or {}, query.items()),
             patience_s=FOLLOW_S if patience_s is None else min(FOLLOW_S, patience_s),
         )
         return found
@@ -93,7 +124,7 @@ class Server:
         query: Mapping[str, Any],
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
-        return self.client.send(Call("GET", _API + path, _as_it_is, parts, query.items(), headers or {}))
+        return self._caller.send(Call("GET", path, _as_it_is, parts, query.items(), headers or {}))
 
     def pages(
         self, path: str, /, field: str, limit: int | None, parts: Mapping[str, str] | None = None, **query: Any
@@ -117,9 +148,9 @@ class Server:
 
         def open_at(last_id: str | None) -> Call[Answer]:
             headers = _STREAM | ({"Last-Event-ID": last_id} if last_id is not None else {})
-            return Call("GET", _API + path, _as_it_is, {}, query.items(), headers)
+            return Call("GET", path, _as_it_is, {}, query.items(), headers)
 
-        for event in self.client.stream_events(open_at):
+        for event in self._caller.stream_events(open_at):
             yield event.event, event.data
 
     def _document(
@@ -132,12 +163,12 @@ class Server:
         headers: Mapping[str, str] | None = None,
         repeats: bool = True,
     ) -> Document:
-        call = Call(method, _API + path, Answer.json, parts or {}, query.items(), headers or {}, content, repeats)
-        found: Document = self.client.send(call)
+        call = Call(method, path, Answer.json, parts or {}, query.items(), headers or {}, content, repeats)
+        found: Document = self._caller.send(call, patience_s=self.patience_s)
         return found
 
     def close(self) -> None:
-        self.client.close()
+        self._caller.close()
 
 
 def _as_it_is(answer: Answer) -> Answer:

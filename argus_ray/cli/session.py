@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
-from argus_ray.cli import config
 from argus_ray.cli.output import Flags, Out
 
 if TYPE_CHECKING:
+    from argus_ray.cli import config
     from argus_ray.cli.server import Server
 
 
@@ -26,6 +26,8 @@ class Session:
 
     @functools.cached_property
     def target(self) -> config.Target:
+        from argus_ray.cli import config
+
         found = config.target(self.environ, self.flags.context)
         if config.is_exposed(found.url):
             self.out.warn(f"{found.url} is plain http: your token can be read on the way. Use https.")
@@ -34,6 +36,8 @@ class Session:
     @functools.cached_property
     def server(self) -> Server:
         """With a token. Raises CliError if there is none."""
+        from argus_ray.cli import config
+
         config.needs_token(self.target)
         return self.open_server
 
@@ -42,10 +46,15 @@ class Session:
         """For calls that need no token."""
         from argus_ray.cli.server import Server
 
-        return Server.of(self.target, self.out)
+        made = Server.of(self.target, self.out)
+        # How long ago something was is told by the clock that told when it was.
+        self.out.now = made.now
+        return made
 
     @property
     def config_path(self) -> Any:
+        from argus_ray.cli import config
+
         return config.config_path(self.environ)
 
 

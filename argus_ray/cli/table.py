@@ -49,8 +49,15 @@ def lines(
     return found
 
 
+def room(columns: Sequence[Column], rows: Sequence[Sequence[str]], limit: int) -> int:
+    """Columns that are left beside these, for one more."""
+    cells = [[column.name for column in columns], *([safe.cell(text) or "-" for text in row] for row in rows)]
+    return limit - sum(max(safe.width(row[place]) for row in cells) + 2 for place in range(len(columns)))
+
+
 def _fit(columns: Sequence[Column], widths: list[int], limit: int) -> None:
-    for place, column in enumerate(columns):
+    # The last one first: it is the least.
+    for place, column in reversed(list(enumerate(columns))):
         over = sum(widths) + 2 * (len(widths) - 1) - limit
         if over > 0 and column.gives_way:
             widths[place] = max(_LEAST, widths[place] - over) if widths[place] > _LEAST else widths[place]

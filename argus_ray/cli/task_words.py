@@ -18,6 +18,13 @@ _UNKNOWN = {
     "no_history_ahead": "nothing like a task before it has run yet",
     "never_fits": "it does not fit into the pool",
     "too_far_back": "too many tasks are before it",
+    "maintenance": "maintenance is on, and nobody can say for how long",
+    "low_disk": "the shared disk is nearly full, and nothing starts until there is room",
+    "nodes_away": "nodes that it needs take no task now",
+    "over_quota": "its user may not hold so many GPUs",
+    "own_trouble": "something is wrong with the task itself: its inputs, or its command",
+    "too_late": "it is further away than the service looks ahead",
+    "not_yet": "nobody has worked it out yet; ask again in a few seconds",
 }
 
 
@@ -38,6 +45,11 @@ def gpus(task: Document) -> str:
     return f"{gang['nnodes']}x{gang['gpus_per_node']}"
 
 
+def count(number: float, what: str) -> str:
+    """`1 GPU`, `2 GPUs`."""
+    return f"{number:g} {what}" if number == 1 else f"{number:g} {what}s"
+
+
 def steps(task: Document) -> str:
     progress = task.get("progress")
     if progress is None:
@@ -46,22 +58,19 @@ def steps(task: Document) -> str:
     return f"{progress['step']}/{total}" if total is not None else f"{progress['step']}"
 
 
-def left(task: Document) -> str:
+def left(task: Document, now: float) -> str:
     """The time that is left of a task that runs, and the time until one that waits starts."""
     if task["state"] in WAITING:
-        return starts(task.get("start"), now=None) or (f"#{task['position']} in line" if task["position"] else "-")
+        return starts(task.get("start"), now) or (f"#{task['position']} in line" if task["position"] else "-")
     progress = task.get("progress")
     seconds = progress and progress["seconds_left"]
     return "-" if seconds is None or has_ended(task) else when.span(seconds)
 
 
-def starts(start: Document | None, now: float | None) -> str | None:
-    """`starts in 35m-1h50m`; None where no range is told."""
-    import time
-
+def starts(start: Document | None, now: float) -> str | None:
+    """`starts in 35m-1h50m`; None where no range is told. `now`: by the clock of the server, whose times these are."""
     if not start or "earliest" not in start or start["earliest"] is None:
         return None
-    now = time.time() if now is None else now
     early = max(0.0, when.unix(start["earliest"]) - now)
     late = max(0.0, when.unix(start["latest"]) - now)
     if late < 60:
@@ -70,11 +79,11 @@ def starts(start: Document | None, now: float | None) -> str | None:
     return f"starts in {first}" if first == last else f"starts in {first}-{last}"
 
 
-def start_sentence(start: Document | None) -> str | None:
+def start_sentence(start: Document | None, now: float) -> str | None:
     """The range with what it rests on, or why there is none."""
     if not start:
         return None
-    if (found := starts(start, None)) is not None:
+    if (found := starts(start, now)) is not None:
         basis = {
             "firm": "nothing younger can start first",
             "assumes_no_overtaking": "unless a younger task that fits goes first",

@@ -9,39 +9,47 @@ _HEAD = {
 #   argus validate FILE && argus submit FILE --watch
 workload: sft
 
-# The folder with verl, as your operator has laid it below FOLDER/common/. (*)
+# (*) The folder with verl, as your operator has laid it below
+# FOLDER/common/.
 code_path: FOLDER/common/code/verl
-# A model of the shared cache by its Hub id, or a folder below FOLDER/common/. (*)
+# (*) A model of the shared cache by its Hub id, or a folder below
+# FOLDER/common/.
 model_id: Qwen/Qwen2.5-0.5B-Instruct
-# Parquet files with a column `messages`: a list of {role, content}. (*)
+# (*) Parquet files with a column `messages`: a list of {role, content}.
 train_file: FOLDER/common/datasets/gsm8k-sft/train.parquet
 val_file: FOLDER/common/datasets/gsm8k-sft/test.parquet
 """,
     "grpo": """\
-# GRPO with verl: several answers to each prompt, scored by a rule; no critic. Change what is marked with (*), then:
+# GRPO with verl: several answers to each prompt, scored by a rule; no critic.
+# Change what is marked with (*), then:
 #   argus validate FILE && argus submit FILE --watch
 workload: grpo
 
-# The folder with verl, as your operator has laid it below FOLDER/common/. (*)
+# (*) The folder with verl, as your operator has laid it below
+# FOLDER/common/.
 code_path: FOLDER/common/code/verl
-# A model of the shared cache by its Hub id, or a folder below FOLDER/common/. (*)
+# (*) A model of the shared cache by its Hub id, or a folder below
+# FOLDER/common/.
 model_id: Qwen/Qwen2.5-0.5B-Instruct
-# Parquet files with the columns `prompt`, `data_source` and `reward_model` with its `ground_truth`. `data_source` says
-# which rule scores the answers. (*)
+# (*) Parquet files with the columns `prompt`, `data_source` and `reward_model`
+# with its `ground_truth`. `data_source` says which rule scores the answers.
 train_file: FOLDER/common/datasets/gsm8k/train.parquet
 val_file: FOLDER/common/datasets/gsm8k/test.parquet
 """,
     "ppo": """\
-# PPO with verl: a critic is trained beside the model, from the same weights. Change what is marked with (*), then:
+# PPO with verl: a critic is trained beside the model, from the same weights.
+# Change what is marked with (*), then:
 #   argus validate FILE && argus submit FILE --watch
 workload: ppo
 
-# The folder with verl, as your operator has laid it below FOLDER/common/. (*)
+# (*) The folder with verl, as your operator has laid it below
+# FOLDER/common/.
 code_path: FOLDER/common/code/verl
-# A model of the shared cache by its Hub id, or a folder below FOLDER/common/. (*)
+# (*) A model of the shared cache by its Hub id, or a folder below
+# FOLDER/common/.
 model_id: Qwen/Qwen2.5-0.5B-Instruct
-# Parquet files with the columns `prompt`, `data_source` and `reward_model` with its `ground_truth`. `data_source` says
-# which rule scores the answers. (*)
+# (*) Parquet files with the columns `prompt`, `data_source` and `reward_model`
+# with its `ground_truth`. `data_source` says which rule scores the answers.
 train_file: FOLDER/common/datasets/gsm8k/train.parquet
 val_file: FOLDER/common/datasets/gsm8k/test.parquet
 """,
@@ -49,7 +57,8 @@ val_file: FOLDER/common/datasets/gsm8k/test.parquet
 _GPUS = {"sft": 1, "grpo": 4, "ppo": 4}
 _TAIL = """\
 
-# The gang: so many machines with so many GPUs each. All of them start together. (*)
+# (*) The gang: so many machines with so many GPUs each. All of them start
+# together.
 nnodes: 1
 n_gpus_per_node: {gpus}
 
@@ -57,7 +66,7 @@ n_gpus_per_node: {gpus}
 total_epochs: 1
 # total_training_steps: 100
 
-# Every so many steps: a checkpoint to resume from, and a validation. -1: never.
+# Every so many steps: a checkpoint to resume from, and a validation. -1: none.
 save_freq: {every}
 test_freq: {every}
 

@@ -75,3 +75,9 @@ def local(stamp: str, *, utc: bool) -> str:
     if utc:
         return at.strftime("%Y-%m-%dT%H:%M:%SZ")
     return at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def clock(at: float, *, utc: bool) -> str:
+    """The time of day, in the time zone of this machine or in UTC."""
+    moment = datetime.fromtimestamp(at, timezone.utc)
+    return moment.strftime("%H:%M:%SZ") if utc else moment.astimezone().strftime("%H:%M:%S")

@@ -4,78 +4,75 @@ from __future__ import annotations
 
 from typing import Any
 
+from argus_ray.client import paths
 from argus_ray.client.calls import JSON_BODY, Answer, Call, as_json
 from argus_ray.client.models import admin as models
 from argus_ray.client.models.tasks import Maintenance
 from argus_ray.client.task_calls import EVENTS, Names, When, of
 
-_USER = "/api/v2/users/{user_id}"
-
 
 def me() -> Call[models.Me]:
-    return Call("GET", "/api/v2/me", of(models.Me))
+    return Call("GET", paths.ME, of(models.Me))
 
 
 def presets() -> Call[models.Presets]:
-    return Call("GET", "/api/v2/presets", of(models.Presets))
+    return Call("GET", paths.PRESETS, of(models.Presets))
 
 
 def users() -> Call[models.Users]:
-    return Call("GET", "/api/v2/users", of(models.Users))
+    return Call("GET", paths.USERS, of(models.Users))
 
 
 def user(user_id: str) -> Call[models.User]:
-    return Call("GET", _USER, of(models.User), {"user_id": user_id})
+    return Call("GET", paths.USER, of(models.User), {"user_id": user_id})
 
 
 def create_user(user_id: str, display_name: str | None) -> Call[models.User]:
     body = as_json(user_id=user_id, display_name=display_name)
-    return Call("POST", "/api/v2/users", of(models.User), headers=JSON_BODY, content=body, repeats=False)
+    return Call("POST", paths.USERS, of(models.User), headers=JSON_BODY, content=body, repeats=False)
 
 
 def set_user(user_id: str, *, enabled: bool) -> Call[models.User]:
-    return Call("POST", _USER + (":enable" if enabled else ":disable"), of(models.User), {"user_id": user_id})
+    return Call("POST", paths.ENABLE_USER if enabled else paths.DISABLE_USER, of(models.User), {"user_id": user_id})
 
 
 def tokens(user_id: str) -> Call[models.Tokens]:
-    return Call("GET", _USER + "/tokens", of(models.Tokens), {"user_id": user_id})
+    return Call("GET", paths.TOKENS, of(models.Tokens), {"user_id": user_id})
 
 
 def issue_token(user_id: str, *, label: str | None, expires_in_s: int | None) -> Call[models.IssuedToken]:
     body = as_json(label=label, expires_in_s=expires_in_s)
     parts = {"user_id": user_id}
-    return Call(
-        "POST", _USER + "/tokens", of(models.IssuedToken), parts, headers=JSON_BODY, content=body, repeats=False
-    )
+    return Call("POST", paths.TOKENS, of(models.IssuedToken), parts, headers=JSON_BODY, content=body, repeats=False)
 
 
 def revoke_token(user_id: str, token_id: str) -> Call[models.Token]:
     parts = {"user_id": user_id, "token_id": token_id}
-    return Call("DELETE", _USER + "/tokens/{token_id}", of(models.Token), parts)
+    return Call("DELETE", paths.TOKEN, of(models.Token), parts)
 
 
 def nodes() -> Call[models.Nodes]:
-    return Call("GET", "/api/v2/nodes", of(models.Nodes))
+    return Call("GET", paths.NODES, of(models.Nodes))
 
 
 def cluster() -> Call[models.Cluster]:
-    return Call("GET", "/api/v2/cluster", of(models.Cluster))
+    return Call("GET", paths.CLUSTER, of(models.Cluster))
 
 
 def order(node: str, verb: str, *, reason: str | None = None, deadline_s: float | None = None) -> Call[models.Ordered]:
     """`verb`: cordon, drain or uncordon."""
-    path = f"/api/v2/nodes/{{node}}:{verb}"
+    path = paths.ORDERS[verb]
     body = as_json(reason=reason, deadline_s=deadline_s)
     return Call("POST", path, of(models.Ordered), {"node": node}, headers=JSON_BODY, content=body)
 
 
 def maintenance() -> Call[Maintenance]:
-    return Call("GET", "/api/v2/maintenance", of(Maintenance))
+    return Call("GET", paths.MAINTENANCE, of(Maintenance))
 
 
 def set_maintenance(on: bool, reason: str | None) -> Call[Maintenance]:
     body = as_json(on=on, reason=reason)
-    return Call("PUT", "/api/v2/maintenance", of(Maintenance), headers=JSON_BODY, content=body)
+    return Call("PUT", paths.MAINTENANCE, of(Maintenance), headers=JSON_BODY, content=body)
 
 
 def health() -> Call[models.Health]:
@@ -91,11 +88,11 @@ def ready() -> Call[dict[str, str]]:
 
 
 def version() -> Call[models.Version]:
-    return Call("GET", "/api/v2/version", of(models.Version))
+    return Call("GET", paths.VERSION, of(models.Version))
 
 
 def schema() -> Call[dict[str, Any]]:
-    return Call("GET", "/api/v2/schema/taskspec", Answer.json)
+    return Call("GET", paths.SCHEMA, Answer.json)
 
 
 def audit(
@@ -109,7 +106,7 @@ def audit(
     cursor: str | None = None,
 ) -> Call[models.AuditPage]:
     query = (("user", user), ("actor", actor), ("action", action), ("since", since), ("until", until))
-    return Call("GET", "/api/v2/audit", of(models.AuditPage), query=(*query, ("limit", limit), ("cursor", cursor)))
+    return Call("GET", paths.AUDIT, of(models.AuditPage), query=(*query, ("limit", limit), ("cursor", cursor)))
 
 
 def audit_stream(
@@ -117,11 +114,11 @@ def audit_stream(
 ) -> Call[Answer]:
     headers = EVENTS if after is None else EVENTS | {"Last-Event-ID": after}
     query = (("user", user), ("actor", actor), ("action", action))
-    return Call("GET", "/api/v2/audit/stream", lambda a: a, query=query, headers=headers)
+    return Call("GET", paths.AUDIT_STREAM, lambda a: a, query=query, headers=headers)
 
 
 def usage(
     *, by: Names = None, since: When = None, until: When = None, limit: int | None = None, cursor: str | None = None
 ) -> Call[models.UsagePage]:
     query = (("by", by), ("since", since), ("until", until), ("limit", limit), ("cursor", cursor))
-    return Call("GET", "/api/v2/usage", of(models.UsagePage), query=query)
+    return Call("GET", paths.USAGE, of(models.UsagePage), query=query)

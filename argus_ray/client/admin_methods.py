@@ -7,15 +7,15 @@ from collections.abc import Generator, Iterator
 from typing import Any
 
 from argus_ray.client import admin_calls
+from argus_ray.client.caller import Caller
 from argus_ray.client.calls import Answer, Call
 from argus_ray.client.models import admin as models
 from argus_ray.client.models.tasks import Maintenance
 from argus_ray.client.pages import pages
-from argus_ray.client.part import Part
 from argus_ray.client.task_calls import Names, When
 
 
-class AdminMethods(Part):
+class AdminMethods(Caller):
     """Part of Client."""
 
     # Users and their tokens.

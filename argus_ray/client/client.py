@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import re
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from types import TracebackType
-from typing import Any, TypeVar
+from collections.abc import Generator, Iterable, Iterator, Sequence
 
-import argus_ray
 from argus_ray.client import admin_calls, task_calls
 from argus_ray.client.admin_methods import AdminMethods
+from argus_ray.client.caller import FOLLOW_S as FOLLOW_S
+from argus_ray.client.caller import new_key as new_key
 from argus_ray.client.calls import Answer, Call
-from argus_ray.client.errors import BadAnswer, BadArgument
+from argus_ray.client.errors import BadAnswer
 from argus_ray.client.log_methods import LogMethods
 from argus_ray.client.models import admin
 from argus_ray.client.models import tasks as models
@@ -21,15 +18,10 @@ from argus_ray.client.models.results import Change
 from argus_ray.client.pages import pages
 from argus_ray.client.result_methods import ResultMethods
 from argus_ray.client.task_calls import Filter, Names, When
-from argus_ray.client.transport import Transport
 from argus_ray.client.wait import wait_for
 
-T = TypeVar("T")
-#: Seconds for which a log or a stream that was broken off is opened again: a head that is replaced takes minutes.
-FOLLOW_S = 600.0
 #: Tasks that one call cancels.
 _MANY = 500
-_TOKEN = re.compile(r"[!-~]{1,4096}")
 
 
 class Client(AdminMethods, LogMethods, ResultMethods):
@@ -42,59 +34,6 @@ class Client(AdminMethods, LogMethods, ResultMethods):
 
     Every method raises ApiError (by its code: `argus_ray.client.errors`), ServerUnreachable and BadAnswer.
     """
-
-    def __init__(
-        self,
-        url: str,
-        token: str | None,
-        *,
-        ca_file: str | None = None,
-        timeout: float = 30.0,
-        retry_s: float = 60.0,
-        follow_s: float = FOLLOW_S,
-        user_agent: str | None = None,
-        on_retry: Callable[[str, float], None] | None = None,
-        **parts: Any,
-    ) -> None:
-        """`token`: None for the few calls that need none. `parts`: of Transport, for tests. Raises BadArgument."""
-        headers = {"User-Agent": user_agent or f"argus-client/{argus_ray.__version__}", "Accept": "application/json"}
-        if token is not None and not _TOKEN.fullmatch(token):
-            token = None  # no traceback with its locals shows it
-            raise BadArgument("the token has characters that no token has")
-        if token is not None:
-            headers["Authorization"] = f"Bearer {token}"
-        token = None
-        try:
-            self._transport = Transport(
-                url, headers, ca_file=ca_file, timeout=timeout, retry_s=retry_s, on_retry=on_retry, **parts
-            )
-        finally:
-            headers.clear()
-        self._follow_s = follow_s
-
-    def __repr__(self) -> str:
-        made = vars(self).get("_transport")
-        return f"Client({made and made.url!r})"
-
-    def __enter__(self) -> Client:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        self._transport.close()
-
-    @property
-    def url(self) -> str:
-        return self._transport.url
-
-    @property
-    def server_version(self) -> str | None:
-        """As the newest answer told it; None before there is one, or where it tells none."""
-        return self._transport.server_version
 
     def stream(
         self,
@@ -269,9 +208,3 @@ class Client(AdminMethods, LogMethods, ResultMethods):
 
     def presets(self) -> admin.Presets:
         return self.send(admin_calls.presets())
-
-
-def new_key() -> str:
-    """An Idempotency-Key that nobody else has."""
-    # Not uuid, which imports platform: it costs 5 ms of each start of the command.
-    return os.urandom(16).hex()

@@ -13,9 +13,10 @@ from urllib.parse import unquote
 
 import httpx2
 
+from argus_ray.client.broken import Broken
 from argus_ray.client.calls import Answer, Call
 from argus_ray.client.errors import BadAnswer, BadArgument, RangeNotSatisfiable, TryLater
-from argus_ray.client.transport import Broken, Transport
+from argus_ray.client.transport import Transport
 
 
 def file_name(path: str) -> str:

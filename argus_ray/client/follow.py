@@ -8,10 +8,11 @@ from collections.abc import Callable, Generator
 
 import httpx2
 
+from argus_ray.client.broken import Broken
 from argus_ray.client.calls import Answer, Call
 from argus_ray.client.errors import ApiError, BadAnswer, TryLater, kind_of
 from argus_ray.client.log_feed import LogFeed, LogItem
-from argus_ray.client.transport import Broken, Transport
+from argus_ray.client.transport import Transport
 
 #: Seconds without a byte; the server sends a comment each 15 s.
 _SILENCE_S = 50.0

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 from argus_ray.client import task_calls
+from argus_ray.client.caller import Caller
 from argus_ray.client.calls import Answer, Call
 from argus_ray.client.download import download_file
-from argus_ray.client.errors import RangeNotSatisfiable
+from argus_ray.client.errors import BadArgument, RangeNotSatisfiable
 from argus_ray.client.follow import follow_log
 from argus_ray.client.log_feed import LogItem, lines_of, split_lines
 from argus_ray.client.models.results import (
@@ -19,10 +21,9 @@ from argus_ray.client.models.results import (
     LogText,
     Matches,
 )
-from argus_ray.client.part import Part
 
 
-class LogMethods(Part):
+class LogMethods(Caller):
     """Part of Client."""
 
     def log(self, task_id: str, *, tail: int | None = None, attempt: int | str | None = None) -> LogText:
@@ -40,13 +41,32 @@ class LogMethods(Part):
     ) -> Iterator[Line]:
         """Lines of a log: the last `tail` of them, and with `follow` what comes until the task has ended.
 
-        `attempt`: a number, or without it the newest one (with `follow` it goes on with those that come). `grep`: a
-        regular expression that a line must have somewhere.
+        `attempt`: a number, or without it the newest one (with `follow` it goes on with those that come); `all`: each
+        of them, one after the other, with the last `tail` lines of each. `grep`: a regular expression that a line must
+        have somewhere. Raises BadArgument for `all` with `follow`.
         """
         pattern = re.compile(grep) if isinstance(grep, str) else grep
+        if follow and attempt == "all":
+            raise BadArgument(
+                "attempt='all' and follow exclude each other: follow goes on with each attempt that comes"
+            )
+        return self._lines(task_id, pattern, follow=follow, tail=tail, attempt=attempt)
+
+    def _lines(
+        self,
+        task_id: str,
+        pattern: re.Pattern[str] | None,
+        *,
+        follow: bool,
+        tail: int | None,
+        attempt: int | str | None,
+    ) -> Iterator[Line]:
         items: Iterator[LogItem]
         if follow:
             items = self.log_events(task_id, tail=tail, attempt=attempt)
+        elif attempt == "all":
+            numbers = [each.number for each in self.send(task_calls.task(task_id)).attempts]
+            items = itertools.chain.from_iterable(self._last_lines(task_id, tail, number) for number in numbers)
         else:
             items = iter(self._last_lines(task_id, tail, attempt))
         for item in items:

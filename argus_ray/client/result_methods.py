@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from argus_ray.client import task_calls
+from argus_ray.client.caller import Caller
 from argus_ray.client.download import download_file, file_name
 from argus_ray.client.models.results import (
     Curves,
@@ -18,11 +19,10 @@ from argus_ray.client.models.results import (
     TaskCurves,
 )
 from argus_ray.client.pages import pages
-from argus_ray.client.part import Part
 from argus_ray.client.task_calls import Names
 
 
-class ResultMethods(Part):
+class ResultMethods(Caller):
     """Part of Client."""
 
     def curves(

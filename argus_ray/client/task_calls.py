@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple, TypeVar
 
+from argus_ray.client import paths
 from argus_ray.client.calls import JSON_BODY, Answer, Call, Encoded, as_json, moment
 from argus_ray.client.errors import BadAnswer
 from argus_ray.client.models import tasks as models
@@ -23,8 +24,6 @@ from argus_ray.client.models.results import (
 )
 
 M = TypeVar("M", bound=Model)
-_TASKS = "/api/v2/tasks"
-_TASK = "/api/v2/tasks/{task_id}"
 _YAML = {"Content-Type": "application/yaml"}
 EVENTS = {"Accept": "text/event-stream", "Cache-Control": "no-store", "Accept-Encoding": "identity"}
 #: Bytes of the file, so that places in it are what they say.
@@ -56,7 +55,7 @@ def _key(key: str) -> dict[str, str]:
 
 def submit(spec: str | bytes, key: str, presets: Names = None) -> Call[tuple[models.Submitted, bool]]:
     return Call(
-        *("POST", _TASKS, accepted(models.Submitted)),
+        *("POST", paths.TASKS, accepted(models.Submitted)),
         query=(("preset", presets),),
         headers=_YAML | _key(key),
         content=spec.encode() if isinstance(spec, str) else spec,
@@ -66,12 +65,12 @@ def submit(spec: str | bytes, key: str, presets: Names = None) -> Call[tuple[mod
 def validate(spec: str | bytes, presets: Names = None) -> Call[models.Validation]:
     content = spec.encode() if isinstance(spec, str) else spec
     query = (("preset", presets),)
-    return Call("POST", "/api/v2/tasks:validate", of(models.Validation), query=query, headers=_YAML, content=content)
+    return Call("POST", paths.VALIDATE, of(models.Validation), query=query, headers=_YAML, content=content)
 
 
 def resubmit(task_id: str, key: str, *, resume: bool = False) -> Call[tuple[models.Resubmitted, bool]]:
     return Call(
-        *("POST", _TASK + ":resubmit", accepted(models.Resubmitted), {"task_id": task_id}),
+        *("POST", paths.RESUBMIT, accepted(models.Resubmitted), {"task_id": task_id}),
         headers=JSON_BODY | _key(key),
         content=as_json(resume=resume),
     )
@@ -81,22 +80,22 @@ def export(
     task_id: str, key: str, *, step: int | None = None, part: str | None = None
 ) -> Call[tuple[models.Exported, bool]]:
     return Call(
-        *("POST", _TASK + ":export", accepted(models.Exported), {"task_id": task_id}),
+        *("POST", paths.EXPORT, accepted(models.Exported), {"task_id": task_id}),
         headers=JSON_BODY | _key(key),
         content=as_json(step=step, part=part),
     )
 
 
 def cancel(task_id: str) -> Call[models.Task]:
-    return Call("POST", _TASK + ":cancel", of(models.Task), {"task_id": task_id})
+    return Call("POST", paths.CANCEL, of(models.Task), {"task_id": task_id})
 
 
 def task(task_id: str) -> Call[models.Task]:
-    return Call("GET", _TASK, of(models.Task), {"task_id": task_id})
+    return Call("GET", paths.TASK, of(models.Task), {"task_id": task_id})
 
 
 def spec(task_id: str) -> Call[str]:
-    return Call("GET", _TASK + "/spec", Answer.text, {"task_id": task_id})
+    return Call("GET", paths.SPEC, Answer.text, {"task_id": task_id})
 
 
 class Filter(NamedTuple):
@@ -114,11 +113,11 @@ class Filter(NamedTuple):
 
 def tasks(which: Filter, *, limit: int | None = None, cursor: str | None = None) -> Call[models.TaskPage]:
     query = (*which._asdict().items(), ("limit", limit), ("cursor", cursor))
-    return Call("GET", _TASKS, of(models.TaskPage), query=query)
+    return Call("GET", paths.TASKS, of(models.TaskPage), query=query)
 
 
 def counts(which: Filter) -> Call[models.Counts]:
-    return Call("GET", _TASKS + ":counts", of(models.Counts), query=tuple(which._asdict().items()))
+    return Call("GET", paths.COUNTS, of(models.Counts), query=tuple(which._asdict().items()))
 
 
 def cancel_many(ids: Sequence[str] | None, which: Filter | None, *, dry_run: bool) -> Call[models.ManyCanceled]:
@@ -129,7 +128,7 @@ def cancel_many(ids: Sequence[str] | None, which: Filter | None, *, dry_run: boo
         times = {"since": moment(which.since), "until": moment(which.until)}
         wanted = {name: value for name, value in (lists | times | {"user_id": which.user_id}).items() if value}
     content = as_json(ids=None if ids is None else list(ids), filter=wanted, dry_run=dry_run)
-    return Call("POST", _TASKS + ":cancel", of(models.ManyCanceled), headers=JSON_BODY, content=content)
+    return Call("POST", paths.CANCEL_MANY, of(models.ManyCanceled), headers=JSON_BODY, content=content)
 
 
 def _list(names: Names) -> list[str]:
@@ -137,43 +136,43 @@ def _list(names: Names) -> list[str]:
 
 
 def queue(*, everyone: bool = False) -> Call[models.Queue]:
-    return Call("GET", "/api/v2/admin/queue" if everyone else "/api/v2/queue", of(models.Queue))
+    return Call("GET", paths.WHOLE_QUEUE if everyone else paths.QUEUE, of(models.Queue))
 
 
 def queue_counts() -> Call[models.QueueCounts]:
-    return Call("GET", "/api/v2/queue:counts", of(models.QueueCounts))
+    return Call("GET", paths.QUEUE_COUNTS, of(models.QueueCounts))
 
 
 def explain(task_id: str) -> Call[models.Explanation]:
-    return Call("GET", _TASK + "/explain", of(models.Explanation), {"task_id": task_id})
+    return Call("GET", paths.EXPLAIN, of(models.Explanation), {"task_id": task_id})
 
 
 def events(task_id: str, *, limit: int | None = None, cursor: str | None = None) -> Call[models.EventPage]:
     query = (("limit", limit), ("cursor", cursor))
-    return Call("GET", _TASK + "/events", of(models.EventPage), {"task_id": task_id}, query)
+    return Call("GET", paths.EVENTS, of(models.EventPage), {"task_id": task_id}, query)
 
 
 def curves(
     task_id: str, *, names: Names = None, max_points: int | None = None, since_step: int | None = None
 ) -> Call[Curves]:
     query = (("names", names), ("max_points", max_points), ("since_step", since_step))
-    return Call("GET", _TASK + "/metrics", of(Curves), {"task_id": task_id}, query)
+    return Call("GET", paths.CURVES, of(Curves), {"task_id": task_id}, query)
 
 
 def many_curves(
     task_ids: Names, *, names: Names = None, max_points: int | None = None, since_step: int | None = None
 ) -> Call[ManyCurves]:
     query = (("task", task_ids), ("names", names), ("max_points", max_points), ("since_step", since_step))
-    return Call("GET", "/api/v2/curves", of(ManyCurves), query=query)
+    return Call("GET", paths.MANY_CURVES, of(ManyCurves), query=query)
 
 
 def sparklines(task_ids: Names, *, max_points: int | None = None) -> Call[Sparklines]:
     query = (("task", task_ids), ("max_points", max_points))
-    return Call("GET", "/api/v2/sparklines", of(Sparklines), query=query)
+    return Call("GET", paths.SPARKLINES, of(Sparklines), query=query)
 
 
 def estimates() -> Call[models.Estimates]:
-    return Call("GET", "/api/v2/estimates", of(models.Estimates))
+    return Call("GET", paths.ESTIMATES, of(models.Estimates))
 
 
 def stream(
@@ -188,7 +187,7 @@ def stream(
     headers = EVENTS if after is None else EVENTS | {"Last-Event-ID": after}
     logs = (("log", log), ("log_tail", log_tail))
     query = (("progress", progress), *logs, ("user_id", user_id), ("everyone", everyone))
-    return Call("GET", "/api/v2/stream", lambda a: a, query=query, headers=headers)
+    return Call("GET", paths.STREAM, lambda a: a, query=query, headers=headers)
 
 
 def rollouts(
@@ -203,7 +202,7 @@ def rollouts(
 ) -> Call[Rollouts]:
     query = (("step", step), ("kind", kind), ("attempt", attempt), ("max_chars", max_chars))
     page = (("limit", limit), ("cursor", cursor))
-    return Call("GET", _TASK + "/rollouts", of(Rollouts), {"task_id": task_id}, (*query, *page))
+    return Call("GET", paths.ROLLOUTS, of(Rollouts), {"task_id": task_id}, (*query, *page))
 
 
 def files(
@@ -215,24 +214,24 @@ def files(
     cursor: str | None = None,
 ) -> Call[FilePage]:
     query = (("path", Encoded(path) if path else None), ("attempt", attempt), ("limit", limit), ("cursor", cursor))
-    return Call("GET", _TASK + "/files", of(FilePage), {"task_id": task_id}, query)
+    return Call("GET", paths.FILES, of(FilePage), {"task_id": task_id}, query)
 
 
 def download(task_id: str, path: str, *, attempt: int | str | None = None) -> Call[Answer]:
     parts = {"task_id": task_id, "path": Encoded(path)}
-    return Call("GET", _TASK + "/files/{path}", lambda a: a, parts, (("attempt", attempt),), _PLAIN)
+    return Call("GET", paths.FILE, lambda a: a, parts, (("attempt", attempt),), _PLAIN)
 
 
 def download_log(task_id: str, *, attempt: int | str | None = None) -> Call[Answer]:
     query = (("attempt", attempt),)
-    return Call("GET", _TASK + "/logs/download", lambda a: a, {"task_id": task_id}, query, _PLAIN)
+    return Call("GET", paths.LOG_DOWNLOAD, lambda a: a, {"task_id": task_id}, query, _PLAIN)
 
 
 def log_range(task_id: str, start: int, end: int | None = None, *, attempt: int | str | None = None) -> Call[LogPart]:
     """`end`: the place behind the last byte. A negative `start`: so many bytes from the end."""
     wanted = f"bytes={start}" if start < 0 else f"bytes={start}-{'' if end is None else end - 1}"
     headers = _PLAIN | {"Range": wanted}
-    return Call("GET", _TASK + "/logs", _log_part, {"task_id": task_id}, (("attempt", attempt),), headers)
+    return Call("GET", paths.LOGS, _log_part, {"task_id": task_id}, (("attempt", attempt),), headers)
 
 
 def _log_part(answer: Answer) -> LogPart:
@@ -257,12 +256,12 @@ def log_search(
 ) -> Call[Matches]:
     how = (("q", text), ("regex", regex), ("case", case), ("direction", direction))
     where = (("from", start), ("limit", limit), ("attempt", attempt))
-    return Call("GET", _TASK + "/logs/search", of(Matches), {"task_id": task_id}, (*how, *where))
+    return Call("GET", paths.LOG_SEARCH, of(Matches), {"task_id": task_id}, (*how, *where))
 
 
 def log(task_id: str, *, tail: int | None = None, attempt: int | str | None = None) -> Call[LogText]:
     query = (("tail", tail), ("attempt", attempt))
-    return Call("GET", _TASK + "/logs", _log_text, {"task_id": task_id}, query)
+    return Call("GET", paths.LOGS, _log_text, {"task_id": task_id}, query)
 
 
 def _log_text(answer: Answer) -> LogText:
@@ -278,4 +277,4 @@ def log_stream(
     """`after`: the id of the last event that was seen."""
     headers = EVENTS if after is None else EVENTS | {"Last-Event-ID": after}
     query = (("tail", tail), ("attempt", attempt))
-    return Call("GET", _TASK + "/logs/stream", lambda a: a, {"task_id": task_id}, query, headers)
+    return Call("GET", paths.LOG_STREAM, lambda a: a, {"task_id": task_id}, query, headers)

@@ -1,42 +1,37 @@
 """The only part of the client that does I/O: it sends calls, and sends those again that may be sent again.
 
-The token is in the headers of the connection pool and nowhere else; no exception that leaves here refers to a request.
+The token is in the headers of the two ways of sending and nowhere else; no exception that leaves here refers to a
+request.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ipaddress
-import logging
+import functools
 import random
-import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
-import httpx2
-
+from argus_ray.client import trust
+from argus_ray.client.broken import Broken
 from argus_ray.client.calls import Answer, Call, error_of, retry_after
+from argus_ray.client.clock import ServerClock
 from argus_ray.client.errors import ApiError, BadAnswer, BadArgument, ServerUnreachable
 from argus_ray.client.patience import Patience
+from argus_ray.client.plain import Plain, can_reach
+
+if TYPE_CHECKING:
+    import ssl
+
+    import httpx2
+
+    from argus_ray.client.full import Full
 
 T = TypeVar("T")
-log = logging.getLogger("argus.client")
-#: Bytes; the largest answers of the API are logs of 4 MiB.
-_MOST_BYTES = 64 * 1024 * 1024
 #: Of proxies before a head that restarts, and its own.
 _AWAY = (502, 503, 504)
-#: Before the request was sent, so that nothing can have been done.
-_UNSENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError)
-
-
-class Broken(Exception):
-    """No answer. `final`: trying again is in vain; `unsent`: nothing can have been done."""
-
-    def __init__(self, why: str, *, final: bool = False, unsent: bool = False) -> None:
-        super().__init__(why)
-        self.why, self.final, self.unsent = why, final, unsent
 
 
 class Transport:
@@ -55,37 +50,72 @@ class Transport:
         monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
         draw: Callable[[], float] = random.random,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         """`http`: in the place of connections. Raises BadArgument."""
-        self.url, self._is_local = _base(url)
+        self.url, self._is_local = trust.base(url)
         self.monotonic, self.sleep, self.draw = monotonic, sleep, draw
         self.retry_s = retry_s
         self._timeout = timeout
         self._on_retry = on_retry
-        self._has_answered = False
         #: Of the newest answer; None before there is one.
         self.server_version: str | None = None
-        tls = _tls(self.url, ca_file)
-        made: httpx2.Client | None = None
-        with contextlib.suppress(ImportError, ValueError, httpx2.InvalidURL):
-            made = httpx2.Client(
-                headers=dict(headers),
-                timeout=httpx2.Timeout(timeout, connect=min(timeout, 10.0)),
-                # A proxy cannot reach this machine's own services, and must not see their tokens.
-                trust_env=not self._is_local,
-                verify=tls,
-                transport=http,
-            )
+        #: What time it is for the server.
+        self.server_clock = ServerClock(clock)
+        # At once: a file that is none is to be told before anything is asked.
+        self._of_file = None if ca_file is None else trust.of_file(ca_file)
+        self._make_full = _full_maker(headers, self._full_parts(http))
+        self._plain: Plain | None = None
+        if http is None and can_reach(self.url) and (self._is_local or not trust.may_have_proxy()):
+            self._plain = Plain(self.url, headers, self._tls)
+        else:
+            _ = self._full  # so that a proxy that cannot be used is told at once
+
+    def _full_parts(self, http: httpx2.BaseTransport | None) -> Callable[[], dict[str, object]]:
+        return lambda: {
+            # Reading certificates takes long; without TLS nothing needs them, and no redirect is followed.
+            "tls": self._tls() if urlsplit(self.url).scheme == "https" else self._of_file or False,
+            "timeout": self._timeout,
+            # A proxy cannot reach this machine's own services, and must not see their tokens.
+            "trust_env": not self._is_local,
+            "http": http,
+            "on_answer": self._note,
+        }
+
+    def _tls(self) -> ssl.SSLContext:
+        return self._of_file or self._of_system
+
+    @functools.cached_property
+    def _of_system(self) -> ssl.SSLContext:
+        return trust.of_system(trust_env=not self._is_local)
+
+    @functools.cached_property
+    def _full(self) -> Full:
+        """Raises BadArgument."""
+        made = self._make_full()
         if made is None:
-            # Not the error's words: the URL of a proxy may have a password in it.
             raise BadArgument(
                 "a proxy of the environment cannot be used: HTTP_PROXY, HTTPS_PROXY and ALL_PROXY must be "
                 "http://HOST:PORT or https://HOST:PORT"
             )
-        self._http = made
+        return made
+
+    @property
+    def _http(self) -> httpx2.Client:
+        return self._full.http
+
+    @property
+    def _has_answered(self) -> bool:
+        return any(way.has_answered for way in (self._plain, vars(self).get("_full")) if way is not None)
 
     def close(self) -> None:
-        self._http.close()
+        for way in (self._plain, vars(self).get("_full")):
+            if way is not None:
+                way.close()
+
+    def _note(self, headers: Mapping[str, str]) -> None:
+        self.server_version = headers.get("x-argus-version", self.server_version)
+        self.server_clock.note(headers)
 
     def patience(self, budget_s: float | None = None) -> Patience:
         """More than `retry_s` is for a server that was there: one that never was is most likely elsewhere."""
@@ -147,7 +177,9 @@ class Transport:
         self._wait("", error.detail, wait_s)
 
     def _wait(self, what: str, why: str, wait_s: float) -> None:
-        log.info("%s: %s; again in %.1f s", what, why, wait_s)
+        import logging  # not at each start of the command
+
+        logging.getLogger("argus.client").info("%s: %s; again in %.1f s", what, why, wait_s)
         if self._on_retry is not None:
             self._on_retry(why, wait_s)
         self.sleep(wait_s)
@@ -159,8 +191,16 @@ class Transport:
         return ServerUnreachable(f"{self.url}: {why}{tried}{done}", waited_s=waited, may_be_done=may_be_done)
 
     def _once(self, call: Call[T], target: str) -> Answer:
-        with self._opened(call, target, self._timeout) as response:
-            return _read(response)
+        if self._plain is None:
+            from argus_ray.client import full
+
+            with self._full.opened(*self._request(call, target), self._timeout) as response:
+                return full.read(response)
+        found = self._plain.exchange(call.method, target, call.headers, call.content, self._timeout)
+        if not isinstance(found, Answer):
+            raise found
+        self._note(found.headers)
+        return found
 
     @contextlib.contextmanager
     def opened(self, call: Call[T], *, read_s: float | None = None) -> Iterator[httpx2.Response]:
@@ -168,107 +208,29 @@ class Transport:
 
         `read_s`: seconds without a byte. Raises ApiError, BadAnswer, BadArgument; Broken, which is never retried here.
         """
-        with self._opened(call, call.target, self._timeout if read_s is None else read_s) as response:
+        from argus_ray.client import full
+
+        within_s = self._timeout if read_s is None else read_s
+        with self._full.opened(*self._request(call, call.target), within_s) as response:
             if response.status_code >= 300:
-                answer = _read(response)
+                answer = full.read(response)
                 error = error_of(answer)
                 if answer.status in _AWAY and isinstance(error, BadAnswer):
                     raise Broken(f"answer {answer.status}")
                 raise error
             yield response
 
-    @contextlib.contextmanager
-    def _opened(self, call: Call[T], target: str, read_s: float) -> Iterator[httpx2.Response]:
-        try:
-            request = self._http.build_request(
-                call.method,
-                self.url + target,
-                content=call.content,
-                headers=dict(call.headers),
-                timeout=httpx2.Timeout(self._timeout, connect=min(self._timeout, 10.0), read=read_s),
-            )
-        except (httpx2.InvalidURL, ValueError, TypeError):
-            raise BadArgument(f"no URL can be made for {call!r}") from None
-        with self._told():
-            response = self._http.send(request, stream=True)
-        self._has_answered = True
-        self.server_version = response.headers.get("x-argus-version", self.server_version)
-        try:
-            # The body too: it is read by whoever has this.
-            with self._told():
-                yield response
-        finally:
-            response.close()
-
-    @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
-        """httpx2's errors as Broken, without what they refer to; BadArgument for what HTTP cannot carry."""
-        broken: Broken | BadArgument | None = None
-        try:
-            yield
-        except httpx2.LocalProtocolError:
-            broken = BadArgument("a value has characters that no header of HTTP may have")
-        except httpx2.TransportError as error:
-            broken = self._broken(error)
-        except httpx2.DecodingError:
-            broken = Broken("the answer's content encoding is not understood", final=True)
-        if broken is not None:
-            raise broken
-
-    def _broken(self, error: httpx2.TransportError) -> Broken:
-        why = str(error)
-        unsent = isinstance(error, _UNSENT)
-        if isinstance(error, httpx2.TimeoutException):
-            kind = "connection" if unsent else "answer"
-            return Broken(f"no {kind} in time", unsent=unsent)
-        if "CERTIFICATE_VERIFY_FAILED" in why:
-            return Broken(f"its certificate is not trusted ({why})", final=True, unsent=True)
-        # A name that nobody knows is most often misspelled; it is waited for only where it was known before.
-        misspelled = isinstance(error, httpx2.ConnectError) and "[Errno -2]" in why and not self._has_answered
-        return Broken(why or type(error).__name__, final=misspelled, unsent=unsent)
+    def _request(self, call: Call[T], target: str) -> tuple[str, str, Mapping[str, str], bytes | None]:
+        return call.method, self.url + target, call.headers, call.content
 
 
-def _read(response: httpx2.Response) -> Answer:
-    content = bytearray()
-    for chunk in response.iter_bytes():
-        content += chunk
-        if len(content) > _MOST_BYTES:
-            raise BadAnswer("the answer is too large to be one of Argus", response.status_code)
-    headers = {name.lower(): value for name, value in response.headers.items()}
-    return Answer(response.status_code, headers, bytes(content))
+def _full_maker(headers: Mapping[str, str], parts: Callable[[], dict[str, object]]) -> Callable[[], Full | None]:
+    """What makes the way by httpx2 when it is needed. The headers are kept here: no repr shows a function's values."""
+    kept = dict(headers)
 
+    def made() -> Full | None:
+        from argus_ray.client.full import Full
 
-def _base(url: str) -> tuple[str, bool]:
-    """The URL without a slash at its end, and whether it is this machine's. Raises BadArgument."""
-    problem = "the server's URL must look like http://head:8000 or https://argus.example.org"
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        raise BadArgument(problem) from None
-    if parts.scheme not in ("http", "https") or not host or parts.query or parts.fragment:
-        raise BadArgument(problem)
-    if parts.username is not None or parts.password is not None:
-        raise BadArgument("the server's URL must not have a user or a password in it")
-    return url.rstrip("/"), _is_loopback(host)
+        return Full.of(kept, **parts())  # type: ignore[arg-type]
 
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _tls(url: str, ca_file: str | None) -> ssl.SSLContext | bool:
-    """Raises BadArgument."""
-    if ca_file is not None:
-        try:
-            return ssl.create_default_context(cafile=ca_file)
-        except (OSError, ssl.SSLError) as error:
-            raise BadArgument(f"{ca_file}: not a file of certificates ({error.strerror or error})") from None
-    # Reading the system's certificates takes longer than all else; without TLS nothing needs them, and no redirect is
-    # followed.
-    return urlsplit(url).scheme == "https"
+    return made

@@ -37,7 +37,8 @@ def wait_for(
         left = None if until is None else until - transport.monotonic()
         if left is not None and left <= 0:
             tasks = [seen[task_id] for task_id in ids]
-            raise WaitTimeout(f"{len(tasks) - len(ended)} of {len(tasks)} tasks have not ended in {timeout:g} s", tasks)
+            words = "the task has" if len(tasks) == 1 else f"{len(tasks) - len(ended)} of {len(tasks)} tasks have"
+            raise WaitTimeout(f"{words} not ended in {timeout:g} s", tasks)
         wait_s = pause_s * (0.75 + transport.draw() / 2)
         transport.sleep(wait_s if left is None else min(wait_s, left))
         pause_s = min(_MOST_S, pause_s * 1.5)

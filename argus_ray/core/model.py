@@ -105,6 +105,13 @@ class SlimAttempt:
     stop_outcome: Outcome = Outcome.APPLICATION
     #: Ray ids of the nodes that it was assigned, the driver's first. Empty: one of a version that left it to Ray.
     nodes: tuple[str, ...] = ()
+    #: Its start, moved with the clock when that is set while it lives. None: not begun, or of an earlier version.
+    counts_from: float | None = None
+
+    @property
+    def used_since(self) -> float | None:
+        """From when its GPUs count, in every account: fair share, usage, totals. Unix time; None: not begun."""
+        return self.started_at if self.counts_from is None else self.counts_from
 
 
 @dataclass(frozen=True)

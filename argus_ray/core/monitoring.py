@@ -68,6 +68,8 @@ class GatewayReport:
     streams: int = 0
     #: Requests that were refused since the report before, by reason.
     refused: Mapping[str, int] = field(default_factory=dict)
+    #: Those with a token that is not good, by the client's address; "": not known, or one of too many.
+    bad_tokens: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -25,11 +25,11 @@ class Use:
         return Use(self.decayed(now, half_life_s) + gpu_s, now)
 
 
-def use_of_run(gpus: int, started_at: float | None, until: float, half_life_s: float) -> float:
+def use_of_run(gpus: int, since: float | None, until: float, half_life_s: float) -> float:
     """GPU-seconds of a run, decayed to `until`. Without a start nothing was used."""
-    if started_at is None:
+    if since is None:
         return 0.0
-    lasted = max(0.0, until - started_at)
+    lasted = max(0.0, until - since)
     return gpus * half_life_s / math.log(2) * -math.expm1(-math.log(2) * lasted / half_life_s)
 
 
@@ -59,5 +59,5 @@ def shares_of(
         user_id, gpus = task.user_id, task.gang.gpus
         running[user_id] = running.get(user_id, 0) + gpus
         if ended is not None and task.live is not None:
-            use[user_id] = use.get(user_id, 0.0) + use_of_run(gpus, task.live.started_at, now, half_life_s)
+            use[user_id] = use.get(user_id, 0.0) + use_of_run(gpus, task.live.used_since, now, half_life_s)
     return Shares(running, use=None if ended is None else use)

@@ -5,6 +5,7 @@ GPU time is whole milliseconds, so that a sum is the same whatever the order of 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from argus_ray.core.actions import Action, Principal
@@ -69,25 +70,58 @@ class UsageRow:
 
 
 @dataclass(frozen=True)
+class UsagePlace:
+    """After this row of a table by user; with `is_whole` after all of this user."""
+
+    user_id: str
+    workload: str | None = None
+    day: int | None = None
+    is_whole: bool = False
+
+    def is_before(self, row: UsageRow) -> bool:
+        if row.user_id != self.user_id:
+            return (row.user_id or "") > self.user_id
+        return not self.is_whole and order_of(row) > (self.workload or "", self.day or 0)
+
+
+def order_of(row: UsageRow) -> tuple[str, int]:
+    """Among the rows of one user, and in a table without users."""
+    return row.workload or "", row.day or 0
+
+
+@dataclass(frozen=True)
 class UsageTable:
+    """A part of a table, of so many users as can be looked at in a moment."""
+
     rows: tuple[UsageRow, ...]
     #: The first and the last day that count.
     first_day: int
     last_day: int
-    #: How many rows there are in all.
-    count: int
+    #: From where the next part goes on; None: this was the last one.
+    next_place: UsagePlace | None = None
+
+
+def merged(parts: Iterable[UsageTable]) -> list[UsageRow]:
+    """Of a table without users: each part has sums of some users."""
+    sums: dict[tuple[str | None, int | None], Usage] = {}
+    for part in parts:
+        for row in part.rows:
+            key = row.workload, row.day
+            sums[key] = sums.get(key, Usage()) + row.usage
+    rows = [UsageRow(None, workload, day, usage) for (workload, day), usage in sums.items()]
+    return sorted(rows, key=order_of)
 
 
 @dataclass(frozen=True)
 class ShowUsage(Action[UsageTable]):
     """Of everybody; admin only. `by`: of `user`, `workload` and `day`. Days are inclusive, since the epoch; None: the
-    last 30, and today."""
+    last 30, and today. The answer is a part: by user at most `limit` rows; else `merged` makes a table of the parts."""
 
     by: tuple[str, ...] = ()
     first_day: int | None = None
     last_day: int | None = None
     limit: int = 1000
-    skip: int = 0
+    after: UsagePlace | None = None
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import pickle
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +15,9 @@ from argus_ray.actors import detached, handover, proof
 from argus_ray.config import Settings
 from argus_ray.core import orders
 from argus_ray.core.errors import DatabaseDamaged, Unavailable
+from argus_ray.core.estimates import Range, Unknown
 from argus_ray.core.explaining import PoolNow
+from argus_ray.core.forecast.model import Newcomer
 from argus_ray.core.model import NodeView
 from argus_ray.core.monitoring import ActorFacts, PublisherFacts, SchedulerFacts
 from argus_ray.gateway.context import BACKUP, DISK, MAINTENANCE
@@ -22,6 +25,8 @@ from argus_ray.gateway.control import Asked
 
 #: Seconds within which a part must answer to count as ready.
 _READY_S = 5.0
+#: For how long a first answer about a start is waited for, and how often it is asked for meanwhile. Seconds.
+_FORESEE_S, _FORESEE_EVERY_S = 3.0, 0.2
 #: As long as a scheduler that is gone may take to be made again.
 _WAKE_S = 180.0
 #: Seconds between two wakes of the scheduler: a pass for each submission of a burst would be of no use to anybody.
@@ -93,6 +98,21 @@ class ActorHandles:
             raise Unavailable("Ray has not shown its nodes yet. Try again.")
         pool: PoolNow = found
         return pool
+
+    async def start_of(self, newcomer: Newcomer) -> Range | Unknown:
+        """When a task might start that nobody has submitted yet: waits some seconds for a first answer. Raises
+        Unavailable."""
+        begun = time.monotonic()
+        while True:
+            try:
+                found = await asyncio.wait_for(self._call(detached.SCHEDULER, "start_of", newcomer), _READY_S)
+            except (ray.exceptions.RayError, AttributeError, asyncio.TimeoutError, TimeoutError, OSError):
+                # AttributeError: one of an earlier version, while this one is being deployed.
+                raise Unavailable("The scheduler does not answer. Try again.") from None
+            start: Range | Unknown = found
+            if start is not Unknown.NOT_YET or time.monotonic() - begun > _FORESEE_S:
+                return start
+            await asyncio.sleep(_FORESEE_EVERY_S)
 
     async def readiness(self) -> dict[str, str]:
         """Each part -> "ok", or why it is not; and those that only tell something, while there is something."""

@@ -23,12 +23,13 @@ from argus_ray.gateway.changes.hub import HubPace
 from argus_ray.gateway.changes.streams import ChangeStreams
 from argus_ray.gateway.command import routes as command
 from argus_ray.gateway.console import routes as console
-from argus_ray.gateway.context import GatewayParts, KnownTokens, Nodes, PoolLook, Readiness, ReadProgress
+from argus_ray.gateway.context import GatewayParts, KnownTokens, Nodes, PoolLook, Readiness, ReadProgress, StartLook
 from argus_ray.gateway.control import ControlPlane, Wake
 from argus_ray.gateway.files import routes as files_of_tasks
 from argus_ray.gateway.files.download import Downloads
 from argus_ray.gateway.http import document, early, pages, problems
 from argus_ray.gateway.http.access import Edge
+from argus_ray.gateway.http.address import client_address
 from argus_ray.gateway.http.auth import Authenticator, Tokens
 from argus_ray.gateway.http.express import Express
 from argus_ray.gateway.http.prefix import TrustedProxies
@@ -89,6 +90,7 @@ def create_app(
     head_id: str = "",
     trusted: TrustedProxies | None = None,
     pool_now: PoolLook | None = None,
+    start_of: StartLook | None = None,
     behind_haproxy: bool = False,
     actor_facts: AskActors = nobody,
 ) -> Express:
@@ -98,6 +100,7 @@ def create_app(
     `sets_request_id`: False behind Serve, whose proxy gives each request an id and answers with it itself.
     `head_id`: what `/healthz` answers with, for the launcher of this head.
     `pool_now`: what is free by the scheduler's own account; what `nodes` shows without it.
+    `start_of`: when what nobody has submitted yet might start; not known without it.
     `trusted`: the proxies that may say which prefix they have stripped, and for whom they ask; those of this machine
     without it. `behind_haproxy`: all requests come through HAProxy of Serve.
     `actor_facts`: what the scheduler and the publisher tell for /metrics.
@@ -106,7 +109,8 @@ def create_app(
     curve_threads = ThreadPoolExecutor(_CURVE_THREADS, thread_name_prefix="argus-curves")
 
     streams = streams or StreamLimit()
-    tally = Tally(lambda: streams.open)
+    trusted = trusted or TrustedProxies()
+    tally = Tally(lambda: streams.open, functools.partial(client_address, trusted=trusted, haproxy=behind_haproxy))
     methods = early.Methods()
     edge = functools.partial(
         Edge,
@@ -166,8 +170,9 @@ def create_app(
         rollouts=Rollouts(),
         comparisons=comparisons or Comparisons(),
         head_id=head_id,
-        trusted=trusted or TrustedProxies(),
+        trusted=trusted,
         pool_now=pool_now,
+        start_of=start_of,
         behind_haproxy=behind_haproxy,
     )
     app.state.openapi = {}

@@ -14,7 +14,9 @@ from starlette.types import Scope
 
 from argus_ray.config import Settings
 from argus_ray.core.errors import Unavailable
+from argus_ray.core.estimates import Range, Unknown
 from argus_ray.core.explaining import PoolNow
+from argus_ray.core.forecast.model import Newcomer
 from argus_ray.core.model import NodeView, Task
 from argus_ray.gateway.audit_feed import AuditFeed
 from argus_ray.gateway.command.built import BuiltCommand
@@ -43,6 +45,8 @@ _log = logging.getLogger("argus.gateway")
 Nodes = Callable[[], Awaitable[Sequence[NodeView]]]
 #: The same.
 PoolLook = Callable[[], Awaitable[PoolNow]]
+#: When a task might start that nobody has submitted yet. Raises Unavailable.
+StartLook = Callable[[Newcomer], Awaitable[Range | Unknown]]
 #: Of readiness, while it is on: nothing starts, and all is well.
 MAINTENANCE = "maintenance"
 #: Of readiness, while the shared filesystem has less than the reserve free: nothing starts, and the API serves.
@@ -63,6 +67,7 @@ _PROGRESS_TIMEOUT_S = 2.0
 _PROGRESS_READ_S = 1.5
 _FILE_TIMEOUT_S = 15.0
 _NODES_TIMEOUT_S = 10.0
+_START_TIMEOUT_S = 6.0
 #: Seconds that a token counts as one of somebody's.
 _KNOWN_S = 60.0
 
@@ -126,6 +131,8 @@ class GatewayParts:
     head_id: str = ""
     #: None: what Ray shows is all that is known.
     pool_now: PoolLook | None = None
+    #: None: nobody foretells.
+    start_of: StartLook | None = None
     trusted: TrustedProxies = field(default_factory=TrustedProxies)
     #: All requests come through HAProxy of Serve.
     behind_haproxy: bool = False
@@ -153,6 +160,15 @@ class GatewayParts:
             return await asyncio.wait_for(self.pool_now(), _NODES_TIMEOUT_S)
         except asyncio.TimeoutError:
             raise Unavailable("The scheduler did not answer in time. Try again.") from None
+
+    async def look_at_start(self, newcomer: Newcomer) -> Range | Unknown:
+        """Never raises: the rest of an answer is worth having without it."""
+        if self.start_of is None:
+            return Unknown.NOT_YET
+        try:
+            return await asyncio.wait_for(self.start_of(newcomer), _START_TIMEOUT_S)
+        except (Unavailable, asyncio.TimeoutError):
+            return Unknown.NOT_YET
 
     def notify_scheduler(self) -> None:
         """After a commit. It has a slow tick of its own, so a failure here costs time and nothing else."""

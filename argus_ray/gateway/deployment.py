@@ -57,6 +57,7 @@ class Gateway:
             tokens=Tokens.from_environment(self._settings.tokens, os.environ),
             nodes=actors.nodes,
             pool_now=actors.pool_now,
+            start_of=actors.start_of,
             readiness=actors.readiness,
             actor_facts=actors.monitoring,
             wake=actors.wake,

@@ -334,10 +334,12 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("overrides", nargs="*", help="for verl.trainer.sft_trainer")
     gang = Gang(parser.parse_args(arguments))
 
-    import argus_own_raylet  # type: ignore[import-not-found]  # a neighbour on the workers' PYTHONPATH
+    import argus_own_raylet  # type: ignore[import-not-found]  # neighbours on the workers' PYTHONPATH
+    import argus_ray_poll  # type: ignore[import-not-found]
     import ray
 
     # The cluster of the job (RAY_ADDRESS); never one of our own. We bring the output ourselves.
+    argus_ray_poll.install(ray._raylet)
     ray.init(address="auto", log_to_driver=False, **argus_own_raylet.options())
     signal.signal(signal.SIGTERM, gang.stop)
     signal.signal(signal.SIGINT, gang.stop)

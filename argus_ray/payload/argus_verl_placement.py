@@ -26,6 +26,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import argus_own_raylet  # type: ignore[import-not-found]  # a neighbour on the workers' PYTHONPATH
+import argus_ray_poll  # type: ignore[import-not-found]
 import ray
 from ray.actor import ActorClass
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
@@ -108,6 +109,7 @@ def _install() -> None:
 
     ActorClass._remote = placed_create
 
+    argus_ray_poll.install(ray._raylet)
     init = ray.init
 
     @functools.wraps(init)

@@ -11,23 +11,22 @@ import heapq
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from argus_ray.core import ids
 from argus_ray.core.admission import AdmissionPolicy
-from argus_ray.core.estimates import MAX_TOLD, Unknown
+from argus_ray.core.estimates import MAX_TOLD, Range, Unknown
 from argus_ray.core.forecast.calibration import MAX_HITS, Hit, Widths, hit, widths
-from argus_ray.core.forecast.draw import MIN_SAMPLES
-from argus_ray.core.forecast.model import History, Kind, Nature, Question, Run, RunSeen, Told
-from argus_ray.core.forecast.nature import nature_of, seconds_by_history
-from argus_ray.core.forecast.pace import Pace, StepsSeen
+from argus_ray.core.forecast.model import History, Kind, Newcomer, Question, Run, RunSeen, Told
+from argus_ray.core.forecast.nature import seconds_by_history
 from argus_ray.core.model import NodeView, PoolOrders, SlimTask, Task
 from argus_ray.core.orders import cordon_of, that_hold
 from argus_ray.core.shares import Use
-from argus_ray.core.states import AttemptState, Outcome
+from argus_ray.core.states import AttemptState, TaskState
 from argus_ray.scheduler import gently
 from argus_ray.scheduler.queue import QueueView
+from argus_ray.scheduler.runs import Runs
 
 log = logging.getLogger(__name__)
 
@@ -35,22 +34,14 @@ log = logging.getLogger(__name__)
 #: nothing yet, and while nothing waits. Seconds.
 PAUSE_S = 5.0
 _EVERY_S, _NEW_S, _IDLE_S = 30.0, 10.0, 300.0
-#: Tasks that are fetched whole at a time: their specs are read once.
-_AT_ONCE = 64
-#: Runs that are looked at in one pass, those first that were not for longest.
-_MAX_LOOKS = 256
-#: Between two looks at one run: while something waits, and while nothing does. Seconds.
-_LOOK_EVERY_S = 60.0
-_IDLE_LOOK_EVERY_S = 600.0
-#: What a run still needs is judged by its end only if it was as much. Seconds.
-_LEAST_JUDGED_S = 60.0
 #: Part of what waits that is taken to be canceled before it starts.
 _LEAVES = 0.05
-#: Of so many runs it is known how long they take from their last step to their end; while they are few, it is taken to
-#: be so much. Seconds.
-_MAX_TAILS, _UNSEEN_TAIL_S = 200, 240.0
 #: What is being stopped is over soon. Seconds.
 _STOPPING_S = (5.0, 15.0, 60.0)
+#: Futures for one newcomer at most: somebody waits for the answer.
+_DRAWS_FOR_ONE = 40
+#: The id of what nobody has submitted: of no task.
+NOBODYS = "nobodys"
 
 
 class State(Protocol):
@@ -73,45 +64,51 @@ class Pool(Protocol):
     def low_disk(self) -> Callable[[], object | None]: ...
 
 
-#: (job root, whether verl's log should be asked for the number of steps). OSError or TimeoutError: no observation.
-Look = Callable[[str, bool], Awaitable[StepsSeen]]
 #: Plays the futures.
 Ask = Callable[[Question], Awaitable[Sequence[Told]]]
 
 
-@dataclass
-class _Known:
-    """Of one attempt."""
+@dataclass(frozen=True)
+class _Facts:
+    """Of one moment."""
 
-    task: SlimTask
-    pace: Pace
-    nature: Nature | None = None
-    looked_at: float = float("-inf")
-    #: What was foretold first, and when.
-    foretold: tuple[float, float] | None = None
+    #: The first of those that wait, in the order of the queue.
+    line: Sequence[SlimTask]
+    live: Sequence[SlimTask]
+    free: tuple[NodeView, ...]
+    orders: PoolOrders
+    #: Why nothing starts, for how long is not known.
+    held_up: Unknown | None
+
+
+@dataclass(frozen=True)
+class _First:
+    """Of a task that waits: the range that it was told first, as the futures said."""
+
+    seq: int
+    told_at: float
+    low: float
+    high: float
 
 
 @dataclass
 class Forecaster:
     pool: Pool
     state: State
-    look: Look
+    runs: Runs
     ask: Ask
     #: Unix time.
     clock: Callable[[], float]
     draws: int = 100
-    _natures: dict[str, Nature] = field(default_factory=dict)
-    _known: dict[str, _Known] = field(default_factory=dict)
-    #: By workload, of runs of late: from the last step to the end. Seconds.
-    _tails: dict[str, deque[float]] = field(default_factory=dict)
-    #: Of tasks that wait: when each was told a range first, and what the futures said. And what came of them of late,
-    #: with the workload.
-    _firsts: dict[str, tuple[float, float, float]] = field(default_factory=dict)
+    #: By task; and what came of them of late, with the workload.
+    _firsts: dict[str, _First] = field(default_factory=dict)
     _hits: deque[tuple[str, Hit]] = field(default_factory=lambda: deque(maxlen=4 * MAX_HITS))
     #: Of the last pass: whom it told something; and when it began, and what it took, by the monotonic clock.
     _told: set[str] = field(default_factory=set)
     _began: float = float("-inf")
     _took_s: float = 0.0
+    #: Two at once would see the same end twice.
+    _following: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def once_if_due(self, monotonic: Callable[[], float]) -> bool:
         """A pass each half minute while something waits, sooner for who was told nothing yet, and seldom while nothing
@@ -132,137 +129,85 @@ class Forecaster:
 
     async def once(self) -> None:
         """Raises what the state actor raises; then nothing is told."""
-        now, queue = self.clock(), self.pool.queue
+        now = self.clock()
         self._see_starts()
-        # Of one moment: no tick comes in between.
-        live, free, orders, low = list(queue.live.values()), self.pool.free, queue.orders, self.pool.low_disk()
-        line = self._line(now, live)
-        runs = await self._follow(live, now, is_wanted=bool(line))
-        if runs:
-            await self.state.foretell([], runs)
-        if not line or not free:
+        facts = self._facts()
+        await self._follow(facts, now, is_wanted=bool(facts.line))
+        if not facts.line or not facts.free:
             return
-        await self._learn_natures([task.task_id for task in (*line, *live)])
-        if orders.maintenance is not None or low is not None:
-            why = Unknown.LOW_DISK if orders.maintenance is None else Unknown.MAINTENANCE
-            told: Sequence[Told] = [Told(task.task_id, why) for task in line]
+        told: Sequence[Told]
+        if facts.held_up is not None:
+            told = [Told(task.task_id, facts.held_up) for task in facts.line]
         else:
-            told = await self.ask(await self._question(line, live, free, orders, now))
+            told = await self.ask(await self._question(facts, now))
         await self.state.foretell(told, [])
-        self._remember(told, now)
+        self._remember(told, facts.line, now)
         self._told = {each.task_id for each in told}
 
-    def _line(self, now: float, live: Sequence[SlimTask]) -> list[SlimTask]:
-        """The first of those that wait, in the order of the queue."""
-        waiting = self.pool.queue.waiting
-        return [waiting[seq] for seq in heapq.nsmallest(MAX_TOLD, waiting)]
+    async def foresee(self, newcomer: Newcomer) -> Range | Unknown:
+        """When it might start if it were submitted now, last of all. Raises as `once`, and what `ask` raises."""
+        facts, now = self._facts(), self.clock()
+        if facts.held_up is not None:
+            return facts.held_up
+        if len(facts.line) == MAX_TOLD:
+            return Unknown.TOO_FAR_BACK
+        if not facts.free:
+            return Unknown.NOT_YET
+        await self._follow(facts, now, is_wanted=True)
+        seq = 1 + max((task.seq for task in (*facts.line, *facts.live)), default=0)
+        task = SlimTask(NOBODYS, newcomer.user_id, seq, TaskState.QUEUED, newcomer.gang)
+        question = await self._question(facts, now)
+        run = Run(task, newcomer.workload)
+        widths = {**question.widths, newcomer.workload: self._widths(newcomer.workload)}
+        question = replace(
+            question,
+            waiting=(*question.waiting, run),
+            only=NOBODYS,
+            widths=widths,
+            draws=min(self.draws, _DRAWS_FOR_ONE),
+        )
+        [told] = await self.ask(question)
+        return told.start
 
-    async def _follow(self, live: Sequence[SlimTask], now: float, *, is_wanted: bool) -> list[tuple[str, RunSeen]]:
-        """Looks at the runs; those that are over since the last pass."""
-        names = {task.live.submission_id: task for task in live if task.live is not None}
-        gone = {name: known for name, known in self._known.items() if name not in names}
-        for name, task in names.items():
-            attempt = task.live
-            if attempt is None or attempt.state is not AttemptState.RUNNING:
-                continue
-            known = self._known.get(name)
-            if known is None:
-                known = self._known[name] = _Known(task, Pace(attempt.started_at or now))
-            known.task = task
-        every_s = _LOOK_EVERY_S if is_wanted else _IDLE_LOOK_EVERY_S
-        due = [known for name, known in self._known.items() if name in names and now - known.looked_at >= every_s]
-        due.sort(key=lambda known: known.looked_at)
-        await self._learn_natures([known.task.task_id for known in [*due[:_MAX_LOOKS], *gone.values()]])
-        await gently.gather(self._look_at(known, now) for known in due[:_MAX_LOOKS] if known.task.gang.gpus)
-        found = await self._ended(gone, now) if gone else []
-        for name in gone:
-            del self._known[name]
-        return found
+    async def _follow(self, facts: _Facts, now: float, *, is_wanted: bool) -> None:
+        async with self._following:
+            if runs := await self.runs.follow(facts.live, now, is_wanted=is_wanted):
+                await self.state.foretell([], runs)
 
-    async def _look_at(self, known: _Known, now: float) -> None:
-        attempt = known.task.live
-        if attempt is None:
-            return
-        known.nature = self._natures.get(known.task.task_id, known.nature)
-        if known.nature is not None and known.nature.steps is not None:
-            known.pace.total = known.nature.steps
-        known.looked_at = now
-        try:
-            seen = await self.look(attempt.job_root, known.pace.total is None)
-        except (OSError, asyncio.TimeoutError) as error:
-            log.info("the steps of %s were not looked at: %s", attempt.submission_id, type(error).__name__)
-            return
-        known.pace.look(seen)
-        left = known.pace.left(now)
-        if known.foretold is None and isinstance(left, float) and left >= _LEAST_JUDGED_S:
-            known.foretold = (now, left)
+    def _facts(self) -> _Facts:
+        """Of one moment: no tick comes in between."""
+        queue, waiting = self.pool.queue, self.pool.queue.waiting
+        line = [waiting[seq] for seq in heapq.nsmallest(MAX_TOLD, waiting)]
+        held_up = None if self.pool.low_disk() is None else Unknown.LOW_DISK
+        if queue.orders.maintenance is not None:
+            held_up = Unknown.MAINTENANCE
+        return _Facts(line, list(queue.live.values()), self.pool.free, queue.orders, held_up)
 
-    async def _ended(self, gone: Mapping[str, _Known], now: float) -> list[tuple[str, RunSeen]]:
-        found = []
-        names = sorted({known.task.task_id for known in gone.values()})
-        for at in range(0, len(names), _AT_ONCE):
-            for task in await self.state.tasks(names[at : at + _AT_ONCE]):
-                for attempt in task.attempts:
-                    known = gone.get(attempt.submission_id)
-                    if known is None or attempt.ended_at is None or attempt.started_at is None:
-                        continue
-                    if attempt.outcome is Outcome.INFRASTRUCTURE:
-                        continue  # which says nothing of runs
-                    await self._look_at(known, now)
-                    is_good = attempt.outcome is Outcome.SUCCEEDED
-                    seconds = max(0.0, attempt.ended_at - attempt.started_at)
-                    done = 1.0 if is_good else min(0.999, known.pace.done)
-                    ratio = None
-                    if is_good and known.pace.looks:
-                        tails = self._tails.setdefault(ids.workload_of(task.task_id), deque(maxlen=_MAX_TAILS))
-                        tails.append(max(0.0, attempt.ended_at - known.pace.looks[-1][0]))
-                    if is_good and known.foretold is not None:
-                        at_, left = known.foretold
-                        ratio = max(0.01, (attempt.ended_at - at_) / left)
-                    # One that went on from a checkpoint says nothing of how long a whole run takes.
-                    is_whole = attempt.number == 1 and task.resume_roots is None
-                    steps = known.pace.total if is_whole else None
-                    nature = known.nature or nature_of(task)
-                    if is_whole or ratio is not None or not is_good:
-                        found.append((attempt.submission_id, RunSeen(nature, seconds, done, steps, ratio)))
-        return found
-
-    async def _learn_natures(self, task_ids: Sequence[str]) -> None:
-        """What does not change is asked for once."""
-        wanted = [name for name in dict.fromkeys(task_ids) if name not in self._natures]
-        for at in range(0, len(wanted), _AT_ONCE):
-            for task in await self.state.tasks(wanted[at : at + _AT_ONCE]):
-                self._natures[task.task_id] = nature_of(task)
-            await gently.others_first()
-        if len(self._natures) > 20 * _AT_ONCE + 2 * len(task_ids):
-            keep = {known.task.task_id for known in self._known.values()} | set(task_ids)
-            self._natures = {name: nature for name, nature in self._natures.items() if name in keep}
-
-    async def _question(
-        self,
-        line: Sequence[SlimTask],
-        live: Sequence[SlimTask],
-        free: tuple[NodeView, ...],
-        orders: PoolOrders,
-        now: float,
-    ) -> Question:
-        natures = [self._natures[task.task_id] for task in (*line, *live) if task.task_id in self._natures]
-        kinds = list(dict.fromkeys(nature.kind for nature in natures))
-        history = await self.state.run_history(kinds, list(dict.fromkeys(kind.workload for kind in kinds)))
+    async def _question(self, facts: _Facts, now: float) -> Question:
+        names = [task.task_id for task in (*facts.line, *facts.live)]
+        await self.runs.learn_natures(names)
+        self.runs.forget_natures(names)
+        kinds: dict[Kind, None] = {}
+        async for name in gently.over(names):
+            if (nature := self.runs.natures.get(name)) is not None:
+                kinds[nature.kind] = None
+        workloads = list(dict.fromkeys(kind.workload for kind in kinds))
+        history = await self.state.run_history(list(kinds), workloads)
         policy = self.pool.policy
         used = await self.state.gpu_use() if policy.half_life_s is not None else None
-        deadlines = _deadlines(free, orders)
+        deadlines = _deadlines(facts.free, facts.orders)
+        running = [self._running(task, history, deadlines, now) async for task in gently.over(facts.live)]
         return Question(
             now,
             policy,
-            free,
-            tuple(self._running(task, history, deadlines, now) for task in live),
-            tuple(self._waiting(task, history) for task in line),
+            facts.free,
+            tuple(running),
+            tuple(self._waiting(task, history) for task in facts.line),
             used,
             history.odds,
             self.draws,
             _LEAVES,
-            {kind.workload: self._widths(kind.workload) for kind in kinds},
+            {name: self._widths(name) for name in workloads},
         )
 
     def _waiting(self, task: SlimTask, history: History) -> Run:
@@ -277,13 +222,13 @@ class Forecaster:
         deadline = min((deadlines[name] for name in attempt.nodes if name in deadlines), default=None)
         if attempt.stalled_since is not None:
             return Run(task, workload, (), Unknown.STALLED, deadline=deadline)
-        known = self._known.get(attempt.submission_id)
+        known = self.runs.known.get(attempt.submission_id)
         left = Unknown.NO_PACE_YET if known is None else known.pace.left(now)
         if known is not None and isinstance(left, float):
-            slack, tail = known.pace.slack(now), self._tail_s(workload)
+            slack, tail = known.pace.slack(now), self.runs.tail_s(workload)
             return Run(task, workload, (left,), done=known.pace.done, slack=slack, tail=tail, deadline=deadline)
         # By runs like it, of which those count that took longer than this one has by now.
-        passed = 0.0 if attempt.started_at is None else max(0.0, now - attempt.started_at)
+        passed = 0.0 if attempt.used_since is None else max(0.0, now - attempt.used_since)
         whole = self._by_history(task, history)
         if whole:
             longer = tuple(seconds - passed for seconds in whole if seconds > passed)
@@ -293,31 +238,27 @@ class Forecaster:
             return Run(task, workload, seconds, is_by_history=True, slack=slack, deadline=deadline)
         return Run(task, workload, (), left if isinstance(left, Unknown) else None, deadline=deadline)
 
-    def _remember(self, told: Sequence[Told], now: float) -> None:
+    def _remember(self, told: Sequence[Told], line: Sequence[SlimTask], now: float) -> None:
+        seq_of = {task.task_id: task.seq for task in line}
         for each in told:
             if each.played is not None and each.task_id not in self._firsts:
-                self._firsts[each.task_id] = (now, *each.played)
+                self._firsts[each.task_id] = _First(seq_of[each.task_id], now, *each.played)
 
     def _see_starts(self) -> None:
         """What came of the ranges that were told first."""
-        waiting = {task.task_id for task in self.pool.queue.waiting.values()}
-        gone = sorted(self._firsts.keys() - waiting)
-        live = {task.task_id: task for task in self.pool.queue.live.values()} if gone else {}
-        for name in gone:
-            told_at, low, high = self._firsts.pop(name)
-            if name in live and (attempt := live[name].live) is not None:
-                self._hits.append((ids.workload_of(name), hit(told_at, low, high, attempt.created_at)))
+        queue = self.pool.queue
+        for name in sorted(name for name, first in self._firsts.items() if first.seq not in queue.waiting):
+            first = self._firsts.pop(name)
+            task = queue.live.get(first.seq)
+            if task is not None and task.live is not None:
+                seen = hit(first.told_at, first.low, first.high, task.live.created_at)
+                self._hits.append((ids.workload_of(name), seen))
 
     def _widths(self, workload: str) -> Widths:
         return widths([each for name, each in self._hits if name == workload], [each for _, each in self._hits])
 
-    def _tail_s(self, workload: str) -> float:
-        """How long runs take at most from their last step to their end."""
-        tails: Sequence[float] = self._tails.get(workload, ())
-        return 1.25 * max([*tails, *([_UNSEEN_TAIL_S] if len(tails) < MIN_SAMPLES else [])])
-
     def _by_history(self, task: SlimTask, history: History) -> tuple[float, ...]:
-        nature = self._natures.get(task.task_id)
+        nature = self.runs.natures.get(task.task_id)
         return () if nature is None else seconds_by_history(nature, history.runs.get(nature.kind, ()))
 
 

@@ -204,6 +204,12 @@ def write_refused(unit: UnitOfWork, entries: Iterable[AuditEntry]) -> None:
         audit.add(unit.db, entry)
 
 
+def tell_bad_tokens(unit: UnitOfWork, address: str, count: int) -> None:
+    """So many requests from this address had a token that is not good."""
+    act = Act("token.refused", None, None, {"count": count})
+    audit.add(unit.db, _entry(unit, Credential(Role.USER, address=address or None), None, act, Unauthenticated.code))
+
+
 def list_page(unit: UnitOfWork, action: ListAudit) -> AuditPage:
     _check_range("limit", action.limit, 1, _MAX_PAGE)
     found = audit.page(unit.db, action.wanted, action.before, action.limit + 1)

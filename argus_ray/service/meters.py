@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from argus_ray.core.monitoring import BATCH_BOUNDS, GatewayReport, Observed
+from argus_ray.service.bad_tokens import BadTokens
 from argus_ray.store import Store
 
 #: A replica that has said nothing for so long has no open streams; seconds.
@@ -25,12 +26,17 @@ class Meters:
         #: Replica -> when it has reported, and its open streams.
         self._streams: dict[str, tuple[float, int]] = {}
         self._gpu_seconds: dict[str, float] = {}
+        self._bad_tokens = BadTokens()
 
     def note_streams(self, report: GatewayReport) -> None:
         self._streams.pop(report.replica, None)
         self._streams[report.replica] = self._monotonic(), report.streams
         while len(self._streams) > _MAX_REPLICAS:
             del self._streams[next(iter(self._streams))]
+
+    def bad_tokens_due(self, report: GatewayReport) -> list[tuple[str, int]]:
+        """What the audit is to tell: addresses, and how many of their requests had a token that is not good."""
+        return self._bad_tokens.due(report.bad_tokens, self._monotonic())
 
     def streams(self) -> int:
         recent = self._monotonic() - _SILENT_S

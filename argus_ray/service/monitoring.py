@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argus_ray.core.monitoring import REFUSALS, GatewayReport, ReadMonitoring, ReportGateway, StateFacts
+from argus_ray.service import audit
 from argus_ray.service.unit_of_work import UnitOfWork
 from argus_ray.store import forecasts, orders, totals
 
@@ -50,3 +51,5 @@ def _take(unit: UnitOfWork, report: GatewayReport) -> None:
     for reason, count in report.refused.items():
         if reason in REFUSALS and count > 0:
             totals.add(unit.db, totals.REFUSED, reason, count)
+    for address, count in unit.ports.meters.bad_tokens_due(report):
+        audit.tell_bad_tokens(unit, address, count)

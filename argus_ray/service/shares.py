@@ -12,7 +12,7 @@ def count_use(unit: UnitOfWork, task: Task, attempt: Attempt) -> None:
     """`attempt` has just ended, and is as it was before. Counted whether or not fair share is on, so that it can be
     switched on at any time."""
     half_life_s = unit.ports.settings.scheduling.fair_share_half_life_s
-    used = use_of_run(task.gang.gpus, attempt.started_at, unit.now, half_life_s)
+    used = use_of_run(task.gang.gpus, attempt.used_since, unit.now, half_life_s)
     if used > 0:
         before = gpu_use.of_user(unit.db, task.user_id)
         gpu_use.put(unit.db, task.user_id, before.plus(used, unit.now, half_life_s))
@@ -36,4 +36,4 @@ def recent_use(unit: UnitOfWork, user_id: str) -> float:
     half_life_s = unit.ports.settings.scheduling.fair_share_half_life_s
     ended = gpu_use.of_user(unit.db, user_id).decayed(unit.now, half_life_s)
     held = gpu_use.held_by(unit.db, user_id)
-    return ended + sum(use_of_run(gpus, started_at, unit.now, half_life_s) for gpus, started_at in held)
+    return ended + sum(use_of_run(gpus, since, unit.now, half_life_s) for gpus, since in held)

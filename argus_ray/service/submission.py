@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from argus_ray.core import ids
@@ -240,6 +241,7 @@ def accept(
             export=wanted.export,
         )
         if seq is not None:
+            _take_room(unit, user_id)
             for warning in warnings:
                 events.add_remark(unit.db, task_id, unit.now, "note", f"{warning.field}: {warning.rule}")
             from_task = origin.task.task_id if origin else None
@@ -258,7 +260,20 @@ def check_limits(unit: UnitOfWork, user_id: str, gang: Gang | None) -> None:
         rule = f"{wanted}, and {quota} is the most that you may hold at a time"
         raise InvalidSpec("the task is larger than your quota of GPUs", [FieldError("nnodes, n_gpus_per_node", rule)])
     most = limits.waiting_tasks_of(user_id)
-    if queue.count_waiting_of(unit.db, user_id) >= most:
+    if not _has_room(unit, user_id, most, lambda: queue.count_waiting_of(unit.db, user_id)):
         raise QueueFull(f"you have {most} waiting tasks, which is the limit")
-    if queue.count_waiting(unit.db) >= limits.waiting_tasks:
+    if not _has_room(unit, None, limits.waiting_tasks, lambda: queue.count_waiting(unit.db)):
         raise QueueFull(f"{limits.waiting_tasks} tasks wait, which is the limit of this cluster")
+
+
+def _has_room(unit: UnitOfWork, whose: str | None, most: int, count: Callable[[], int]) -> bool:
+    """Counted once a transaction, since to count all takes longer with each user; and again before it is denied."""
+    if unit.room.get(whose, 0) <= 0:
+        unit.room[whose] = most - count()
+    return unit.room[whose] > 0
+
+
+def _take_room(unit: UnitOfWork, user_id: str) -> None:
+    """Also of a submission that is undone after all: then there is more room than is known."""
+    for whose in (user_id, None):
+        unit.room[whose] -= 1

@@ -35,5 +35,7 @@ class UnitOfWork:
     used: dict[str, float] = field(default_factory=dict)
     #: What each digest has been found to be in this transaction, until an account changes.
     known: dict[str, Principal | ArgusError] = field(default_factory=dict)
+    #: How many more tasks may wait at least, by user; None: of all users. What leaves the queue meanwhile is not in it.
+    room: dict[str | None, int] = field(default_factory=dict)
     #: Refused calls for the audit, which are written after this transaction.
     refused: list[AuditEntry] = field(default_factory=list)

@@ -5,24 +5,37 @@ from __future__ import annotations
 from argus_ray.core.actions import Principal
 from argus_ray.core.errors import FieldError, InvalidRequest
 from argus_ray.core.model import Attempt, Task
-from argus_ray.core.usage import Me, OwnLimits, ShowUsage, Usage, UsageRow, UsageTable, by_day, day_of, milliseconds
+from argus_ray.core.usage import (
+    Me,
+    OwnLimits,
+    ShowUsage,
+    Usage,
+    UsagePlace,
+    UsageRow,
+    UsageTable,
+    by_day,
+    day_of,
+    milliseconds,
+    order_of,
+)
 from argus_ray.service import shares
 from argus_ray.service.unit_of_work import UnitOfWork
 from argus_ray.store import queue, usage
 
 #: Days before today that count where nobody says which.
 LATELY = 30
-#: One table; by user and day its rows are read in some hundredths of a second.
 MAX_SPAN = 400
+#: Of one part, which holds the writer meanwhile: some hundredths of a second.
+_MAX_READ = 5_000
+_MAX_USERS = 1_000
 _MAX_ROWS = 5_000
 _GROUPS = ("user", "workload", "day")
 
 
 def count(unit: UnitOfWork, task: Task, attempt: Attempt) -> None:
-    """`attempt` has just ended."""
-    since = usage.counts_from(unit.db, attempt.submission_id)
-    if since is not None:
-        parts = by_day(task.gang.gpus, milliseconds(since), milliseconds(unit.now))
+    """`attempt` has just ended, and is as it was before."""
+    if attempt.used_since is not None:
+        parts = by_day(task.gang.gpus, milliseconds(attempt.used_since), milliseconds(unit.now))
         usage.add(unit.db, task.user_id, task.workload, parts)
 
 
@@ -36,12 +49,38 @@ def show(unit: UnitOfWork, action: ShowUsage) -> UsageTable:
         raise _invalid("by", f"must be of {', '.join(_GROUPS)}")
     if not 1 <= action.limit <= _MAX_ROWS:
         raise _invalid("limit", f"must be from 1 to {_MAX_ROWS}")
-    sums = usage.table(unit.db, action.by, first, last)
-    for key, now in _alive(unit, action.by, first, last).items():
-        sums[key] = sums.get(key, Usage()) + now
-    keys = sorted(sums, key=lambda key: tuple((part is not None, part or 0) for part in key))
-    shown = keys[action.skip : action.skip + action.limit]
-    return UsageTable(tuple(UsageRow(*key, sums[key]) for key in shown), first, last, len(keys))
+    by_user, place = "user" in action.by, action.after
+    found: dict[tuple[str | None, int | None], Usage] = {}
+    rows: list[UsageRow] = []
+    read = 0
+    alive = _alive(unit, action.by, first, last)
+    users = usage.users_from(unit.db, "" if place is None else place.user_id, _MAX_USERS + 1)
+    for number, user_id in enumerate(users):
+        if number == _MAX_USERS or read >= _MAX_READ:
+            next_place = UsagePlace(users[number - 1], is_whole=True)
+            break
+        if place is not None and place.is_whole and user_id == place.user_id:
+            continue
+        sums, count = usage.part_of_user(unit.db, user_id, action.by, first, last)
+        read += count
+        for key, now in alive.get(user_id, {}).items():
+            sums[key] = sums.get(key, Usage()) + now
+        if not by_user:
+            for key, more in sums.items():
+                found[key] = found.get(key, Usage()) + more
+            continue
+        mine = sorted((UsageRow(user_id, *key, sums[key]) for key in sums), key=order_of)
+        rows += (row for row in mine if place is None or place.is_before(row))
+        if len(rows) > action.limit:
+            end = rows[action.limit - 1]
+            next_place = UsagePlace(end.user_id or "", end.workload, end.day)
+            break
+    else:
+        next_place = None
+    if not by_user:
+        rows = [UsageRow(None, *key, sums) for key, sums in found.items()]
+        return UsageTable(tuple(sorted(rows, key=order_of)), first, last, next_place)
+    return UsageTable(tuple(rows[: action.limit]), first, last, next_place)
 
 
 def show_me(unit: UnitOfWork, principal: Principal) -> Me:
@@ -71,17 +110,15 @@ def show_me(unit: UnitOfWork, principal: Principal) -> Me:
 
 def _alive(
     unit: UnitOfWork, by: tuple[str, ...], first: int, last: int
-) -> dict[tuple[str | None, str | None, int | None], Usage]:
-    found: dict[tuple[str | None, str | None, int | None], Usage] = {}
+) -> dict[str, dict[tuple[str | None, int | None], Usage]]:
+    """Of what runs now: user -> (workload, day) -> use."""
+    found: dict[str, dict[tuple[str | None, int | None], Usage]] = {}
     for run in usage.live(unit.db):
+        mine = found.setdefault(run.user_id, {})
         for day, gpu_ms in by_day(run.gpus, milliseconds(run.counts_from), milliseconds(unit.now)).items():
             if first <= day <= last:
-                key = (
-                    run.user_id if "user" in by else None,
-                    run.workload if "workload" in by else None,
-                    day if "day" in by else None,
-                )
-                found[key] = found.get(key, Usage()) + Usage(gpu_ms)
+                key = (run.workload if "workload" in by else None, day if "day" in by else None)
+                mine[key] = mine.get(key, Usage()) + Usage(gpu_ms)
     return found
 
 

@@ -162,6 +162,7 @@ def _attempt(row: sqlite3.Row) -> Attempt:
         stop_reason=row["stop_reason"],
         stop_outcome=Outcome(row["stop_outcome"]),
         nodes=columns.texts(row["nodes"]),
+        counts_from=row["counts_from"],
         disk_bytes=row["disk_bytes"],
         placement=None if row["placement"] is None else columns.placement(row["placement"]),
     )

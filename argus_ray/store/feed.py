@@ -30,7 +30,9 @@ _FOLLOW = (
     "CREATE TEMP TABLE changed_tasks (version INTEGER PRIMARY KEY AUTOINCREMENT, seq INTEGER NOT NULL UNIQUE)",
     "CREATE TEMP TABLE changes_removed (up_to INTEGER NOT NULL)",
     "INSERT INTO changes_removed VALUES (0)",
-    f"CREATE TEMP TRIGGER note_new_task AFTER INSERT ON main.tasks BEGIN {_NOTE.format(seq='NEW.seq')}; END",
+    # Nothing is ever noted of it yet.
+    "CREATE TEMP TRIGGER note_new_task AFTER INSERT ON main.tasks"
+    " BEGIN INSERT INTO changed_tasks (seq) VALUES (NEW.seq); END",
     "CREATE TEMP TRIGGER note_changed_task"
     " AFTER UPDATE OF state, reason, reason_code, not_before, overtaken_since ON main.tasks"
     f" BEGIN {_NOTE.format(seq='NEW.seq')}; END",
@@ -44,7 +46,8 @@ _ROWS = """
     SELECT tasks.seq, tasks.task_id, user_id, tasks.state, nnodes, gpus_per_node, cpus_per_node,
            reason_code, CASE WHEN reason_code IS NOT NULL THEN tasks.reason END AS reason, not_before, overtaken_since,
            live.submission_id, live.number, live.state AS live_state, live.created_at, live.job_root, live.session,
-           live.ray_job_id, live.node_id, live.node_ip, live.started_at, live.stalled_since, live.stalled_why,
+           live.ray_job_id, live.node_id, live.node_ip, live.started_at, live.counts_from,
+           live.stalled_since, live.stalled_why,
            live.stop_reason, live.stop_outcome, live.nodes
     FROM ({wanted}) AS wanted CROSS JOIN tasks USING (seq)
     LEFT JOIN attempts AS live ON live.task_id = tasks.task_id AND live.state <> 'ENDED'
@@ -144,4 +147,5 @@ def _live(row: sqlite3.Row) -> SlimAttempt:
         stop_reason=row["stop_reason"],
         stop_outcome=Outcome(row["stop_outcome"]),
         nodes=columns.texts(row["nodes"]),
+        counts_from=row["counts_from"],
     )

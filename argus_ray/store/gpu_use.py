@@ -26,11 +26,12 @@ def put(db: sqlite3.Connection, user_id: str, use: Use) -> None:
 
 
 def held_by(db: sqlite3.Connection, user_id: str) -> list[tuple[int, float | None]]:
-    """GPUs, and when it started, of each attempt of the user that is not over."""
+    """GPUs, and from when they count, of each attempt of the user that is not over."""
     # CROSS JOIN: from the few attempts that live, by their index.
     rows = db.execute(
-        "SELECT nnodes * gpus_per_node AS gpus, attempts.started_at FROM attempts CROSS JOIN tasks USING (task_id)"
+        "SELECT nnodes * gpus_per_node AS gpus, coalesce(counts_from, attempts.started_at) AS since"
+        " FROM attempts CROSS JOIN tasks USING (task_id)"
         " WHERE attempts.state <> 'ENDED' AND user_id = ?",
         (user_id,),
     )
-    return [(row["gpus"], row["started_at"]) for row in rows]
+    return [(row["gpus"], row["since"]) for row in rows]

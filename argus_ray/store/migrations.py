@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
 
@@ -17,6 +18,10 @@ from argus_ray.core.errors import ArgusError
 #: "Argu" in ASCII, in the header of each of our databases: a foreign one is refused instead of being
 #: migrated.
 APPLICATION_ID = 0x41726775
+
+#: Of the page cache while a schema is brought up to date. A version goes over whole tables again and again: with
+#: SQLite's 2 MB it reads a database of any size four times, and much of that row by row.
+_CACHE_KIB = 256 * 1024
 
 
 class SchemaError(ArgusError):
@@ -71,16 +76,33 @@ def migrate(db: sqlite3.Connection, migrations: Sequence[Migration]) -> int:
             f"the database has schema version {version}, and this version of Argus knows {newest} at most: "
             "start the newer version of Argus again"
         )
-    for migration in migrations[version:]:
-        db.execute("BEGIN IMMEDIATE")
-        try:
-            for statement in migration.statements():
-                db.execute(statement)
-            db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            db.execute(f"PRAGMA user_version = {migration.version}")
-            db.execute("COMMIT")
-        except BaseException:
-            if db.in_transaction:
-                db.execute("ROLLBACK")
-            raise
+    if version < newest:
+        with _large_cache(db):
+            for migration in migrations[version:]:
+                _apply(db, migration)
     return newest
+
+
+@contextmanager
+def _large_cache(db: sqlite3.Connection) -> Iterator[None]:
+    before = int(db.execute("PRAGMA cache_size").fetchone()[0])
+    db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+    try:
+        yield
+    finally:
+        db.execute(f"PRAGMA cache_size = {before}")
+        db.execute("PRAGMA shrink_memory")
+
+
+def _apply(db: sqlite3.Connection, migration: Migration) -> None:
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        for statement in migration.statements():
+            db.execute(statement)
+        db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        db.execute(f"PRAGMA user_version = {migration.version}")
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise

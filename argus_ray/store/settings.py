@@ -7,11 +7,14 @@ import json
 import sqlite3
 from collections.abc import Iterable
 
+#: Most tasks have settings that are there: these are not looked into, as the checks of the columns would do first.
+_KEEP = "INSERT INTO settings (digest, text) SELECT ?1, ?2 WHERE NOT EXISTS (SELECT 1 FROM settings WHERE digest = ?1)"
+
 
 def keep(db: sqlite3.Connection, text: str) -> str:
     """The digest of this text, which is stored now. The caller refers to it in the same transaction."""
     digest = hashlib.sha256(text.encode()).hexdigest()
-    db.execute("INSERT INTO settings (digest, text) VALUES (?, ?) ON CONFLICT (digest) DO NOTHING", (digest, text))
+    db.execute(_KEEP, (digest, text))
     return digest
 
 

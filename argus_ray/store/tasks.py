@@ -41,8 +41,9 @@ def add(
     cursor = db.execute(
         "INSERT INTO tasks (task_id, user_id, workload, state, nnodes, gpus_per_node, cpus_per_node,"
         " extra_cpus, spec_yaml, idempotency_key, created_at, updated_at, resubmitted_from, resume_roots, warnings,"
-        " presets, settings, export_of, export, kind)"
-        " VALUES (?, ?, ?, 'QUEUED', ?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (task_id) DO NOTHING",
+        " presets, settings, export_of, export, kind, changed)"
+        " VALUES (?, ?, ?, 'QUEUED', ?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,"
+        " (SELECT newest + 1 FROM change_clock)) ON CONFLICT (task_id) DO NOTHING",
         (
             task_id,
             user_id,

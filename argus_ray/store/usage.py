@@ -19,10 +19,11 @@ _SUMS = (
     " coalesce(sum(failed), 0) AS failed, coalesce(sum(canceled), 0) AS canceled"
 )
 # ruff: noqa: S608 - statements of constants
-#: User by user, since the index begins with them.
-_TABLE = (
-    f"SELECT {{keys}} {_SUMS} FROM users CROSS JOIN usage USING (user_id) WHERE day BETWEEN ? AND ? GROUP BY {{groups}}"
+_PART_OF_USER = (
+    f"SELECT {{workload}} AS workload, {{day}} AS day, count(*) AS n, {_SUMS} FROM usage"
+    " WHERE user_id = ? AND day BETWEEN ? AND ? GROUP BY 1, 2 ORDER BY 1, 2"
 )
+_USERS = "SELECT user_id FROM users WHERE user_id >= ? ORDER BY user_id LIMIT ?"
 _OF_USER = f"SELECT {_SUMS} FROM usage WHERE user_id = ? AND day BETWEEN ? AND ?"
 _STATES = ", ".join(f"'{state.value}'" for state in TaskState)
 _COUNTS = f"SELECT state, n FROM task_counts WHERE state IN ({_STATES}) AND user_id = ?"
@@ -45,13 +46,6 @@ class Running:
     counts_from: float
 
 
-def counts_from(db: sqlite3.Connection, submission_id: str) -> float | None:
-    """Unix time; None: it has not begun."""
-    row = db.execute("SELECT coalesce(counts_from, started_at) FROM attempts WHERE submission_id = ?", (submission_id,))
-    found = row.fetchone()
-    return None if found is None or found[0] is None else float(found[0])
-
-
 def add(db: sqlite3.Connection, user_id: str, workload: str, gpu_ms_by_day: Mapping[int, int]) -> None:
     db.executemany(_ADD, [(user_id, day, workload, gpu_ms) for day, gpu_ms in gpu_ms_by_day.items()])
 
@@ -63,16 +57,20 @@ def live(db: sqlite3.Connection, user_id: str | None = None) -> list[Running]:
     return [Running(*row) for row in db.execute(_LIVE + more, values)]
 
 
-def table(
-    db: sqlite3.Connection, by: tuple[str, ...], first_day: int, last_day: int
-) -> dict[tuple[str | None, str | None, int | None], Usage]:
-    """(user, workload, day) -> what was used by what is over; None for what is not in `by`."""
-    columns = {"user": "user_id", "workload": "workload", "day": "day"}
-    keys = ", ".join(columns[name] if name in by else "NULL" for name in columns) + ","
-    groups = ", ".join(columns[name] for name in columns if name in by) or "NULL"
-    rows = db.execute(_TABLE.format(keys=keys, groups=groups), (first_day, last_day))
-    found = {(row[0], row[1], row[2]): _usage(row) for row in rows}
-    return {key: usage for key, usage in found.items() if usage != Usage()}
+def users_from(db: sqlite3.Connection, user_id: str, limit: int) -> list[str]:
+    """This one and those after it, by id."""
+    return [row[0] for row in db.execute(_USERS, (user_id, limit))]
+
+
+def part_of_user(
+    db: sqlite3.Connection, user_id: str, by: tuple[str, ...], first_day: int, last_day: int
+) -> tuple[dict[tuple[str | None, int | None], Usage], int]:
+    """(workload, day) -> what was used by what is over, in order; None for what is not in `by`. And how many rows were
+    read for it."""
+    columns = {name: name if name in by else "NULL" for name in ("workload", "day")}
+    rows = db.execute(_PART_OF_USER.format(**columns), (user_id, first_day, last_day)).fetchall()
+    found = {(row["workload"], row["day"]): _usage(row) for row in rows}
+    return {key: usage for key, usage in found.items() if usage != Usage()}, sum(row["n"] for row in rows)
 
 
 def of_user(db: sqlite3.Connection, user_id: str, first_day: int, last_day: int) -> Usage:

@@ -26,6 +26,7 @@ NAMES = (
     "recovery",
     "decide",
     "tick",
+    "forecast",
     "history",
     "cli",
 )

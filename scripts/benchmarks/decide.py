@@ -159,7 +159,7 @@ def running_on(nodes: list[NodeView]) -> list[SlimTask]:
     found: list[SlimTask] = []
     for place, node in enumerate(nodes):
         for number in range(8 if place % 8 == 0 else 7):
-            name = f"running-{node.node_id}-{number}"
+            name = f"argus-ada-sft-{node.node_id}-0-{number}"
             live = SlimAttempt(
                 name, name, 1, AttemptState.RUNNING, NOW - 900, "/r", ray_job_id=name, nodes=(node.node_id,),
                 started_at=NOW - 900,
@@ -176,7 +176,7 @@ def queue_of(count: int) -> list[SlimTask]:
     gangs = {(n, gpus): Gang(n, gpus, 3.0 * gpus) for n in (1, 2, 4, 8) for gpus in (2, 4, 8)}
     return [
         SlimTask(
-            task_id=f"argus-ada-sft-{number}",
+            task_id=f"argus-ada-sft-0-0-{number}",
             user_id=f"user-{number % 40}",
             seq=number,
             state=TaskState.QUEUED,

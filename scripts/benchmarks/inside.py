@@ -156,6 +156,7 @@ def _multiply(db: sqlite3.Connection, seed: str, rows: int) -> None:
         "submission_id": f"CASE WHEN submission_id IS NULL THEN NULL ELSE {name} || '--a01' END",
         "job_root": root,
         "event_id": "NULL",
+        "changed": "NULL",
     }
     few = "event_id IN ((SELECT min(event_id) FROM events), (SELECT max(event_id) FROM events WHERE kind = 'move'))"
     for table, only in (("tasks", ""), ("attempts", ""), ("events", f"AND {few}")):

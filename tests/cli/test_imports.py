@@ -9,12 +9,13 @@ import sys
 import pytest
 
 from argus_ray.cli.app import TREE, cli
+from tests.cli.conftest import Person
 
 #: Heavy, or of the server.
 _NEVER = ("ray", "pydantic", "fastapi", "yaml", "rich", "plotext", "prometheus_client", "numpy", "pandas", "sqlite3")
 
 
-def imported(*words: str) -> set[str]:
+def imported(*words: str, **more: str) -> set[str]:
     code = (
         "import sys, json, contextlib, io\n"
         "from argus_ray.cli.app import cli\n"
@@ -28,6 +29,7 @@ def imported(*words: str) -> set[str]:
         "ARGUS_URL": "http://127.0.0.1:1",
         "ARGUS_TOKEN": "x" * 20,
         "HOME": "/nonexistent",
+        **more,
     }
     ran = subprocess.run(
         [sys.executable, "-c", code, *words], env=environ, capture_output=True, text=True, timeout=120, check=True
@@ -39,6 +41,8 @@ def test_the_help_imports_no_command_and_no_client() -> None:
     found = imported("--help")
     assert "click" in found
     assert not [name for name in found if name.startswith(("argus_ray.client", "argus_ray.cli.commands.", "httpx2"))]
+    # What only a command needs that asks somebody.
+    assert not found.intersection({"argus_ray.cli.config", "secrets", "shutil", "ipaddress", "urllib.parse", "pathlib"})
     assert not found.intersection(_NEVER)
 
 
@@ -56,7 +60,19 @@ def test_a_command_that_asks_imports_nothing_of_the_server() -> None:
     code = "import argus_ray.cli.server, argus_ray.cli.problems, sys, json; print(json.dumps(sorted(sys.modules)))"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     found = set(json.loads(ran.stdout))
-    assert "httpx2" in found
+    assert {"argus_ray.client.transport", "http.client"} <= found
+    assert not found.intersection(_NEVER)
+    # What takes longest of all to import, and none of them is needed for a call and its answer.
+    assert not [name for name in found if name.startswith(("httpx2", "httpcore2", "argus_ray.client.models"))]
+
+
+def test_a_list_of_tasks_needs_neither_httpx2_nor_the_models(alice: Person) -> None:
+    alice.submit()
+    environ = {name: value for name, value in alice.environ.items() if value is not None}
+    found = imported("tasks", **environ)
+    assert "argus_ray.client.transport" in found and "argus_ray.cli.commands.tasks" in found
+    for name in ("httpx2", "anyio", "argus_ray.client.models", "logging", "importlib.metadata", "secrets", "shutil"):
+        assert name not in found, name
     assert not found.intersection(_NEVER)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pyte
 import pytest
@@ -37,6 +38,22 @@ def test_nothing_that_a_terminal_obeys_is_left(text: str) -> None:
     pyte.Stream(screen).feed("kept\r\n" + safe.line(text))
     assert screen.display[0].rstrip() == "kept"
     assert screen.title == ""
+
+
+@pytest.mark.parametrize("begin", ["\x1b]", "\x1bP", "\x1b_", "\x9d", "\x90"])
+def test_an_escape_without_an_end_hides_nothing_but_itself(begin: str) -> None:
+    shown = safe.line(f"before {begin}0;title and the reason that matters")
+    assert shown.startswith("before ") and shown.endswith("0;title and the reason that matters")
+    assert shown.isprintable()
+    # What ends is gone as a whole, also behind one that does not.
+    assert safe.line(f"{begin}0;a \x1b]0;b\x07c").endswith("0;a c")
+
+
+def test_many_escapes_without_an_end_take_no_time() -> None:
+    begun = time.process_time()
+    for begin in ("\x9d", "\x1b]", "\x1b[", "\x1bP0;"):
+        safe.line(begin * 200_000)
+    assert time.process_time() - begun < 5, "each character is looked at once"
 
 
 def test_a_colour_goes_and_its_text_stays() -> None:

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from argus_ray.cli import exits, spec_text, templates
+from argus_ray.cli import exits, spec_text, task_words, templates
 from argus_ray.core.errors import ArgusError
+from argus_ray.core.estimates import Unknown
 from argus_ray.core.taskspec import TaskSpec, parse
 from tests.cli.conftest import Person
 from tests.cli.schema import check
@@ -105,13 +106,27 @@ def test_an_input_in_doubt_is_a_warning(alice: Person) -> None:
 
 
 def test_a_validation(alice: Person) -> None:
+    alice("submit", alice.spec())
     ran = alice("validate", alice.spec())
-    assert [line.split()[0] for line in ran.lines] == ["valid", "gang", "fits", "queue", "gpus"]
+    assert [line.split()[0] for line in ran.lines] == ["valid", "gang", "fits", "start", "queue", "gpus"]
     check(alice.api, "/tasks:validate", alice("validate", alice.spec(), "--json").json, "post")
     assert alice("validate", alice.spec(), "--command").out.startswith("python3 ")
     bad = alice("validate", alice.spec(nnodes=0), code=exits.REFUSED)
     assert "nnodes: " in bad.err and bad.lines[0].split()[:2] == ["valid", "no:"]
     assert alice("validate", alice.spec(nnodes=0), "--json", code=exits.REFUSED).json["valid"] is False
+
+
+def test_a_validation_tells_when_it_may_start_if_it_cannot_now(alice: Person) -> None:
+    spec = alice.spec(n_gpus_per_node=64)
+    for words in (("validate", spec), ("submit", spec, "--dry-run")):
+        [start] = [line for line in alice(*words).lines if line.startswith("start")]
+        assert start.split(maxsplit=1)[1] == "cannot be told: it does not fit into the pool"
+
+
+@pytest.mark.parametrize("why", list(Unknown))
+def test_each_reason_without_a_range_has_words(why: Unknown) -> None:
+    said = task_words.start_sentence({"unknown": why.value}, now=0.0)
+    assert said is not None and said.startswith("cannot be told: ") and said != f"cannot be told: {why.value}"
 
 
 def test_a_validation_without_a_server(nobody: Person, alice: Person) -> None:

@@ -77,6 +77,16 @@ def test_all_pages(alice: Person, monkeypatch: pytest.MonkeyPatch) -> None:
 # An id.
 
 
+def test_last_is_never_the_task_of_somebody_else(alice: Person, person: NewPerson, admin: Person) -> None:
+    own = alice.submit()
+    person().submit()
+    assert alice("show", "last", "-q").lines == [own]
+    for words in (("show", "last"), ("cancel", "last"), ("explain", "last")):
+        ran = admin(*words, code=exits.NOT_FOUND)
+        assert "newest task of your own" in ran.err, "an admin's token owns none"
+    assert alice.api.task(own).state.is_waiting
+
+
 def test_a_task_is_named_by_its_end_its_beginning_or_last(alice: Person) -> None:
     alice.api.world.clock.advance(86_400)
     first = alice.submit()

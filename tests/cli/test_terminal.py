@@ -249,3 +249,49 @@ def test_the_audit_is_followed(admin: Person, alice: Person) -> None:
         process.send_signal(signal.SIGINT)
         assert process.wait(BOUND_S) == exits.INTERRUPTED
         reader.join(BOUND_S)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize("words", [("tasks",), ("tasks", "--json"), ("--help",), ("metrics", "ID", "--csv")])
+def test_a_full_disk_is_no_bug(alice: Person, words: tuple[str, ...]) -> None:
+    task_id = alice.submit()
+    words = tuple(task_id if word == "ID" else word for word in words)
+    environ = {name: value for name, value in alice.environ.items() if value is not None}
+    with Path("/dev/full").open("w") as full:
+        ran = subprocess.run(
+            [*_ARGUS, *words],
+            env={**os.environ, **environ},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=BOUND_S,
+            check=False,
+        )
+    assert ran.returncode == exits.USAGE, ran.stderr
+    assert "stdout cannot be written: No space left on device" in ran.stderr
+    assert "bug" not in ran.stderr and "Traceback" not in ran.stderr and "Exception ignored" not in ran.stderr
+
+
+def test_words_that_cannot_be_written_do_not_fail_the_command(alice: Person) -> None:
+    with Path("/dev/full").open("w") as full:
+        environ = {name: value for name, value in alice.environ.items() if value is not None}
+        ran = subprocess.run(
+            [*_ARGUS, "tasks"], env={**os.environ, **environ}, stdout=subprocess.PIPE, stderr=full, timeout=BOUND_S,
+            check=False,
+        )  # fmt: skip
+    assert ran.returncode == exits.OK
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_a_table_with_pictures_fits_the_terminal(alice: Person, admin: Person, columns: int) -> None:
+    for who in (alice, admin):
+        task_id = alice.submit(total_training_steps=20_000)
+        with metrics_of(alice.api.run(task_id)).open("a") as file:
+            file.write("".join(lines(step, train__loss=1 / (7 * step), timing_s__step=2.0) for step in range(1, 60)))
+        for words in (("tasks",), ("metrics", task_id), ("metrics", task_id, alice.submit())):
+            with terminal(who, *words, columns=columns, rows=40) as shown:
+                assert shown.end() == exits.OK
+                # A line that is too long goes on at the left edge.
+                broken = [line for line in shown.text.splitlines() if line[:1] in tuple("▁▂▃▄▅▆▇█")]
+                assert broken == [], shown.text
+                assert columns < 80 or "▁" in shown.text, shown.text

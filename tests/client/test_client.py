@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
+import ssl
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
@@ -156,6 +156,23 @@ def test_a_log_is_followed_to_its_end(api: Api, alice: Client) -> None:
     ]
 
 
+def test_the_logs_of_all_attempts_come_one_after_the_other(api: Api, alice: Client) -> None:
+    task_id = alice.submit(api.world.spec()).task_id
+    assert list(alice.logs(task_id, attempt="all")) == []
+    first = api.run(task_id)
+    log_of(first).write_text("a\nb\n")
+    api.end(first, Outcome.INFRASTRUCTURE)
+    api.world.clock.advance(3600)
+    log_of(api.run(task_id)).write_text("c\nd\n")
+    assert [(line.attempt, line.text) for line in alice.logs(task_id, attempt="all")] == [
+        *((1, "a"), (1, "b"), (2, "c"), (2, "d"))
+    ]
+    assert [line.text for line in alice.logs(task_id, attempt="all", tail=1)] == ["b", "d"]
+    assert [line.text for line in alice.logs(task_id, attempt="all", grep="[bc]")] == ["b", "c"]
+    with pytest.raises(BadArgument, match="exclude each other"):
+        alice.logs(task_id, attempt="all", follow=True)
+
+
 def test_what_a_run_leaves_is_read(api: Api, alice: Client, tmp_path: Path) -> None:
     task_id = alice.submit(api.world.spec()).task_id
     change = api.run(task_id)
@@ -228,11 +245,21 @@ def test_an_admin_sees_to_users_and_the_pool(admin: Client) -> None:
 
 @pytest.mark.parametrize("scheme", ["https", "HTTPS", "Https"])
 def test_the_certificate_counts_however_the_url_is_written(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By both ways; test_ways.py has the servers whose certificates are not good."""
     asked: list[Any] = []
-    monkeypatch.setattr(httpx2, "Client", lambda **options: asked.append(options["verify"]))
-    with contextlib.suppress(BadArgument):
-        Client(f"{scheme}://argus.example", "token")
-    assert asked == [True]
+
+    def made(**options: Any) -> httpx2.Client:
+        asked.append(options["verify"])
+        raise ValueError
+
+    monkeypatch.setattr(httpx2, "Client", made)
+    with Client(f"{scheme}://argus.example", "token") as client, pytest.raises(BadArgument):
+        _ = client._transport._http
+    plain = client._transport._plain
+    assert plain is not None and plain._is_tls
+    for context in (*asked, plain._tls()):
+        assert context.verify_mode == ssl.CERT_REQUIRED and context.check_hostname
+    assert len(asked) == 1
 
 
 def test_what_no_header_can_carry_is_refused_at_once(connect: MakeClient) -> None:

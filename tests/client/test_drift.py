@@ -6,6 +6,7 @@ the server does stands in NOT_IN_YET, which must shrink.
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from argus_ray.client import Client, errors
+from argus_ray.client import Client, errors, paths
 from argus_ray.client.models import admin, base, results, tasks
 from argus_ray.client.models.base import Model
 from argus_ray.core.states import TaskState
@@ -249,3 +250,15 @@ def test_states_are_those_of_the_server() -> None:
     assert set(tasks.STATES) == {state.value for state in TaskState}
     assert {state.value for state in TaskState if state.is_final} == tasks.FINAL_STATES
     assert {state.value for state in TaskState if state.is_waiting} == tasks.WAITING_STATES
+
+
+def test_a_path_is_named_in_one_place(document: Any) -> None:
+    """Of the client and of the command; and it is one that the service has."""
+    root = Path(paths.__file__).parents[1]
+    served = set(document["paths"])
+    for file in sorted([*root.glob("client/**/*.py"), *root.glob("cli/**/*.py")]):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and file.name != "paths.py":
+                assert not node.value.startswith("/api/") and f"/api/v2{node.value}" not in served, (file, node.value)
+    named = {value for name, value in vars(paths).items() if name.isupper() and isinstance(value, str)}
+    assert {*named, *paths.ORDERS.values()} - {paths._API} <= served

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from argus_ray.core.states import Outcome
 from argus_ray.core.watching import GATEWAY
 from argus_ray.gateway.control import LocalControlPlane
 from argus_ray.gateway.http.auth import Authenticator, Tokens
+from argus_ray.gateway.http.prefix import TrustedProxies
 from argus_ray.gateway.monitoring import families, scrape
 from argus_ray.gateway.monitoring.tally import Tally
 from tests.support import monitored
@@ -316,3 +318,30 @@ def test_a_scrape_reads_no_task_that_has_ended(tmp_path: Path) -> None:
                 assert re.search(allowed, step), (statement, step)
         assert totals.read(db)
     world.close()
+
+
+def test_who_shows_a_bad_token_is_in_the_audit_by_address_and_who_shows_none_is_not(api: Api, alice: Headers) -> None:
+    """Also where the gateway refuses it without a look at the database; never a row for each request."""
+    app = api.make_app(trusted=TrustedProxies("10.0.0.9"))
+    proxied = TestClient(app, client=("10.0.0.9", 5000))
+    for token in ("nobody's", "argus_u_" + "0" * 64, "argus_u_" + "1" * 64):
+        for _ in range(5):
+            headers = {"Authorization": f"Bearer {token}", "X-Forwarded-For": "198.51.100.7, 192.0.2.1"}
+            assert proxied.get("/api/v2/tasks", headers=headers).status_code == 401
+    proxied.get("/api/v2/tasks", headers={"X-Forwarded-For": "192.0.2.2"})
+    proxied.get("/api/v2/tasks", headers=alice | {"X-Forwarded-For": "192.0.2.3"})
+    assert proxied.get("/metrics", headers=SCRAPER).status_code == 200
+    found = proxied.get("/api/v2/audit?action=token.refused", headers=ADMIN).json()["entries"]
+    assert [(each["address"], each["actor"], each["result"], each["detail"]) for each in found] == [
+        ("192.0.2.1", None, "unauthenticated", {"count": 15})
+    ]
+
+
+def test_addresses_of_one_report_are_bounded() -> None:
+    names = itertools.count()
+    tally = Tally(lambda: 0, lambda scope: str(next(names)))
+    for _ in range(500):
+        tally.count({"headers": [(b"authorization", b"Bearer x")]}, "unauthenticated")
+    report = tally.take()
+    assert len(report.bad_tokens) <= 51 and sum(report.bad_tokens.values()) == 500 == report.refused["invalid"]
+    assert not tally.has_news

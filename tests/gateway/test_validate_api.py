@@ -9,10 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi.testclient import TestClient
 
 from argus_ray.actors.adapters import prepare
 from argus_ray.core.actions import SetMaintenance
+from argus_ray.core.errors import Unavailable
+from argus_ray.core.estimates import Basis, Range, Unknown
+from argus_ray.core.forecast.model import Newcomer
 from argus_ray.disk import payload
+from argus_ray.gateway.http.schemas import rfc3339
 from tests.gateway.test_presets_api import VERL
 from tests.support import builders
 from tests.support.gateway import ADMIN, NODE, YAML, Api, Headers, make_api
@@ -159,6 +164,43 @@ def test_whether_it_would_fit_now(api: Api) -> None:
     api.ready["disk"] = "less than 2 GiB are free"
     assert fit(n_gpus_per_node=1) == ("WOULD_WAIT", None)
     assert "2 GiB" in validated(api, alice, n_gpus_per_node=1)["fit"]["summary"]
+
+
+def test_when_it_may_start_if_it_cannot_now(api: Api) -> None:
+    alice = api.user("alice")
+    asked: list[Newcomer] = []
+    answers: list[Range | Unknown | Exception] = []
+
+    async def start_of(newcomer: Newcomer) -> Range | Unknown:
+        asked.append(newcomer)
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def start(**overrides: Any) -> Any:
+        return validated(api, alice, **overrides)["start"]
+
+    assert start(n_gpus_per_node=5) == {"unknown": "not_yet"}, "nobody foretells"
+    before = rows(api)
+    api.client = TestClient(api.make_app(start_of=start_of))
+    assert start(n_gpus_per_node=4) is None and asked == [], "it fits, and nothing waits before it"
+    assert start(n_gpus_per_node=64) == {"unknown": "never_fits"} and asked == []
+    assert start(workload="dpo") is None and asked == [], "the gang is not known"
+    now = api.world.clock.now
+    answers += [Range(now, now + 60.5, Basis.ASSUMES_NO_OVERTAKING), Unknown.NO_PACE_YET, Unavailable("gone")]
+    assert start(n_gpus_per_node=5) == {
+        "earliest": rfc3339(now),
+        "latest": rfc3339(now + 60.5),
+        "basis": "assumes_no_overtaking",
+    }
+    assert start(n_gpus_per_node=5) == {"unknown": "no_pace_yet"}
+    assert start(n_gpus_per_node=5) == {"unknown": "not_yet"}, "the rest is answered all the same"
+    assert [(each.user_id, each.workload, each.gang.gpus) for each in asked] == [("alice", "sft", 5)] * 3
+    assert rows(api) == before and api.wakes == []
+    api.submit(alice)
+    answers.append(Unknown.NO_HISTORY_AHEAD)
+    assert start(n_gpus_per_node=4) == {"unknown": "no_history_ahead"}, "there is room, and somebody waits before it"
 
 
 def test_an_unknown_token_has_no_file_looked_at(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:

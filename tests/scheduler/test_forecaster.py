@@ -19,6 +19,7 @@ from argus_ray.core.observation import JobStatus
 from argus_ray.core.reserve import LowDisk, Space
 from argus_ray.scheduler import futures
 from argus_ray.scheduler.forecaster import Forecaster
+from argus_ray.scheduler.runs import Runs
 from argus_ray.store import forecasts
 from tests.support.simlab import Lab, checked
 from tests.support.simray import SimState
@@ -31,7 +32,9 @@ class ForecastLab(Lab):
         self.looks: list[str] = []
         self.questions: list[Question] = []
         self.state = SimState(self.world, random.Random(0))
-        self.forecaster = Forecaster(self.dispatcher, self.state, self._look, self._ask, self.world.clock, draws=20)
+        self.forecaster = Forecaster(
+            self.dispatcher, self.state, Runs(self.state, self._look), self._ask, self.world.clock, draws=20
+        )
 
     async def _look(self, job_root: str, wants_total: bool) -> StepsSeen:
         self.looks.append(job_root)

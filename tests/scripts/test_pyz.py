@@ -115,6 +115,11 @@ def test_only_the_command_and_what_it_needs_is_in_it(pyz: Path) -> None:
     assert licences == {top for top in tops if top.endswith(".dist-info")}, "each package's licence travels along"
 
 
+def test_what_is_unpacked_is_compiled_once_whatever_the_environment_says(pyz: Path, tmp_path: Path) -> None:
+    ran(pyz, tmp_path, PYTHONDONTWRITEBYTECODE="1")
+    assert list((tmp_path / ".cache" / "argus").glob("*/click/__pycache__/core.*.pyc"))
+
+
 def test_a_version_that_is_not_the_locks_is_refused(tmp_path: Path) -> None:
     lock = tmp_path / "lock"
     lock.write_text(LOCK.read_text().replace("httpx2==", "httpx2==0."))

@@ -145,7 +145,7 @@ class Answers:
 
 @pytest.mark.parametrize("has_run", [True, False])
 def test_a_failed_task_shows_why(tmp_path: Path, capsys: pytest.CaptureFixture[str], has_run: bool) -> None:
-    quickstart._show(None, Answers(tmp_path if has_run else None), {"sft": "argus-1"}, "token", kept=False)
+    quickstart._show(Answers(tmp_path if has_run else None), {"sft": "argus-1"})
     shown = capsys.readouterr().out
     assert "no such model" in shown
     assert ("| OSError: tiny" in shown) == has_run

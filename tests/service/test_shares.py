@@ -11,9 +11,12 @@ from argus_ray.core.actions import Credential, Explanation
 from argus_ray.core.errors import InvalidSpec, QueueFull
 from argus_ray.core.lifecycle import Advance, End, Hold
 from argus_ray.core.model import Task
+from argus_ray.core.monitoring import ReadMonitoring
 from argus_ray.core.reasons import Code, because
-from argus_ray.core.shares import use_of_run
+from argus_ray.core.shares import shares_of, use_of_run
 from argus_ray.core.states import Outcome, TaskState
+from argus_ray.core.usage import ShowMe
+from argus_ray.core.watching import GATEWAY
 from tests.support.builders import World
 from tests.support.sanity import checked_service
 
@@ -133,3 +136,26 @@ def test_explain_tells_the_quota_what_is_held_and_what_was_used(tmp_path: Path) 
         alice = world.user("alice")
         found = explain(world, alice, world.submit(alice))
         assert (found.gpus_held, found.gpus_quota, found.recent_use_s) == (0, None, None)
+
+
+@pytest.mark.parametrize("jump", [30 * 24 * HOUR, -2 * HOUR])
+def test_a_clock_that_is_set_changes_no_share_and_all_accounts_agree(tmp_path: Path, jump: float) -> None:
+    """What a run has used is told by fair share, usage and monitoring; each counts the time that has passed."""
+    half_life_s = 24 * HOUR
+    for world in checked_service(tmp_path, settings={"scheduling": {"fair_share": True}}):
+        alice = world.user("alice")
+        task = world.submit(alice)
+        name = start(world, task)
+        world.clock.advance(HOUR)
+        world.clock.jump(jump)
+        (row,) = world.service.queue_changes("", 0).rows
+        one = use_of_run(4, 0.0, HOUR, half_life_s)
+        assert dict(shares_of([row], world.clock.now, {}, half_life_s).use or {}) == {"alice": pytest.approx(one)}
+        assert explain(world, alice, world.submit(alice)).recent_use_s == pytest.approx(one)
+        world.clock.advance(HOUR)
+        assert world.service.apply([End(name, Outcome.SUCCEEDED, "", 0)]) == [True]
+        (use,) = world.service.gpu_use().values()
+        assert use.gpu_s == pytest.approx(use_of_run(4, 0.0, 2 * HOUR, half_life_s))
+        total = world.service.handle(alice, ShowMe()).total
+        assert total is not None and total.gpu_ms == 4 * 2 * HOUR * 1000
+        assert world.service.handle(GATEWAY, ReadMonitoring()).user_gpu_seconds == {"alice": pytest.approx(8 * HOUR)}

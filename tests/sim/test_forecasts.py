@@ -6,27 +6,13 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 
-from tests.support.builders import memory_folder
-from tests.support.sanity import sanity_check
-from tests.support.week import Table, Week
+from tests.support.week import Table, played
 
 DAYS = float(os.environ.get("ARGUS_WEEK", "0"))
 SEED = int(os.environ.get("ARGUS_SIM_SEED", "11"))
-
-
-def played(days: float, draws: int, seed: int = SEED) -> Table:
-    with TemporaryDirectory(dir=memory_folder()) as folder:
-        week = Week(Path(folder), seed, days, draws=draws)
-        table = week.run()
-        assert week.ray.violations == []
-        sanity_check(week.world.store)
-        week.world.close()
-    return table
 
 
 def check(table: Table) -> None:
@@ -46,6 +32,6 @@ def test_the_starts_of_a_day_come_true() -> None:
 @pytest.mark.skipif(not DAYS, reason="takes a minute or two a day: ARGUS_WEEK=7")
 @pytest.mark.timeout(4 * 3600)
 def test_the_starts_that_are_told_come_true() -> None:
-    table = played(DAYS, 40)
-    print(f"\nseed {SEED}, {DAYS:g} days: {table}")
+    table = played(DAYS, 40, SEED)
+    print("\n".join([f"\nseed {SEED}, {DAYS:g} days: {table}", *table.missed, *table.firm_late]))
     check(table)

@@ -13,12 +13,14 @@ import pytest
 
 from argus_ray.core.audit import AuditEntry, AuditFilter
 from argus_ray.store import Store, audit
+from tests.support.fresh import put_database
 
 ENTRY = AuditEntry(0, 1000, "alice", "user", "tok-1", "10.0.0.1", "task.submit", "argus-alice-1", "alice", "done")
 
 
 @pytest.fixture
 def db(tmp_path: Path) -> Iterator[sqlite3.Connection]:
+    put_database(tmp_path / "argus.db")
     store = Store.open(tmp_path / "argus.db")
     with store.transaction() as db:
         yield db

@@ -10,12 +10,14 @@ import pytest
 
 from argus_ray.store import Store, changes
 from tests.store.rows import add_task
+from tests.support.fresh import put_database
 
 ONE, TWO, THREE = (f"argus-alice-sft-20270115-080000-000{n}" for n in (1, 2, 3))
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
+    put_database(tmp_path / "argus.db")
     store = Store.open(tmp_path / "argus.db")
     with store.transaction() as db:
         for name in ("alice", "bob"):

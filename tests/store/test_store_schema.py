@@ -15,6 +15,7 @@ from argus_ray.core.retention import Chore
 from argus_ray.core.states import ACTIVE, FINAL, WAITING, AttemptState, Outcome, TaskState
 from argus_ray.store import Store, disk, feed, migrations, queue, tasks
 from tests.store.rows import add_task
+from tests.support.fresh import put_database
 
 TASK = "argus-alice-sft-20270115-080000-0001"
 OTHER = "argus-alice-sft-20270115-080000-0002"
@@ -23,6 +24,7 @@ OTHER = "argus-alice-sft-20270115-080000-0002"
 @pytest.fixture
 def db(tmp_path: Path) -> Iterator[sqlite3.Connection]:
     """One transaction with a user, a task that is QUEUED and one that runs its first attempt."""
+    put_database(tmp_path / "argus.db")
     store = Store.open(tmp_path / "argus.db")
     with store.transaction() as db:
         db.execute("INSERT INTO users VALUES ('alice', '', 'ACTIVE', 0)")

@@ -24,6 +24,7 @@ from argus_ray.core.model import Gang, IssuedToken, Task, User
 from argus_ray.core.taskspec import TaskSpec
 from argus_ray.service import Service
 from argus_ray.store import Store
+from tests.support.fresh import put_database
 
 ADMIN = Credential(Role.ADMIN)
 INTERNAL = Credential(Role.INTERNAL)
@@ -233,12 +234,16 @@ def make_service(
     settings: dict[str, Any] | None = None,
     entropy: Callable[[int], bytes] | None = None,
     epoch: int | None = None,
+    migrates: bool = False,
 ) -> World:
     """A service on a database under `tmp_path`, which is also the shared root. `settings` are overrides, as
-    in serve_config.yaml. Close it with `world.close()`."""
+    in serve_config.yaml. `migrates`: a database that is not there is made by all its migrations, which leaves a long
+    write-ahead log; else it is a copy of one that was. Close it with `world.close()`."""
     clock = clock or FakeClock()
     chosen = Settings.model_validate({"shared_root": str(tmp_path), **(settings or {})})
     path = paths.database_path(chosen.shared_root, chosen.cluster_name)
+    if not migrates:
+        put_database(path)
     store = Store.open(path, epoch=epoch, lock_timeout_s=2.0, clock=clock)
     service = Service(
         store,

@@ -21,6 +21,7 @@ from argus_ray.gateway.http.auth import Tokens
 from argus_ray.gateway.http.express import Express
 from argus_ray.gateway.logs.stream import StreamLimit, StreamTiming
 from argus_ray.gateway.tasks.inputs import GOOD_FOR_S
+from tests.support import shared_routes
 from tests.support.builders import FakeClock, World, make_inputs, make_service
 
 ADMIN_TOKEN = "admin-token-of-the-tests"
@@ -73,7 +74,9 @@ class Api:
             # Each look is a new one, as the tests change what there is to see.
             "ready_fresh_s": 0.0,
         }
-        return create_app(**{**parts, **changes})
+        made = create_app(**{**parts, **changes})
+        shared_routes.share(made.fastapi)
+        return made
 
     def a_moment_later(self) -> None:
         """The verdict on the inputs is not good any more."""

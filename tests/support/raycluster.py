@@ -16,6 +16,7 @@ import yaml
 
 from argus_ray.core.model import ClusterView
 from argus_ray.local.cluster import OneMachine
+from argus_ray.local.folder import mark_in
 from argus_ray.node import processes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,7 +25,8 @@ INTERNAL_TOKEN = "internal-" + "1" * 40
 #: Seconds. Generous, since the machine may be busy; no test waits this long when all is well.
 PATIENCE_S = 180.0
 FINAL = ("SUCCEEDED", "FAILED", "CANCELED")
-#: Where each run of the tests has a folder `argus-t-<its process id>`. Short: Ray's Unix sockets lie below it.
+#: Where each run of the tests has a folder `argus-t-<its process id>`, and `argus-q-...` for a quickstart of its own.
+#: Short: Ray's Unix sockets lie below it.
 FOLDERS = Path("/tmp")
 
 
@@ -42,13 +44,15 @@ def mark_of(folder: Path) -> str:
 
 def end_orphans(folders: Path = FOLDERS) -> None:
     """End and remove what runs of the tests have left that were killed."""
-    for folder in folders.glob("argus-t-*"):
-        owner = folder.name.removeprefix("argus-t-")
+    for folder in (*folders.glob("argus-t-*"), *folders.glob("argus-q-*")):
+        owner = folder.name.rpartition("-")[2]
         is_ours = folder.is_dir() and not folder.is_symlink() and folder.stat().st_uid == os.getuid()
         # One that has our own id is of an earlier process that had it.
         is_over = owner.isdigit() and (int(owner) == os.getpid() or not Path(f"/proc/{owner}").exists())
         if is_ours and is_over:
-            processes.end_marked(mark_of(folder), grace_s=0)
+            for mark in (mark_of(folder), mark_in(folder)):
+                if mark:
+                    processes.end_marked(mark, grace_s=0)
             shutil.rmtree(folder, ignore_errors=True)
 
 

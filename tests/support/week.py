@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from argus_ray.core import actions
 from argus_ray.core.actions import Credential
@@ -25,13 +26,20 @@ from argus_ray.core.forecast.pace import StepsSeen
 from argus_ray.core.forecast.ranges import foretell
 from argus_ray.core.observation import FailureKind, JobStatus
 from argus_ray.scheduler.forecaster import Forecaster
-from tests.support.builders import World, make_service
+from argus_ray.scheduler.runs import Runs
+from tests.support.builders import World, make_service, memory_folder
+from tests.support.sanity import sanity_check
 from tests.support.simray import SimRay, SimState, make_dispatcher, settle
 
 HOUR, DAY = 3600.0, 86_400.0
 POOL = {f"n{number}": 8 for number in range(4)}
 #: Between two forecasts while something waits, which is each half minute in the service.
 EVERY_S = 2400.0
+#: A user of whom so many wait submits no more for now.
+PATIENCE = 8
+#: Behind so many a forecast costs seconds: of fewer futures, as in the service, whose time is bounded (it plays 20 at
+#: least), and not one for each that comes.
+MANY, DRAWS_OF_MANY, EVERY_OF_MANY_S = 20, 24, 600.0
 
 
 @dataclass(frozen=True)
@@ -111,14 +119,21 @@ class Table:
     firm_late: list[str] = field(default_factory=list)
     why: Counter[str] = field(default_factory=Counter)
     widths: list[float] = field(default_factory=list)
+    #: One line for each that started outside its range.
+    missed: list[str] = field(default_factory=list)
+
+    @property
+    def width_min(self) -> float:
+        """Of the one in the middle. Minutes."""
+        return sorted(self.widths)[len(self.widths) // 2] / 60 if self.widths else math.nan
 
     def __str__(self) -> str:
         hit = self.inside / max(1, self.told)
-        middle = sorted(self.widths)[len(self.widths) // 2] / 60 if self.widths else math.nan
         return (
             f"had to wait {self.waited}, told a range {self.told} ({self.told / max(1, self.waited):.1%}): "
-            f"inside {self.inside} ({hit:.1%}), early {self.early}, late {self.late}; median width {middle:.0f} min; "
-            f"firm ranges {self.firm}, later than told {len(self.firm_late)}; no range: {dict(self.why)}"
+            f"inside {self.inside} ({hit:.1%}), early {self.early}, late {self.late}; "
+            f"median width {self.width_min:.0f} min; firm ranges {self.firm}, later than told {len(self.firm_late)}; "
+            f"no range: {dict(self.why)}"
         )
 
 
@@ -135,11 +150,14 @@ class Week:
         self.ray = SimRay(random.Random(seed), dict(POOL))
         self.dispatcher = make_dispatcher(self.world, self.ray, random.Random(seed))
         state = SimState(self.world, random.Random(seed))
-        self.forecaster = Forecaster(self.dispatcher, state, self._look, self._ask, self.world.clock, draws)
+        self.forecaster = Forecaster(
+            self.dispatcher, state, Runs(state, self._look), self._ask, self.world.clock, draws
+        )
         self.chance = random.Random(seed + 1).random
         self.began = self.world.clock.now
         self.until = self.began + days * DAY
-        self.users = [self.world.user(name) for name in ("ada", "bob", "cleo", "dan", "eve")]
+        self.names = ("ada", "bob", "cleo", "dan", "eve")
+        self.users = [self.world.user(name) for name in self.names]
         self.habits = [self._some_habits() for _ in self.users]
         self.load = load
         self.trips: dict[str, Trip] = {}
@@ -150,6 +168,8 @@ class Week:
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
         self._forecast_at = -math.inf
+        #: Who came since the last forecast.
+        self._untold: set[str] = set()
         self._tick_at = math.inf
 
     # --- the load ---
@@ -192,8 +212,12 @@ class Week:
         rng = self.rng
         pairs = [(who, habit) for who, habits in zip(self.users, self.habits, strict=True) for habit in habits]
         who, habit = rng.choices(pairs, [habit.weight for _, habit in pairs])[0]
+        user = self.names[self.users.index(who)]
+        waiting = sum(task.user_id == user for task in self.dispatcher.queue.waiting.values())
         for _ in range(rng.choice([1, 1, 1, 2, 4])):  # a sweep
-            self._submit_one(who, habit)
+            if waiting < PATIENCE:
+                self._submit_one(who, habit)
+            waiting += 1
         if rng.random() < 0.02:  # somebody turns to something new
             place = rng.randrange(len(self.users))
             self.habits[place] = self._some_habits()
@@ -279,6 +303,8 @@ class Week:
         if all((case := self.cases.get(run.task.task_id)) and case.first for run in question.waiting):
             # Who waits was told what is judged. Whether it is told a firm range now depends on nobody behind it.
             question = replace(question, waiting=question.waiting[:1], draws=1)
+        if len(question.waiting) > MANY:
+            question = replace(question, draws=min(question.draws, DRAWS_OF_MANY))
         self.forecasts += 1
         told = foretell(question, self.chance)
         for each in told:
@@ -306,8 +332,11 @@ class Week:
                 task = self.world.task(name)
                 started = task.attempts[0].created_at if task.attempts else None
                 case.started_at = math.inf if started is None else started
-        if waiting and (new or now - self._forecast_at >= EVERY_S):
-            self._forecast_at = now
+        self._untold = (self._untold | new) & waiting
+        every_s = EVERY_OF_MANY_S if len(waiting) > MANY else 0.0
+        every_s = every_s if self._untold else EVERY_S
+        if waiting and now - self._forecast_at >= every_s:
+            self._forecast_at, self._untold = now, set()
             asyncio.run(self.forecaster.once())
 
     # --- time ---
@@ -337,6 +366,13 @@ class Week:
         if self.dispatcher.queue.waiting and self._forecast_at > now - 1.0:
             self.at(now + EVERY_S, lambda: None)
 
+    def _miss(self, name: str, at: float, told: Range, started: float) -> str:
+        ends = f"{told.earliest - at:.0f} to {told.latest - at:.0f} s"
+        losses = sum(at <= loss <= started for loss in self.losses)
+        lost = f", {losses} machines lost meanwhile" if losses else ""
+        words = f"{name} told at {at - self.began:.0f} s {ends}, {told.basis.value}"
+        return f"{words}: started after {started - at:.0f} s{lost}"
+
     def table(self) -> Table:
         found = Table()
         for name, case in self.cases.items():
@@ -361,4 +397,16 @@ class Week:
                 found.late += 1
             else:
                 found.inside += 1
+                continue
+            found.missed.append(self._miss(name, case.first[0], told, started))
         return found
+
+
+def played(days: float, draws: int, seed: int) -> Table:
+    with TemporaryDirectory(dir=memory_folder()) as folder:
+        week = Week(Path(folder), seed, days, draws=draws)
+        table = week.run()
+        assert week.ray.violations == []
+        sanity_check(week.world.store)
+        week.world.close()
+    return table

@@ -8,11 +8,12 @@ from typing import Any
 
 import click
 
-from argus_ray.cli import safe
+from argus_ray.cli import ids, safe
 from argus_ray.cli.app import Command
 from argus_ray.cli.commands.tasks import point
 from argus_ray.cli.session import Session, pass_session
 from argus_ray.cli.table import Column
+from argus_ray.client import paths
 
 
 @click.command(cls=Command)
@@ -47,7 +48,7 @@ def audit(
     query |= {"since": point(since, "--since"), "until": point(until, "--until")}
     out = session.out
     rows = []
-    for page in session.server.pages("/audit", "entries", number, None, **query):
+    for page in session.server.pages(paths.AUDIT, "entries", number, None, **query):
         if out.flags.json:
             out.event(page)
             continue
@@ -58,8 +59,8 @@ def audit(
     if out.flags.json or out.flags.quiet:
         return
     if rows:
-        names = ("AT", "ACTOR", "ACTION", "TARGET", "RESULT", "ADDRESS")
-        out.table([*map(Column, names), Column("DETAIL", gives_way=True)], rows)
+        names = ("AT", "ACTOR", "ACTION", "TARGET", "RESULT", "ADDRESS", "DETAIL")
+        out.table([Column(name, gives_way=name in ("TARGET", "DETAIL")) for name in names], rows)
     else:
         out.note("nothing")
 
@@ -67,18 +68,19 @@ def audit(
 def _row(session: Session, each: Mapping[str, Any]) -> list[str]:
     detail = "" if each["detail"] is None else json.dumps(each["detail"], ensure_ascii=False)
     actor = each["actor"] or each["role"] or "-"
+    target = each["target"]
+    if session.out.is_tty and target and ids.WHOLE.fullmatch(target):
+        # As every list has it; a command takes it so, too.
+        target = ids.short(target)
     return [
         session.out.time(each["at"]),
-        *(
-            str(part or "-")
-            for part in (actor, each["action"], each["target"], each["result"], each["address"], detail)
-        ),
+        *(str(part or "-") for part in (actor, each["action"], target, each["result"], each["address"], detail)),
     ]
 
 
 def _follow(session: Session, query: Mapping[str, Any]) -> None:
     out = session.out
-    for event, data in session.server.events("/audit/stream", **query):
+    for event, data in session.server.events(paths.AUDIT_STREAM, **query):
         if event == "gap":
             out.warn(f"entries are left out: {safe.cell(data)}")
         elif event == "entry":

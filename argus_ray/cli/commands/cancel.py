@@ -12,6 +12,8 @@ from argus_ray.cli.app import Command
 from argus_ray.cli.commands.tasks import point, states, workload_list
 from argus_ray.cli.exits import NOT_FOUND, USAGE, CliError, Ended
 from argus_ray.cli.session import Session, pass_session
+from argus_ray.cli.task_words import count
+from argus_ray.client import paths
 
 #: Of one call.
 _IDS = 500
@@ -75,9 +77,13 @@ def cancel(
 
 
 def _ask(session: Session, given: dict[str, Any]) -> None:
-    total = session.server.post("/tasks:cancel", None, {"filter": given, "dry_run": True})["matched"]
+    total = session.server.post(paths.CANCEL_MANY, None, {"filter": given, "dry_run": True})["matched"]
     if not sys.stdin.isatty():
-        raise CliError(f"{total} tasks would be canceled, and stdin is no terminal to ask", USAGE, hint="add -y")
+        raise CliError(
+            f"{count(total, 'task')} would be canceled, and stdin is no terminal to ask",
+            USAGE,
+            hint="add -y",
+        )
     if not total:
         return
     click.confirm(f"Cancel {total} {'task' if total == 1 else 'tasks'}?", abort=True, err=True)
@@ -87,7 +93,7 @@ def _by_id(session: Session, task_ids: list[str], *, dry_run: bool) -> None:
     results: list[dict[str, Any]] = []
     for first in range(0, len(task_ids), _IDS):
         part = task_ids[first : first + _IDS]
-        found = session.server.post("/tasks:cancel", None, {"ids": part, "dry_run": dry_run})
+        found = session.server.post(paths.CANCEL_MANY, None, {"ids": part, "dry_run": dry_run})
         results += _shown(session, found)
     if any(each["result"] == "not_found" for each in results):
         raise Ended(NOT_FOUND)
@@ -96,7 +102,7 @@ def _by_id(session: Session, task_ids: list[str], *, dry_run: bool) -> None:
 def _by_filter(session: Session, given: dict[str, Any], *, dry_run: bool) -> None:
     count = 0
     for _ in range(_MOST_CALLS):
-        found = session.server.post("/tasks:cancel", None, {"filter": given, "dry_run": dry_run})
+        found = session.server.post(paths.CANCEL_MANY, None, {"filter": given, "dry_run": dry_run})
         results = _shown(session, found)
         count += len(results)
         # What would be canceled stays, so a second look would find the same.

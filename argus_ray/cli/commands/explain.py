@@ -7,9 +7,11 @@ from typing import Any
 
 import click
 
-from argus_ray.cli import following, ids, safe, task_words
+from argus_ray.cli import following, ids, looks, safe, task_words
 from argus_ray.cli.app import Command
 from argus_ray.cli.session import Session, pass_session
+from argus_ray.cli.task_words import count
+from argus_ray.client import paths
 
 _WATCH_S = 5.0
 #: Rows of what the workers lack.
@@ -36,7 +38,7 @@ def explain(session: Session, typed: str, watch: bool) -> None:
 
 
 def _asked(session: Session, task_id: str) -> dict[str, Any]:
-    return session.server.get("/tasks/{task_id}/explain", {"task_id": task_id})
+    return session.server.get(paths.EXPLAIN, {"task_id": task_id})
 
 
 def _watch(session: Session, task_id: str) -> None:
@@ -49,22 +51,22 @@ def _watch(session: Session, task_id: str) -> None:
     before: Any = None
     with contextlib.ExitStack() as stack:
         frame = stack.enter_context(draw.frame(sys.stdout)) if out.redraws else None
-        for _ in following.beats(_WATCH_S):
-            found = _asked(session, task_id)
+        away = looks.noted(session) if frame is None else looks.below(session, frame)
+        for found in looks.looks(session, lambda: _asked(session, task_id), _WATCH_S, away):
             if frame is not None:
                 frame.draw(_lines(session, found))
             elif found != before:
                 if out.flags.json:
                     out.event(found)
                 else:
-                    out.line(_sentence(found))
+                    out.line(_sentence(found, out.now()))
             before = found
             if found["state"] not in task_words.WAITING:
                 return
 
 
-def _sentence(found: Mapping[str, Any]) -> str:
-    start = task_words.starts(found.get("start"), None)
+def _sentence(found: Mapping[str, Any], now: float) -> str:
+    start = task_words.starts(found.get("start"), now)
     return safe.cell(found.get("sentence") or found["summary"]) + (f" {start}." if start else "")
 
 
@@ -80,12 +82,12 @@ def _lines(session: Session, found: Mapping[str, Any]) -> list[str]:
     ahead += [f"{found['others_ahead']} of others"] if found["others_ahead"] else []
     pairs: list[tuple[str, str | None]] = [
         ("code", safe.cell(found["code"]) if found.get("code") else None),
-        ("start", task_words.start_sentence(found.get("start"))),
+        ("start", task_words.start_sentence(found.get("start"), out.now())),
         ("position", str(found["position"]) if found["position"] else None),
         ("ahead", "; ".join(ahead) or None),
         ("gang", task_words.gpus(found)),
         ("fits now", f"{now} of {gang['nnodes']} nodes" if now is not None and now < gang["nnodes"] else None),
-        ("you hold", f"{found['gpus_held']} GPUs" + (f" of {quota}" if quota is not None else "")),
+        ("you hold", count(found["gpus_held"], "GPU") + (f" of {quota}" if quota is not None else "")),
         ("next try", out.moment(found["next_retry_at"])),
     ]
     lines = [safe.cell(found.get("sentence") or found["summary"]), *out.pair_lines(pairs)]

@@ -14,6 +14,7 @@ from argus_ray.cli.app import Command
 from argus_ray.cli.exits import USAGE, CliError
 from argus_ray.cli.session import Session, pass_session
 from argus_ray.cli.table import Column
+from argus_ray.client import paths
 
 
 @click.command(cls=Command)
@@ -50,7 +51,7 @@ def files(
     out = session.out
     path = Encoded(_encoded(folder)) if folder else None
     parts = {"task_id": task_id}
-    pages = session.server.pages("/tasks/{task_id}/files", "entries", number, parts, path=path, attempt=attempt)
+    pages = session.server.pages(paths.FILES, "entries", number, parts, path=path, attempt=attempt)
     rows = []
     for page in pages:
         if out.flags.json:

@@ -11,6 +11,8 @@ from argus_ray.cli import config, safe
 from argus_ray.cli.app import Command
 from argus_ray.cli.exits import NOT_FOUND, TOKEN, USAGE, CliError
 from argus_ray.cli.session import Session, pass_session
+from argus_ray.cli.task_words import count
+from argus_ray.client import paths
 
 
 @click.command(cls=Command)
@@ -37,7 +39,7 @@ def login(session: Session, url: str, token_stdin: bool, name: str | None, ca_fi
     token = _token(token_stdin, url)
     ca_file = ca_file or session.environ.get("ARGUS_CA_FILE") or None
     session.target = config.Target(url, token, ca_file, name)
-    me = session.open_server.get("/me")
+    me = session.open_server.get(paths.ME)
     with config.edited(session.config_path) as box:
         chosen = name or config.name_for(url, box[0])
         old = box[0].contexts.get(chosen)
@@ -91,7 +93,7 @@ def logout(session: Session, name: str | None) -> None:
 @pass_session
 def whoami(session: Session) -> None:
     """Show who you are to the server."""
-    me = session.server.get("/me")
+    me = session.server.get(paths.ME)
     out = session.out
     if out.flags.json:
         out.document(me)
@@ -112,6 +114,9 @@ def whoami(session: Session) -> None:
             ("token", f"{token['token_id']}, expires {out.moment(expires) or 'never'}" if token else None),
             ("waiting", f"{limits['waiting_tasks']} of {limits['waiting_tasks_limit']} tasks" if limits else None),
             ("gpus", f"{limits['gpus_held']} held" + (f" of {quota}" if quota is not None else "") if limits else None),
-            ("30 days", f"{recent['gpu_seconds'] / 3600:.1f} GPU hours, {recent['tasks']} tasks" if recent else None),
+            (
+                "30 days",
+                f"{recent['gpu_seconds'] / 3600:.1f} GPU hours, {count(recent['tasks'], 'task')}" if recent else None,
+            ),
         ]
     )

@@ -15,6 +15,7 @@ from argus_ray.cli import draw, following, ids, safe, task_words
 from argus_ray.cli.app import Command
 from argus_ray.cli.exits import USAGE, CliError, Ended, of_state
 from argus_ray.cli.session import Session, pass_session
+from argus_ray.client import paths
 
 #: Bytes of one call of a download; the most that the server gives.
 _PIECE = 4 * 1024 * 1024
@@ -85,12 +86,12 @@ def _pattern(text: str) -> re.Pattern[str]:
 
 
 def _all_attempts(session: Session, task_id: str) -> list[str]:
-    task = session.server.get("/tasks/{task_id}", {"task_id": task_id})
+    task = session.server.get(paths.TASK, {"task_id": task_id})
     return [str(each["number"]) for each in task["attempts"]]
 
 
 def _print(session: Session, task_id: str, attempt: str, number: int | None, grep: str | None, *, raw: bool) -> None:
-    text, headers = session.server.text("/tasks/{task_id}/logs", {"task_id": task_id}, tail=number, attempt=attempt)
+    text, headers = session.server.text(paths.LOGS, {"task_id": task_id}, tail=number, attempt=attempt)
     out = session.out
     if not text:
         state = headers.get("x-argus-task-state", "")
@@ -124,7 +125,7 @@ def _search(session: Session, task_id: str, attempt: str, grep: str, *, raw: boo
     line: int | None = None
     while True:
         query: dict[str, Any] = {"q": grep, "regex": True, "from": place, "attempt": attempt, "limit": 500}
-        found = session.server.get("/tasks/{task_id}/logs/search", {"task_id": task_id}, **query)
+        found = session.server.get(paths.LOG_SEARCH, {"task_id": task_id}, **query)
         if session.out.flags.json:
             session.out.event(found)
         for each in [] if session.out.flags.json else found["matches"]:
@@ -174,7 +175,7 @@ def _pieces(session: Session, task_id: str, attempt: str) -> Iterator[bytes]:
     while True:
         headers = {"Range": f"bytes={start}-{start + _PIECE - 1}", "Accept-Encoding": "identity"}
         try:
-            answer = session.server.answer("/tasks/{task_id}/logs", {"task_id": task_id}, {"attempt": attempt}, headers)
+            answer = session.server.answer(paths.LOGS, {"task_id": task_id}, {"attempt": attempt}, headers)
         except RangeNotSatisfiable:
             return  # it ends here, or is empty
         match = _RANGE.fullmatch(answer.headers.get("content-range", ""))
@@ -227,15 +228,15 @@ def _follow(session: Session, task_id: str, number: int | None, attempt: str, gr
 
 
 def _tell_waiting(session: Session, task_id: str) -> None:
-    task: Mapping[str, Any] = session.server.get("/tasks/{task_id}", {"task_id": task_id})
+    task: Mapping[str, Any] = session.server.get(paths.TASK, {"task_id": task_id})
     if task["state"] in task_words.WAITING:
-        start = task_words.starts(task.get("start"), None)
+        start = task_words.starts(task.get("start"), session.out.now())
         session.out.note(f"it waits to start: {task_words.reason(task)}" + (f"; {start}" if start else ""))
 
 
 def _ended(session: Session, task_id: str, state: str) -> int:
     if session.out.tells and state in task_words.FINAL:
-        task = session.server.get("/tasks/{task_id}", {"task_id": task_id})
+        task = session.server.get(paths.TASK, {"task_id": task_id})
         session.out.note(task_words.ended_line(task))
         if state == "FAILED":
             for line in task_words.failure_lines(task):

@@ -7,6 +7,7 @@ import click
 from argus_ray.cli import safe
 from argus_ray.cli.app import Command
 from argus_ray.cli.session import Session, pass_session
+from argus_ray.client import paths
 
 
 @click.command(cls=Command)
@@ -19,9 +20,9 @@ def maintenance(session: Session, order: str | None, reason: str) -> None:
     While it is on, submissions are accepted and nothing starts; what runs goes on.
     """
     if order is None:
-        found = session.server.get("/maintenance")
+        found = session.server.get(paths.MAINTENANCE)
     else:
-        found = session.server.put("/maintenance", {"on": order == "on", "reason": reason})
+        found = session.server.put(paths.MAINTENANCE, {"on": order == "on", "reason": reason})
     out = session.out
     if out.flags.json:
         out.document(found)

@@ -9,12 +9,15 @@ from typing import Any
 
 import click
 
-from argus_ray.cli import draw, following, ids, safe, task_words
+from argus_ray.cli import draw, following, ids, looks, safe, task_words
 from argus_ray.cli.app import Command
 from argus_ray.cli.exits import Ended, of_states
 from argus_ray.cli.session import Session, pass_session
 from argus_ray.cli.table import Column
+from argus_ray.client import paths
 
+#: Columns that a small picture needs.
+_LEAST_CURVE = 6
 _WATCH_S = 2.0
 _TASKS = 8
 #: Reads of one command, should a run have logged far more than one read takes.
@@ -76,10 +79,10 @@ def _read(session: Session, task_ids: list[str], query: Mapping[str, Any]) -> di
     """The API's document of one task, or of several; as often as it takes to read all."""
     for _ in range(_READS):
         if len(task_ids) == 1:
-            found = session.server.get("/tasks/{task_id}/metrics", {"task_id": task_ids[0]}, **query)
+            found = session.server.get(paths.CURVES, {"task_id": task_ids[0]}, **query)
             parts = [found]
         else:
-            found = session.server.get("/curves", task=task_ids, **query)
+            found = session.server.get(paths.MANY_CURVES, task=task_ids, **query)
             parts = [each["metrics"] for each in found["tasks"] if each["metrics"] is not None]
         if all(each["complete"] for each in parts):
             break
@@ -120,18 +123,24 @@ def _table(session: Session, listed: list[Mapping[str, Any]]) -> None:
     out = session.out
     several = len(listed) > 1
     ends = ids.shorts([found["task_id"] for found in listed])
-    rows = []
+    rows: list[list[str]] = []
+    curves = []
     for found in listed:
         for name, curve in found["curves"].items():
             values = curve["values"]
             if not values:
                 continue
             shown = [name, str(curve["steps"][-1]), *map(draw.number, (values[-1], min(values), max(values)))]
-            rows.append([*([ends[found["task_id"]]] if several else []), *shown, draw.sparkline(values, 30)])
+            rows.append([*([ends[found["task_id"]]] if several else []), *shown])
+            curves.append(values)
     first = [Column("ID")] if several else []
-    numbers = [Column(name, right=True) for name in ("STEP", "LAST", "MIN", "MAX")]
+    columns = [*first, Column("NAME"), *(Column(name, right=True) for name in ("STEP", "LAST", "MIN", "MAX"))]
     if rows and not out.flags.quiet:
-        out.table([*first, Column("NAME"), *numbers, Column("CURVE")], rows)
+        wide = out.room(columns, rows, 30)
+        if wide >= _LEAST_CURVE:
+            columns.append(Column("CURVE"))
+            rows = [[*row, draw.sparkline(values, wide)] for row, values in zip(rows, curves, strict=True)]
+        out.table(columns, rows)
     for found in listed:
         if not found["curves"]:
             out.note(f"{ends[found['task_id']]} has no curves yet")
@@ -158,27 +167,30 @@ def _plot(session: Session, listed: list[Mapping[str, Any]]) -> None:
 
 
 def _follow(session: Session, task_ids: list[str], query: Mapping[str, Any], *, as_csv: bool) -> int:
+    from argus_ray.client.caller import FOLLOW_S
+
     out = session.out
     shown: dict[tuple[str, str], int] = {}
     since: dict[str, int | None] = dict.fromkeys(task_ids, query["since_step"])
     if as_csv and not out.flags.json:
         _write_csv([], header=True)
     ended: dict[str, str] = {}
-    for _ in following.beats(_WATCH_S):
-        left = [task_id for task_id in task_ids if task_id not in ended]
-        # First the states: what was logged before the end is then read after it.
-        now = following.look(session, left)
-        for task_id in left:
-            found = _read(session, [task_id], {**query, "since_step": since[task_id]})
-            rows = [row for row in _rows([found]) if row[2] > shown.get((task_id, row[1]), -1)]
-            for row in rows:
-                shown[task_id, row[1]] = max(row[2], shown.get((task_id, row[1]), -1))
-            since[task_id] = found["last_step"] if found["last_step"] is not None else since[task_id]
-            _show_new(session, found, sorted(rows, key=lambda row: row[2]), as_csv=as_csv)
-            if task_words.has_ended(now[task_id]):
-                ended[task_id] = now[task_id]["state"]
-        if len(ended) == len(task_ids):
-            break
+    with session.server.tried_for(FOLLOW_S):
+        for _ in looks.beats(_WATCH_S):
+            left = [task_id for task_id in task_ids if task_id not in ended]
+            # First the states: what was logged before the end is then read after it.
+            now = following.look(session, left)
+            for task_id in left:
+                found = _read(session, [task_id], {**query, "since_step": since[task_id]})
+                rows = [row for row in _rows([found]) if row[2] > shown.get((task_id, row[1]), -1)]
+                for row in rows:
+                    shown[task_id, row[1]] = max(row[2], shown.get((task_id, row[1]), -1))
+                since[task_id] = found["last_step"] if found["last_step"] is not None else since[task_id]
+                _show_new(session, found, sorted(rows, key=lambda row: row[2]), as_csv=as_csv)
+                if task_words.has_ended(now[task_id]):
+                    ended[task_id] = now[task_id]["state"]
+            if len(ended) == len(task_ids):
+                break
     return of_states(list(ended.values()))
 
 

@@ -12,6 +12,7 @@ from argus_ray.cli.app import Group
 from argus_ray.cli.commands.nodes import tasks_left
 from argus_ray.cli.commands.submit import duration
 from argus_ray.cli.session import Session, pass_session
+from argus_ray.client import paths
 
 
 @click.group(cls=Group)
@@ -55,7 +56,7 @@ def uncordon(session: Session, name: str, reason: str) -> None:
 
 
 def _order(session: Session, name: str, verb: str, body: dict[str, Any]) -> None:
-    found = session.server.post(f"/nodes/{{node}}:{verb}", {"node": name}, body)
+    found = session.server.post(paths.ORDERS[verb], {"node": name}, body)
     out = session.out
     if out.flags.json:
         out.document(found)

@@ -11,13 +11,15 @@ from argus_ray.cli import ids, safe
 from argus_ray.cli.app import Command
 from argus_ray.cli.session import Session, pass_session
 from argus_ray.cli.table import Column
+from argus_ray.cli.task_words import count
+from argus_ray.client import paths
 
 
 @click.command(cls=Command)
 @pass_session
 def nodes(session: Session) -> None:
     """Show the nodes of the pool."""
-    found = session.server.get("/nodes")
+    found = session.server.get(paths.NODES)
     out = session.out
     if out.flags.json:
         out.document(found)
@@ -33,7 +35,7 @@ def nodes(session: Session) -> None:
 def pool_line(found: Mapping[str, Any]) -> str:
     workers = [each for each in found["nodes"] if not each["is_head"]]
     free, total = (sum(each[f"gpus_{what}"] for each in found["nodes"]) for what in ("free", "total"))
-    return f"{len(workers)} workers, {free:g} of {total:g} GPUs free"
+    return f"{count(len(workers), 'worker')}, {free:g} of {total:g} GPUs free"
 
 
 def node_table(session: Session, found: Mapping[str, Any]) -> list[str]:

@@ -9,6 +9,7 @@ import click
 from argus_ray.cli import safe
 from argus_ray.cli.app import Command
 from argus_ray.cli.session import Session, pass_session
+from argus_ray.client import paths
 
 
 @click.command(cls=Command)
@@ -18,7 +19,7 @@ def presets(session: Session) -> None:
 
     An admin sees all presets, and the rules.
     """
-    found = session.server.get("/presets")
+    found = session.server.get(paths.PRESETS)
     out = session.out
     if out.flags.json:
         out.document(found)

@@ -7,6 +7,7 @@ import click
 from argus_ray.cli.app import Command
 from argus_ray.cli.commands.tasks import task_table
 from argus_ray.cli.session import Session, pass_session
+from argus_ray.client import paths
 
 
 @click.command(cls=Command)
@@ -14,7 +15,7 @@ from argus_ray.cli.session import Session, pass_session
 @pass_session
 def queue(session: Session, everyone: bool) -> None:
     """Show what waits, in the order of the queue, and what runs."""
-    found = session.server.get("/admin/queue" if everyone else "/queue")
+    found = session.server.get(paths.WHOLE_QUEUE if everyone else paths.QUEUE)
     out = session.out
     if out.flags.json:
         out.document(found)

@@ -10,6 +10,7 @@ from argus_ray.cli import ids
 from argus_ray.cli.app import Command
 from argus_ray.cli.commands.submit import duration, follow, keyed, told
 from argus_ray.cli.session import Session, pass_session
+from argus_ray.client import paths
 
 
 @click.command(cls=Command)
@@ -25,7 +26,7 @@ def resubmit(
 ) -> None:
     """Make a new task from one that has ended."""
     limit_s = _checked(watch, wait, timeout)
-    _made(session, typed, "resubmit", {"resume": resume}, key, watch=watch, wait=wait, timeout_s=limit_s)
+    _made(session, typed, paths.RESUBMIT, {"resume": resume}, key, watch=watch, wait=wait, timeout_s=limit_s)
 
 
 @click.command(cls=Command)
@@ -53,7 +54,7 @@ def export(
     """
     limit_s = _checked(watch, wait, timeout)
     body = {name: value for name, value in (("step", step), ("part", part)) if value is not None}
-    _made(session, typed, "export", body, key, watch=watch, wait=wait, timeout_s=limit_s)
+    _made(session, typed, paths.EXPORT, body, key, watch=watch, wait=wait, timeout_s=limit_s)
 
 
 def _checked(watch: bool, wait: bool, timeout: str | None) -> float | None:
@@ -67,7 +68,7 @@ def _checked(watch: bool, wait: bool, timeout: str | None) -> float | None:
 def _made(
     session: Session,
     typed: str,
-    verb: str,
+    path: str,
     body: Mapping[str, object],
     key: str | None,
     *,
@@ -77,7 +78,7 @@ def _made(
 ) -> None:
     old = ids.one(session, typed)
     parts = {"task_id": old}
-    made = keyed(key, lambda used: session.server.post(f"/tasks/{{task_id}}:{verb}", parts, body, key=used))
+    made = keyed(key, lambda used: session.server.post(path, parts, body, key=used))
     told(session, made, followed=watch or wait)
     if watch or wait:
         follow(session, str(made["task_id"]), watch=watch, timeout_s=timeout_s)

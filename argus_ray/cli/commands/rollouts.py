@@ -12,6 +12,7 @@ from argus_ray.cli import draw, ids, safe
 from argus_ray.cli.app import Command
 from argus_ray.cli.session import Session, pass_session
 from argus_ray.cli.table import Column
+from argus_ray.client import paths
 
 
 @click.command(cls=Command)
@@ -33,7 +34,7 @@ def rollouts(
     field = "steps" if step is None else "samples"
     query = {"step": step, "kind": kind, "attempt": attempt, "max_chars": None if step is None else max_chars}
     parts = {"task_id": task_id}
-    pages = session.server.pages("/tasks/{task_id}/rollouts", field, number, parts, **query)
+    pages = session.server.pages(paths.ROLLOUTS, field, number, parts, **query)
     out = session.out
     if out.flags.json:
         for page in pages:

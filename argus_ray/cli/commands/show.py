@@ -11,6 +11,8 @@ import click
 from argus_ray.cli import draw, ids, safe, task_words, when
 from argus_ray.cli.app import Command
 from argus_ray.cli.session import Session, pass_session
+from argus_ray.cli.task_words import count
+from argus_ray.client import paths
 
 
 @click.command(cls=Command)
@@ -29,7 +31,7 @@ def show(session: Session, typed: tuple[str, ...], what: str | None) -> None:
 
 
 def _everything(session: Session, task_id: str, *, many: bool) -> None:
-    task = session.server.get("/tasks/{task_id}", {"task_id": task_id})
+    task = session.server.get(paths.TASK, {"task_id": task_id})
     out = session.out
     if out.flags.json:
         (out.event if many else out.document)(task)
@@ -51,12 +53,15 @@ def _pairs(session: Session, task: Mapping[str, Any]) -> list[tuple[str, str | N
         ("state", out.state(task["state"]) + (f" (position {task['position']})" if task["position"] else "")),
         ("reason", None if failed else safe.block(task["reason"]) if task["reason"] else None),
         ("why", "\n".join(task_words.failure_lines(task)) if failed else None),
-        ("start", task_words.start_sentence(task.get("start"))),
+        ("start", task_words.start_sentence(task.get("start"), out.now())),
         (
             "stalled",
             safe.cell(f"since {task['stalled_since']}: {task['stalled_why']}") if task["stalled_since"] else None,
         ),
-        ("gang", f"{task_words.gpus(task)}: {gang['gpus']} GPUs, {gang['cpus']:g} CPUs"),
+        (
+            "gang",
+            f"{task_words.gpus(task)}: {count(gang['gpus'], 'GPU')}, {count(gang['cpus'], 'CPU')}",
+        ),
         ("created", out.moment(task["created_at"])),
         ("started", out.moment(task["started_at"])),
         ("ended", out.moment(task["ended_at"])),
@@ -107,7 +112,8 @@ def _attempt(session: Session, attempt: Mapping[str, Any]) -> str:
     if placement:
         lines.append(
             safe.cell(
-                "on " + ", ".join(f"{each['hostname'] or each['ip']} ({each['gpus']:g} GPUs)" for each in placement)
+                "on "
+                + ", ".join(f"{each['hostname'] or each['ip']} ({count(each['gpus'], 'GPU')})" for each in placement)
             )
         )
     elif attempt["node_ip"]:
@@ -119,7 +125,7 @@ def _attempt(session: Session, attempt: Mapping[str, Any]) -> str:
 
 
 def _yaml(session: Session, task_id: str, *, many: bool) -> None:
-    text, _ = session.server.text("/tasks/{task_id}/spec", {"task_id": task_id})
+    text, _ = session.server.text(paths.SPEC, {"task_id": task_id})
     if many:
         session.out.line("---")
     # Byte for byte in a pipe, so that it can be submitted again.
@@ -127,7 +133,7 @@ def _yaml(session: Session, task_id: str, *, many: bool) -> None:
 
 
 def _command(session: Session, task_id: str, *, many: bool) -> None:
-    task = session.server.get("/tasks/{task_id}", {"task_id": task_id})
+    task = session.server.get(paths.TASK, {"task_id": task_id})
     if not task["attempts"]:
         session.out.note(f"{ids.short(task_id)} has no attempt yet; argus validate FILE --command shows the command")
         return
@@ -136,7 +142,7 @@ def _command(session: Session, task_id: str, *, many: bool) -> None:
 
 def _events(session: Session, task_id: str, *, many: bool) -> None:
     out = session.out
-    for page in session.server.pages("/tasks/{task_id}/events", "events", None, {"task_id": task_id}):
+    for page in session.server.pages(paths.EVENTS, "events", None, {"task_id": task_id}):
         if out.flags.json:
             out.event(page)
             continue

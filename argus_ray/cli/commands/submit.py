@@ -11,6 +11,7 @@ from argus_ray.cli import ids, safe, spec_file, when
 from argus_ray.cli.app import Command
 from argus_ray.cli.exits import UNREACHABLE, CliError, Detached, Ended, of_problem
 from argus_ray.cli.session import Session, pass_session
+from argus_ray.client import paths
 
 
 def spec_options(function: click.decorators.FC) -> click.decorators.FC:
@@ -60,9 +61,9 @@ def submit(
     if dry_run:
         from argus_ray.cli.commands.validate import show_validation
 
-        show_validation(session, session.server.post_spec("/tasks:validate", text, presets=presets))
+        show_validation(session, session.server.post_spec(paths.VALIDATE, text, presets=presets))
         return
-    made = keyed(key, lambda used: session.server.post_spec("/tasks", text, presets=presets, key=used))
+    made = keyed(key, lambda used: session.server.post_spec(paths.TASKS, text, presets=presets, key=used))
     told(session, made, followed=watch or wait)
     if watch or wait:
         follow(session, str(made["task_id"]), watch=watch, timeout_s=limit_s)

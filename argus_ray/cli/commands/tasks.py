@@ -8,12 +8,15 @@ from typing import Any
 
 import click
 
-from argus_ray.cli import complete, following, ids, safe, task_words, when
+from argus_ray.cli import complete, following, ids, looks, safe, task_words, when
 from argus_ray.cli.app import Command
 from argus_ray.cli.session import Session, pass_session
 from argus_ray.cli.table import Column
+from argus_ray.client import paths
 
 _WATCH_S = 2.0
+#: Columns of the picture of a curve: the most, and what it needs.
+_PICTURE, _LEAST_PICTURE = 20, 6
 #: name -> column
 COLUMNS = {
     "id": Column("ID"),
@@ -124,14 +127,14 @@ def tasks(
     limit = None if everything else number
     if watch:
         if session.out.redraws:
-            following.redraw(session, lambda: _lines(session, filters, limit, columns, no_headers), _WATCH_S)
+            looks.redraw(session, lambda: _lines(session, filters, limit, columns, no_headers), _WATCH_S)
         _watch_plainly(session, filters, limit)
     elif session.out.flags.json:
         from argus_ray.cli.server import PAGE
 
         # One page is printed to be read; several are one document a line.
         show = session.out.event if everything or number > PAGE else session.out.document
-        for page in session.server.pages("/tasks", "tasks", limit, None, **filters):
+        for page in session.server.pages(paths.TASKS, "tasks", limit, None, **filters):
             show(page)
     elif session.out.flags.quiet:
         for task in _found(session, filters, limit):
@@ -144,15 +147,15 @@ def tasks(
 
 
 def _found(session: Session, filters: Mapping[str, Any], limit: int | None) -> Any:
-    for page in session.server.pages("/tasks", "tasks", limit, None, **filters):
+    for page in session.server.pages(paths.TASKS, "tasks", limit, None, **filters):
         yield from page["tasks"]
 
 
 def _watch_plainly(session: Session, filters: Mapping[str, Any], limit: int | None) -> None:
     """A line, or a document, for each task that has changed."""
     seen: dict[str, Any] = {}
-    for _ in following.beats(_WATCH_S):
-        for task in _found(session, filters, limit):
+    for found in looks.looks(session, lambda: list(_found(session, filters, limit)), _WATCH_S, looks.noted(session)):
+        for task in found:
             if seen.get(task["task_id"]) == task:
                 continue
             seen[task["task_id"]] = task
@@ -181,7 +184,7 @@ def _counts(session: Session, filters: Mapping[str, Any]) -> Mapping[str, int] |
     from argus_ray.client.errors import NotFound
 
     try:
-        counts: Mapping[str, int] = session.server.get("/tasks:counts", **filters)["counts"]
+        counts: Mapping[str, int] = session.server.get(paths.COUNTS, **filters)["counts"]
     except NotFound:
         return None
     return counts
@@ -209,7 +212,6 @@ def task_table(
     is_others = len({task["user_id"] for task in found}) > 1
     names = columns or (("id", "user", *_USUAL[1:]) if is_others else _USUAL)
     ends = ids.shorts([task["task_id"] for task in found])
-    lines = following.sparklines(session, found) if out.is_tty and "score" in names else {}
 
     def cell(name: str, task: Mapping[str, Any]) -> str:
         match name:
@@ -230,11 +232,19 @@ def task_table(
             case "step":
                 return task_words.steps(task)
             case "left":
-                return task_words.left(task)
+                return task_words.left(task, out.now())
             case "score":
-                return f"{task_words.score(task)} {lines.get(task['task_id'], '')}".strip()
+                return task_words.score(task)
             case _:
                 return task_words.reason(task)
 
     rows = [[safe.cell(cell(name, task)) for name in names] for task in found]
-    return out.table_lines([COLUMNS[name] for name in names], rows, headers=headers)
+    shown = [COLUMNS[name] for name in names]
+    if out.is_tty and "score" in names:
+        # Behind the number, as long as there is room for it.
+        wide = out.room(shown, rows, _PICTURE) + 1
+        lines = following.sparklines(session, found, columns=wide) if wide >= _LEAST_PICTURE else {}
+        place = names.index("score")
+        for row, task in zip(rows, found, strict=True):
+            row[place] = f"{row[place]} {lines.get(task['task_id'], '')}".strip()
+    return out.table_lines(shown, rows, headers=headers)

@@ -11,6 +11,7 @@ from argus_ray.cli.app import Group
 from argus_ray.cli.commands.submit import duration
 from argus_ray.cli.session import Session, pass_session
 from argus_ray.cli.table import Column
+from argus_ray.client import paths
 
 
 @click.group(cls=Group)
@@ -23,7 +24,7 @@ def token() -> None:
 @pass_session
 def list_tokens(session: Session, user_id: str) -> None:
     """List the tokens of a user; never the tokens themselves."""
-    found = session.server.get("/users/{user_id}/tokens", {"user_id": user_id})
+    found = session.server.get(paths.TOKENS, {"user_id": user_id})
     out = session.out
     if out.flags.json:
         out.document(found)
@@ -59,7 +60,7 @@ def new(session: Session, user_id: str, expires: str | None, label: str) -> None
     seconds = duration(expires)
     body = {"label": label} | ({} if seconds is None else {"expires_in_s": math.ceil(seconds)})
     # Not twice: the first one would be good, and nobody would know it.
-    found = session.server.post("/users/{user_id}/tokens", {"user_id": user_id}, body, repeats=False)
+    found = session.server.post(paths.TOKENS, {"user_id": user_id}, body, repeats=False)
     out = session.out
     if out.flags.json:
         out.document(found)
@@ -76,7 +77,7 @@ def new(session: Session, user_id: str, expires: str | None, label: str) -> None
 def revoke(session: Session, user_id: str, token_id: str) -> None:
     """Refuse a token from now on; TOKEN is its id, of `argus token ls`."""
     parts = {"user_id": user_id, "token_id": token_id}
-    found = session.server.delete("/users/{user_id}/tokens/{token_id}", parts)
+    found = session.server.delete(paths.TOKEN, parts)
     if session.out.flags.json:
         session.out.document(found)
     else:

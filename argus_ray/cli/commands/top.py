@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import click
 
-from argus_ray.cli import following
+from argus_ray.cli import looks
 from argus_ray.cli.app import Command
 from argus_ray.cli.commands.nodes import node_table, pool_line
 from argus_ray.cli.commands.tasks import task_table
 from argus_ray.cli.session import Session, pass_session
+from argus_ray.client import paths
 
 _WATCH_S = 2.0
 _WAITING = 20
@@ -24,16 +25,16 @@ def top(session: Session, once: bool) -> None:
     """
     out = session.out
     if out.flags.json:
-        out.document({"nodes": session.server.get("/nodes"), "queue": session.server.get("/admin/queue")})
+        out.document({"nodes": session.server.get(paths.NODES), "queue": session.server.get(paths.WHOLE_QUEUE)})
     elif out.redraws and not once:
-        following.redraw(session, lambda: _lines(session), _WATCH_S)
+        looks.redraw(session, lambda: _lines(session), _WATCH_S)
     else:
         for line in _lines(session):
             out.line(line)
 
 
 def _lines(session: Session) -> list[str]:
-    nodes, queue = session.server.get("/nodes"), session.server.get("/admin/queue")
+    nodes, queue = session.server.get(paths.NODES), session.server.get(paths.WHOLE_QUEUE)
     running, waiting = queue["running"], queue["pending"]
     counts = f"{len(running)} running, {len(waiting)} waiting"
     lines = [f"{pool_line(nodes)}; {counts}", "", *node_table(session, nodes)]

@@ -11,6 +11,7 @@ from argus_ray.cli.app import Command
 from argus_ray.cli.commands.tasks import point
 from argus_ray.cli.session import Session, pass_session
 from argus_ray.cli.table import Column
+from argus_ray.client import paths
 
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _KEYS = {"user": "user_id", "workload": "workload", "day": "day"}
@@ -31,7 +32,7 @@ def usage(session: Session, by: tuple[str, ...], since: str | None, until: str |
     out = session.out
     rows = []
     total = 0.0
-    for page in session.server.pages("/usage", "rows", number, None, **query):
+    for page in session.server.pages(paths.USAGE, "rows", number, None, **query):
         if out.flags.json:
             out.event(page)
         for each in page["rows"]:

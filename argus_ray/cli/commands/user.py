@@ -11,6 +11,7 @@ from argus_ray.cli import safe
 from argus_ray.cli.app import Group
 from argus_ray.cli.session import Session, pass_session
 from argus_ray.cli.table import Column
+from argus_ray.client import paths
 
 
 @click.group(cls=Group)
@@ -22,7 +23,7 @@ def user() -> None:
 @pass_session
 def list_users(session: Session) -> None:
     """List all users."""
-    found = session.server.get("/users")
+    found = session.server.get(paths.USERS)
     out = session.out
     if out.flags.json:
         out.document(found)
@@ -45,7 +46,7 @@ def add(session: Session, user_id: str, display_name: str) -> None:
     """Add a user; `argus token new` gives the token."""
     body = {"user_id": user_id, "display_name": display_name}
     # A second one would be told that the user exists, and not that it was made by the first.
-    _show(session, session.server.post("/users", None, body, repeats=False))
+    _show(session, session.server.post(paths.USERS, None, body, repeats=False))
     session.out.note(f"argus token new {safe.cell(user_id)}")
 
 
@@ -54,7 +55,7 @@ def add(session: Session, user_id: str, display_name: str) -> None:
 @pass_session
 def show(session: Session, user_id: str) -> None:
     """Show a user."""
-    _show(session, session.server.get("/users/{user_id}", {"user_id": user_id}))
+    _show(session, session.server.get(paths.USER, {"user_id": user_id}))
 
 
 @user.command("disable")
@@ -62,7 +63,7 @@ def show(session: Session, user_id: str) -> None:
 @pass_session
 def disable(session: Session, user_id: str) -> None:
     """Refuse all tokens of a user from now on; its tasks go on."""
-    _show(session, session.server.post("/users/{user_id}:disable", {"user_id": user_id}))
+    _show(session, session.server.post(paths.DISABLE_USER, {"user_id": user_id}))
 
 
 @user.command("enable")
@@ -70,7 +71,7 @@ def disable(session: Session, user_id: str) -> None:
 @pass_session
 def enable(session: Session, user_id: str) -> None:
     """Undo a disable."""
-    _show(session, session.server.post("/users/{user_id}:enable", {"user_id": user_id}))
+    _show(session, session.server.post(paths.ENABLE_USER, {"user_id": user_id}))
 
 
 def _show(session: Session, found: Mapping[str, Any]) -> None:

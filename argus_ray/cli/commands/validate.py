@@ -13,6 +13,8 @@ from argus_ray.cli.app import Command
 from argus_ray.cli.commands.submit import spec_options
 from argus_ray.cli.exits import REFUSED, CliError, Ended, of_problem
 from argus_ray.cli.session import Session, pass_session
+from argus_ray.cli.task_words import count
+from argus_ray.client import paths
 
 _FITS = {
     "NOW": "now",
@@ -43,7 +45,7 @@ def validate(
     if offline:
         _offline(session, text, file)
         return
-    found = session.server.post_spec("/tasks:validate", text, presets=presets)
+    found = session.server.post_spec(paths.VALIDATE, text, presets=presets)
     if show_command and not session.out.flags.json and found["command"] is not None:
         session.out.line(safe.line(shlex.join(found["command"])))
         return
@@ -82,9 +84,12 @@ def _show(session: Session, found: Mapping[str, Any]) -> None:
     session.out.pairs(
         [
             ("valid", "yes: it would be accepted now" if found["valid"] else "no: it would be refused"),
-            ("gang", f"{task_words.gpus({'gang': gang})}, {gang['gpus']} GPUs in all" if gang else None),
-            ("fits", f"{_FITS.get(fit['fit'], safe.cell(fit['fit']))}; {safe.cell(fit['summary'])}" if fit else None),
-            ("start", task_words.start_sentence(found.get("start"))),
+            (
+                "gang",
+                f"{task_words.gpus({'gang': gang})}, {count(gang['gpus'], 'GPU')} in all" if gang else None,
+            ),
+            ("fits", f"{_FITS.get(fit['fit'], safe.cell(fit['fit']))}. {safe.cell(fit['summary'])}" if fit else None),
+            ("start", task_words.start_sentence(found.get("start"), session.out.now())),
             (
                 "queue",
                 f"{limits['waiting_tasks']} of {limits['waiting_tasks_limit']} of yours wait, "

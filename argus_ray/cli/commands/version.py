@@ -9,6 +9,7 @@ from argus_ray.cli import safe
 from argus_ray.cli.app import Command
 from argus_ray.cli.exits import CliError
 from argus_ray.cli.session import Session, pass_session
+from argus_ray.client import paths
 
 
 @click.command(cls=Command)
@@ -21,11 +22,12 @@ def version(session: Session) -> None:
     except CliError:
         server = None
     else:
-        server = session.open_server.get("/version")
+        server = session.open_server.get(paths.VERSION)
     if out.flags.json:
         out.document({"client": argus_ray.__version__, "server": server})
         return
     out.line(f"argus {argus_ray.__version__}")
     if server is not None:
-        build = f" ({server['build']})" if server.get("build") else ""
+        # As much of a commit as tells one from another; --json has it whole.
+        build = f" ({safe.cell(server['build'])[:12]})" if server.get("build") else ""
         out.line(safe.line(f"server {server['version']}{build} at {session.target.url}"))

@@ -9,6 +9,7 @@ from argus_ray.cli.app import Command
 from argus_ray.cli.commands.submit import duration
 from argus_ray.cli.exits import Ended
 from argus_ray.cli.session import Session, pass_session
+from argus_ray.client import paths
 
 
 @click.command(cls=Command)
@@ -29,5 +30,5 @@ def watch(session: Session, typed: tuple[str, ...], timeout: str | None) -> None
 
 
 def _active(session: Session) -> list[str]:
-    queue = session.server.get("/queue")
+    queue = session.server.get(paths.QUEUE)
     return [task["task_id"] for task in (*queue["running"], *queue["pending"])]

@@ -419,6 +419,8 @@ class Validation(Model):
     command: tuple[str, ...] | None
     env: Mapping[str, str] | None
     fit: Fit | None
+    #: When it may start if it is submitted now; None: there is room and nothing waits before it, or an earlier server.
+    start: Start | None = None
     limits: Limits
 
 

@@ -110,8 +110,10 @@ class Future:
         self.starts: dict[str, float] = {}
 
     def play(self) -> dict[str, float]:
-        """When each task that waits starts, by id; those that never do are left out."""
-        now, wanted = self._q.now, {run.task.task_id for run in self._q.waiting}
+        """When each task that waits starts, by id; those that never do are left out. It ends once all have started of
+        whom it is asked."""
+        now = self._q.now
+        wanted = {run.task.task_id for run in self._q.waiting} if self._q.only is None else {self._q.only}
         until = now + HORIZON_S
         while True:
             if self._may_start(now):
@@ -179,7 +181,7 @@ class Future:
             return
         half_life_s = self._q.policy.half_life_s
         if self._q.used is not None and half_life_s is not None:
-            used = use_of_run(task.gang.gpus, task.live.started_at, now, half_life_s)
+            used = use_of_run(task.gang.gpus, task.live.used_since, now, half_life_s)
             self._used[task.user_id] = self._used.get(task.user_id, Use()).plus(used, now, half_life_s)
         self._take(task.live.nodes, task, 1.0)
         if seq in self._again:

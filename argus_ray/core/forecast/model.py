@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from argus_ray.core.admission import AdmissionPolicy
 from argus_ray.core.estimates import Range, Unknown
 from argus_ray.core.forecast.calibration import Widths
-from argus_ray.core.model import NodeView, SlimTask
+from argus_ray.core.model import Gang, NodeView, SlimTask
 from argus_ray.core.shares import Use
 
 
@@ -89,6 +89,15 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Newcomer:
+    """What nobody has submitted yet. Its own length makes no difference to its start."""
+
+    user_id: str
+    workload: str
+    gang: Gang
+
+
+@dataclass(frozen=True)
 class Question:
     now: float
     policy: AdmissionPolicy
@@ -105,6 +114,8 @@ class Question:
     leaves: float = 0.0
     #: By workload.
     widths: Mapping[str, Widths] = field(default_factory=dict)
+    #: The task of which alone it is asked; None: all that wait.
+    only: str | None = None
 
 
 @dataclass(frozen=True)

@@ -42,10 +42,13 @@ class Pace:
     #: (when, step), rising.
     looks: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=MAX_LOOKS))
     said: float | None = None
+    #: Of `looks` as they are; None: not worked out yet.
+    _slowest_s: float | None = None
 
     def look(self, seen: StepsSeen) -> None:
         self.total = self.total or seen.total
         self.said = seen.steps_per_s
+        self._slowest_s = None
         if seen.step is None:
             return
         if self.looks and seen.step < self.looks[-1][1]:
@@ -82,14 +85,18 @@ class Pace:
         rate = self.steps_per_s()
         if rate is None or rate <= 0:
             return 0.0
+        if self._slowest_s is None:
+            self._slowest_s = self._slowest(rate)
+        since = max(0.0, now - self.looks[-1][0])
+        return max(self._slowest_s, 2 * since if since > self._slowest_s else 0.0)
+
+    def _slowest(self, rate: float) -> float:
         gaps = [
             (at - before_at, step - before)
             for (before_at, before), (at, step) in zip(self.looks, list(self.looks)[1:], strict=False)
         ]
         plain = min([1 / rate, *([1 / self.said] if self.said else []), *(took / steps for took, steps in gaps)])
-        slowest = max((took - (steps - 1) * plain for took, steps in gaps), default=UNSEEN_STEPS / rate)
-        since = max(0.0, now - self.looks[-1][0])
-        return max(slowest, 2 * since if since > slowest else 0.0)
+        return max((took - (steps - 1) * plain for took, steps in gaps), default=UNSEEN_STEPS / rate)
 
     def left(self, now: float) -> float | Unknown:
         """Seconds."""

@@ -29,19 +29,22 @@ SOON = 0.3
 
 
 def foretell(question: Question, chance: Chance, may_go_on: Callable[[int], bool] = lambda played: True) -> list[Told]:
-    """For each that waits. `may_go_on`: asked before each future, with how many were played. Without enough of them
-    nothing is told."""
+    """For each that waits and is asked for. `may_go_on`: asked before each future, with how many were played. Without
+    enough of them nothing is told."""
     told: dict[str, Told] = {}
     asked: list[Run] = []
+    stands: list[Run] = []
     for run in question.waiting:
+        is_asked = question.only is None or run.task.task_id == question.only
         why = _cannot_be_told(run, question)
         if why is None:
-            asked.append(run)
-        else:
+            stands.append(run)
+            asked += [run] * is_asked
+        elif is_asked:
             told[run.task.task_id] = Told(run.task.task_id, why)
     firm = [run for run in asked if _is_firm(run, question)]
     # Who has trouble of its own takes no room of those behind it until that is over, which nobody knows.
-    question = replace(question, waiting=tuple(asked))
+    question = replace(question, waiting=tuple(stands))
     starts: dict[str, list[float]] = {run.task.task_id: [] for run in asked}
     worst: dict[str, float] = {}
     if asked:

@@ -7,8 +7,10 @@ Everything else goes on to FastAPI, which answers these calls in the same way, a
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
@@ -78,5 +80,11 @@ class Express:
 
 
 def _takes_the_request_alone(route: APIRoute) -> bool:
-    parameters = inspect.signature(route.endpoint, eval_str=True).parameters.values()
-    return [parameter.annotation for parameter in parameters] == [Request] and not route.dependencies
+    return not route.dependencies and _annotations(route.endpoint) == [Request]
+
+
+@functools.cache
+def _annotations(endpoint: Callable[..., Any]) -> list[Any]:
+    """Of its parameters. The same for each application of this process, and most of what it costs to make one."""
+    parameters = inspect.signature(endpoint, eval_str=True).parameters.values()
+    return [parameter.annotation for parameter in parameters]

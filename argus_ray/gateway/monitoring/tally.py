@@ -20,20 +20,34 @@ _log = logging.getLogger("argus.gateway")
 
 #: Between two reports of a replica that has something to say; seconds.
 EVERY_S = 10.0
+#: Addresses whose bad tokens are told apart in one report.
+_MAX_ADDRESSES = 50
 _REASONS = {"user_disabled": "disabled", "forbidden": "forbidden"}
 
 
+def _nobody(scope: Scope) -> None:
+    return None
+
+
 class Tally:
-    def __init__(self, open_streams: Callable[[], int]) -> None:
+    def __init__(self, open_streams: Callable[[], int], address_of: Callable[[Scope], str | None] = _nobody) -> None:
+        """`address_of`: of the client; None: not known."""
         self._replica = secrets.token_hex(8)
         self._open_streams = open_streams
         self._refused: Counter[str] = Counter()
+        self._address_of = address_of
+        self._bad_tokens: Counter[str] = Counter()
         self._told_streams = 0
 
     def count(self, scope: Scope, code: str) -> None:
         """A request was answered with this code of a problem."""
         if code == "unauthenticated":
-            self._refused["invalid" if _shows_a_token(scope) else "missing"] += 1
+            shown = _shows_a_token(scope)
+            self._refused["invalid" if shown else "missing"] += 1
+            if shown:
+                address = self._address_of(scope) or ""
+                is_known = address in self._bad_tokens or len(self._bad_tokens) < _MAX_ADDRESSES
+                self._bad_tokens[address if is_known else ""] += 1
         elif code in _REASONS:
             self._refused[_REASONS[code]] += 1
 
@@ -45,8 +59,9 @@ class Tally:
     def take(self) -> GatewayReport:
         """What was not reported yet. It is told once: where the call fails, less is counted, and never more."""
         refused, self._refused = self._refused, Counter()
+        bad_tokens, self._bad_tokens = self._bad_tokens, Counter()
         self._told_streams = self._open_streams()
-        return GatewayReport(self._replica, self._told_streams, dict(refused))
+        return GatewayReport(self._replica, self._told_streams, dict(refused), dict(bad_tokens))
 
     async def report_on(self, control: ControlPlane, every_s: float = EVERY_S) -> None:
         """For as long as the application lives."""

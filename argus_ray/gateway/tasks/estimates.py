@@ -46,6 +46,10 @@ def start_of(task: Task, position: int | None = None) -> StartOut | None:
     start = Unknown.NOT_YET if task.estimate is None else task.estimate.start
     if start is Unknown.NOT_YET and position is not None and position > MAX_TOLD:
         start = Unknown.TOO_FAR_BACK
+    return start_out(start)
+
+
+def start_out(start: Range | Unknown) -> StartOut:
     return NoStartRangeOut(unknown=start) if isinstance(start, Unknown) else StartRangeOut.of(start)
 
 

@@ -12,6 +12,8 @@ from argus_ray.config import Settings
 from argus_ray.core import ids, paths, taskspec
 from argus_ray.core.actions import ForeseeSubmission, Foresight
 from argus_ray.core.errors import ArgusError, BodyTooLarge, FieldError, InvalidSpec, Unavailable
+from argus_ray.core.estimates import Unknown
+from argus_ray.core.forecast.model import Newcomer
 from argus_ray.core.model import Gang, NodeView
 from argus_ray.core.orders import maintenance_words
 from argus_ray.core.pool import shortfall_per_node
@@ -25,6 +27,7 @@ from argus_ray.gateway.caller import Caller
 from argus_ray.gateway.context import DISK
 from argus_ray.gateway.http.problems import PROBLEMS
 from argus_ray.gateway.http.schemas import FieldRule, MaintenanceOut
+from argus_ray.gateway.tasks.estimates import StartOut, start_out
 from argus_ray.gateway.tasks.schemas import GangOut, NodeShortfallOut, SettingOut, WarningOut
 
 #: The end of a task id that no task has: in the place of when it is accepted, and of chance.
@@ -84,6 +87,10 @@ class ValidationOut(BaseModel):
     command: list[str] | None = Field(description="Of the first attempt")
     env: dict[str, str] | None
     fit: FitOut | None = Field(description="As far as a look at the pool tells; null while the gang is not known")
+    start: StartOut | None = Field(
+        description="When it may start if it is submitted now; null if there is room and nothing waits before it, and "
+        "while the gang is not known. `not_yet`: ask again in some seconds"
+    )
     limits: LimitsOut
 
 
@@ -117,6 +124,7 @@ async def validated(
         refused.append(seen.refusal)
     chosen = None if settings is None else layers.decode(settings)
     launch = None if spec is None or chosen is None else _launch(gateway.settings, spec, seen.user_id, chosen)
+    fit = None if gang is None else await _fit(caller, gang, seen)
     return ValidationOut(
         valid=not refused,
         refusals=[RefusalOut.of(error) for error in refused],
@@ -127,7 +135,8 @@ async def validated(
         placeholder=None if spec is None or launch is None else _placeholder(spec, seen.user_id),
         command=None if launch is None else list(launch.command),
         env=None if launch is None else dict(sorted(launch.env.items())),
-        fit=None if gang is None else await _fit(caller, gang, seen),
+        fit=fit,
+        start=None if spec is None or fit is None else await _start(caller, spec, seen, fit.fit),
         limits=LimitsOut(
             waiting_tasks=seen.own_ahead,
             waiting_tasks_limit=gateway.settings.limits.waiting_tasks_of(seen.user_id),
@@ -153,6 +162,15 @@ def _launch(settings: Settings, spec: TaskSpec, user_id: str, chosen: tuple[laye
 def _payload_dir(shared_root: str) -> str:
     """Where the scheduler of this version publishes it: this process does not outlive the version."""
     return str(payload.folder(shared_root))
+
+
+async def _start(caller: Caller, spec: TaskSpec, seen: Foresight, fit: Fit) -> StartOut | None:
+    if fit is Fit.NOW and not seen.own_ahead + seen.others_ahead:
+        return None
+    if fit is Fit.NEVER_ON_THIS_POOL:
+        return start_out(Unknown.NEVER_FITS)
+    newcomer = Newcomer(seen.user_id, spec.workload, gang_of(spec))
+    return start_out(await caller.gateway.look_at_start(newcomer))
 
 
 async def _fit(caller: Caller, gang: Gang, seen: Foresight) -> FitOut:
