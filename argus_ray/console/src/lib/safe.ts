@@ -6,12 +6,11 @@
 const UNFIT = /[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff]/u;
 const UNFITS = new RegExp(UNFIT.source, "gu");
 
-/** `␛` for an escape, `‹U+202E›` for what has no picture. */
+/** `‹U+202E›`, and `‹ESC›`: pictures of controls are in few fonts. */
 export function sign(character: string): string {
   const code = character.codePointAt(0) ?? 0xfffd;
-  if (code < 0x20) return String.fromCodePoint(0x2400 + code);
-  if (code === 0x7f) return "\u2421";
   if (code >= 0xd800 && code <= 0xdfff) return "\ufffd";
+  if (code === 0x1b) return "‹ESC›";
   return `‹U+${code.toString(16).toUpperCase().padStart(4, "0")}›`;
 }
 

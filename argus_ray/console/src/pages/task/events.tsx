@@ -39,7 +39,7 @@ export function Events({ task }: { task: Task }) {
               <td class="nowrap"><time dateTime={each.at}>{moment(each.at)}</time></td>
               <td class="nowrap">{each.new_state && each.new_state !== each.old_state ? <>{each.old_state ? <><StateBadge state={each.old_state} /> → </> : null}<StateBadge state={each.new_state} /></> : <span class="muted">{oneLine(each.kind)}</span>}</td>
               <td class="muted"><bdi>{oneLine(each.cause ?? "")}</bdi></td>
-              <td class="events-message"><bdi>{oneLine(each.message)}</bdi>{each.submission_id ? <span class="muted nowrap"> attempt {attemptOf(each.submission_id)}</span> : null}</td>
+              <td class="events-message"><bdi>{oneLine(each.message)}</bdi></td>
             </tr>
           ))}
         </tbody>
@@ -48,6 +48,3 @@ export function Events({ task }: { task: Task }) {
     </section>
   );
 }
-
-/** `…--a2`: its number. */
-const attemptOf = (submissionId: string): string => /(\d+)$/.exec(submissionId)?.[1] ?? "";

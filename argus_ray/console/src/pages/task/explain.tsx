@@ -1,7 +1,7 @@
 // Why a task is where it is, and when it may start.
 import type { Schemas } from "../../api/client";
 import type { Task } from "../../api/tasks";
-import { count, gang, moment, number, second, timeOfDay, until } from "../../lib/format";
+import { count, moment, number, second, timeOfDay, until } from "../../lib/format";
 import { href } from "../../lib/route";
 import { oneLine } from "../../lib/safe";
 import { Age, Loading, Trouble } from "../../ui/parts";
@@ -59,8 +59,8 @@ function Ahead({ why }: { why: Why }) {
 
 function wouldStart(why: Why): string {
   const most = why.would_start_now ?? 0;
-  if (most >= why.gang.nnodes) return `all ${count(why.gang.nnodes, "node")} of it, if it were first`;
-  return most ? `${count(most, "node")} of this shape; it asks for ${why.gang.nnodes}` : `none of its ${count(why.gang.nnodes, "node")} of ${gang(why.gang).split("×")[1]} GPUs`;
+  if (most >= why.gang.nnodes) return "all of it, behind nobody";
+  return most ? `a gang of ${count(most, "node")}; it asks for ${why.gang.nnodes}` : "no gang of this shape, however few nodes";
 }
 
 function Start({ why, waits }: { why: Why; waits: boolean }) {
@@ -76,7 +76,7 @@ function Start({ why, waits }: { why: Why; waits: boolean }) {
             <p class="muted num">{moment(start.earliest)} to {moment(start.latest)}</p>
             <p class="muted">The range is {BASIS[start.basis]}. It may be sooner if a task ends early, and later if a machine is lost.</p>
           </>
-        ) : <p class="explain-sentence">Nobody can tell: {startWords(start) || "not worked out yet"}.</p>}
+        ) : <p class="explain-sentence">{startWords(start) ? `Nobody can tell: ${startWords(start)}.` : "It is not worked out yet."}</p>}
         {first ? (
           <dl class="facts"><dt>First estimate</dt><dd class="num">{until(first.latest) === "now" ? `${moment(first.earliest)} to ${timeOfDay(first.latest)}` : `${moment(first.earliest)} to ${moment(first.latest)}`} <span class="muted">(told <Age time={first.at} suffix=" ago" />)</span></dd></dl>
         ) : null}
@@ -87,7 +87,7 @@ function Start({ why, waits }: { why: Why; waits: boolean }) {
 
 function Shortfall({ why, rows }: { why: Why; rows: readonly Schemas["NodeShortfallOut"][] }) {
   return (
-    <section class="card" aria-label="What is missing">
+    <section class="card explain-missing" aria-label="What is missing">
       <header><h2 class="grow">What is missing</h2><span class="muted">{count(why.gang.nnodes, "node")} with {count(why.gang.gpus_per_node, "GPU")} and {count(why.gang.cpus_per_node, "CPU")} each</span></header>
       {rows.length === 0 ? <p class="in muted">No worker is there.</p> : (
         <div class="scroll-x"><table class="table">

@@ -18,7 +18,8 @@ export function Log({ task }: { task: Task }) {
   // "The newest" is another log once another attempt begins.
   const log = useMemo(() => new LogWindow(task.task_id, chosen ?? newest), [task.task_id, chosen ?? newest]);
   useEffect(() => {
-    void log.toEnd();
+    // Without an attempt there is no log to ask for.
+    if (newest !== null) void log.toEnd();
     return () => log.close();
   }, [log]);
   return <OneLog key={`${chosen ?? newest}`} task={task} log={log} />;
@@ -81,7 +82,7 @@ function OneLog({ task, log }: { task: Task; log: LogWindow }) {
     if (isThere && document.activeElement === document.body) pane.current?.focus();
   }, [isThere]);
 
-  const isEmpty = view !== null && view.size === 0 && view.lines.length === 0;
+  const isEmpty = newest === null || (view !== null && view.size === 0 && view.lines.length === 0);
   const isGone = isNoLog(error);
   return (
     <section class="card log" aria-label="The log and its tools">
@@ -97,8 +98,8 @@ function OneLog({ task, log }: { task: Task; log: LogWindow }) {
       </div>
       {error && !isGone ? <Trouble error={error} again={() => void log.toEnd()} /> : null}
       {isGone ? <p class="empty">{error.problem.code === "files_gone" ? "The log is gone: the files of this task are in the trash, or deleted." : "There is no log of this attempt."}</p>
-        : view === null ? (error ? null : <Loading lines={12} />)
-        : isEmpty ? <p class="empty">{emptyWords(task)}</p> : (
+        : isEmpty ? <p class="empty">{emptyWords(task)}</p>
+        : view === null ? (error ? null : <Loading lines={12} />) : (
           <div class="log-body">
             <LogPane log={log} view={view} look={look} mark={search.mark} follows={follows} setFollows={(is) => { setFollows(is); if (is) setUnseen(0); }} keys={keys} pane={pane} />
             {follows ? null : <button class="button small log-new" type="button" onClick={toEnd}>{unseen ? `${count(unseen, "new line")} ↓` : "To the end ↓"}</button>}

@@ -21,7 +21,7 @@ export function Overview({ task }: { task: Task }) {
         </section>
       ) : null}
       <Attempts task={task} />
-      <div class="grid2">
+      <div class="grid2 overview">
         <Facts task={task} />
         <Settings task={task} />
       </div>
@@ -99,7 +99,7 @@ function Settings({ task }: { task: Task }) {
     <section class="card" aria-label="Settings">
       <header><h2 class="grow">Settings</h2><span class="muted">beside the TaskSpec</span></header>
       {settings?.length ? (
-        <div class="scroll-x"><table class="table">
+        <div class="scroll-x"><table class="table settings">
           <thead><tr><th scope="col">Key</th><th scope="col">Value</th><th scope="col">From</th></tr></thead>
           <tbody>
             {settings.map((each) => <tr key={each.key}><td><code>{oneLine(each.key)}</code></td><td><code>{oneLine(JSON.stringify(each.value) ?? "")}</code></td><td class="muted nowrap"><bdi>{oneLine(each.source)}</bdi></td></tr>)}

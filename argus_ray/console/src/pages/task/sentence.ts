@@ -12,7 +12,7 @@ export function sentence(task: Task, why: Schemas["ExplanationOut"] | undefined)
     case "SUCCEEDED":
       return `It succeeded${took}${task.progress?.headline ? `, with ${task.progress.headline.name} ${number(task.progress.headline.value)}` : ""}.`;
     case "FAILED":
-      return `It failed${took}: ${first(attempt?.failure ? (FAILURES[attempt.failure.code] ?? task.reason ?? "") : (task.reason ?? "nobody knows why"))}`;
+      return `It failed${took}: ${clause(attempt?.failure ? (FAILURES[attempt.failure.code] ?? task.reason ?? "") : (task.reason ?? "nobody knows why"))}`;
     case "CANCELED":
       return `It was canceled${took}.`;
     case "RUNNING":
@@ -26,7 +26,7 @@ export function sentence(task: Task, why: Schemas["ExplanationOut"] | undefined)
 }
 
 function running(task: Task): string {
-  if (task.stalled_since) return `It runs but makes no steps${task.stalled_why ? `: ${first(task.stalled_why)}` : "."}`;
+  if (task.stalled_since) return `It runs but makes no steps${task.stalled_why ? `: ${clause(task.stalled_why)}` : "."}`;
   const progress = task.progress;
   if (!progress) return `It runs${where(task)}, and has made no step yet.`;
   const left = progress.seconds_left === null ? "" : `; some ${duration(progress.seconds_left)} left`;
@@ -46,11 +46,15 @@ function waiting(task: Task, why: Schemas["ExplanationOut"] | undefined): string
   return `${words}${range}`;
 }
 
-/** Its first line, as a sentence. */
-function first(text: string): string {
+/** Its first line, up to the end of a sentence. */
+function clause(text: string): string {
   const line = oneLine(text.split(/\r?\n/)[0] ?? "").trim();
-  const whole = line.charAt(0).toUpperCase() + line.slice(1);
-  return /[.!?]$/.test(whole) ? whole : `${whole}.`;
+  return /[.!?]$/.test(line) ? line : `${line}.`;
+}
+
+function first(text: string): string {
+  const line = clause(text);
+  return line.charAt(0).toUpperCase() + line.slice(1);
 }
 
 const FAILURES: Readonly<Record<string, string>> = {

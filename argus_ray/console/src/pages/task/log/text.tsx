@@ -38,7 +38,7 @@ export function RowText({ row, mark, raw }: Props) {
 }
 
 function painted(anser: Anser, bytes: Uint8Array, raw: boolean): ComponentChildren {
-  const text = decoder.decode(bytes).replace(ZEROS, (zeros) => `␀×${zeros.length.toLocaleString("en")}`);
+  const text = decoder.decode(bytes).replace(ZEROS, (zeros) => `‹${zeros.length.toLocaleString("en")} zero bytes›`);
   if (raw) return harmless(text);
   return anser.ansiToJson(withoutSteering(text), { use_classes: true, remove_empty: true }).map((part, index) => {
     const look = classes(part);

@@ -95,10 +95,13 @@ export class LogWindow {
   /** `keepBefore`: let go of nothing before it, since somebody reads there. */
   private extend(keepBefore: boolean): Promise<void> {
     const { to = 0 } = this.view.peek() ?? {};
-    return this.load("after", { from: to, to: to + CALL }, (part, view) => {
+    // From the last byte on that is here: where nothing has come since, that is an answer, too.
+    const begin = Math.max(0, to - 1);
+    return this.load("after", { from: begin, to: begin + CALL }, (whole, view) => {
       if (!view || view.to !== to) return view;
-      const size = Math.max(view.size, part.size);
-      if (part.bytes.length === 0 || (keepBefore && isFull(view))) return { ...view, size: part.bytes.length ? size : part.size };
+      const size = Math.max(view.size, whole.size);
+      const part = whole.from < to ? { ...whole, from: to, bytes: whole.bytes.subarray(to - whole.from) } : whole;
+      if (part.bytes.length === 0 || (keepBefore && isFull(view))) return { ...view, size: part.bytes.length ? size : whole.size };
       const lost = part.from > to ? [gapLine({ from: to, to: part.from })] : [];
       const lines = joined(view.lines, [...lost, ...split(part.bytes, part.from)]);
       return bounded({ ...view, lines, to: part.from + part.bytes.length, size }, keepBefore ? null : "before");
