@@ -90,7 +90,7 @@ function Shortfall({ why, rows }: { why: Why; rows: readonly Schemas["NodeShortf
     <section class="card explain-missing" aria-label="What is missing">
       <header><h2 class="grow">What is missing</h2><span class="muted">{count(why.gang.nnodes, "node")} with {count(why.gang.gpus_per_node, "GPU")} and {count(why.gang.cpus_per_node, "CPU")} each</span></header>
       {rows.length === 0 ? <p class="in muted">No worker is there.</p> : (
-        <div class="scroll-x"><table class="table">
+        <div class="scroll-x" tabIndex={0} role="group" aria-label="Table of workers"><table class="table">
           <thead><tr><th scope="col">Worker</th><th scope="col" class="num">GPUs free</th><th scope="col" class="num">missing</th><th scope="col" class="num">CPUs free</th><th scope="col" class="num">missing</th><th scope="col">Takes gangs</th></tr></thead>
           <tbody>
             {rows.map((row, index) => {

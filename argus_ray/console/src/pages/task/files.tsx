@@ -75,7 +75,7 @@ function Folder({ task, attempt, path }: { task: Task; attempt: number; path: st
   return (
     <>
       {data.complete ? null : <p class="note" data-look="wait">The folder has more entries than are looked at: some are missing here.</p>}
-      <div class="scroll-x"><table class="table">
+      <div class="scroll-x" tabIndex={0} role="group" aria-label="Table of files"><table class="table">
         <thead><tr><th scope="col">Name</th><th scope="col" class="num">Size</th><th scope="col">Changed</th><th scope="col"><span class="sr-only">To do</span></th></tr></thead>
         <tbody>
           {data.entries.map((entry) => (

@@ -4,7 +4,7 @@ import { ENDED, type Task } from "../../api/tasks";
 import { duration, number, second, shortId } from "../../lib/format";
 import { href, withQuery } from "../../lib/route";
 import { Age, Bar, Copy } from "../../ui/parts";
-import { lookOf, StateBadge } from "../../ui/state";
+import { lookOf, StateBadge, wordOf } from "../../ui/state";
 import { commandOf } from "./commands";
 import { useExplain } from "./data";
 import { CancelDialog, ExportDialog, ResubmitDialog } from "./dialogs";
@@ -28,7 +28,8 @@ export function TaskHead({ task, tab }: { task: Task; tab: string }) {
         <span class="grow" />
         <Buttons task={task} ask={setAsking} />
       </div>
-      <p class="task-answer" aria-live="polite"><bdi>{sentence(task, waits ? why : undefined)}</bdi></p>
+      <span class="sr-only" aria-live="polite">{wordOf(task.state)}</span>
+      <p class="task-answer"><bdi>{sentence(task, waits ? why : undefined)}</bdi></p>
       <Progress task={task} />
       <div class="task-id">
         <code class="cut" title={task.task_id}>{task.task_id}</code><Copy text={task.task_id} label="Copy id" />

@@ -1,6 +1,8 @@
 // The log of a task: a window of it, followed, searched, read upwards and jumped in.
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
+import { isPassing } from "../../api/client";
 import { isNoLog } from "../../api/logs";
+import { link } from "../../api/stream";
 import { ENDED, type Task } from "../../api/tasks";
 import { bytes, count } from "../../lib/format";
 import { route, setQuery } from "../../lib/route";
@@ -39,9 +41,14 @@ function OneLog({ task, log }: { task: Task; log: LogWindow }) {
   useFollowing(log, isLive, {
     follows,
     came: (lines) => { if (!follows && lines > 0) setUnseen((before) => before + lines); },
-    // The task's own document tells of it, too; until then the log of the old one stays.
-    attempt: () => {},
   });
+
+  // The head was away, and is back.
+  const isLinked = link.value === "live";
+  useEffect(() => {
+    if (!isLinked || !isPassing(log.error.peek())) return;
+    void (log.view.peek() ? log.grown(null, follows) : log.toEnd());
+  }, [isLinked]);
 
   function toEnd(): void {
     setFollows(true);
@@ -96,7 +103,7 @@ function OneLog({ task, log }: { task: Task; log: LogWindow }) {
           {view && !isEmpty && log.attempt !== null ? <DownloadButton task={task} what={{ log: log.attempt }} size={view.size} /> : null}
         </div>
       </div>
-      {error && !isGone ? <Trouble error={error} again={() => void log.toEnd()} /> : null}
+      {error && !isGone && !(view && isPassing(error)) ? <Trouble error={error} again={() => void log.toEnd()} /> : null}
       {isGone ? <p class="empty">{error.problem.code === "files_gone" ? "The log is gone: the files of this task are in the trash, or deleted." : "There is no log of this attempt."}</p>
         : isEmpty ? <p class="empty">{emptyWords(task)}</p>
         : view === null ? (error ? null : <Loading lines={12} />) : (

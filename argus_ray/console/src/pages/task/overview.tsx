@@ -36,10 +36,10 @@ function Failure({ task }: { task: Task }) {
   return (
     <section class="note failure" data-look="bad" aria-label="Why it failed">
       <h2>{failure ? <code>{failure.code}</code> : "Why it failed"}</h2>
-      {failure?.line ? <pre><bdi dir="ltr">{harmless(failure.line)}</bdi></pre> : task.reason ? <pre><bdi dir="ltr">{harmless(task.reason)}</bdi></pre> : null}
+      {failure?.line ? <pre tabIndex={0}><bdi dir="ltr">{harmless(failure.line)}</bdi></pre> : task.reason ? <pre tabIndex={0}><bdi dir="ltr">{harmless(task.reason)}</bdi></pre> : null}
       {failure?.hint ? <p><b>Next:</b> <bdi>{oneLine(failure.hint)}</bdi></p> : null}
       {failure?.line && task.reason && attempt ? (
-        <details><summary>All that is said of it</summary><pre><bdi dir="ltr">{harmless(task.reason)}</bdi></pre></details>
+        <details><summary>All that is said of it</summary><pre tabIndex={0}><bdi dir="ltr">{harmless(task.reason)}</bdi></pre></details>
       ) : null}
       {attempt ? <p><a class="button small" href={withQuery(href("task", task.task_id, "log"), { attempt: attempt.number === task.attempts.at(-1)?.number ? null : attempt.number })}>To the end of the log</a></p> : null}
     </section>
@@ -99,7 +99,7 @@ function Settings({ task }: { task: Task }) {
     <section class="card" aria-label="Settings">
       <header><h2 class="grow">Settings</h2><span class="muted">beside the TaskSpec</span></header>
       {settings?.length ? (
-        <div class="scroll-x"><table class="table settings">
+        <div class="scroll-x" tabIndex={0} role="group" aria-label="Table of settings"><table class="table settings">
           <thead><tr><th scope="col">Key</th><th scope="col">Value</th><th scope="col">From</th></tr></thead>
           <tbody>
             {settings.map((each) => <tr key={each.key}><td><code>{oneLine(each.key)}</code></td><td><code>{oneLine(JSON.stringify(each.value) ?? "")}</code></td><td class="muted nowrap"><bdi>{oneLine(each.source)}</bdi></td></tr>)}

@@ -39,7 +39,7 @@ function Text({ name, text }: { name: string; text: string | null }) {
   return (
     <div class="sample-text">
       <h3>{name}</h3>
-      {text === null ? <p class="muted">none</p> : <pre dir="auto">{harmless(all || !isLong ? text : text.slice(0, SHOWN))}{isLong && !all ? "…" : ""}</pre>}
+      {text === null ? <p class="muted">none</p> : <pre dir="auto" tabIndex={0}>{harmless(all || !isLong ? text : text.slice(0, SHOWN))}{isLong && !all ? "…" : ""}</pre>}
       {isLong ? <button class="button small quiet" type="button" aria-expanded={all} onClick={() => setAll(!all)}>{all ? "Show less" : `Show all ${text.length.toLocaleString("en")} characters`}</button> : null}
     </div>
   );

@@ -8,8 +8,6 @@ interface Told {
   readonly follows: boolean;
   /** Lines came at the end of what is held. */
   came(lines: number): void;
-  /** Another attempt has begun to log. */
-  attempt(number: number): void;
 }
 
 export function useFollowing(log: LogWindow, isLive: boolean, told: Told): void {
@@ -18,21 +16,18 @@ export function useFollowing(log: LogWindow, isLive: boolean, told: Told): void 
   useEffect(() => {
     if (!isLive) return;
     async function grown(size: number | null): Promise<void> {
-      const before = log.view.peek();
-      await log.grown(size, now.current.follows);
-      const after = log.view.peek();
-      if (!before || !after || after.times !== before.times) return;
-      now.current.came(after.lines.length - before.lines.length);
+      now.current.came(await log.grown(size, now.current.follows));
     }
     return followLog({
       taskId: log.taskId,
       on(kind, data) {
         const number = attemptOf(data);
         const mine = log.view.peek()?.attempt ?? log.attempt;
-        if (kind === "log_attempt" && number !== null && number !== mine) now.current.attempt(number);
+        // Of another attempt the task's own document tells, and then that log is followed.
+        if (number !== mine) return;
         // It begins at the end of now: what came between the first look and this is asked for.
-        else if (kind === "log_attempt") void grown(null);
-        else if ((kind === "log" || kind === "log_gap") && number === mine) void grown(Number(data["end"] ?? data["to"]));
+        if (kind === "log_attempt") void grown(null);
+        else if (kind === "log" || kind === "log_gap") void grown(Number(data["end"] ?? data["to"]));
       },
     });
   }, [log, isLive]);

@@ -3,7 +3,6 @@
 import type { RefObject } from "preact";
 import { useEffect, useImperativeHandle, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import { bytes, count } from "../../../lib/format";
-import { lineAt } from "./lines";
 import { openedMore, type Row, rowAt, rowsOf } from "./rows";
 import { type Mark, RowText } from "./text";
 import { useLogRows } from "./virtual";
@@ -77,7 +76,7 @@ export function LogPane({ log, view, look, mark, follows, setFollows, keys, pane
       if (item) element.scrollTop = item.start + anchor.current.over;
     }
     remember();
-  }, [rows]);
+  }, [rows, look.wrap]);
 
   useLayoutEffect(() => {
     const element = scroller.current;
@@ -110,10 +109,9 @@ export function LogPane({ log, view, look, mark, follows, setFollows, keys, pane
 
   useImperativeHandle(pane, () => ({
     show: (at) => {
-      const line = view.lines[lineAt(view.lines, at)];
       wanted.current = at;
-      // A new map draws the rows anew, also where nothing more is to be opened.
-      setOpened(line && at >= line.start && at < line.end ? openedMore(opened, line, at) : new Map(opened));
+      // The same, as a new map: it makes the rows anew, and those are brought to their place.
+      setOpened(new Map(opened));
     },
     first: () => anchor.current?.at ?? view.from,
     focus: () => scroller.current?.focus(),
@@ -126,7 +124,7 @@ export function LogPane({ log, view, look, mark, follows, setFollows, keys, pane
           const row = rows[item.index];
           return row ? (
             <div key={item.key} data-index={item.index} ref={look.wrap ? virtual.measureElement : null} class="log-row" data-kind={row.kind} style={{ transform: `translateY(${item.start}px)` }}>
-              <RowOf row={row} mark={mark} look={look} open={() => setOpened(openedMore(opened, row.line))} />
+              <RowOf row={row} mark={mark} look={look} open={() => { if (row.kind === "more") setOpened(openedMore(opened, row.line, row.line.bytes.length - row.left)); }} />
             </div>
           ) : null;
         })}

@@ -18,7 +18,7 @@ export interface Shown {
   readonly opened: ReadonlyMap<number, number>;
   /** Every state of a progress bar. */
   readonly states: boolean;
-  /** A byte whose line shows whatever else holds, as the match of a search. */
+  /** A byte whose line shows up to there, whatever else holds: the match of a search. */
   readonly keep: number | null;
 }
 
@@ -36,7 +36,8 @@ export function rowsOf(lines: readonly Line[], shown: Shown): Row[] {
       hidden += 1;
       continue;
     }
-    const open = Math.min(line.bytes.length, Math.max(PIECE, shown.opened.get(line.start) ?? 0));
+    const upTo = line === kept && shown.keep !== null ? shown.keep - line.start + PIECE : 0;
+    const open = Math.min(line.bytes.length, Math.max(PIECE, shown.opened.get(line.start) ?? 0, upTo));
     let from = 0;
     do {
       const to = cut(line.bytes, Math.min(open, from + PIECE));
@@ -56,11 +57,9 @@ function cut(bytes: Uint8Array, at: number): number {
   return to <= 0 ? at : to;
 }
 
-/** With more of this line, or with all of it up to the byte `at` of the log. */
-export function openedMore(opened: ReadonlyMap<number, number>, line: Line, at?: number): ReadonlyMap<number, number> {
-  const before = Math.max(PIECE, opened.get(line.start) ?? 0);
-  const wanted = at === undefined ? before + PIECES * PIECE : Math.max(before, at - line.start + PIECE);
-  return new Map(opened).set(line.start, Math.ceil(wanted / PIECE) * PIECE);
+/** With more of a line of which `shown` bytes are shown. */
+export function openedMore(opened: ReadonlyMap<number, number>, line: Line, shown: number): ReadonlyMap<number, number> {
+  return new Map(opened).set(line.start, (Math.ceil(shown / PIECE) + PIECES) * PIECE);
 }
 
 /** The row that shows byte `at` of the log. */

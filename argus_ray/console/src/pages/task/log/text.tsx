@@ -1,6 +1,7 @@
 // One row of a log as text: colours as classes, a match marked, and nothing of it able to do anything.
 import Anser from "anser";
 import type { ComponentChildren } from "preact";
+import { useMemo } from "preact/hooks";
 import { harmless, withoutSteering } from "../../../lib/safe";
 import type { Row } from "./rows";
 
@@ -23,9 +24,14 @@ interface Props {
 
 export function RowText({ row, mark, raw }: Props) {
   const { line, from, to } = row;
+  // Rows are made anew with each line that comes; what they show stays the same.
+  return useMemo(() => <>{pieces(row, mark, raw)}</>, [line.bytes, from, to, mark, raw]);
+}
+
+function pieces({ line, from, to }: Props["row"], mark: Mark | null, raw: boolean): ComponentChildren {
   const bytes = line.bytes.subarray(from, to);
   const start = line.start + from;
-  if (!mark || mark.to <= start || mark.from >= start + bytes.length) return <>{painted(new Anser(), bytes, raw)}</>;
+  if (!mark || mark.to <= start || mark.from >= start + bytes.length) return painted(new Anser(), bytes, raw);
   const [begin, end] = [Math.max(0, mark.from - start), Math.min(bytes.length, mark.to - start)];
   const anser = new Anser();
   return (

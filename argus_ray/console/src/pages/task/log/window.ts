@@ -33,7 +33,7 @@ export class LogWindow {
   readonly busy = signal<Side | "all" | null>(null);
   private abort = new AbortController();
   private gap: Gap | null = null;
-  private waiting: Promise<void> = Promise.resolve();
+  private waiting: Promise<unknown> = Promise.resolve();
 
   constructor(readonly taskId: string, readonly attempt: number | null) {}
 
@@ -49,24 +49,25 @@ export class LogWindow {
   /** Begin anew around a byte, with more of what comes before it than a screen holds. */
   toByte(at: number): Promise<void> {
     const from = Math.max(0, at - CALL / 2);
-    return this.anew({ from, to: from + CALL });
+    return this.anew({ from, to: from + CALL }, at);
   }
 
-  private async anew(wish: Wish): Promise<void> {
+  private async anew(wish: Wish, at = Infinity): Promise<void> {
     this.abort.abort();
     this.abort = new AbortController();
     this.waiting = Promise.resolve();
     await this.load("all", wish, (part, before) => {
-      const lines = this.whole(part);
+      const lines = this.whole(part, at);
       const from = lines[0]?.start ?? part.from;
       return { lines, from, to: part.from + part.bytes.length, size: part.size, attempt: part.attempt, times: (before?.times ?? 0) + 1 };
     });
   }
 
-  /** Its lines. One that began before it comes with what is before it, if anybody looks there. */
-  private whole(part: Part): Line[] {
+  /** Its lines. One that began before it comes with what is before it, if anybody looks there; unless byte `at` is in it. */
+  private whole(part: Part, at = Infinity): Line[] {
     const lines = split(part.bytes, part.from);
-    return part.from > 0 && part.from !== this.gap?.to && lines.length > 1 ? lines.slice(1) : lines;
+    const isCut = part.from > 0 && part.from !== this.gap?.to;
+    return isCut && lines.length > 1 && at >= (lines[0] as Line).end ? lines.slice(1) : lines;
   }
 
   /** What comes before the first line. */
@@ -108,25 +109,34 @@ export class LogWindow {
     });
   }
 
-  /** The log has grown up to this byte, or nobody knows how far (null). Followed: its end is what is to be held. */
-  async grown(size: number | null, followed: boolean): Promise<void> {
+  /** The log has grown up to this byte, or nobody knows how far (null). Followed: its end is what is to be held. Tells how
+   * many lines came. */
+  async grown(size: number | null, followed: boolean): Promise<number> {
     const view = this.view.peek();
-    if (!view) return;
+    if (!view) return 0;
     const wasAtEnd = view.to >= view.size;
     if (size !== null && size > view.size) this.view.value = { ...view, size };
-    if (followed && size !== null && size - view.to > FAR) return this.toEnd();
-    if (!followed && !wasAtEnd) return;
+    if (followed && size !== null && size - view.to > FAR) {
+      await this.toEnd();
+      return 0;
+    }
+    if (!followed && !wasAtEnd) return 0;
     const mine = this.abort;
     // One at a time, and each goes on where the last one has ended.
-    this.waiting = this.waiting.then(async () => {
+    const coming = this.waiting.then(async () => {
+      let lines = 0;
       for (let isFirst = size === null; !mine.signal.aborted; isFirst = false) {
-        const { to, size: end } = this.view.peek() as View;
-        if (to >= end && !isFirst) return;
+        const before = this.view.peek() as View;
+        if (before.to >= before.size && !isFirst) break;
         await this.extend(!followed);
-        if ((this.view.peek() as View).to === to) return;
+        const after = this.view.peek() as View;
+        if (after.to === before.to || after.times !== before.times) break;
+        lines += after.lines.length - before.lines.length;
       }
+      return lines;
     });
-    return this.waiting;
+    this.waiting = coming;
+    return coming;
   }
 
   private async load(what: Side | "all", wish: Wish, change: (part: Part, view: View | null) => View | null): Promise<void> {
