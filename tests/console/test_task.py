@@ -35,7 +35,7 @@ def test_its_state_and_its_steps_move_without_a_reload(visit: Visit, room: Showr
     run = room.start(task_id)
     run.go_on(50)
     expect(head).to_contain_text("Running")
-    expect(head).to_contain_text("It runs on 1\u00d71 GPUs (gpu-01): step 50 of 200")
+    expect(head).to_contain_text("It runs on 1\u00d74 GPUs (gpu-01): step 50 of 200")
     expect(page.get_by_role("progressbar")).to_have_attribute("aria-valuenow", "25")
     run.go_on(10)
     expect(head).to_contain_text("step 60 of 200")
@@ -88,6 +88,9 @@ def test_it_is_exported_and_resubmitted_and_a_refusal_stays_in_the_window(visit:
     page.get_by_role("button", name="Export…").click()
     dialog = page.get_by_role("dialog", name="Export sft")
     dialog.get_by_role("button", name="Export").click()
+    expect(dialog.get_by_role("alert")).to_contain_text(re.compile("nothing_to_export|unavailable"))
+    if "unavailable" in dialog.get_by_role("alert").inner_text():  # a disk of a busy machine
+        dialog.get_by_role("button", name="Export").click()
     expect(dialog.get_by_role("alert")).to_contain_text("nothing_to_export")
     dialog.get_by_role("button", name="Leave it").click()
     page.get_by_role("button", name="Resubmit…").click()
@@ -146,7 +149,7 @@ def test_why_it_failed_is_told_and_what_others_wrote_does_nothing(visit: Visit, 
     task_id = room.submit("chen", "sft")
     run = room.start(task_id)
     run.go_on(3)
-    odd = Path(run.admit.job_root) / "<b>odd</b> \u202egnp.exe"
+    odd = Path(run.admit.job_root) / "<b>odd \u202egnp.exe"
     odd.write_text("x")
     room.end(task_id, Outcome.APPLICATION, 1, HOSTILE)
     page = visit("chen", f"task/{task_id}")
@@ -156,7 +159,7 @@ def test_why_it_failed_is_told_and_what_others_wrote_does_nothing(visit: Visit, 
     tab(page, "Events")
     expect(page.get_by_role("region", name="Events")).to_contain_text(HARMLESS)
     tab(page, "Files")
-    expect(page.get_by_role("region", name="Files")).to_contain_text("<b>odd</b> \u2039U+202E\u203agnp.exe")
+    expect(page.get_by_role("region", name="Files")).to_contain_text("<b>odd \u2039U+202E\u203agnp.exe")
     assert page.locator("main img, main b:text('odd')").count() == 0
     assert "owned" not in page.title()
     assert "\u202e" not in page.locator("body").inner_text()

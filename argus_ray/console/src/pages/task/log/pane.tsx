@@ -48,6 +48,8 @@ export function LogPane({ log, view, look, mark, follows, setFollows, keys, pane
   const anchor = useRef<{ at: number; over: number } | null>(null);
   const wanted = useRef<number | null>(null);
   const seenTop = useRef(0);
+  /** Bring the mark into sight sideways, too, once its row is drawn. */
+  const seeks = useRef(false);
 
   function byteOf(index: number): number {
     const row = rows[index];
@@ -80,6 +82,11 @@ export function LogPane({ log, view, look, mark, follows, setFollows, keys, pane
 
   useLayoutEffect(() => {
     const element = scroller.current;
+    const found = seeks.current ? element?.querySelector("mark") : null;
+    if (found) {
+      seeks.current = false;
+      found.scrollIntoView({ block: "nearest", inline: "center" });
+    }
     if (follows && element && wanted.current === null) {
       element.scrollTop = element.scrollHeight;
       seenTop.current = element.scrollTop;
@@ -110,6 +117,7 @@ export function LogPane({ log, view, look, mark, follows, setFollows, keys, pane
   useImperativeHandle(pane, () => ({
     show: (at) => {
       wanted.current = at;
+      seeks.current = true;
       // The same, as a new map: it makes the rows anew, and those are brought to their place.
       setOpened(new Map(opened));
     },

@@ -33,6 +33,8 @@ export class LogWindow {
   readonly busy = signal<Side | "all" | null>(null);
   private abort = new AbortController();
   private gap: Gap | null = null;
+  /** Of the log, as far as the stream has told. */
+  private told = 0;
   private waiting: Promise<unknown> = Promise.resolve();
 
   constructor(readonly taskId: string, readonly attempt: number | null) {}
@@ -42,13 +44,16 @@ export class LogWindow {
   }
 
   /** Begin anew at the end. */
-  toEnd(): Promise<void> {
-    return this.anew({ last: CALL });
+  async toEnd(): Promise<void> {
+    await this.anew({ last: CALL });
+    // What was told while that was under way.
+    if (this.told > (this.view.peek()?.to ?? Infinity)) await this.grown(this.told, true);
   }
 
   /** Begin anew around a byte, with more of what comes before it than a screen holds. */
   toByte(at: number): Promise<void> {
-    const from = Math.max(0, at - CALL / 2);
+    // In a long line some of it comes before the byte in its row, too.
+    const from = Math.max(0, at - CALL / 2 - 512);
     return this.anew({ from, to: from + CALL }, at);
   }
 
@@ -113,10 +118,11 @@ export class LogWindow {
    * many lines came. */
   async grown(size: number | null, followed: boolean): Promise<number> {
     const view = this.view.peek();
+    this.told = Math.max(this.told, size ?? 0);
     if (!view) return 0;
     const wasAtEnd = view.to >= view.size;
     if (size !== null && size > view.size) this.view.value = { ...view, size };
-    if (followed && size !== null && size - view.to > FAR) {
+    if (followed && size !== null && size - view.to > FAR && this.busy.peek() !== "all") {
       await this.toEnd();
       return 0;
     }
