@@ -4,6 +4,7 @@ import "./styles/parts.css";
 import "./styles/tasks.css";
 import "./styles/curves.css";
 import "./styles/pool.css";
+import "./styles/task.css";
 import { render } from "preact";
 import { App } from "./app";
 

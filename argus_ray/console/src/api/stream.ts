@@ -117,7 +117,6 @@ async function once(mine: AbortController): Promise<boolean> {
   let heard = false;
   try {
     asked = wanted();
-    const follower = log;
     const given = token.peek();
     const response = await fetch(`${prefix}/api/v2/stream?${asked}`, {
       headers: { Authorization: `Bearer ${given}`, Accept: "text/event-stream", ...(place ? { "Last-Event-ID": place } : {}) },
@@ -135,7 +134,7 @@ async function once(mine: AbortController): Promise<boolean> {
           link.value = "live";
           currentAt.value = Date.now();
         }
-        take(event, follower);
+        take(event);
       },
       onComment: alive,
     });
@@ -166,7 +165,7 @@ async function refused(response: Response, given: string | null): Promise<void> 
   } else if (response.status === 400) place = null;
 }
 
-function take(event: EventSourceMessage, follower: LogFollower | null): void {
+function take(event: EventSourceMessage): void {
   if (event.id) place = event.id;
   const data = JSON.parse(event.data) as never;
   switch (event.event) {
@@ -203,7 +202,8 @@ function take(event: EventSourceMessage, follower: LogFollower | null): void {
     case "log_gap":
     case "log_end":
     case "log_error":
-      follower?.on(event.event, data);
+      // Who follows it now: somebody else may, of the same task, since this connection began.
+      if (log?.taskId === (data as { task_id: string }).task_id) log?.on(event.event, data);
   }
 }
 
