@@ -2817,6 +2817,11 @@ export interface components {
             /** Settings */
             settings: components["schemas"]["SettingOut"][] | null;
             /**
+             * Start
+             * @description When it may start if it is submitted now; null if there is room and nothing waits before it, and while the gang is not known. `not_yet`: ask again in some seconds
+             */
+            start: components["schemas"]["StartRangeOut"] | components["schemas"]["NoStartRangeOut"] | null;
+            /**
              * Valid
              * @description A submission would be accepted now
              */
