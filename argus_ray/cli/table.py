@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from argus_ray.cli import safe
 
 #: A column that gives way to the width of the terminal keeps so many columns.
-_LEAST = 12
+_LEAST = 5
 
 
 @dataclass(frozen=True)
@@ -60,4 +60,5 @@ def _fit(columns: Sequence[Column], widths: list[int], limit: int) -> None:
     for place, column in reversed(list(enumerate(columns))):
         over = sum(widths) + 2 * (len(widths) - 1) - limit
         if over > 0 and column.gives_way:
-            widths[place] = max(_LEAST, widths[place] - over) if widths[place] > _LEAST else widths[place]
+            least = min(widths[place], max(_LEAST, safe.width(column.name)))
+            widths[place] = max(least, widths[place] - over)

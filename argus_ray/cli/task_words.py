@@ -24,7 +24,7 @@ _UNKNOWN = {
     "over_quota": "its user may not hold so many GPUs",
     "own_trouble": "something is wrong with the task itself: its inputs, or its command",
     "too_late": "it is further away than the service looks ahead",
-    "not_yet": "nobody has worked it out yet; ask again in a few seconds",
+    "not_yet": "it is not worked out yet; ask again in a moment",
 }
 
 

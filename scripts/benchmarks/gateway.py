@@ -26,7 +26,7 @@ from typing import Any
 import uvicorn
 
 from argus_ray.gateway.logs.stream import StreamTiming
-from tests.node.test_haproxy_start import Proxy
+from tests.support.builders import memory_folder
 from tests.support.gateway import ADMIN_TOKEN, make_api
 
 __all__ = ["ADMIN_TOKEN", "Gateway", "behind_haproxy", "gateway", "many_files"]
@@ -44,9 +44,10 @@ class Gateway:
 
 
 @contextlib.contextmanager
-def gateway(users: int) -> Iterator[Gateway]:
-    """Each of so many users has one task that runs. Its files lie on the disk of /var/tmp."""
-    folder = Path(tempfile.mkdtemp(prefix="argus-bench-", dir="/var/tmp"))
+def gateway(users: int, where: Path | None = None) -> Iterator[Gateway]:
+    """Each of so many users has one task that runs. `where`: to lie below; in memory without it, so that a commit
+    costs no disk."""
+    folder = Path(tempfile.mkdtemp(prefix="argus-bench-", dir=where or memory_folder()))
     command = [sys.executable, "-m", "benchmarks.gateway", str(folder), str(users)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
@@ -61,6 +62,8 @@ def gateway(users: int) -> Iterator[Gateway]:
 @contextlib.contextmanager
 def behind_haproxy(port: int) -> Iterator[tuple[int, int]]:
     """HAProxy with the configuration that Serve writes and Argus changes, before this replica: its port and its pid."""
+    from tests.node.test_haproxy_start import Proxy  # it imports Ray Serve, and the gateway here does not
+
     with tempfile.TemporaryDirectory(prefix="argus-", dir="/tmp") as short:
         proxy = Proxy(Path(short) / "p")
         try:

@@ -74,15 +74,14 @@ async def _run(served: Gateway, port: int, pids: dict[str, int], options: object
     run, listeners = _Run(), [_Listener(port) for _ in range(options.streams)]  # type: ignore[attr-defined]
     users = len(served.tokens)
     # What is loaded once counts for no stream.
-    first = _Listener(port)
-    await first.open(served.tokens[0])
+    await listeners[0].open(served.tokens[0])
     before = {name: memory.pss_mb(pid) for name, pid in pids.items()}
-    for start in range(0, len(listeners), 50):
+    for start in range(1, len(listeners), 50):
         some = range(start, min(start + 50, len(listeners)))
         await asyncio.gather(*(listeners[i].open(served.tokens[i % users]) for i in some))
     for name, pid in pids.items():
         grown = (memory.pss_mb(pid) - before[name]) * 1e6 / 1024
-        run.figures[f"memory of {name}, a stream"] = grown / len(listeners)
+        run.figures[f"memory of {name}, a stream"] = grown / (len(listeners) - 1)
     spent = {name: _cpu_s(pid) for name, pid in pids.items()}
     await asyncio.sleep(options.idle)  # type: ignore[attr-defined]
     for name, pid in pids.items():
@@ -98,7 +97,7 @@ async def _run(served: Gateway, port: int, pids: dict[str, int], options: object
     run.figures["from the call to a stream, median"] = rounds.percentile(delays, 0.5)
     run.figures["from the call to a stream, p99"] = rounds.percentile(delays, 0.99)
     run.figures["from the call to a stream, most"] = max(delays)
-    for listener in [first, *listeners]:
+    for listener in listeners:
         listener.close()
     return run
 

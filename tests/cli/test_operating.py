@@ -44,7 +44,7 @@ def test_tokens(admin: Person, alice: Person) -> None:
 
 def test_nodes_and_orders_about_them(admin: Person, alice: Person) -> None:
     ran = admin("nodes")
-    assert ran.lines[1].split()[:2] == ["worker-1", "10.0.0.2"] and ran.err == "1 workers, 4 of 8 GPUs free\n"
+    assert ran.lines[1].split()[:2] == ["worker-1", "10.0.0.2"] and ran.err == "1 worker, 4 of 8 GPUs free\n"
     check(admin.api, "/nodes", admin("nodes", "--json").json)
     assert "(forbidden)" in alice("nodes", code=exits.TOKEN).err
     assert "cordoned" in admin("node", "cordon", "worker-1", "--reason", "a fan").out
@@ -104,5 +104,5 @@ def test_what_was_used(admin: Person, alice: Person) -> None:
     assert admin("usage", "--by", "user", "--by", "workload").lines[0].split()[:2] == ["USER", "WORKLOAD"]
     check(admin.api, "/usage", admin("usage", "--by", "day", "--since", "7d", "--json").json)
     own = alice("whoami")
-    assert "4.0 GPU hours, 1 tasks" in own.out and "expires never" in own.out
+    assert "4.0 GPU hours, 1 task" in own.out and "expires never" in own.out
     assert "(forbidden)" in alice("usage", code=exits.TOKEN).err

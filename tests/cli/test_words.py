@@ -47,5 +47,5 @@ def test_the_last_column_gives_way_first() -> None:
     columns = [table.Column("A", gives_way=True), table.Column("B", gives_way=True)]
     row = ["a" * 20, "b" * 20]
     assert table.lines(columns, [row], headers=False, limit=38) == ["a" * 20 + "  " + "b" * 15 + "…"]
-    assert table.lines(columns, [row], headers=False, limit=30) == ["a" * 15 + "…  " + "b" * 11 + "…"]
+    assert table.lines(columns, [row], headers=False, limit=22) == ["a" * 14 + "…  " + "b" * 4 + "…"]
     assert table.room(columns, [row], 50) == 6

@@ -7,6 +7,8 @@ import statistics
 import time
 from typing import Any
 
+from prometheus_client.parser import text_string_to_metric_families
+
 from argus_ray.core.model import Share
 from argus_ray.node import processes
 from tests.support.raycluster import Cluster, view_of_ray
@@ -49,3 +51,32 @@ def test_what_groups_hold_is_seen_by_node_and_job_and_costs_nothing_once_they_ar
     after = statistics.median(look_s() for _ in range(20))
     print(f"\na look takes {before * 1e3:.1f} ms, and {after * 1e3:.1f} ms after {COUNT} groups")
     assert len(placement_group_table()) > COUNT, "Ray itself remembers them"
+
+
+def test_prometheus_and_the_page_of_the_cluster_are_told_the_same_through_serve(cluster: Cluster) -> None:
+    """Through HAProxy and a replica, from the real actors: what each tells, and what Ray shows of the pool."""
+    seen: list[dict[tuple[str, ...], float]] = []
+
+    def is_whole() -> bool:
+        answer = cluster.admin.patiently("GET", "/metrics")
+        assert answer.status_code == 200, answer.text
+        families = text_string_to_metric_families(answer.text)
+        samples = (sample for family in families for sample in family.samples)
+        seen.append({(sample.name, *sample.labels.values()): sample.value for sample in samples})
+        parts = [value for key, value in seen[-1].items() if key[0] == "argus_part_ready"]
+        return len(parts) == 4 and all(parts) and ("argus_gpus", "total") in seen[-1]
+
+    # What the modules before have killed may be on its way back; and a look is kept for five seconds.
+    assert processes.wait_until(is_whole, 60, 1), seen[-1]
+    told = seen[-1]
+    assert told["argus_gpus", "total"] == 8 and told["argus_nodes", "ready"] == 2
+    assert told[("argus_epoch",)] >= 1 and told[("argus_store_bytes",)] > 0
+    assert 0 <= told[("argus_scheduler_last_tick_age_seconds",)] < 60
+    assert 0 <= told[("argus_head_file_age_seconds",)] <= told[("argus_head_file_ttl_seconds",)]
+    assert sum(value for key, value in told.items() if key[0] == "argus_scheduler_tick_seconds_count") > 0
+    page = cluster.admin.get("/api/v2/cluster")
+    assert page["gpus"]["total"] == 8 and page["nodes"]["ready"] == 2
+    assert page["head_file"]["epoch"] == told[("argus_epoch",)] and page["last_tick_age_s"] < 60
+    user = cluster.admin.new_user("scraper")
+    assert user.request("GET", "/metrics").status_code == user.request("GET", "/api/v2/cluster").status_code == 403
+    assert cluster.http.get("/metrics").status_code == 401
