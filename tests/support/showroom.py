@@ -26,6 +26,7 @@ from argus_ray.core.lifecycle import Admit, Advance, End, Hold
 from argus_ray.core.model import NodeView, PlacedNode
 from argus_ray.core.reasons import Code, because
 from argus_ray.core.states import Outcome
+from argus_ray.discovery import head_json, sentinel
 from tests.gateway.test_stream_server import served
 from tests.support.builders import FakeClock, make_inputs, make_service
 from tests.support.gateway import ADMIN_TOKEN, Api, Headers, bearer_header, log_of, metrics_of
@@ -191,6 +192,8 @@ def showroom(folder: Path, *, tasks: int = 24, settings: dict[str, Any] | None =
     make_inputs(folder)
     clock = LiveClock(now=time.time() - 5 * _DAY)
     api = Api(make_service(folder, clock=clock, settings=settings), nodes=NODES)
+    # As the head does: without it nobody tells a root that is away from one without checkpoints.
+    sentinel.begin(head_json.folder(api.world.settings.shared_root, api.world.settings.cluster_name))
     tokens = {user: api.user(user)["Authorization"].removeprefix("Bearer ") for user in USERS}
     room = Showroom(api, tokens)
     _fill(room, clock, tasks)

@@ -29,6 +29,7 @@ export function useTask(taskId: string) {
   const state = taskSignal(taskId).value?.state ?? asked.data?.state;
   useEffect(() => {
     const stop = onTask((task) => {
+      if (task.resubmitted_from === taskId) void queries.invalidateQueries({ queryKey: ["successors", taskId] });
       // What this page has asked for itself comes by here, too.
       if (task.task_id !== taskId || own.has(task)) return;
       const known = queries.getQueryData<Task>(["task", taskId]);

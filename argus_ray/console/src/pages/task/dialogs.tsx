@@ -64,6 +64,7 @@ export function ResubmitDialog({ task, resume, close }: Props & { resume: boolea
       params: { path: { task_id: task.task_id }, header: { "Idempotency-Key": key } },
       body: { resume },
     }));
+    void queries.invalidateQueries({ queryKey: ["successors", task.task_id] });
     toast(`${shortId(answer.task_id)} is in the queue${answer.warnings.length ? `, with ${count(answer.warnings.length, "warning")}` : ""}.`);
     go(href("task", answer.task_id));
   });
@@ -93,6 +94,7 @@ export function ExportDialog({ task, close }: Props) {
       params: { path: { task_id: task.task_id }, header: { "Idempotency-Key": `${key}-${step}-${part}` } },
       body: { ...(step ? { step: Number(step) } : {}), ...(task.workload === "ppo" ? { part } : {}) },
     }));
+    void queries.invalidateQueries({ queryKey: ["task", task.task_id] });
     toast(`${shortId(answer.task_id)} makes a Hugging Face folder of step ${answer.step}.`);
     go(href("task", answer.task_id));
   });
