@@ -4,6 +4,8 @@ import "./styles/parts.css";
 import "./styles/tasks.css";
 import "./styles/curves.css";
 import "./styles/pool.css";
+import "./styles/submit.css";
+import "./styles/admin.css";
 import { render } from "preact";
 import { App } from "./app";
 
