@@ -196,7 +196,7 @@ def test_the_live_switch_follows_what_is_done(visit: Visit, room: Showroom) -> N
 
 def test_a_name_may_be_hostile(visit: Visit, room: Showroom) -> None:
     admin = room.headers("admin")
-    name = "\u202e<script>alert(1)</script>"
+    name = "\u05d3\u05d5\u05d3 <script>alert(1)</script>"
     room.api.client.post("/api/v2/users", json={"user_id": "mallory", "display_name": name}, headers=admin)
     page = visit("admin", "users")
     row = page.get_by_role("row").filter(has_text="mallory")

@@ -131,7 +131,7 @@ function More({ title, text, about }: { title: string; text: string; about: stri
       <div class="more-text">
         <Copy text={text} />
         {about ? <p class="muted">Zeros in <code>{about}</code> stand for the time of the acceptance.</p> : null}
-        <pre tabIndex={0} aria-label={title}><code>{text}</code></pre>
+        <pre tabIndex={0} role="region" aria-label={title}><code>{text}</code></pre>
       </div>
     </details>
   );

@@ -26,7 +26,7 @@ export function UserPage({ id }: { id: string }) {
   const close = (): void => setAsked(null);
   return (
     <>
-      <nav aria-label="Where this is"><a href={href("users")}>Users</a> <span class="muted">/</span> <bdi>{id}</bdi></nav>
+      <nav class="where" aria-label="Where this is"><a href={href("users")}>Users</a> <span class="muted">/</span> <bdi>{id}</bdi></nav>
       {user.data ? (
         <>
           <div class="head">
@@ -77,16 +77,15 @@ function Tokens({ tokens, revoke }: { tokens: readonly Token[]; revoke: (token: 
   return (
     <div class="scroll-x">
       <table class="table tokens">
-        <thead><tr><th scope="col">Token</th><th scope="col">Label</th><th scope="col">State</th><th scope="col">Issued</th><th scope="col">Last used</th><th scope="col">Expires</th><th scope="col"><span class="sr-only">Revoke</span></th></tr></thead>
+        <thead><tr><th scope="col">Token</th><th scope="col">State</th><th scope="col" class="t-issued">Issued</th><th scope="col">Last used</th><th scope="col">Expires</th><th scope="col"><span class="sr-only">Revoke</span></th></tr></thead>
         <tbody>
           {newest.map((token) => {
             const over = isOver(token);
             return (
               <tr key={token.token_id} class={over ? "muted" : undefined}>
-                <td class="mono nowrap">{token.token_id}</td>
-                <td class="wide-cell"><bdi>{token.label}</bdi></td>
+                <td class="wide-cell"><bdi class="strong">{token.label}</bdi><span class="t-id mono muted nowrap">{token.token_id}</span></td>
                 <td><span class="state" data-look={over ? "off" : "good"}>{over ? `⊘ ${over}` : "✓ Good"}</span></td>
-                <td class="nowrap"><Age time={token.created_at} suffix=" ago" /></td>
+                <td class="t-issued nowrap"><Age time={token.created_at} suffix=" ago" /></td>
                 <td class="nowrap">{token.last_used_at ? <Age time={token.last_used_at} suffix=" ago" /> : <span class="muted">never</span>}</td>
                 <td class="nowrap">{token.revoked_at ? <Age time={token.revoked_at} suffix=" ago: revoked" /> : token.expires_at ? moment(token.expires_at) : <span class="muted">never</span>}</td>
                 <td>{over ? null : <button class="button small danger" type="button" aria-label={`Revoke ${token.label || token.token_id}`} onClick={() => revoke(token)}>Revoke…</button>}</td>
