@@ -17,7 +17,6 @@ import { TaskPage } from "./pages/task";
 import { Tasks } from "./pages/tasks";
 import { Usage } from "./pages/usage";
 import { Users } from "./pages/users";
-import { ForAdmins } from "./ui/for-admins";
 import { Loading, Trouble } from "./ui/parts";
 import { nextTheme, isDark } from "./ui/theme";
 import { Toasts } from "./ui/toasts";
@@ -66,7 +65,7 @@ function Entering() {
 function Shell() {
   const [first = "tasks"] = route.value.path;
   const place = PLACES[first];
-  const Page = place?.for === "admin" && !isAdmin.value ? ForAdmins : (place?.page ?? Nowhere);
+  const Page = place?.page ?? Nowhere;
   useEffect(() => {
     if (!place || place.for !== "none") document.title = `${place?.title ?? "Not found"} · Argus`;
   }, [place]);

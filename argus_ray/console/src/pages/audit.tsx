@@ -5,6 +5,7 @@ import { client, ok } from "../api/client";
 import { useQuery } from "../api/queries";
 import { moment, shortId } from "../lib/format";
 import { go, href, route, setQuery, withQuery } from "../lib/route";
+import { ForAdmins } from "../ui/admins";
 import { Age, Empty, Loading, Trouble } from "../ui/parts";
 import { type Entries, useEntries } from "./audit/entries";
 
@@ -16,6 +17,10 @@ const ACTIONS: Readonly<Record<string, readonly string[]>> = {
 };
 
 export function Audit() {
+  return <ForAdmins><AuditPage /></ForAdmins>;
+}
+
+function AuditPage() {
   const { query } = route.value;
   const filter: AuditFilter = { user: query.get("user"), actor: query.get("actor"), action: query.get("action"), since: query.get("since") };
   const wantsLive = query.get("live") === "1";

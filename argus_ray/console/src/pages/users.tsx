@@ -4,6 +4,7 @@ import { client, ok, type Schemas } from "../api/client";
 import { queries, useQuery } from "../api/queries";
 import { count } from "../lib/format";
 import { go, href, route, withQuery } from "../lib/route";
+import { ForAdmins } from "../ui/admins";
 import { RestOf, ruleOf, useAction } from "../ui/action";
 import { Age, Dialog, Empty, Loading, Trouble } from "../ui/parts";
 import { toast } from "../ui/toasts";
@@ -11,7 +12,7 @@ import { UserPage } from "./users/user";
 
 export function Users() {
   const [, id] = route.value.path;
-  return id ? <UserPage key={id} id={id} /> : <List />;
+  return <ForAdmins>{id ? <UserPage key={id} id={id} /> : <List />}</ForAdmins>;
 }
 
 function List() {
