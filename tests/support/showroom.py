@@ -36,6 +36,15 @@ NODES = tuple(
     NodeView(f"{n:056x}", f"10.0.0.{n}", False, 8.0, 96.0, float(free), float(24 + 8 * free), 8.0, 8.0, f"gpu-{n:02}")
     for n, free in enumerate((0, 0, 4, 8), 1)
 )
+#: Of verl's settings: two that users may choose, and that have one key in common.
+VERL: dict[str, Any] = {
+    "presets": {
+        "long-answers": {"data.max_response_length": 4096, "actor_rollout_ref.rollout.gpu_memory_utilization": 0.7},
+        "careful": {"actor_rollout_ref.actor.optim.lr": 2e-7, "actor_rollout_ref.rollout.gpu_memory_utilization": 0.4},
+    },
+    "rules": [{"match": {"workload": ["sft"]}, "set": {"optim.lr_warmup_steps": 7}}],
+    "selectable": ["long-answers", "careful"],
+}
 _DAY = 86_400.0
 STEPS = 200
 
@@ -191,7 +200,7 @@ def showroom(folder: Path, *, tasks: int = 24, settings: dict[str, Any] | None =
     overrides, as in serve_config.yaml."""
     make_inputs(folder)
     clock = LiveClock(now=time.time() - 5 * _DAY)
-    api = Api(make_service(folder, clock=clock, settings=settings), nodes=NODES)
+    api = Api(make_service(folder, clock=clock, settings={"verl": VERL} | (settings or {})), nodes=NODES)
     # As the head does: without it nobody tells a root that is away from one without checkpoints.
     sentinel.begin(head_json.folder(api.world.settings.shared_root, api.world.settings.cluster_name))
     tokens = {user: api.user(user)["Authorization"].removeprefix("Bearer ") for user in USERS}

@@ -5,6 +5,8 @@ import "./styles/tasks.css";
 import "./styles/curves.css";
 import "./styles/pool.css";
 import "./styles/task.css";
+import "./styles/submit.css";
+import "./styles/admin.css";
 import { render } from "preact";
 import { App } from "./app";
 

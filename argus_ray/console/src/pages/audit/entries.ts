@@ -1,0 +1,107 @@
+// The entries of one filter: pages to the past, and, while it is wanted, what comes.
+import { useEffect, useMemo, useState } from "preact/hooks";
+import { type AuditFilter, type Entry, followAudit, listAudit } from "../../api/audit";
+import { token } from "../../api/session";
+
+/** Of a long day with the switch on: the oldest go, and come back as they are scrolled to. */
+const MOST_HELD = 5_000;
+
+export interface Entries {
+  /** Newest first; null until the first page is there. */
+  readonly rows: readonly Entry[] | null;
+  readonly hasMore: boolean;
+  readonly error: unknown;
+  readonly isLoading: boolean;
+  readonly live: "off" | "live" | "reconnecting";
+  /** Numbers of entries that retention took before they were told. */
+  readonly gap: readonly [number, number] | null;
+  /** What came while it was looked at. */
+  readonly fresh: ReadonlySet<number>;
+  more(): void;
+  reload(): void;
+}
+
+interface Held {
+  rows: readonly Entry[] | null;
+  cursor: string | null;
+  error: unknown;
+  isLoading: boolean;
+  gap: readonly [number, number] | null;
+  fresh: ReadonlySet<number>;
+}
+
+const NOTHING: Held = { rows: null, cursor: null, error: null, isLoading: true, gap: null, fresh: new Set() };
+
+export function useEntries(filter: AuditFilter, wantsLive: boolean): Entries {
+  const [held, setHeld] = useState<Held>(NOTHING);
+  const [times, again] = useState(0);
+  const [live, setLive] = useState<Entries["live"]>("off");
+  const isIn = token.value !== null;
+  const isVisible = useVisible();
+  const key = JSON.stringify(filter);
+  const abort = useMemo(() => new AbortController(), [key, times]);
+
+  useEffect(() => {
+    setHeld((before) => (before.rows && times ? { ...before, isLoading: true } : NOTHING));
+    void load(null);
+    return () => abort.abort();
+  }, [abort]);
+
+  async function load(cursor: string | null): Promise<void> {
+    setHeld((before) => ({ ...before, isLoading: true, error: null }));
+    try {
+      const page = await listAudit(filter, cursor, abort.signal);
+      if (abort.signal.aborted) return;
+      setHeld((before) => ({ ...before, rows: joined(cursor === null ? [] : (before.rows ?? []), page.entries), cursor: page.next_cursor, isLoading: false }));
+    } catch (error) {
+      if (!abort.signal.aborted) setHeld((before) => ({ ...before, error, isLoading: false }));
+    }
+  }
+
+  const isThere = held.rows !== null;
+  const newest = held.rows?.[0]?.audit_id ?? 0;
+  useEffect(() => {
+    if (!wantsLive || !isThere || !isVisible || !isIn) {
+      setLive("off");
+      return;
+    }
+    const mine = new AbortController();
+    setLive("reconnecting");
+    void followAudit(filter, newest, {
+      live: (isLive) => setLive(isLive ? "live" : "reconnecting"),
+      entry: (entry) => setHeld((before) => withNew(before, entry)),
+      gap: (from, to) => setHeld((before) => ({ ...before, gap: [from, to] })),
+      refused: (error) => setHeld((before) => ({ ...before, error })),
+    }, mine.signal);
+    return () => mine.abort();
+  }, [wantsLive, isThere, isVisible, isIn, abort]);
+
+  return {
+    ...held,
+    hasMore: held.cursor !== null,
+    live,
+    more: () => { if (!held.isLoading && held.cursor !== null) void load(held.cursor); },
+    reload: () => again((count) => count + 1),
+  };
+}
+
+function withNew(before: Held, entry: Entry): Held {
+  const rows = joined([entry], before.rows ?? []);
+  return { ...before, rows: rows.slice(0, MOST_HELD), fresh: new Set([...before.fresh, entry.audit_id]) };
+}
+
+/** A page may tell again what came by the stream meanwhile. */
+function joined(one: readonly Entry[], other: readonly Entry[]): Entry[] {
+  const known = new Map([...one, ...other].map((each) => [each.audit_id, each]));
+  return [...known.values()].sort((left, right) => right.audit_id - left.audit_id);
+}
+
+function useVisible(): boolean {
+  const [is, setIs] = useState(document.visibilityState === "visible");
+  useEffect(() => {
+    const change = (): void => setIs(document.visibilityState === "visible");
+    document.addEventListener("visibilitychange", change);
+    return () => document.removeEventListener("visibilitychange", change);
+  }, []);
+  return is;
+}
