@@ -98,9 +98,11 @@ export function LogPane({ log, view, look, mark, follows, setFollows, keys, pane
     anchor.current = null;
   }, [view.times]);
   const isShort = virtual.getTotalSize() < (scroller.current?.clientHeight ?? 0);
+  // Not while something else is loaded, which would turn it away; then once that is there.
+  const isFree = log.busy.value === null && log.error.value === null;
   useEffect(() => {
-    if (isShort && view.from > 0 && view.to - view.from < 2 << 20) void log.before();
-  }, [isShort, view.from, log]);
+    if (isFree && isShort && view.from > 0 && view.to - view.from < 2 << 20) void log.before();
+  }, [isFree, isShort, view.from, log]);
 
   function scrolled(): void {
     const element = scroller.current as HTMLDivElement;
