@@ -69,7 +69,7 @@ def test_paths_of_a_template_are_put_where_the_service_has_its_inputs(visit: Vis
     page.get_by_role("button", name="Change the paths").click()
     root = str(room.api.world.shared_root)
     expect(text(page)).to_have_value(re.compile(rf"train_file: {re.escape(root)}/common/datasets/gsm8k-sft/"))
-    assert "# The folder with verl" in text(page).input_value()
+    assert "# (*) The folder with verl" in text(page).input_value()
 
 
 def test_a_bad_submission_shows_its_rules_at_their_fields_and_lines(visit: Visit, room: Showroom) -> None:
