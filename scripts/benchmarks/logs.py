@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import random
 import select
 import shutil
@@ -31,7 +32,7 @@ size, block = int(sys.argv[1]), line * 10_000
 for _ in range(size // len(block)):
     sys.stdout.write(block)
 sys.stdout.flush()
-for name in sys.stdin:
+for told in open(sys.argv[2]):
     print("stamp", time.monotonic(), flush=True)
 """
 _PATIENCE_S = 300.0
@@ -77,27 +78,32 @@ def _delays(served: Gateway, size: int, lines: int) -> tuple[list[float], list[f
     """Seconds, at the follower and at `tail -F`."""
     rng = random.Random(0)
     root, log = served.job_roots[0], Path(served.job_roots[0]) / "logs" / "driver.log"
-    with _running(root, size) as program:
+    with _running(root, size) as tell:
         _until(lambda: log.exists() and log.stat().st_size >= size - (1 << 20), "the log is written")
         with _follower(served) as mine, _tail(log) as tail:
             for number in range(lines):
                 time.sleep(0.2 + 0.6 * rng.random())  # against the follower's pace
-                assert program.stdin is not None
-                program.stdin.write("now\n")
-                program.stdin.flush()
+                tell()
                 _until(lambda n=number + 1: len(mine) >= n and len(tail) >= n, "the line has come")  # type: ignore[misc]
             return list(mine), list(tail)
 
 
 @contextlib.contextmanager
-def _running(root: str, size: int) -> Iterator[subprocess.Popen[str]]:
+def _running(root: str, size: int) -> Iterator[Callable[[], None]]:
+    """What has the program print a line. The runner gives it no standard input, so it is told through a pipe with a
+    name."""
+    pipe = str(Path(root).parents[2] / "tell")
+    os.mkfifo(pipe)
     runner = [sys.executable, "-S", str(_RUNNER), "--job-root", root, "--log-bytes", str(4 * size), "--"]
-    command = [*runner, sys.executable, "-c", _PROGRAM, str(size)]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    command = [*runner, sys.executable, "-c", _PROGRAM, str(size), pipe]
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     try:
-        yield process
+        with open(os.open(pipe, os.O_RDWR), "w", buffering=1) as end:  # for both, so that no open waits
+            yield lambda: print("now", file=end)
+        process.wait(60)
     finally:
-        process.communicate(timeout=60)
+        process.kill()
+        process.wait()
 
 
 @contextlib.contextmanager
