@@ -53,7 +53,8 @@ def gateway(users: int, where: Path | None = None) -> Iterator[Gateway]:
     try:
         assert process.stdout is not None
         told = json.loads(process.stdout.readline())
-        yield Gateway(process.pid, **{name: tuple(v) if isinstance(v, list) else v for name, v in told.items()})
+        lists: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in told.items()}
+        yield Gateway(process.pid, **lists)
     finally:
         process.communicate(timeout=30)
         shutil.rmtree(folder, ignore_errors=True)

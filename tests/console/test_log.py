@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from collections.abc import Callable
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
@@ -152,7 +153,7 @@ def test_an_expression_that_is_none_is_said_at_the_field(visit: Visit, run: Run)
 
 
 def test_a_log_of_a_gib_opens_at_its_end_and_is_searched(
-    visit: Visit, room: Showroom, record_property: pytest.RecordProperty
+    visit: Visit, room: Showroom, record_property: Callable[[str, object], None]
 ) -> None:
     task_id = room.submit("alice", "sft")
     run = room.start(task_id)
