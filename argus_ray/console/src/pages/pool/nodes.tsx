@@ -29,7 +29,7 @@ export function Nodes({ nodes, away }: { nodes: readonly Node[]; away: readonly 
                 <td class="node-tasks">{node.tasks.map((task) => <a key={task.task_id} class="mono" href={href("task", task.task_id)} title={`${task.task_id}: ${count(task.gpus, "GPU")} of ${task.user_id}`}>{shortId(task.task_id)}</a>)}</td>
                 <td>
                   <span class="buttons">
-                    {node.cordon ? <button class="button small" type="button" onClick={() => void uncordon(node.hostname || node.node_id)}>Uncordon</button> : <button class="button small" type="button" onClick={() => setOrder({ node, kind: "cordon" })}>Cordon…</button>}
+                    {node.cordon ? <button class="button small" type="button" onClick={() => void uncordon(nameOf(node, nodes))}>Uncordon</button> : <button class="button small" type="button" onClick={() => setOrder({ node, kind: "cordon" })}>Cordon…</button>}
                     {node.cordon?.state === "draining" || node.cordon?.state === "drained" ? null : <button class="button small" type="button" onClick={() => setOrder({ node, kind: "drain" })}>Drain…</button>}
                   </span>
                 </td>
@@ -45,9 +45,16 @@ export function Nodes({ nodes, away }: { nodes: readonly Node[]; away: readonly 
           </tbody>
         </table>
       </div>
-      {order ? <Order {...order} close={() => setOrder(null)} /> : null}
+      {order ? <Order {...order} name={nameOf(order.node, nodes)} close={() => setOrder(null)} /> : null}
     </section>
   );
+}
+
+/** By which an order names it: what it keeps when it rejoins, if it has that for itself. */
+function nameOf(node: Node, nodes: readonly Node[]): string {
+  const own = (one: (each: Node) => string): boolean => one(node) !== "" && nodes.filter((each) => one(each) === one(node)).length === 1;
+  if (own((each) => each.hostname)) return node.hostname;
+  return own((each) => each.ip) ? node.ip : node.node_id;
 }
 
 /** Each user keeps a colour; past eight they share. */
@@ -91,11 +98,10 @@ async function uncordon(node: string): Promise<void> {
   void queries.invalidateQueries({ queryKey: ["nodes"] });
 }
 
-function Order({ node, kind, close }: { node: Node; kind: "cordon" | "drain"; close: () => void }) {
+function Order({ node, name, kind, close }: { node: Node; name: string; kind: "cordon" | "drain"; close: () => void }) {
   const [reason, setReason] = useState("");
   const [hours, setHours] = useState("1");
   const [busy, setBusy] = useState(false);
-  const name = node.hostname || node.node_id;
   const path = { node: name };
 
   async function give(event: Event): Promise<void> {
