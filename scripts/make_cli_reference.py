@@ -29,8 +29,8 @@ python3 argus.pyz login $ARGUS
 
 Where Argus is installed it is `argus`.
 
-**ID** is a whole task id, a unique beginning of one, its last four hex digits, `last` (your newest task), or `-` for ids
-from stdin. If more than one task answers to it, the error lists them.
+**ID** is a whole task id, a unique beginning of one, its last four hex digits, `last` (your newest task), or `-` for
+ids from stdin. If more than one task answers to it, the error lists them.
 
 **Output.** stdout has data only; notes, warnings and errors go to stderr. Times are relative on a terminal and RFC 3339
 in a pipe. In a table at least two blanks part columns, and no cell holds two. `--json` prints the API's own documents:
