@@ -110,7 +110,9 @@ def test_a_future_is_over_once_no_run_ends_any_more(monkeypatch: pytest.MonkeyPa
         return decide(*args, **more)
 
     monkeypatch.setattr(draw, "decide", counted)
-    found = asked(running(1, "a", why=Unknown.STALLED), waiting(2, 100.0), waiting(3, 100.0, overtaken_since=NOW - 9e5))
+    old = waiting(2, 100.0, gang=replace(WHOLE, nnodes=2), overtaken_since=NOW - 700)
+    nodes = (node("a", 0.0), node("b"))
+    found = asked(running(1, "a", why=Unknown.STALLED), old, waiting(3, 100.0), nodes=nodes)
     assert found == {"w2": Unknown.STALLED, "w3": Unknown.STALLED}
     assert len(decisions) <= 10 * 40
 
