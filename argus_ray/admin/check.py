@@ -28,18 +28,34 @@ def soundness(db: Database, say: Say) -> int:
 
 
 def orphans(db: Database, shared_root: str, say: Say) -> int:
-    """How many job roots have no task, and attempts no job root. Costs one look at each folder there is."""
-    strays = _counted(say, "job roots without a task", _strays(db, shared_root))
-    missing = _counted(say, "attempts that ran and have no job root", _missing(db, shared_root))
-    return strays + missing
+    """How many job roots have no attempt, and attempts no job root. Costs one look at each folder there is."""
+    strays = _Findings(say, "job roots without a task")
+    newer = _Findings(say, "job roots of attempts that the database does not know, of tasks that it knows")
+    for root, has_task in _strays(db, shared_root):
+        (newer if has_task else strays).add(root)
+    missing = _Findings(say, "attempts that ran and have no job root")
+    for attempt in _missing(db, shared_root):
+        missing.add(attempt)
+    return strays.told() + newer.told() + missing.told()
 
 
-def _strays(db: Database, shared_root: str) -> Iterator[str]:
+def _strays(db: Database, shared_root: str) -> Iterator[tuple[str, bool]]:
+    """Job roots without an attempt, and whether their task is there."""
     for user_id, jobs in _job_folders(Path(paths.users_dir(shared_root))):
         with os.scandir(jobs) as entries:
             names = (entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
             while batch := list(islice(names, roots.PAGE)):
-                yield from (f"{jobs}/{name}" for name in roots.unknown(db, user_id, batch))
+                unknown = {name: _task_of(f"{jobs}/{name}") for name in roots.unknown(db, user_id, batch)}
+                known = roots.known_tasks(db, user_id, set(unknown.values()))
+                yield from ((f"{jobs}/{name}", task in known) for name, task in unknown.items())
+
+
+def _task_of(job_root: str) -> str:
+    """Empty for a folder that is no job root."""
+    try:
+        return ids.task_of(job_root)
+    except ValueError:
+        return ""
 
 
 def _job_folders(users: Path) -> Iterator[tuple[str, Path]]:
@@ -61,15 +77,21 @@ def _missing(db: Database, shared_root: str) -> Iterator[str]:
             yield f"{submission_id} of {ids.task_of(root)}"
 
 
-def _counted(say: Say, what: str, found: Iterator[str]) -> int:
-    """Streamed: the first are named, and none is kept."""
-    count = 0
-    for each in found:
-        count += 1
-        if count <= _NAMED:
-            say(f"{what}: {each}")
-    say(f"{what}: {count or 'none'}")
-    return count
+class _Findings:
+    """Of one kind. Streamed: the first are named, and none is kept."""
+
+    def __init__(self, say: Say, what: str) -> None:
+        self._say, self._what, self._count = say, what, 0
+
+    def add(self, name: str) -> None:
+        self._count += 1
+        if self._count <= _NAMED:
+            self._say(f"{self._what}: {name}")
+
+    def told(self) -> int:
+        """How many; the number is said, too."""
+        self._say(f"{self._what}: {self._count or 'none'}")
+        return self._count
 
 
 def _tell(say: Say, what: str, found: list[str]) -> None:

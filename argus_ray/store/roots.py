@@ -20,6 +20,15 @@ def unknown(db: sqlite3.Connection, user_id: str, submission_ids: Collection[str
     return [str(row[0]) for row in rows]
 
 
+def known_tasks(db: sqlite3.Connection, user_id: str, task_ids: Collection[str]) -> set[str]:
+    """Those of them that are tasks of this user."""
+    rows = db.execute(
+        "SELECT task_id FROM tasks WHERE user_id = ? AND task_id IN (SELECT value FROM json_each(?))",
+        (user_id, json.dumps(sorted(task_ids))),
+    )
+    return {str(row[0]) for row in rows}
+
+
 def expected(db: sqlite3.Connection) -> Iterator[tuple[str, str]]:
     """User and submission id of each attempt that has run and whose files were not deleted. A transaction a page."""
     after = ""

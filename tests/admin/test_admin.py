@@ -114,6 +114,13 @@ def test_check_finds_orphans_on_both_sides(pool: Pool) -> None:
     assert code == WRONG
     assert f"job roots without a task: {stray}" in said and f"job roots without a task: {of_another}" in said
     assert "job roots without a task: 2" in said
+    # As after a restore: its task waits, and was started since.
+    since = pool.job_root.with_name(f"{pool.waits.task_id}--a01")
+    since.mkdir()
+    (pool.job_root.parent / "notes").mkdir()
+    said = pool.run("check")[1]
+    assert f"of tasks that it knows: {since}" in said and "of tasks that it knows: 1" in said
+    assert "job roots without a task: 3" in said
     pool.job_root.rmdir()
     code, said, _ = pool.run("check")
     assert code == WRONG and f"no job root: {pool.job_root.name}" in said

@@ -76,7 +76,7 @@ class Kept:
                 environ[_VARIABLES.get(match[1]) or "ARGUS_" + match[1].replace("-", "_").upper()] = match[2]
         return {**environ, **changes}
 
-    def end(self, part: str, number: signal.Signals, within_s: float = 60) -> None:
+    def end(self, part: str, number: signal.Signals, within_s: float = 180) -> None:
         """Its program, and for a signal that it hears all that it has started."""
         pid = self.pid(part)
         who = processes.identity(pid)
