@@ -92,7 +92,7 @@ def _delays(served: Gateway, size: int, lines: int) -> tuple[list[float], list[f
 def _running(root: str, size: int) -> Iterator[Callable[[], None]]:
     """What has the program print a line. The runner gives it no standard input, so it is told through a pipe with a
     name."""
-    pipe = str(Path(root).parents[2] / "tell")
+    pipe = str(Path(root).parents[3] / "tell")
     os.mkfifo(pipe)
     runner = [sys.executable, "-S", str(_RUNNER), "--job-root", root, "--log-bytes", str(4 * size), "--"]
     command = [*runner, sys.executable, "-c", _PROGRAM, str(size), pipe]

@@ -32,6 +32,6 @@ def test_the_starts_of_a_day_come_true() -> None:
 @pytest.mark.skipif(not DAYS, reason="takes a minute or two a day: ARGUS_WEEK=7")
 @pytest.mark.timeout(4 * 3600)
 def test_the_starts_that_are_told_come_true() -> None:
-    table = played(DAYS, 40, SEED)
+    table = played(DAYS, 100, SEED)
     print("\n".join([f"\nseed {SEED}, {DAYS:g} days: {table}", *table.missed, *table.firm_late]))
     check(table)

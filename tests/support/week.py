@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 
 from argus_ray.core import actions
@@ -39,7 +40,7 @@ EVERY_S = 2400.0
 PATIENCE = 8
 #: Behind so many a forecast costs seconds: of fewer futures, as in the service, whose time is bounded (it plays 20 at
 #: least), and not one for each that comes.
-MANY, DRAWS_OF_MANY, EVERY_OF_MANY_S = 20, 24, 600.0
+MANY, DRAWS_OF_MANY, EVERY_OF_MANY_S = 20, 40, 600.0
 
 
 @dataclass(frozen=True)
@@ -119,21 +120,28 @@ class Table:
     firm_late: list[str] = field(default_factory=list)
     why: Counter[str] = field(default_factory=Counter)
     widths: list[float] = field(default_factory=list)
+    #: Of the same: from the moment of the telling to the start. Seconds.
+    waits: list[float] = field(default_factory=list)
     #: One line for each that started outside its range.
     missed: list[str] = field(default_factory=list)
 
     @property
     def width_min(self) -> float:
         """Of the one in the middle. Minutes."""
-        return sorted(self.widths)[len(self.widths) // 2] / 60 if self.widths else math.nan
+        return median(self.widths) / 60 if self.widths else math.nan
+
+    @property
+    def wait_min(self) -> float:
+        """The same."""
+        return median(self.waits) / 60 if self.waits else math.nan
 
     def __str__(self) -> str:
         hit = self.inside / max(1, self.told)
         return (
             f"had to wait {self.waited}, told a range {self.told} ({self.told / max(1, self.waited):.1%}): "
             f"inside {self.inside} ({hit:.1%}), early {self.early}, late {self.late}; "
-            f"median width {self.width_min:.0f} min; firm ranges {self.firm}, later than told {len(self.firm_late)}; "
-            f"no range: {dict(self.why)}"
+            f"median width {self.width_min:.0f} min, median wait {self.wait_min:.0f} min; "
+            f"firm ranges {self.firm}, later than told {len(self.firm_late)}; no range: {dict(self.why)}"
         )
 
 
@@ -391,6 +399,7 @@ class Week:
             told = case.first[1]
             found.told += 1
             found.widths.append(told.latest - told.earliest)
+            found.waits.append(started - case.first[0])
             if started < told.earliest - 1:
                 found.early += 1
             elif started > told.latest + 1:

@@ -104,9 +104,8 @@ class Future:
                 end = run.deadline
             if end < NEVER:
                 heapq.heappush(self._ends, (max(question.now, end), run.task.seq))
-        #: Of the last decision: when some task's own time comes, and when the next reservation begins or grows.
+        #: Of the last decision: when some task's own time comes.
         self._due: float | None = question.now
-        self._reserves_at: float | None = None
         self.starts: dict[str, float] = {}
 
     def play(self) -> dict[str, float]:
@@ -137,12 +136,10 @@ class Future:
         return any(sum(has_room(gang, node) for node in nodes) >= gang.nnodes for gang in gangs)
 
     def _upcoming(self, now: float) -> float:
-        """A reservation that begins or grows starts nothing by itself: it counts from the next end on, and is waited
-        for only where nothing else will happen."""
+        """A reservation that begins or grows starts nothing by itself, it counts from the next end on: a future in
+        which no run ends any more is over, though reservations grow for ever."""
         times = [end for end, _ in self._ends[:1]]
         times += [self._due] if self._due is not None and self._due > now else []
-        if not times and self._reserves_at is not None and self._reserves_at > now:
-            times.append(self._reserves_at)
         return min(times, default=NEVER)
 
     def _step(self, now: float) -> None:
@@ -153,7 +150,7 @@ class Future:
             self._start(task, decision.nodes_of[task.task_id], now)
         for hold in decision.holds(decision.admitted):
             self._hold(hold)
-        self._due, self._reserves_at = decision.due, decision.reserves_at
+        self._due = decision.due
 
     def _shares(self, now: float) -> Shares:
         if not self._needs_shares:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from typing import Any
 
-from argus_ray.core.admission import AdmissionPolicy
+import pytest
+
+from argus_ray.core.admission import AdmissionPolicy, decide
+from argus_ray.core.decision import Decision
 from argus_ray.core.estimates import Basis, Range, Unknown, Verdict, judge
+from argus_ray.core.forecast import draw
 from argus_ray.core.forecast.draw import HIGH, LOW
 from argus_ray.core.forecast.model import Odds, Question, Run
 from argus_ray.core.forecast.ranges import FEW, MARGIN, MARGIN_S, MIN_DRAWS, foretell
@@ -93,6 +98,23 @@ def test_what_is_not_known_is_told_as_such() -> None:
         assert asked(running(1, "a", why=why), waiting(2))["w2"] is why
     found = asked(running(1, "a", 1000.0), waiting(2), waiting(3))
     assert about(found["w2"], 1000) and found["w3"] is Unknown.NO_HISTORY_AHEAD
+
+
+def test_a_future_is_over_once_no_run_ends_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reservations grow for ever, and start nothing: what waits behind a run without an end costs a decision or two in
+    each future, and not one for each ten minutes of two weeks."""
+    decisions = []
+
+    def counted(*args: Any, **more: Any) -> Decision:
+        decisions.append(args)
+        return decide(*args, **more)
+
+    monkeypatch.setattr(draw, "decide", counted)
+    old = waiting(2, 100.0, gang=replace(WHOLE, nnodes=2), overtaken_since=NOW - 700)
+    nodes = (node("a", 0.0), node("b"))
+    found = asked(running(1, "a", why=Unknown.STALLED), old, waiting(3, 100.0), nodes=nodes)
+    assert found == {"w2": Unknown.STALLED, "w3": Unknown.STALLED}
+    assert len(decisions) <= 10 * 40
 
 
 def test_what_is_not_in_the_way_need_not_be_known() -> None:
