@@ -19,7 +19,7 @@ from argus_ray.local import cluster
 from argus_ray.local.cluster import NotStarted, OneMachine
 from argus_ray.local.folder import Refused
 from argus_ray.node import processes
-from tests.support.raycluster import end_orphans, mark_of
+from tests.support.raycluster import IN_USE, end_orphans, mark_of
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
 
@@ -207,6 +207,20 @@ print(answers(f"http://127.0.0.1:{server.server_port}/"))
     environ = {"PATH": os.environ["PATH"], "http_proxy": "http://127.0.0.1:9"}
     done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "True", done.stderr
+
+
+def test_what_this_run_of_the_tests_uses_is_left_alone(tmp_path: Path) -> None:
+    """A module that starts a quickstart of its own looks for orphans while the session's cluster runs."""
+    mine, of_an_earlier_one = tmp_path / f"argus-t-{os.getpid()}", tmp_path / f"argus-q-{os.getpid()}"
+    mine.mkdir()
+    of_an_earlier_one.mkdir()
+    IN_USE.add(mine)
+    try:
+        end_orphans(tmp_path)
+    finally:
+        IN_USE.remove(mine)
+    assert mine.exists()
+    assert not of_an_earlier_one.exists()
 
 
 def test_a_killed_run_of_the_tests_is_cleaned_up(tmp_path: Path) -> None:

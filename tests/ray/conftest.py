@@ -12,7 +12,7 @@ import pytest
 
 from argus_ray.local.cluster import OneMachine
 from tests.support import shadows
-from tests.support.raycluster import ADMIN_TOKEN, FOLDERS, INTERNAL_TOKEN, ROOT, Cluster, end_orphans, mark_of
+from tests.support.raycluster import ADMIN_TOKEN, FOLDERS, IN_USE, INTERNAL_TOKEN, ROOT, Cluster, end_orphans, mark_of
 
 # Short: Ray's Unix sockets lie below it.
 _FOLDER = FOLDERS / f"argus-t-{os.getpid()}"
@@ -25,6 +25,7 @@ def cluster() -> Iterator[Cluster]:
     end_orphans()
     root = _FOLDER
     root.mkdir(mode=0o700)
+    IN_USE.add(root)
     environ = {"ARGUS_ADMIN_TOKEN": ADMIN_TOKEN, "MVP_INTERNAL_TOKEN": INTERNAL_TOKEN}
     machine = OneMachine(root, mark_of(root), environ=environ)
     (machine.shared_root / "common" / "plans").mkdir(parents=True)

@@ -28,6 +28,8 @@ FINAL = ("SUCCEEDED", "FAILED", "CANCELED")
 #: Where each run of the tests has a folder `argus-t-<its process id>`, and `argus-q-...` for a quickstart of its own.
 #: Short: Ray's Unix sockets lie below it.
 FOLDERS = Path("/tmp")
+#: Folders of this process. Another one that has our id in its name is of an earlier process that had it.
+IN_USE: set[Path] = set()
 
 
 def view_of_ray(ray_view: Any) -> ClusterView:
@@ -47,9 +49,8 @@ def end_orphans(folders: Path = FOLDERS) -> None:
     for folder in (*folders.glob("argus-t-*"), *folders.glob("argus-q-*")):
         owner = folder.name.rpartition("-")[2]
         is_ours = folder.is_dir() and not folder.is_symlink() and folder.stat().st_uid == os.getuid()
-        # One that has our own id is of an earlier process that had it.
         is_over = owner.isdigit() and (int(owner) == os.getpid() or not Path(f"/proc/{owner}").exists())
-        if is_ours and is_over:
+        if is_ours and is_over and folder not in IN_USE:
             for mark in (mark_of(folder), mark_in(folder)):
                 if mark:
                     processes.end_marked(mark, grace_s=0)
