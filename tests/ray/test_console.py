@@ -166,7 +166,7 @@ def test_a_day_of_an_operator(cluster: Cluster, visit: Callable[[Api, str], Page
     try:
         expect(row).to_contain_text("takes gangs")
         row.get_by_role("button", name="Cordon…").click()
-        page.get_by_label("Reason").fill("a look")
+        page.get_by_role("dialog").get_by_label("Reason").fill("a look")
         page.get_by_role("dialog").get_by_role("button", name="Cordon", exact=True).click()
         expect(row).to_contain_text("cordoned")
         row.get_by_role("button", name="Uncordon").click()
