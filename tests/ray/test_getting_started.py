@@ -90,16 +90,18 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
         kept = Kept.shown(root, shown)
         with httpx2.Client(base_url=kept.url, timeout=60, trust_env=False) as http:
             made = Story(kept, home, ada, operator, begun, load, http)
-            made.typed.add("scripts/quickstart --keep")
+            # The second one below, when all is over.
+            made.typed |= {"scripts/quickstart --keep", "scripts/quickstart --stop"}
             yield made
     finally:
         ada.leaves()
         operator.leaves()
         again = Person(home / "operator", SCREENS, at=ROOT)
-        assert "has been stopped" in again.run("scripts/quickstart --stop" + options)
+        stopped = again.run("scripts/quickstart --stop" + options, within_s=PATIENCE_S)
         again.leaves()
         shutil.rmtree(root, ignore_errors=True)
         Path(f"{root}.lock").unlink(missing_ok=True)
+    assert "has been stopped" in stopped
 
 
 def test_from_nothing_to_a_curve(story: Story) -> None:
