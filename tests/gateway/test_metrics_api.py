@@ -17,6 +17,7 @@ from argus_ray.core.errors import Unavailable
 from argus_ray.core.model import Attempt
 from argus_ray.core.states import Outcome
 from argus_ray.disk import logs
+from argus_ray.gateway.http.schemas import rfc3339
 from argus_ray.gateway.metrics import curves
 from argus_ray.gateway.metrics.curves import CurveReader, Limits
 from tests.support.builders import memory_folder
@@ -38,7 +39,10 @@ def test_before_there_is_anything(api: Api, alice: Headers) -> None:
     }  # fmt: skip
     assert show(api, task_id, alice) == expected
     api.run(task_id)
-    expected["attempts"] = [{"attempt": 1, "first_step": None, "last_step": None}]
+    started = rfc3339(api.world.clock())
+    expected["attempts"] = [
+        {"attempt": 1, "first_step": None, "last_step": None, "started_at": started, "ended_at": None}
+    ]
     assert show(api, task_id, alice) == expected
 
 
@@ -64,9 +68,10 @@ def test_curves_go_through_all_attempts(api: Api, alice: Headers) -> None:
         }
         or "val/loss" not in found["curves"]
     )
+    now = rfc3339(api.world.clock())
     assert found["attempts"] == [
-        {"attempt": 1, "first_step": 1, "last_step": 4},
-        {"attempt": 2, "first_step": 3, "last_step": 5},
+        {"attempt": 1, "first_step": 1, "last_step": 4, "started_at": now, "ended_at": now},
+        {"attempt": 2, "first_step": 3, "last_step": 5, "started_at": now, "ended_at": None},
     ]
     assert found["available"] == ["train/mfu"]
     assert (found["last_step"], found["total_steps"]) == (5, 20)

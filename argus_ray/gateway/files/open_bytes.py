@@ -68,7 +68,8 @@ class OpenAnswers:
             return Response(None, 304, headers)
         headers["Content-Type"] = kind
         if is_head(request.scope):
-            return Response(None, 200, {**headers, "Content-Length": str(size)})
+            # As the answer that is sent in pieces has it.
+            return Response(None, 200, {**headers, "Content-Length": str(size), "X-Accel-Buffering": "no"})
         given = request.headers.getlist
         try:
             span = ranges.asked_for(given("range"), given("if-range"), tag, size)
