@@ -162,7 +162,8 @@ class PoolFacts:
                 before.gpus_total + node.gpus_total, before.gpus_free + node.gpus_free, before.nodes + 1
             )
         states = Counter({"ready": 0, "barred": 0, "cordoned": 0})
-        states.update(_state(node) for node in nodes)
+        # The head takes no gang and is none that anybody waits for.
+        states.update(_state(node) for node in nodes if not node.is_head)
         return cls(
             machines=dict(found),
             nodes=dict(states),
