@@ -16,13 +16,16 @@ _NEVER = ("ray", "pydantic", "fastapi", "yaml", "rich", "plotext", "prometheus_c
 
 
 def imported(*words: str, **more: str) -> set[str]:
+    """The modules that a command imports, without those that the environment's `.pth` files import at each start (the
+    finder of an editable installation, for one)."""
     code = (
-        "import sys, json, contextlib, io\n"
+        "import sys; given = set(sys.modules)\n"
+        "import json, contextlib, io\n"
         "from argus_ray.cli.app import cli\n"
         "with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):\n"
         "    try: cli.main(sys.argv[1:])\n"
         "    except SystemExit: pass\n"
-        "print(json.dumps(sorted(sys.modules)))\n"
+        "print(json.dumps(sorted(set(sys.modules) - given)))\n"
     )
     environ = {
         "PATH": "/usr/bin:/bin",

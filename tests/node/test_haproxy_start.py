@@ -25,6 +25,8 @@ from argus_ray.node import haproxy, haproxy_start, ports, processes
 from tests.support import serve_config
 
 PROBLEM = {"content-type": "application/problem+json"}
+#: Seconds: these tests run beside others, which come first.
+PATIENCE_S = 60
 
 
 class Replica:
@@ -89,9 +91,10 @@ class Proxy:
         with self.log.open("ab") as out:
             process = subprocess.Popen(command, stdout=out, stderr=out, env=self.environ)
         self.processes.append(process)
-        assert processes.wait_until(lambda: self.answering() == process.pid or process.poll() is not None, 20), (
-            self.log.read_text()
+        is_there = processes.wait_until(
+            lambda: self.answering() == process.pid or process.poll() is not None, PATIENCE_S
         )
+        assert is_there, self.log.read_text()
         return process
 
     def answering(self) -> int | None:
@@ -194,7 +197,7 @@ def test_errors_of_ours_pass_and_those_of_serve_become_503_problems(
 
 def ask(proxy: Proxy, *lines: str) -> httpx2.Response:
     """A request as it stands; HAProxy's answer."""
-    with socket.create_connection(("127.0.0.1", proxy.port), 20) as peer:
+    with socket.create_connection(("127.0.0.1", proxy.port), PATIENCE_S) as peer:
         peer.settimeout(20)
         peer.sendall("\r\n".join([*lines, "", ""]).encode("latin-1"))
         head, _, body = b"".join(iter(lambda: peer.recv(65536), b"")).partition(b"\r\n\r\n")
@@ -339,7 +342,7 @@ def test_a_request_that_a_replica_died_with_is_repeated_where_that_is_safe(
     def post(*headers: str, path: str = "/api/v2/tasks") -> str:
         """Headers and body in one packet: of a request that is still on its way HAProxy repeats nothing."""
         head = (f"POST {path} HTTP/1.1", "Host: argus", "Connection: close", "Content-Length: 1", *headers)
-        with socket.create_connection(("127.0.0.1", proxy.port), 20) as peer:
+        with socket.create_connection(("127.0.0.1", proxy.port), PATIENCE_S) as peer:
             peer.settimeout(20)
             peer.sendall("\r\n".join([*head, "", "x"]).encode())
             return b"".join(iter(lambda: peer.recv(65536), b"")).decode()
@@ -449,7 +452,7 @@ def test_a_new_proxy_actor_takes_over_from_the_haproxy_of_a_killed_one(
         assert old.wait(20) == 0, "the old one ends when its last connection has"
         assert proxy.answering() == new.pid
         count = len(answers)
-        assert processes.wait_until(lambda: len(answers) > count + 10, 20)
+        assert processes.wait_until(lambda: len(answers) > count + 10, PATIENCE_S)
     finally:
         stop.set()
         client.join(10)
@@ -482,7 +485,7 @@ def test_it_outlives_the_actor_and_ends_with_the_raylet(proxy: Proxy) -> None:
     try:
         assert raylet.stdout is not None
         actor = int(raylet.stdout.readline())
-        assert processes.wait_until(lambda: proxy.answering() is not None, 20)
+        assert processes.wait_until(lambda: proxy.answering() is not None, PATIENCE_S)
         ours = proxy.answering()
         assert ours is not None
         os.killpg(actor, signal.SIGKILL)  # as the raylet does with what an actor leaves
@@ -491,7 +494,7 @@ def test_it_outlives_the_actor_and_ends_with_the_raylet(proxy: Proxy) -> None:
     finally:
         raylet.kill()
         raylet.wait(10)
-    assert processes.wait_until(lambda: not Path(f"/proc/{ours}").exists(), 10)
+    assert processes.wait_until(lambda: not Path(f"/proc/{ours}").exists(), PATIENCE_S)
     assert ports.listeners(proxy.port) == []
 
 

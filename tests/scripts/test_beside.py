@@ -73,10 +73,10 @@ def test_one_that_is_killed_has_failed(start: Start) -> None:
 def test_it_has_the_lowest_priority_in_a_session_of_its_own(start: Start, output: Path) -> None:
     look = "import os; print(os.getpriority(0, 0), os.getsid(0) == os.getpid(), open('/proc/self/autogroup').read())"
     if not Path("/proc/self/autogroup").exists():
-        look = look.replace("open('/proc/self/autogroup').read()", "'nice 19'")
+        look = look.replace("open('/proc/self/autogroup').read()", "'nice 10'")
     assert start(*PYTHON, look).wait(DEADLINE_S) == 0
     nice, is_leader, *group = content(output).split()
-    assert (nice, is_leader, group[-2:]) == ("19", "True", ["nice", "19"])
+    assert (nice, is_leader, group[-2:]) == ("10", "True", ["nice", "10"])
 
 
 def test_what_it_leaves_is_ended(start: Start, output: Path) -> None:

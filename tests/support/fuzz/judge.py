@@ -14,7 +14,9 @@ from tests.support.fuzz.world import USERS
 
 #: Also behind the name of an sft launcher, `argus-<submission id>`.
 _TASK = re.compile(r"argus-(?!argus-)([a-z0-9-]+?)-(?:sft|ppo|grpo)-\d{8}-\d{6}-[0-9a-f]{4}")
-_OPEN = re.compile(r"/(healthz|readyz|docs|openapi\.json|argus\.pyz|api/v2/version|api/v2/schema/taskspec)(\?|$)")
+_OPEN = re.compile(
+    r"/(|console/[^/?]+|healthz|readyz|docs|openapi\.json|argus\.pyz|api/v2/version|api/v2/schema/taskspec)(\?|$)"
+)
 _TELLS_IDS = re.compile(r"/api/v2/(curves\?|tasks:cancel$)")
 _SINGLE = (
     "content-type",
