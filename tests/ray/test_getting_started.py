@@ -214,12 +214,12 @@ def _operators_part(story: Story, tasks: AtBackup, head: Person, worker: Person)
             break
         if command.text.startswith(("export ARGUS_ADMIN_TOKEN", "scripts/argus-head")):
             head.run(story.words(command))
-    away, used = time.monotonic() - begun, cpu_s(drivers) - used
-    print(f"no head for {away:.0f} s: three runs that wait used {used:.1f} s of CPU")
-    assert used < 0.5 * away, "what runs does not spin while its head is away"
     launch = story.words("scripts/argus-head") + agent_option()
     head.begin(launch)
     head.sees(" serving: ", PATIENCE_S)
+    away, used = time.monotonic() - begun, cpu_s(drivers) - used
+    print(f"no head for {away:.0f} s: three runs that wait used {used:.1f} s of CPU")
+    assert used < 0.5 * away, "what runs does not spin while its head is away"
     joins = story.words("scripts/argus-watchdog") + agent_option()
     worker.begin(joins)
     alice = _rest_of_the_readme(story, tasks.ids["ends"])
@@ -319,8 +319,11 @@ def _as_it_was(story: Story, tasks: AtBackup, unknown: dict[str, str], alice: st
     for name in ("goes on", "ends", "waits", "starts"):
         view = user.wait_final(ids[name])
         assert (view["state"], executions(view)) == ("SUCCEEDED", [1]), (name, view)
+    # Its cancel is forgotten: by what Ray still tells it failed, or it was lost with Ray's processes and goes on.
+    tasks.gates["is canceled"].touch()
     view = user.wait_final(ids["is canceled"])
-    print(f"is canceled: {view['state']}, started {executions(view)}, {view['attempts']}")
+    started = (view["state"], executions(view))
+    assert started in (("FAILED", [1]), ("SUCCEEDED", [1, 1])), view
     # Nobody knows it, and it runs: its marker ends it.
     (stray,) = kept_job_roots(story, unknown["runs on unknown"])
     assert not (stray / "exit.json").exists()
