@@ -46,7 +46,7 @@ def main(output: str, command: list[str]) -> int:
             child = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True, preexec_fn=_step_back
             )
-        code = child.wait()
+        code = _wait(child)
         return code if code >= 0 else 128 - code
     except Interrupted:
         if child is not None:
@@ -68,6 +68,15 @@ def _step_back() -> None:
         Path("/proc/self/autogroup").write_text(str(NICE))
     os.nice(NICE)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _wait(child: subprocess.Popen[bytes]) -> int:
+    """Until it ends. Orphans that end meanwhile are buried: who looks for them must not find a zombie."""
+    while True:
+        pid, status = os.waitpid(-1, 0)
+        if pid == child.pid:
+            child.returncode = os.waitstatus_to_exitcode(status)
+            return child.returncode
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
