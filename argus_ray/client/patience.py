@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 _FIRST_S = 0.25
 _MOST_S = 10.0
+#: What is left of a budget when its last wait was cut to it: not always 0, as floats are rounded.
+_NOTHING_S = 0.001
 
 
 class Patience:
@@ -29,7 +31,7 @@ class Patience:
             self._since = now
         left = self._budget_s() - (now - self._since)
         least = asked_s or 0.0
-        if left <= 0 or least > left:
+        if left < _NOTHING_S or least > left:
             return None
         # Spread over half of it: those that a restart has cut off must not come back together.
         wait = least + self._next_s * (0.5 + self._draw() / 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -220,6 +221,20 @@ def test_waits_grow_with_jitter_and_begin_anew() -> None:
     assert patience.wait_s() == 0.125
     now[0] = 120.9
     assert patience.wait_s() == pytest.approx(0.1), "not beyond the budget"
+
+
+def test_a_budget_ends_however_floats_are_rounded() -> None:
+    now = [0.0]
+    for seed in range(200):
+        draw = random.Random(seed)
+        now[0] = 1000 * draw.random()
+        patience = Patience(lambda: 600.0, lambda: now[0], draw.random)
+        tries = 0
+        while (wait_s := patience.wait_s()) is not None:
+            now[0] += wait_s
+            tries += 1
+            assert tries < 200, "it waits for nothing, over and over"
+        assert patience.waited_s == pytest.approx(600.0, abs=0.01)
 
 
 @pytest.fixture(params=["a b", "a/b", "ä", "a%2Fb", "a:cancel", "a?x=1"])
