@@ -1,7 +1,8 @@
 """Find and end processes that we started, and no others. Linux only: it reads /proc.
 
 Every process that belongs to one start carries a mark in its environment, which children inherit whatever else they
-do (new session, new parent). So nothing is ever ended by its name, and nothing that we started is missed.
+do (new session, new parent). So nothing is ever ended by its name, and nothing that we started is missed, but for what
+overwrites its environment: that is found by its parents.
 """
 
 from __future__ import annotations
@@ -130,8 +131,18 @@ def descendants(pid: int) -> list[int]:
 
 
 def end_marked(mark: str, *, grace_s: float, first: Iterable[int] = ()) -> None:
-    """End every process with this mark; see `end`."""
-    end(lambda: marked(mark), grace_s=grace_s, first=first)
+    """End every process with this mark and what runs below one; see `end`. A program that shows a title of its own, as
+    Ray's agents do, has no environment that could be read."""
+    below: dict[int, str] = {}
+
+    def find() -> list[int]:
+        found, table = marked(mark), _table()
+        for each in {below_it for pid in found for below_it in _below(pid, table)} - below.keys() - {os.getpid()}:
+            below[each] = identity(each)
+        return sorted({*found, *(pid for pid, who in below.items() if who and identity(pid) == who)})
+
+    find()  # while parents still tell whose they are
+    end(find, grace_s=grace_s, first=first)
 
 
 def end(find: Callable[[], list[int]], *, grace_s: float, first: Iterable[int] = ()) -> None:

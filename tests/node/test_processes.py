@@ -44,6 +44,18 @@ def test_a_grandchild_in_its_own_session_is_found(mark: str) -> None:
     assert processes.marked(mark) == []
 
 
+def test_one_below_that_shows_no_environment_is_ended(mark: str) -> None:
+    """As Ray's agents are: a title of their own lies where it was."""
+    code = (
+        f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {DEAF!r}], env={{}}, start_new_session=True)"
+    )
+    parent = start(mark, f"{code}; import time; time.sleep(600)")
+    (below,) = processes.descendants(parent.pid)
+    assert below not in processes.marked(mark)
+    processes.end_marked(mark, grace_s=0.1, first=[parent.pid])
+    assert not processes.descendants(parent.pid) and not processes.identity(below)
+
+
 def test_a_process_without_the_mark_is_left_alone(mark: str) -> None:
     bystander = start(None, DEAF)
     try:
