@@ -7,7 +7,7 @@ import { learnServerTime } from "../lib/format";
 import { prefix, Refused, refusal, type Schemas } from "./client";
 import { queries } from "./queries";
 import { expire, me, token } from "./session";
-import { counts, learn, learnProgress, type Progress } from "./tasks";
+import { counts, hear, learnProgress, type Progress } from "./tasks";
 
 export type Link = "off" | "connecting" | "live" | "reconnecting";
 
@@ -173,7 +173,7 @@ function take(event: EventSourceMessage): void {
       learnServerTime((data as { now: string }).now);
       break;
     case "task":
-      learn(data as Schemas["TaskSummary"]);
+      hear(data as Schemas["TaskSummary"]);
       break;
     case "counts":
       counts.value = data as Schemas["CountsOut"];

@@ -11,6 +11,9 @@ export const STATES: readonly TaskState[] = ["RUNNING", "SUBMITTED", "SUBMITTING
 export const ENDED: ReadonlySet<TaskState> = new Set<TaskState>(["SUCCEEDED", "FAILED", "CANCELED"]);
 
 const known = new Map<string, Signal<TaskSummary | null>>();
+/** What the stream told last of tasks that nobody here has asked for, the oldest first. An admin's page hears of all, for days. */
+const passing = new Map<string, TaskSummary>();
+const MOST_PASSING = 1000;
 const listeners = new Set<(task: TaskSummary) => void>();
 
 export const counts = signal<Schemas["CountsOut"] | null>(null);
@@ -18,7 +21,11 @@ export const counts = signal<Schemas["CountsOut"] | null>(null);
 /** The newest that is known of a task; null until something is. */
 export function taskSignal(taskId: string): Signal<TaskSummary | null> {
   let found = known.get(taskId);
-  if (!found) known.set(taskId, (found = signal(null)));
+  if (!found) {
+    // An answer that was under way meanwhile must not make it older.
+    known.set(taskId, (found = signal(passing.get(taskId) ?? null)));
+    passing.delete(taskId);
+  }
   return found;
 }
 
@@ -35,6 +42,15 @@ export function learnProgress(taskId: string, progress: Progress | null): void {
   const holder = known.get(taskId);
   const before = holder?.peek();
   if (holder && before) holder.value = { ...before, progress };
+}
+
+/** As `learn`, of any task of the pool. */
+export function hear(task: TaskSummary): void {
+  if (known.has(task.task_id)) return learn(task);
+  passing.delete(task.task_id);
+  passing.set(task.task_id, task);
+  if (passing.size > MOST_PASSING) passing.delete(passing.keys().next().value as string);
+  for (const listener of listeners) listener(task);
 }
 
 /** Be told of each change of any task. Call what it returns to end that. */

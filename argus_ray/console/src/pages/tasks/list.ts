@@ -1,7 +1,7 @@
 // One list of tasks: pages as they are scrolled to, and what the stream tells, put into its place.
 import { useEffect, useMemo, useState } from "preact/hooks";
 import { link } from "../../api/stream";
-import { type Filter, listTasks, matches, onTask, type TaskSummary } from "../../api/tasks";
+import { type Filter, listTasks, matches, onTask, taskSignal, type TaskSummary } from "../../api/tasks";
 
 export interface TaskList {
   /** Ids, newest first; null until the first page is there. */
@@ -75,6 +75,7 @@ class Loader {
       // Behind all that is loaded: it comes with its page.
       if (found < 0 && this.held.cursor) return;
       this.add(task);
+      taskSignal(task.task_id).value = task;
       const place = found < 0 ? rows.length : found;
       this.set({ ...this.held, rows: [...rows.slice(0, place), task.task_id, ...rows.slice(place)] });
     }
