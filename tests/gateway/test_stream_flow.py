@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 
+from argus_ray.core.errors import Unavailable
 from argus_ray.core.lifecycle import Admit
 from argus_ray.core.model import Attempt
-from argus_ray.core.states import TaskState
+from argus_ray.core.states import AttemptState, TaskState
 from argus_ray.disk import logs
 from argus_ray.gateway.logs.flow import FlowLimits
 from argus_ray.gateway.logs.stream import Follower, StreamTiming
-from tests.support.gateway import Api, Headers, log_of, make_api
+from tests.support.gateway import Api, Headers, attempt, log_of, make_api
 from tests.support.stream import DEADLINE_S, Stream, run
 
 #: Bytes. A stream skips when more than twice as much waits, and then goes on with a quarter of it.
@@ -321,3 +322,45 @@ def test_streams_that_began_together_do_not_ask_together(
     monkeypatch.setattr("argus_ray.gateway.logs.stream.asyncio.sleep", sleep)
     asyncio.run(scenario())
     assert asked_at == [seconds_between, 2 * seconds_between, 3 * seconds_between]
+
+
+def test_a_disk_that_does_not_answer_ends_no_log_and_loses_nothing_of_it(tmp_path: Path) -> None:
+    """The attempt has ended: what the disk does not tell must not count as the end of its log."""
+    ended = replace(attempt(tmp_path), state=AttemptState.ENDED)
+    answers: list[logs.Span | Exception] = [
+        logs.Span(b"one\n", 0, 4), Unavailable("it hangs"), Unavailable("it hangs"), logs.Span(b"two\n", 4, 8)
+    ]  # fmt: skip
+
+    async def find(number: int | None) -> tuple[TaskState, Attempt | None]:
+        return TaskState.SUCCEEDED, ended
+
+    async def read(root: str, after: int, final: bool) -> logs.Span:
+        answer = answers.pop(0) if answers else logs.Span(b"", after, after)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def follower(**timing: float) -> Follower:
+        return Follower(
+            find,
+            read,
+            StreamTiming(poll_s=0.001, **timing),
+            state=TaskState.SUCCEEDED,
+            attempt=ended,
+            offset=0,
+            pinned=True,
+        )
+
+    async def texts() -> list[tuple[str, str]]:
+        return [(step.kind, step.text) async for step in follower().steps() if step is not None]
+
+    assert asyncio.run(texts()) == [("attempt", ""), ("lines", "one\n"), ("lines", "two\n"), ("end", "")]
+
+    answers[:] = [Unavailable("it hangs")] * 1000
+
+    async def to_its_end() -> None:
+        async for _ in follower(grace_s=0.05).steps():
+            pass
+
+    with pytest.raises(Unavailable):
+        asyncio.run(to_its_end())

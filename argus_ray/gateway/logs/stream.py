@@ -41,7 +41,7 @@ class StreamTiming:
     poll_s: float = 0.5
     #: How often the task's state and the caller's right to see it are asked for.
     check_s: float = 3.0
-    #: How long a stream lives on while the control plane does not answer: as long as a revoked token may
+    #: How long a stream lives on while the control plane, or the disk, does not answer: as long as a revoked token may
     #: still read.
     grace_s: float = 30.0
     heartbeat_s: float = 15.0
@@ -133,7 +133,7 @@ class Follower:
         self._find, self._read, self._timing, self._monotonic, self._draw = find, read, timing, monotonic, draw
         self._state, self._attempt, self._offset, self._pinned = state, attempt, offset, pinned
         self._following: Attempt | None = None
-        self._answered_at = self._sent_at = monotonic()
+        self._answered_at = self._read_at = self._sent_at = monotonic()
         self._check_at = self._next_check()
 
     async def events(self) -> AsyncIterator[bytes]:
@@ -159,23 +159,24 @@ class Follower:
                     yield self._attempt_step(self._attempt)
             has_ended = self._has_ended()
             span = await self._next_lines(has_ended)
-            if span.start > self._offset:
-                yield self._gap_step(span.start)
-            begin, self._offset = self._offset, span.end
-            if span.data:
-                text = span.data.decode("utf-8", "replace")
-                yield Step("lines", self._number(), begin, span.end, text=text)
-                self._sent_at = self._monotonic()
-                continue
-            if has_ended and self._following is not None:
-                self._attempt, self._following, self._offset = self._following, None, 0
-                yield self._attempt_step(self._attempt)
-                continue
-            if self._is_over() and await self._check() and self._following is None:
-                # Drained after its end was known, so nothing more can come; and the last look has shown
-                # that the caller may still read this and that there is no attempt which we have not seen.
-                yield self._end_step()
-                return
+            if span is not None:
+                if span.start > self._offset:
+                    yield self._gap_step(span.start)
+                begin, self._offset = self._offset, span.end
+                if span.data:
+                    text = span.data.decode("utf-8", "replace")
+                    yield Step("lines", self._number(), begin, span.end, text=text)
+                    self._sent_at = self._monotonic()
+                    continue
+                if has_ended and self._following is not None:
+                    self._attempt, self._following, self._offset = self._following, None, 0
+                    yield self._attempt_step(self._attempt)
+                    continue
+                if self._is_over() and await self._check() and self._following is None:
+                    # Drained after its end was known, so nothing more can come; and the last look has shown
+                    # that the caller may still read this and that there is no attempt which we have not seen.
+                    yield self._end_step()
+                    return
             if self._monotonic() - self._sent_at >= self._timing.heartbeat_s:
                 self._sent_at = self._monotonic()
                 yield None
@@ -189,16 +190,22 @@ class Follower:
     def _is_over(self) -> bool:
         return self._state.is_final or (self._pinned and self._has_ended())
 
-    async def _next_lines(self, final: bool) -> Span:
-        nothing = Span(b"", self._offset, self._offset)
-        if self._attempt is None:
-            return nothing
+    async def _next_lines(self, final: bool) -> Span | None:
+        """None: the disk does not answer, which is borne for a while and says nothing about what the log has."""
+        span = Span(b"", self._offset, self._offset)
         try:
-            return await self._read(self._attempt.job_root, self._offset, final)
+            if self._attempt is not None:
+                span = await self._read(self._attempt.job_root, self._offset, final)
         except FileNotFoundError:
-            return nothing
+            pass
         except NotReadable:
             raise LogNotFound() from None
+        except Unavailable:
+            if self._monotonic() - self._read_at > self._timing.grace_s:
+                raise
+            return None
+        self._read_at = self._monotonic()
+        return span
 
     def _next_check(self) -> float:
         # Streams that began together, as after a restart, must not ask together for ever.
