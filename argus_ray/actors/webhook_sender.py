@@ -20,7 +20,8 @@ from argus_ray.core.webhooks import Reply, Verdict, Webhook
 from argus_ray.discovery import tracking_keys
 from argus_ray.disk.threads import BoundedThreads
 
-#: Seconds, of each step of a delivery, and of a whole one.
+#: Seconds, until it is connected and has taken the message, and of a whole delivery: the receiver may take the rest to
+#: answer.
 _STEP_S, _WHOLE_S = 5.0, 15.0
 #: Of an answer, which is read for its status alone.
 _MAX_ANSWER_BYTES = 64 * 1024
@@ -104,7 +105,7 @@ class Sender:
             return Reply(Verdict.LATER, f"{webhook.secret_env} is not set: nothing is sent unsigned")
         headers = webhooks.headers(message, self._clock(), content, secret)
         network = _CheckedNetwork(self._resolve, webhook.allow_local)
-        timeouts = dict.fromkeys(("connect", "read", "write", "pool"), _STEP_S)
+        timeouts = {**dict.fromkeys(("connect", "write", "pool"), _STEP_S), "read": _WHOLE_S}
         try:
             with (
                 httpcore2.ConnectionPool(network_backend=network) as pool,

@@ -7,6 +7,7 @@ import http.server
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
@@ -165,10 +166,28 @@ def test_an_answer_without_end_is_left(receiver: Receiver) -> None:
 
 
 def test_one_that_says_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(webhook_sender, "_STEP_S", 0.2)
+    monkeypatch.setattr(webhook_sender, "_WHOLE_S", 0.2)
     with closing(socket.create_server(("127.0.0.1", 0))) as mute:
         reply = send(f"http://127.0.0.1:{mute.getsockname()[1]}/")
-    assert reply == Reply(Verdict.LATER, "ReadTimeout")
+    assert reply.verdict is Verdict.LATER and reply.words in ("ReadTimeout", "no answer in 0.2 s")
+
+
+def test_one_that_takes_its_time_to_answer_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Longer than it may take to be connected: the docs give it 15 s."""
+    monkeypatch.setattr(webhook_sender, "_STEP_S", 0.2)
+    with closing(socket.create_server(("127.0.0.1", 0))) as slow:
+
+        def answer() -> None:
+            peer, _ = slow.accept()
+            with peer:
+                peer.recv(65536)
+                time.sleep(0.6)
+                peer.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
+
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        assert send(f"http://127.0.0.1:{slow.getsockname()[1]}/").verdict is Verdict.DELIVERED
+        thread.join(10)
 
 
 def test_one_that_talks_for_ever_is_not_waited_for(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
