@@ -47,7 +47,9 @@ def after(db: sqlite3.Connection, place: int) -> Moves:
 
 
 def _move(row: sqlite3.Row) -> Move:
-    old = row["old_state"]
+    old, new = row["old_state"], TaskState(row["new_state"])
+    # The attempt may have failed since an earlier move of its was stored, which is no failure.
+    failure = row["failure"] if new is TaskState.FAILED else None
     return Move(
         event_id=row["event_id"],
         task_id=row["task_id"],
@@ -55,8 +57,8 @@ def _move(row: sqlite3.Row) -> Move:
         workload=row["workload"] if row["export_of"] is None else WORKLOAD,
         at=row["at"],
         old_state=TaskState(old) if old in _STATES else None,
-        new_state=TaskState(row["new_state"]),
+        new_state=new,
         cause=row["cause"],
         submission_id=row["submission_id"],
-        failure_code=None if row["failure"] is None else columns.failure(row["failure"]).code,
+        failure_code=None if failure is None else columns.failure(failure).code,
     )

@@ -14,7 +14,9 @@ import pytest
 
 from argus_ray.core import actions
 from argus_ray.core.errors import Unavailable
-from argus_ray.core.states import TaskState
+from argus_ray.core.lifecycle import Advance, End
+from argus_ray.core.states import Outcome, TaskState
+from argus_ray.core.verl.failures import Failure
 from argus_ray.core.webhooks import MAX_AGE_S, MAX_REFUSALS, Moves, Reply, Verdict, Webhook
 from argus_ray.scheduler import webhooks
 from argus_ray.scheduler.webhooks import Messenger
@@ -133,6 +135,21 @@ def test_each_move_is_told_once_and_in_order(told: Told) -> None:
     assert told.receiver.taken[2][1]["old_state"] == "SUBMITTING"
     told.idle()
     assert told.receiver.tries == 3, "what was told is not told again, and a restart tells nothing twice"
+
+
+def test_a_failure_is_told_with_the_move_to_failed_alone(told: Told) -> None:
+    """Also if all is told only when the attempt has failed."""
+    told.idle()
+    task = told.world.submit(told.world.user("ada"))
+    admission = told.world.admission(task)
+    told.world.service.apply((admission,))
+    told.world.service.apply((Advance(admission.submission_id, running=True, session="s", node_ip="10.0.0.2"),))
+    failed = End(admission.submission_id, Outcome.APPLICATION, "killed", 137, failure=Failure("killed", "", "x"))
+    told.world.service.apply((failed,))
+    told.idle()
+    codes = [(document["new_state"], document["failure_code"]) for _, document in told.receiver.taken]
+    assert codes[-1] == ("FAILED", "killed")
+    assert {code for state, code in codes if state != "FAILED"} == {None} and len(codes) >= 3
 
 
 def test_a_new_one_begins_with_what_comes(told: Told) -> None:
