@@ -65,13 +65,18 @@ def named(path: Path) -> Backup | None:
 
 
 def list_in(folder: Path) -> tuple[Backup, ...]:
-    """The newest first, by their names. None where there is no folder; raises OSError."""
+    """The newest first, by their names: by their writers, of which each has a higher epoch than all before it, whatever
+    its clock says; then by time. None where there is no folder; raises OSError."""
     try:
         with os.scandir(folder) as entries:
             found = [backup for entry in entries if (backup := named(Path(entry.path)))]
     except FileNotFoundError:
         return ()
-    return tuple(sorted(found, key=lambda backup: (backup.at, backup.epoch, backup.digest), reverse=True))
+    return tuple(sorted(found, key=_order, reverse=True))
+
+
+def _order(backup: Backup) -> tuple[int, float, str]:
+    return backup.epoch, backup.at, backup.digest
 
 
 def verify(backup: Backup) -> None:
@@ -145,7 +150,7 @@ def make(
 def superfluous(backups: Sequence[Backup], keep: int, keep_days: int, now: float) -> tuple[Backup, ...]:
     """Those that may go: neither of the `keep` newest, nor the newest of one of the last `keep_days` days (UTC). Never
     the newest of all."""
-    newest_first = sorted(backups, key=lambda backup: backup.at, reverse=True)
+    newest_first = sorted(backups, key=_order, reverse=True)
     kept = set(newest_first[: max(keep, 1)])
     days = set[int]()
     for backup in newest_first:

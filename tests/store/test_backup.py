@@ -231,6 +231,17 @@ def test_the_newest_stay_and_one_of_each_day() -> None:
     assert backup.superfluous(made, 1, 0, midnight + 1000 * day) == tuple(made[1:])
 
 
+def test_the_newest_is_the_last_writers_whatever_its_clock_said(folder: Path) -> None:
+    """The head before had a clock that was hours ahead."""
+    folder.mkdir(parents=True)
+    names = ("20261127T150000Z-e1", "20261127T120000Z-e2", "20261127T120500Z-e2")
+    for name in names:
+        (folder / f"argus-{name}-0123456789abcdef.db").touch()
+    found = backup.list_in(folder)
+    assert [each.path.name[6:25] for each in found] == [names[2], names[1], names[0]]
+    assert backup.superfluous(found, 1, 0, found[0].at) == found[1:]
+
+
 def test_thinning_deletes_those_and_leftovers_and_nothing_else(world: World, folder: Path) -> None:
     made = [make(world.store, folder, NOON + n) for n in range(4)]
     (folder / f".{made[0].path.name}.0123").write_bytes(b"left")
