@@ -112,6 +112,7 @@ class BackupKeeper:
             try:
                 left_s = self._due_in(store)
                 if left_s > 0:
+                    self._trouble = ""  # of a look that failed; the newest one is young enough
                     ended.wait(min(left_s, _LOOK_EVERY_S))
                     continue
                 self._make(store, ended)

@@ -154,6 +154,33 @@ def test_on_a_bare_mount_point_none_is_made_and_it_is_told(root: Root, monkeypat
         store.close()
 
 
+def test_a_look_that_failed_at_the_start_is_no_trouble_once_a_young_backup_is_found(
+    root: Root, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    actor = root.actor()
+    until(lambda: actor.ping()["backup"]["newest_at"], "a backup")
+    actor.close()
+    monkeypatch.setattr(backups, "_TRY_AGAIN_S", 0.01)
+    is_there = False
+
+    def check() -> None:
+        if not is_there:
+            raise Unavailable("the shared root cannot be used")
+
+    settings = Settings.model_validate({"shared_root": str(root.path), "limits": {"reserve_bytes": 0}})
+    keeper = backups.BackupKeeper(settings, check)
+    store = Store.open(root.database)
+    try:
+        keeper.begin(store)
+        until(lambda: "shared root cannot be used" in keeper.status()["trouble"], "it is told")
+        is_there = True
+        until(lambda: keeper.status()["newest_at"] and not keeper.status()["trouble"], "it is well")
+        assert len(made_in(root)) == 1
+    finally:
+        keeper.end()
+        store.close()
+
+
 def damage(path: Path) -> None:
     """The root page of the schema."""
     content = bytearray(path.read_bytes())
