@@ -73,8 +73,17 @@ def _job_folders(users: Path) -> Iterator[tuple[str, Path]]:
 def _missing(db: Database, shared_root: str) -> Iterator[str]:
     for user_id, submission_id in roots.expected(db):
         root = paths.job_root(shared_root, user_id, submission_id)
-        if not any(os.path.lexists(each) for each in (root, paths.trash(shared_root, user_id, submission_id))):
+        if not any(_is_there(each) for each in (root, paths.trash(shared_root, user_id, submission_id))):
             yield f"{submission_id} of {ids.task_of(root)}"
+
+
+def _is_there(path: str) -> bool:
+    """Raises OSError where it cannot be looked at, which is not that it is missing."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 class _Findings:

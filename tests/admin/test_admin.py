@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -127,6 +129,18 @@ def test_check_finds_orphans_on_both_sides(pool: Pool) -> None:
     in_trash = pool.root / "users" / "alice" / "trash" / pool.job_root.name
     in_trash.mkdir(parents=True)
     assert "attempts that ran and have no job root: none" in pool.run("check")[1]
+
+
+def test_a_disk_that_cannot_be_looked_at_has_lost_nothing(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    lstat = os.lstat
+
+    def stale(path: Any, **options: Any) -> os.stat_result:
+        if str(path) == str(pool.job_root):
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(path))
+        return lstat(path, **options)
+
+    monkeypatch.setattr("argus_ray.admin.check.os.lstat", stale)
+    assert "Stale" in pool.refused("check")
 
 
 def test_check_finds_damage_that_opening_does_not_meet(pool: Pool) -> None:
