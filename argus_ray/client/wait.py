@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from argus_ray.client import task_calls
-from argus_ray.client.errors import ServerUnreachable, WaitTimeout
+from argus_ray.client.errors import ServerUnreachable, TryLater, WaitTimeout
 from argus_ray.client.models.tasks import Task
 from argus_ray.client.task_calls import Filter
 from argus_ray.client.transport import Transport
@@ -27,7 +27,7 @@ def wait_for(
         open_ones = [task_id for task_id in dict.fromkeys(ids) if task_id not in seen or not seen[task_id].has_ended]
         try:
             _look(transport, open_ones, seen, patience_s, until)
-        except ServerUnreachable:
+        except (ServerUnreachable, TryLater):
             # With no time left it is the end of the waiting; what has been seen is told.
             if until is None or transport.monotonic() < until or len(seen) < len(set(ids)):
                 raise

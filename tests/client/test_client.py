@@ -19,7 +19,7 @@ from argus_ray.core.states import Outcome
 from argus_ray.discovery import head_json, sentinel
 from tests.client.conftest import MakeClient
 from tests.support.checkpoints import save
-from tests.support.gateway import Api, lines, log_of, metrics_of
+from tests.support.gateway import ADMIN, Api, lines, log_of, metrics_of
 
 
 def test_a_task_is_submitted_seen_listed_and_canceled(api: Api, alice: Client) -> None:
@@ -134,6 +134,26 @@ def test_waiting_ends_with_the_tasks(api: Api, alice: Client) -> None:
     assert alice.wait([]) == ()
     with pytest.raises(errors.TaskNotFound):
         alice.wait("nobody's", timeout=5)
+
+
+def test_the_time_of_a_wait_ends_while_the_service_starts_again(api: Api, alice: Client) -> None:
+    """Its gateway answers that it is away."""
+    task_id = alice.submit(api.world.spec()).task_id
+    document = api.client.get(f"/api/v2/tasks/{task_id}", headers=ADMIN).content
+    problem = {"code": "unavailable", "title": "x", "detail": "it starts", "instance": "urn:argus:request:1"}
+    answers = [httpx2.Response(200, content=document, headers={"content-type": "application/json"})]
+    now = [0.0]
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        return answers.pop() if answers else httpx2.Response(503, json=problem)
+
+    client = Client(
+        "http://argus", "secret-token", http=httpx2.MockTransport(answer),
+        monotonic=lambda: now[0], sleep=lambda seconds: now.__setitem__(0, now[0] + seconds),
+    )  # fmt: skip
+    with pytest.raises(WaitTimeout) as caught:
+        client.wait(task_id, timeout=5)
+    assert [task.task_id for task in caught.value.tasks] == [task_id] and now[0] == pytest.approx(5.0, abs=0.1)
 
 
 def test_a_log_is_followed_to_its_end(api: Api, alice: Client) -> None:
