@@ -111,11 +111,15 @@ def _tell_end(session: Session, task: Document) -> None:
 
 
 def _tell_why(session: Session, task: Document) -> None:
+    from argus_ray.client.errors import ArgusError
+
     if task["state"] == "FAILED" and session.out.tells:
-        if "attempts" not in task:
-            task = session.server.get(paths.TASK, {"task_id": task["task_id"]})
-        for line in task_words.failure_lines(task):
-            session.out.note(f"  {line}")
+        # Words alone: that it FAILED is known, and is the exit code whether or not they can be had.
+        with contextlib.suppress(ArgusError):
+            if "attempts" not in task:
+                task = session.server.get(paths.TASK, {"task_id": task["task_id"]})
+            for line in task_words.failure_lines(task):
+                session.out.note(f"  {line}")
         session.out.note(f"  argus logs {ids.short(task['task_id'])}")
 
 

@@ -267,6 +267,19 @@ def test_a_view_gives_up_as_a_followed_log_does(playing: Callable[..., Person], 
     assert hurried[0] - 1000 == pytest.approx(600, abs=15)
 
 
+def test_a_search_stays_in_the_log_that_it_began_in(playing: Callable[..., Person]) -> None:
+    """A further attempt may begin meanwhile, and a place is one of one log."""
+    asked: list[str] = []
+
+    def answers(path: str) -> tuple[int, Any]:
+        asked.append(path)
+        page = {"task_id": TASK_ID, "attempt": 1, "matches": [], "size": 20, "from": 0, "next": 10, "complete": False}
+        return 200, page if len(asked) == 1 else {**page, "attempt": 2 if "latest" in path else 1, "complete": True}
+
+    playing(answers)("logs", TASK_ID, "--grep", "x")
+    assert "attempt=latest" in asked[0] and "attempt=1" in asked[1]
+
+
 def test_what_is_said_below_a_frame_goes_with_the_next_one() -> None:
     stream = io.StringIO()
     frame = Frame(stream)

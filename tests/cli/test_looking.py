@@ -5,11 +5,16 @@ from __future__ import annotations
 import csv
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from argus_ray.cli import draw, exits
+from argus_ray.cli import draw, exits, following
+from argus_ray.cli.commands import logs
+from argus_ray.client.errors import ServerUnreachable
 from argus_ray.core.lifecycle import Admit
 from argus_ray.core.states import Outcome
 from tests.cli.conftest import NewPerson, Person
@@ -210,6 +215,49 @@ def test_curves_that_are_followed_are_whole_and_told_once(alice: Person) -> None
     ran = alice("metrics", task_id, "-f", code=exits.FAILED)
     assert ran.lines == [f"{task_id[-4:]} {step} train/loss 2" for step in (1, 2, 3)]
     check(alice.api, "/tasks/{task_id}/metrics", alice("metrics", task_id, "-f", "--json", code=exits.FAILED).json)
+
+
+def test_curves_that_are_followed_tell_what_a_further_attempt_makes_again(
+    alice: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task_id, change = running(alice)
+    metrics_of(change).write_text(lines(1, 2, 3, 4, 5, train__loss=2.0))
+
+    def beats(interval_s: float) -> Iterator[float]:
+        yield 0.0
+        alice.api.end(change, Outcome.INFRASTRUCTURE, None)
+        second = alice.api.run(task_id)
+        metrics_of(second).write_text(lines(4, train__loss=1.0))
+        yield 1.0
+        with metrics_of(second).open("a") as file:
+            file.write(lines(5, 6, train__loss=1.0))
+        alice.api.end(second)
+        yield 2.0
+
+    monkeypatch.setattr("argus_ray.cli.looks.beats", beats)
+    told = [line.split()[1::2] for line in alice("metrics", task_id, "-f").lines]
+    assert told == [[step, "2"] for step in "12345"] + [[step, "1"] for step in "456"]
+
+
+def test_curves_of_which_one_task_is_not_there_are_shown_and_no_success(alice: Person) -> None:
+    task_id, change = running(alice)
+    metrics_of(change).write_text(lines(1, train__loss=2.0))
+    nobody = "argus-alice-sft-20260101-000000-0000"
+    for more in ((), ("--json",), ("--csv",)):
+        ran = alice("metrics", task_id, nobody, *more, code=exits.NOT_FOUND)
+        assert "train/loss" in ran.out and "0000: " in ran.err
+
+
+def test_how_it_ended_is_the_exit_code_though_nobody_says_why() -> None:
+    class Away:
+        def get(self, *_: Any, **__: Any) -> Any:
+            raise ServerUnreachable("it is away")
+
+    notes: list[str] = []
+    session: Any = SimpleNamespace(out=SimpleNamespace(tells=True, note=notes.append), server=Away())
+    assert logs._ended(session, "t", "FAILED") == exits.FAILED
+    following._tell_why(session, {"task_id": "argus-alice-sft-20260101-000000-0000", "state": "FAILED"})
+    assert notes == ["  argus logs 0000"]
 
 
 def test_curves_of_several_tasks_stand_side_by_side(alice: Person) -> None:

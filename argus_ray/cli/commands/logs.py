@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
@@ -136,7 +137,8 @@ def _search(session: Session, task_id: str, attempt: str, grep: str, *, raw: boo
             line = each["line_start"]
         if found["complete"] or found["next"] is None:
             return
-        place = found["next"]
+        # A place is one of this log; "the newest" may be another one by then.
+        place, attempt = found["next"], str(found["attempt"] or attempt)
 
 
 def _download(session: Session, task_id: str, attempts: list[str], to: str) -> None:
@@ -235,10 +237,14 @@ def _tell_waiting(session: Session, task_id: str) -> None:
 
 
 def _ended(session: Session, task_id: str, state: str) -> int:
+    from argus_ray.client.errors import ArgusError
+
     if session.out.tells and state in task_words.FINAL:
-        task = session.server.get(paths.TASK, {"task_id": task_id})
-        session.out.note(task_words.ended_line(task))
-        if state == "FAILED":
-            for line in task_words.failure_lines(task):
-                session.out.note(f"  {line}")
+        # Words alone: how it ended is known, and is the exit code whether or not they can be had.
+        with contextlib.suppress(ArgusError):
+            task = session.server.get(paths.TASK, {"task_id": task_id})
+            session.out.note(task_words.ended_line(task))
+            if state == "FAILED":
+                for line in task_words.failure_lines(task):
+                    session.out.note(f"  {line}")
     return of_state(state)

@@ -11,7 +11,7 @@ import click
 
 from argus_ray.cli import draw, following, ids, looks, safe, task_words
 from argus_ray.cli.app import Command
-from argus_ray.cli.exits import Ended, of_states
+from argus_ray.cli.exits import Ended, of_problem, of_states
 from argus_ray.cli.session import Session, pass_session
 from argus_ray.cli.table import Column
 from argus_ray.client import paths
@@ -63,16 +63,22 @@ def metrics(
         with following.detachable(task_ids, "metrics -f"):
             raise Ended(_follow(session, task_ids, query, as_csv=as_csv))
     found = _read(session, task_ids, query)
+    listed = _each(session, found)
     if session.out.flags.json:
         session.out.document(found)
-        return
-    listed = _each(session, found)
-    if as_csv:
+    elif as_csv:
         _write_csv(_rows(listed), header=True)
     elif plot:
         _plot(session, listed)
     else:
         _table(session, listed)
+    # What is there was shown; that a part of it is missing is no success.
+    for problem in _problems(found):
+        raise Ended(of_problem(problem["code"], problem["status"]))
+
+
+def _problems(found: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [each["problem"] for each in found.get("tasks", ()) if each["problem"] is not None]
 
 
 def _read(session: Session, task_ids: list[str], query: Mapping[str, Any]) -> dict[str, Any]:
@@ -170,8 +176,10 @@ def _follow(session: Session, task_ids: list[str], query: Mapping[str, Any], *, 
     from argus_ray.client.caller import FOLLOW_S
 
     out = session.out
-    shown: dict[tuple[str, str], int] = {}
-    since: dict[str, int | None] = dict.fromkeys(task_ids, query["since_step"])
+    #: By task and curve, the last point: a further attempt makes steps again, which count as later ones.
+    shown: dict[tuple[str, str], tuple[int, int]] = {}
+    #: By task: its newest step, and of how many attempts.
+    read: dict[str, tuple[int, int]] = {}
     if as_csv and not out.flags.json:
         _write_csv([], header=True)
     ended: dict[str, str] = {}
@@ -181,17 +189,27 @@ def _follow(session: Session, task_ids: list[str], query: Mapping[str, Any], *, 
             # First the states: what was logged before the end is then read after it.
             now = following.look(session, left)
             for task_id in left:
-                found = _read(session, [task_id], {**query, "since_step": since[task_id]})
-                rows = [row for row in _rows([found]) if row[2] > shown.get((task_id, row[1]), -1)]
-                for row in rows:
-                    shown[task_id, row[1]] = max(row[2], shown.get((task_id, row[1]), -1))
-                since[task_id] = found["last_step"] if found["last_step"] is not None else since[task_id]
-                _show_new(session, found, sorted(rows, key=lambda row: row[2]), as_csv=as_csv)
+                before = read.get(task_id)
+                found = _read(session, [task_id], query if before is None else {**query, "since_step": before[0]})
+                now_read = found["last_step"] or 0, len(found["attempts"])
+                if before is not None and (now_read[0] < before[0] or now_read[1] != before[1]):
+                    # It went back to a checkpoint: steps before the newest one are new.
+                    found = _read(session, [task_id], query)
+                read[task_id] = now_read
+                rows = sorted(_rows([found]), key=_mark)
+                rows = [row for row in rows if _mark(row) > shown.get((task_id, row[1]), (0, -1))]
+                shown |= {(task_id, row[1]): _mark(row) for row in rows}
+                _show_new(session, found, rows, as_csv=as_csv)
                 if task_words.has_ended(now[task_id]):
                     ended[task_id] = now[task_id]["state"]
             if len(ended) == len(task_ids):
                 break
     return of_states(list(ended.values()))
+
+
+def _mark(row: Row) -> tuple[int, int]:
+    """Attempt and step."""
+    return row[3], row[2]
 
 
 def _show_new(session: Session, found: Mapping[str, Any], rows: list[Row], *, as_csv: bool) -> None:
