@@ -70,6 +70,30 @@ def test_it_follows_at_its_end_and_stays_put_when_scrolled_up(visit: Visit, run:
     expect(rows(page).get_by_text("line 00404")).to_be_in_viewport()
 
 
+def test_the_last_words_of_a_run_that_ended_while_the_tab_was_hidden_are_there(
+    visit: Visit, run: Run, room: Showroom
+) -> None:
+    run.say("it begins\n")
+    page = visit("alice", place_of(run))
+    expect(rows(page)).to_contain_text("it begins")
+    become(page, "hidden")
+    run.say("Traceback: the last words\n")
+    room.end(run.admit.submission_id.partition("--")[0], Outcome.APPLICATION, 1, "it failed")
+    become(page, "visible")
+    expect(rows(page)).to_contain_text("Traceback: the last words")
+
+
+def become(page: Page, visibility: str) -> None:
+    """As a tab that is left, or come back to."""
+    page.evaluate(
+        """(is) => {
+            Object.defineProperty(document, "visibilityState", { value: is, configurable: true });
+            document.dispatchEvent(new Event("visibilitychange"));
+        }""",
+        visibility,
+    )
+
+
 def test_nothing_is_missed_and_nothing_comes_twice_while_it_grows(visit: Visit, run: Run) -> None:
     page = visit("alice", place_of(run))
     for burst in range(12):

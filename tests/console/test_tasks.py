@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from datetime import datetime, timezone
+
 from playwright.sync_api import expect
 
 from tests.console.conftest import Visit, sign_in
@@ -47,6 +50,36 @@ def test_a_state_changes_before_the_eyes(visit: Visit, room: Showroom) -> None:
     expect(row).to_contain_text("55/200")
     room.end(task_id)
     expect(row).to_contain_text("Succeeded")
+
+
+def test_an_old_task_that_moves_is_not_one_of_the_last_hour(visit: Visit, room: Showroom) -> None:
+    listed = room.api.get("/api/v2/tasks?state=RUNNING&limit=200", room.headers("admin"))["tasks"]
+    old = min(listed, key=lambda task: str(task["created_at"]))
+    hour_ago = datetime.fromtimestamp(room.api.world.clock() - 3600, timezone.utc).isoformat()
+    assert old["created_at"] < hour_ago and old["task_id"] in room.running
+    page = visit("admin", "tasks?since=1h")
+    new = room.submit("chen", "sft")
+    expect(page.locator(f"#row-{new}")).to_be_visible()
+    room.end(old["task_id"])
+    room.start(new)
+    expect(page.locator(f"#row-{new}")).to_contain_text("Running")
+    expect(page.locator(f"#row-{old['task_id']}")).to_have_count(0)
+    room.end(new)
+
+
+def test_what_the_stream_could_not_tell_is_listed_anew(visit: Visit, room: Showroom) -> None:
+    """As after a night in the background: the stream says only that it has not told all."""
+    page = visit("chen")
+    expect(page.get_by_role("grid", name="Tasks").get_by_role("row").first).to_be_visible()
+    told = 'event: hello\ndata: {"now": "2026-01-01T00:00:00.000Z"}\n\nevent: resync\ndata: {}\n\n'
+    page.route("**/api/v2/stream*", lambda route: route.fulfill(content_type="text/event-stream", body=told))
+    with page.expect_request(re.compile(r"/api/v2/tasks\?")):
+        page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    task_id = room.submit("chen", "sft")
+    expect(page.locator(f"#row-{task_id}")).to_be_visible()
+    page.unroute("**/api/v2/stream*")
+    room.start(task_id)
+    room.end(task_id)
 
 
 def test_the_keyboard_goes_through_the_list(visit: Visit) -> None:

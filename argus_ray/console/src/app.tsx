@@ -55,7 +55,7 @@ export function App() {
 
 /** With a token of before a reload: it is asked whether it is still good. */
 function Entering() {
-  const { data, error, refetch } = useQuery({ key: ["me"], ask: (signal) => ok(client.GET("/api/v2/me", { signal })) });
+  const { data, error, refetch } = useQuery({ key: ["me"], ask: (signal) => ok(client.GET("/api/v2/me", { signal })), every: 5_000 });
   useEffect(() => {
     if (data) me.value = data;
   }, [data]);

@@ -14,6 +14,8 @@ export type Link = "off" | "connecting" | "live" | "reconnecting";
 export const link = signal<Link>("off");
 /** When the page was last known to be current: milliseconds of this machine's clock. */
 export const currentAt = signal(Date.now());
+/** How often the stream has begun without telling all that was since: what was listed before is to be listed anew. */
+export const breaks = signal(0);
 
 export interface LogFollower {
   readonly taskId: string;
@@ -190,6 +192,7 @@ function take(event: EventSourceMessage): void {
       break;
     }
     case "resync":
+      breaks.value += 1;
       void queries.invalidateQueries();
       break;
     case "error":

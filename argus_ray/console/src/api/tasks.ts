@@ -93,7 +93,7 @@ function asQuery(filter: Filter) {
   };
 }
 
-/** Whether a list of this filter has the task. Times aside: those of a task do not change, so a list has it or not. */
+/** Whether a list of this filter has the task, but for `since`: an age is counted from when the list was asked for. */
 export function matches(filter: Filter, task: TaskSummary): boolean {
   return (
     (!filter.state.length || filter.state.includes(task.state)) &&

@@ -42,7 +42,7 @@ export function until(time: string): string {
   return seconds <= 0 ? "now" : duration(seconds);
 }
 
-const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false });
+const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
 const day = new Intl.DateTimeFormat(undefined, { year: "numeric", month: "short", day: "numeric" });
 
 export const timeOfDay = (at: number | string): string => clock.format(new Date(at));

@@ -80,7 +80,8 @@ async function copy(text: string): Promise<boolean> {
   } catch {
     const area = document.createElement("textarea");
     area.value = text;
-    document.body.append(area);
+    // What is not in an open window is inert.
+    (document.querySelector("dialog[open]") ?? document.body).append(area);
     area.select();
     const done = document.execCommand("copy");
     area.remove();
@@ -98,8 +99,15 @@ export function Dialog({ title, close, children }: { title: string; close: () =>
       if (before instanceof HTMLElement) before.focus();
     };
   }, []);
+  // A browser heeds `preventDefault` once; whoever must not be closed is shown again.
+  function closed(): void {
+    close();
+    setTimeout(() => {
+      if (element.current?.isConnected && !element.current.open) element.current.showModal();
+    });
+  }
   return (
-    <dialog ref={element} aria-label={title} onCancel={(event) => { event.preventDefault(); close(); }}>
+    <dialog ref={element} aria-label={title} onCancel={(event) => { event.preventDefault(); close(); }} onClose={closed}>
       <div class="in">
         <h2>{title}</h2>
         {children}

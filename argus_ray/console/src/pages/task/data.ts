@@ -1,6 +1,6 @@
 // One task as its page holds it: its whole document, asked again when the stream tells of a change, and the rest by tabs.
 import { useEffect } from "preact/hooks";
-import { client, ok, type Schemas } from "../../api/client";
+import { client, ok, Refused, type Schemas } from "../../api/client";
 import { queries, useQuery } from "../../api/queries";
 import { followProgress } from "../../api/stream";
 import { ENDED, learn, onTask, type Task, taskSignal } from "../../api/tasks";
@@ -88,12 +88,18 @@ export function useCheckpoints(task: Task, enabled: boolean) {
   });
 }
 
+const NO_FILES: ReadonlySet<string> = new Set(["file_not_found", "files_gone"]);
+
 async function checkpointsOf(taskId: string, attempt: number, signal: AbortSignal): Promise<Checkpoint[]> {
-  const { data } = await client.GET("/api/v2/tasks/{task_id}/files", {
+  const found = await ok(client.GET("/api/v2/tasks/{task_id}/files", {
     params: { path: { task_id: taskId }, query: { path: "checkpoints", attempt: String(attempt), limit: 500 } },
     signal,
+  })).catch((error: unknown) => {
+    // Only this says that there are none: of a disk that does not answer nobody knows.
+    if (error instanceof Refused && NO_FILES.has(error.problem.code)) return { entries: [] };
+    throw error;
   });
-  return (data?.entries ?? [])
+  return found.entries
     .map((entry: Schemas["EntryOut"]) => /^global_step_(\d+)$/.exec(entry.kind === "folder" ? entry.name : "")?.[1])
     .filter((step) => step !== undefined)
     .map((step) => ({ step: Number(step), attempt }))

@@ -57,7 +57,7 @@ export function CancelDialog({ task, close }: Props) {
 
 export function ResubmitDialog({ task, resume, close }: Props & { resume: boolean }) {
   const { busy, error, act, key } = useAct(close);
-  const { data: checkpoints } = useCheckpoints(task, resume);
+  const { data: checkpoints, error: unseen } = useCheckpoints(task, resume);
   const newest = checkpoints?.[0];
   const submit = (): Promise<void> => act(async () => {
     const answer = await ok(client.POST("/api/v2/tasks/{task_id}:resubmit", {
@@ -71,7 +71,7 @@ export function ResubmitDialog({ task, resume, close }: Props & { resume: boolea
   return (
     <Dialog title={`${resume ? "Resume" : "Resubmit"} ${task.workload} ${shortId(task.task_id)}`} close={close}>
       <p>{resume ? "A new task with the same TaskSpec and the same settings goes on from the newest complete checkpoint." : "A new task with the same TaskSpec starts from the beginning, with what its presets and the rules come to today."} It stands at the end of the queue.</p>
-      {!resume ? null : checkpoints === undefined ? <Loading lines={1} /> : newest ? (
+      {!resume ? null : checkpoints === undefined ? (unseen ? <Trouble error={unseen} /> : <Loading lines={1} />) : newest ? (
         <p class="note">The newest checkpoint here is <code>global_step_{newest.step}</code> of attempt {newest.attempt}. If it is not complete, the one before counts.</p>
       ) : <p class="note" data-look="wait">No checkpoint of its own is here. If it was itself to resume from one, that counts; else it starts from the beginning, and its events say so.</p>}
       {error ? <Trouble error={error} /> : null}

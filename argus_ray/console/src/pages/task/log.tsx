@@ -14,6 +14,9 @@ import { useSearch } from "./log/search";
 import { SearchBar } from "./log/search-bar";
 import { LogWindow } from "./log/window";
 
+/** After the end of an attempt its log is looked at once more: the disk of another machine may show it late. */
+const LAST_WORDS_MS = 2_000;
+
 export function Log({ task }: { task: Task }) {
   const chosen = Number(route.value.query.get("attempt")) || null;
   const newest = task.attempts.at(-1)?.number ?? null;
@@ -50,12 +53,24 @@ function OneLog({ task, log }: { task: Task; log: LogWindow }) {
     void (log.view.peek() ? log.grown(null, follows) : log.toEnd());
   }, [isLinked]);
 
+  // Its last words may come between the last event and the end, or while the tab was hidden, and nobody tells of them then.
+  const wasLive = useRef(isLive);
+  useEffect(() => {
+    const hasEnded = wasLive.current && !isLive;
+    wasLive.current = isLive;
+    if (!hasEnded) return;
+    void log.grown(null, follows);
+    const later = setTimeout(() => void log.grown(null, follows), LAST_WORDS_MS);
+    return () => clearTimeout(later);
+  }, [isLive]);
+
   function toEnd(): void {
     setFollows(true);
     setUnseen(0);
     search.clear();
     const now = log.view.peek();
     if (!now || now.to < now.size) void log.toEnd();
+    else void log.grown(null, true);
     pane.current?.focus();
   }
 

@@ -1,7 +1,11 @@
 // One list of tasks: pages as they are scrolled to, and what the stream tells, put into its place.
-import { useEffect, useMemo, useState } from "preact/hooks";
-import { link } from "../../api/stream";
+import { useEffect, useMemo, useRef, useState } from "preact/hooks";
+import { breaks, link } from "../../api/stream";
 import { type Filter, listTasks, matches, onTask, taskSignal, type TaskSummary } from "../../api/tasks";
+import { serverNow } from "../../lib/format";
+
+/** Changes that are kept while the first page is under way. */
+const MOST_EARLY = 1000;
 
 export interface TaskList {
   /** Ids, newest first; null until the first page is there. */
@@ -18,14 +22,29 @@ interface Held {
   error: unknown;
 }
 
+const UNITS_MS: Readonly<Record<string, number>> = { m: 60e3, h: 3600e3, d: 86400e3, w: 7 * 86400e3 };
+
+/** The moment that `since` means, an age or a time, in milliseconds. */
+function beginOf(since: string | null): number {
+  if (since === null) return -Infinity;
+  const [, many, unit = ""] = /^(\d+)([mhdw])$/.exec(since) ?? [];
+  const at = many ? serverNow() - Number(many) * (UNITS_MS[unit] ?? 0) : Date.parse(since);
+  return Number.isNaN(at) ? -Infinity : at;
+}
+
 class Loader {
   private readonly abort = new AbortController();
   private held: Held = { rows: null, cursor: null, error: null };
   private has = new Set<string>();
   private at = new Map<string, number>();
   private busy = false;
+  private early: TaskSummary[] = [];
+  /** Milliseconds; an older task is in no page of it, whatever it does now. */
+  private readonly since: number;
 
-  constructor(private readonly filter: Filter, private readonly show: (held: Held) => void) {}
+  constructor(private readonly filter: Filter, private readonly show: (held: Held) => void) {
+    this.since = beginOf(filter.since);
+  }
 
   close(): void {
     this.abort.abort();
@@ -49,6 +68,7 @@ class Loader {
       const fresh = page.tasks.filter((task) => !this.has.has(task.task_id));
       fresh.forEach((task) => this.add(task));
       this.set({ rows: [...old, ...fresh.map((task) => task.task_id)], cursor: page.next_cursor, error: null });
+      this.early.splice(0).forEach((task) => this.told(task));
     } catch (error) {
       if (!this.abort.signal.aborted) this.set({ ...this.held, error });
     } finally {
@@ -63,8 +83,12 @@ class Loader {
 
   told(task: TaskSummary): void {
     const { rows } = this.held;
-    if (!rows) return;
-    const fits = matches(this.filter, task);
+    if (!rows) {
+      // The first page is under way, and may be older.
+      if (this.early.length < MOST_EARLY) this.early.push(task);
+      return;
+    }
+    const fits = matches(this.filter, task) && Date.parse(task.created_at) >= this.since;
     if (this.has.has(task.task_id)) {
       if (fits) return;
       this.has.delete(task.task_id);
@@ -105,6 +129,12 @@ export function useTaskList(filter: Filter): TaskList {
   useEffect(() => {
     if (state === "live" && held.error) again((count) => count + 1);
   }, [state]);
+  const seen = useRef(breaks.peek());
+  const broken = breaks.value;
+  useEffect(() => {
+    if (broken !== seen.current) again((count) => count + 1);
+    seen.current = broken;
+  }, [broken]);
   return {
     rows: held.rows,
     hasMore: held.cursor !== null,
