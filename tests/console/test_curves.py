@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import threading
+import time
 
-from playwright.sync_api import expect
+from playwright.sync_api import Error as PlaywrightError
+from playwright.sync_api import Route, expect
 
 from tests.console.conftest import Visit
 from tests.support.showroom import Showroom
@@ -40,6 +44,34 @@ def test_a_curve_grows_before_the_eyes_and_its_zoom_stays(visit: Visit, room: Sh
     again.click()
     expect(again).to_have_count(0)
     room.end(task_id)
+
+
+def test_curves_come_though_the_runs_are_quicker_than_the_answer(visit: Visit, room: Showroom) -> None:
+    ids = started(room, steps=5), started(room, steps=5)
+    page = visit("alice")
+    over = threading.Event()
+
+    def steps() -> None:
+        while not over.wait(0.2):
+            for task_id in ids:
+                room.running[task_id].go_on(1)
+
+    def late(route: Route) -> None:
+        time.sleep(2)
+        with contextlib.suppress(PlaywrightError):  # of a request that was given up
+            route.continue_()
+
+    page.route("**/api/v2/curves*", late)
+    runs = threading.Thread(target=steps)
+    runs.start()
+    try:
+        page.goto(f"{room.url}/#/compare?task={ids[0]}&task={ids[1]}")
+        expect(page.get_by_role("figure", name="critic/score/mean", exact=True)).to_be_visible(timeout=30_000)
+    finally:
+        over.set()
+        runs.join()
+    for task_id in ids:
+        room.end(task_id)
 
 
 def test_arrows_move_one_cursor_through_all_charts(visit: Visit, room: Showroom) -> None:

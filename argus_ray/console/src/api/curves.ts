@@ -28,36 +28,46 @@ export interface Curves {
 /** `names`: beside the main curves; the API has 16 at most. */
 export function useCurves(ids: readonly string[], names: readonly string[]): Curves {
   const [shown, setShown] = useState<Curves>({ tasks: null, error: null });
-  const held = useRef(new Map<string, TaskCurves>());
   const steps = ids.map((id) => taskSignal(id).value?.progress?.step ?? 0).join();
   const states = ids.map((id) => taskSignal(id).value?.state ?? "").join();
   const [key, chosen] = [ids.join(), names.join()];
-  const looked = useRef(0);
-
-  useEffect(() => {
-    held.current = new Map();
-    looked.current = 0;
-  }, [key, chosen]);
+  const lookAgain = useRef<() => void>(() => undefined);
 
   useEffect(() => {
     const abort = new AbortController();
+    const held = new Map<string, TaskCurves>();
+    let [looked, isLooking, isStale] = [0, false, false];
+    let timer: number | undefined;
     async function look(): Promise<void> {
+      [isLooking, isStale] = [true, false];
       try {
-        await refresh(ids, names, held.current, abort.signal);
-        looked.current = Date.now();
-        if (!abort.signal.aborted) setShown({ tasks: new Map(held.current), error: null });
+        await refresh(ids, names, held, abort.signal);
+        looked = Date.now();
+        if (!abort.signal.aborted) setShown({ tasks: new Map(held), error: null });
       } catch (error) {
         if (abort.signal.aborted) return;
         setShown((before) => ({ ...before, error }));
         if (isPassing(error)) timer = setTimeout(() => void look(), TROUBLE_MS);
+      } finally {
+        isLooking = false;
       }
+      if (isStale && !abort.signal.aborted) plan();
     }
-    let timer = setTimeout(() => void look(), Math.max(0, looked.current + PACE_MS - Date.now()));
+    function plan(): void {
+      // A look that is under way is not begun anew: a run may be quicker than its answer.
+      isStale = isLooking;
+      if (isLooking) return;
+      clearTimeout(timer);
+      timer = setTimeout(() => void look(), Math.max(0, looked + PACE_MS - Date.now()));
+    }
+    lookAgain.current = plan;
+    plan();
     return () => {
       clearTimeout(timer);
       abort.abort();
     };
-  }, [key, chosen, steps, states, link.value === "live"]);
+  }, [key, chosen]);
+  useEffect(() => lookAgain.current(), [steps, states, link.value === "live"]);
   return shown;
 }
 
