@@ -121,7 +121,7 @@ def _restore(place: Place, arguments: argparse.Namespace) -> int:
             raise Refused(f"there is no good backup in {place.backups}: name a file")
         _say(f"restoring {chosen.path}, of {chosen.when}")
         heads = place.raise_epoch()
-        done = restore(place.database, chosen, now=time.time())
+        done = restore(place.database, chosen, now=time.time(), others=backup.list_in(place.backups))
         place.note_database()
     _say(f"the old database is {done.aside}, with its log" if done.aside else "there was no database")
     _say(f"{done.tasks} tasks; the next writer is number {done.epoch + 1}; {heads}")

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import sqlite3
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -34,8 +35,9 @@ class Restored:
     aside: Path | None
 
 
-def restore(database: Path, backup: Backup, *, now: float) -> Restored:
-    """Durably. `now`: seconds since the Unix epoch. The folder of the database is made if it is not there.
+def restore(database: Path, backup: Backup, *, now: float, others: Iterable[Backup] = ()) -> Restored:
+    """Durably. `now`: seconds since the Unix epoch. `others`: backups of the same pool, also of later writers. What is
+    backed up from now on counts as newer than they. The folder of the database is made if it is not there.
 
     A process that is killed within leaves the old database, or none and no log beside its place, or the new one: so
     nobody opens what is not whole. Raises DatabaseDamaged and SchemaError for a backup that is not good, Unavailable
@@ -53,7 +55,7 @@ def restore(database: Path, backup: Backup, *, now: float) -> Restored:
         if copy_file(backup.path, staged) != backup.digest:
             raise DatabaseDamaged(f"{backup.path} has changed while it was copied")
         old_epoch, old_numbers = _known_of(database)
-        epoch = 1 + max(backup.epoch, old_epoch)
+        epoch = 1 + max(backup.epoch, old_epoch, *(each.epoch for each in others))
         floor = max(int(max(now, backup.at)), 0) * _NUMBERS_A_SECOND
         tasks = _take_over(
             staged, backup, epoch, writer_id, now, {name: max(floor, number) for name, number in old_numbers.items()}

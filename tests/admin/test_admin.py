@@ -200,6 +200,21 @@ def test_restore_takes_the_newest_good_one(pool: Pool) -> None:
     assert "no good backup" in pool.refused("restore")
 
 
+def test_what_is_backed_up_after_a_restore_is_newer_than_all_before(pool: Pool) -> None:
+    """Also where an old backup is taken and nothing of the database is left that tells of later writers."""
+    old = pool.made()
+    made = [pool.made(NOON + n) for n in range(1, 4)]
+    assert made[-1].epoch > old.epoch + 2
+    pool.world.close()
+    for each in pool.database.parent.glob("argus.db*"):
+        each.unlink()
+    pool.good("restore", old.path.name)
+    since = pool.made(NOON + 10)
+    assert backup.list_in(pool.backups)[0] == since
+    backup.thin(pool.backups, 1, 0, NOON + 11)
+    assert backup.list_in(pool.backups) == (since,)
+
+
 def test_after_a_total_loss_of_the_database(pool: Pool) -> None:
     made = pool.made()
     for entry in pool.database.parent.iterdir():
