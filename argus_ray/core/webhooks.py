@@ -154,6 +154,10 @@ def pause_s(failures: int, jitter: float, retry_after_s: float | None = None) ->
     return max(backoff, min(retry_after_s or 0.0, _LONGEST_PAUSE_S))
 
 
+#: RFC 6052: an IPv4 address behind a translator.
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+
+
 def usable(addresses: Sequence[str], *, allow_local: bool) -> list[str]:
     """Those of a host that may be connected to. Empty also if only some may: who can name one address of ours among
     others would choose by luck."""
@@ -164,6 +168,8 @@ def usable(addresses: Sequence[str], *, allow_local: bool) -> list[str]:
 def _is_refused(address: ipaddress.IPv4Address | ipaddress.IPv6Address, allow_local: bool) -> bool:
     if isinstance(address, ipaddress.IPv6Address):
         embedded = address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else None)
+        if address in _NAT64:
+            embedded = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
         if embedded is not None:
             return _is_refused(embedded, allow_local)
     if address.is_multicast or address.is_unspecified or str(address) == "255.255.255.255":
