@@ -34,7 +34,7 @@ MEANINGS: tuple[tuple[int, str], ...] = (
     (CONFLICT, "in conflict with what is there: the task has ended, the name is taken, the queue is full"),
     (UNREACHABLE, "the service cannot be reached, after retries for a minute"),
     (TIMEOUT, "`--timeout` is over"),
-    (FAILED, "the task FAILED"),
+    (FAILED, "the task FAILED; of `logs -f --attempt N`: this attempt did not succeed"),
     (CANCELED, "the task was CANCELED"),
     (INTERRUPTED, "Ctrl-C; the task goes on"),
 )

@@ -15,6 +15,7 @@ import pytest
 from argus_ray.cli import draw, exits, following
 from argus_ray.cli.commands import logs
 from argus_ray.client.errors import ServerUnreachable
+from argus_ray.client.models.results import LogEnd
 from argus_ray.core.lifecycle import Admit
 from argus_ray.core.states import Outcome
 from tests.cli.conftest import NewPerson, Person
@@ -255,9 +256,20 @@ def test_how_it_ended_is_the_exit_code_though_nobody_says_why() -> None:
 
     notes: list[str] = []
     session: Any = SimpleNamespace(out=SimpleNamespace(tells=True, note=notes.append), server=Away())
-    assert logs._ended(session, "t", "FAILED") == exits.FAILED
+    assert logs._ended(session, "t", LogEnd("FAILED", 1, "APPLICATION")) == exits.FAILED
     following._tell_why(session, {"task_id": "argus-alice-sft-20260101-000000-0000", "state": "FAILED"})
     assert notes == ["  argus logs 0000"]
+
+
+def test_an_attempt_that_was_lost_is_no_success_though_its_task_goes_on(alice: Person) -> None:
+    task_id, change = running(alice)
+    log_of(change).write_text("one\n")
+    alice.api.end(change, Outcome.INFRASTRUCTURE, None)
+    second = alice.api.run(task_id)
+    ran = alice("logs", task_id, "-f", "--attempt", "1", code=exits.FAILED)
+    assert ran.lines == ["one"] and "attempt 1 has ended: INFRASTRUCTURE" in ran.err
+    alice.api.end(second)
+    assert alice("logs", task_id, "-f", "--attempt", "2").lines == []
 
 
 def test_curves_of_several_tasks_stand_side_by_side(alice: Person) -> None:

@@ -8,15 +8,18 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
 from argus_ray.cli import draw, following, ids, safe, task_words
 from argus_ray.cli.app import Command
-from argus_ray.cli.exits import USAGE, CliError, Ended, of_state
+from argus_ray.cli.exits import BUG, FAILED, OK, USAGE, CliError, Ended, of_state
 from argus_ray.cli.session import Session, pass_session
 from argus_ray.client import paths
+
+if TYPE_CHECKING:
+    from argus_ray.client.models.results import LogEnd
 
 #: Bytes of one call of a download; the most that the server gives.
 _PIECE = 4 * 1024 * 1024
@@ -182,8 +185,10 @@ def _pieces(session: Session, task_id: str, attempt: str) -> Iterator[bytes]:
             return  # it ends here, or is empty
         match = _RANGE.fullmatch(answer.headers.get("content-range", ""))
         if match is None:
-            yield answer.content
-            return
+            if not answer.content:
+                return  # there is none yet
+            words = "the answer is not the part of the log that was asked for: a proxy may drop the header Range"
+            raise CliError(words, BUG)
         # The next attempt must not go on where this one ends.
         attempt = answer.headers.get("x-argus-attempt", attempt)
         gap = answer.headers.get("x-argus-log-gap")
@@ -225,7 +230,7 @@ def _follow(session: Session, task_id: str, number: int | None, attempt: str, gr
             elif isinstance(item, LogGap):
                 out.warn(f"{draw.size(item.end - item.start)} of the log are left out (bytes {item.start}-{item.end})")
             elif isinstance(item, LogEnd):
-                return _ended(session, task_id, item.task_state)
+                return _ended(session, task_id, item)
     raise AssertionError("the client's stream ends with its end")  # it raises where the server cannot be reached
 
 
@@ -236,9 +241,14 @@ def _tell_waiting(session: Session, task_id: str) -> None:
         session.out.note(f"it waits to start: {task_words.reason(task)}" + (f"; {start}" if start else ""))
 
 
-def _ended(session: Session, task_id: str, state: str) -> int:
+def _ended(session: Session, task_id: str, end: LogEnd) -> int:
     from argus_ray.client.errors import ArgusError
 
+    state = end.task_state
+    if state not in task_words.FINAL:
+        # Of the one attempt that was asked for; its task goes on.
+        session.out.note(f"attempt {end.attempt} has ended: {end.outcome}")
+        return OK if end.outcome == "SUCCEEDED" else FAILED
     if session.out.tells and state in task_words.FINAL:
         # Words alone: how it ended is known, and is the exit code whether or not they can be had.
         with contextlib.suppress(ArgusError):
