@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from argus_ray.core import places
 from argus_ray.core.actions import Credential, Principal, Role
-from argus_ray.core.errors import ArgusError, FieldError, Forbidden, InvalidRequest, UserNotFound
+from argus_ray.core.errors import ArgusError, FieldError, Forbidden, InvalidRequest, TaskNotFound, UserNotFound
+from argus_ray.core.model import Task
 from argus_ray.core.states import TaskState
 from argus_ray.core.watching import (
     MAX_CALLERS,
@@ -49,8 +50,22 @@ def watch(unit: UnitOfWork, principal: Principal, action: WatchTasks) -> Watch:
         is_lost=is_lost,
         changed=() if is_lost else found,
         counts=_total(unit) if owner is None else changes.counts(unit.db, [owner])[owner],
-        tasks=tuple(tasks.for_list(unit, access.visible_task(unit, principal, task_id)) for task_id in action.task_ids),
+        tasks=tuple(tasks.for_list(unit, task) for task in _named(unit, principal, action)),
     )
+
+
+def _named(unit: UnitOfWork, principal: Principal, action: WatchTasks) -> list[Task]:
+    """Raises TaskNotFound, which names each that is not the caller's to see: the others may be asked for without it."""
+    found: list[Task] = []
+    missing: list[FieldError] = []
+    for task_id in action.task_ids:
+        try:
+            found.append(access.visible_task(unit, principal, task_id))
+        except TaskNotFound as error:
+            missing.append(FieldError(f"tasks.{task_id}", error.detail))
+    if missing:
+        raise TaskNotFound(fields=missing)
+    return found
 
 
 def _owner(unit: UnitOfWork, principal: Principal, action: WatchTasks) -> str | None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
 from argus_ray.core.states import Outcome
 from tests.console.conftest import Visit
@@ -83,6 +83,19 @@ def test_the_last_words_of_a_run_that_ended_while_the_tab_was_hidden_are_there(
     expect(rows(page)).to_contain_text("Traceback: the last words")
 
 
+def test_what_came_while_nobody_looked_is_not_read_whole(visit: Visit, run: Run) -> None:
+    run.say("it begins\n")
+    page = visit("alice", place_of(run))
+    expect(rows(page)).to_contain_text("it begins")
+    become(page, "hidden")
+    run.say("".join(f"{number:09d}\n" for number in range(1_000_000)))
+    asked: list[str] = []
+    page.on("request", lambda each: asked.append(each.url) if "/logs" in each.url else None)
+    become(page, "visible")
+    expect(rows(page)).to_contain_text("000999999")
+    assert len(asked) < 12, "of 10 MB"
+
+
 def become(page: Page, visibility: str) -> None:
     """As a tab that is left, or come back to."""
     page.evaluate(
@@ -107,10 +120,17 @@ def test_earlier_bytes_come_as_it_is_scrolled_upwards(visit: Visit, run: Run) ->
     page = visit("alice", place_of(run))
     expect(rows(page).get_by_text("line 011999")).to_be_in_viewport()
     height = float(page.locator(".log-all").evaluate("(element) => element.clientHeight"))
+    held: list[Route] = []
+    page.route("**/logs*", lambda route: held.append(route))
     rows(page).hover()
     page.mouse.wheel(0, -height)
+    expect(rows(page)).to_have_js_property("scrollTop", 0)
+    read = rows(page).locator(".log-row").first.inner_text()
+    held[0].continue_()
     expect(page.locator(".log-all")).not_to_have_js_property("clientHeight", height)
-    assert top(page) > 0, "what was read stays where it was"
+    assert top(page) > 0
+    expect(rows(page).get_by_text(read)).to_be_in_viewport()
+    page.unroute("**/logs*")
     page.keyboard.press("g")
     expect(rows(page).get_by_text("line 000000")).to_be_in_viewport()
     page.keyboard.press("Shift+G")
@@ -278,13 +298,35 @@ def test_a_line_of_a_mib_is_cut_and_shows_more(visit: Visit, run: Run) -> None:
     expect(more).to_contain_text("1,020 KiB more of this line")
     assert len(rows(page).inner_text()) < 20_000
     more.click()
+    expect(rows(page).get_by_title("The same line goes on").nth(1)).to_be_attached()
     page.keyboard.press("Home")
     expect(rows(page).get_by_text("before")).to_be_in_viewport()
-    assert rows(page).get_by_title("The same line goes on").count() > 1
     page.get_by_role("button", name="Wrap").click()
     expect(rows(page).locator(".log-row").nth(1)).not_to_have_js_property("clientHeight", ROW)
     wide = rows(page).evaluate("(element) => element.scrollWidth - element.clientWidth")
     assert wide <= 0
+
+
+def test_more_of_a_line_stays_shown_when_what_it_begins_with_comes(visit: Visit, run: Run) -> None:
+    run.say("before\n" + "z" * (1 << 20) + "\nafter\n")
+    page = visit("alice", "tasks")
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        if (route.request.header_value("range") or "").startswith("bytes=0-"):
+            held.append(route)
+        else:
+            route.continue_()
+
+    page.route("**/logs*", hold)
+    page.goto(f"{page.url.partition('#')[0]}#/{place_of(run)}")
+    rows(page).get_by_role("button", name="1,020 KiB more of this line").click()
+    rest = rows(page).get_by_role("button", name="956 KiB more of this line")
+    expect(rest).to_be_attached()
+    held[0].continue_()
+    expect(rows(page).get_by_text("before")).to_be_attached()
+    expect(rest).to_be_attached()
+    expect(rows(page).get_by_title("The same line goes on").nth(1)).to_be_attached()
 
 
 def test_an_attempt_is_chosen_and_stands_in_the_address(visit: Visit, room: Showroom) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 from playwright.sync_api import expect
@@ -62,6 +63,37 @@ def test_a_revoked_token_asks_for_another_over_the_page(visit: Visit, room: Show
     expect(page.get_by_role("dialog", name="Sign in")).to_have_count(0)
     is_marked(page)
     assert "state=RUNNING" in page.url and "kind=sft" in page.url
+
+
+def test_sign_in_lies_over_an_open_window_and_keeps_the_focus(visit: Visit, room: Showroom) -> None:
+    admin = room.headers("admin")
+    issued = room.api.client.post("/api/v2/users/bob/tokens", headers=admin).json()
+    page = visit(None, "tasks")
+    sign_in(page, issued["token"])
+    task_id = room.submit("bob", "sft", n_gpus_per_node=1)
+    page.goto(f"{room.url}/#/task/{task_id}")
+    page.get_by_role("button", name="Cancel…").click()
+    mine = page.get_by_role("dialog", name=re.compile("^Cancel"))
+    expect(mine).to_be_visible()
+    room.api.client.delete(f"/api/v2/users/bob/tokens/{issued['token_id']}", headers=admin)
+    page.evaluate("() => document.dispatchEvent(new Event('visibilitychange'))")
+    over = page.get_by_role("dialog", name="Sign in")
+    field = over.get_by_label("Token")
+    expect(field).to_be_focused()
+    for _ in range(3):  # a browser lets a page refuse once
+        page.keyboard.press("Escape")
+        expect(field).to_be_visible()
+    for _ in range(12):
+        page.keyboard.press("Tab")
+        assert page.evaluate("() => document.activeElement.matches('body, .sign-in *')")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    sign_in(page, room.token("bob"))
+    expect(over).to_have_count(0)
+    assert asked[0].endswith("/api/v2/me"), "nothing is asked for while nobody is signed in"
+    mine.get_by_role("button", name="Cancel the task").click()
+    expect(mine).to_have_count(0)
+    expect(page.get_by_role("button", name="Cancel…")).to_have_count(0)
 
 
 def test_the_token_is_kept_by_this_tab_alone(visit: Visit, room: Showroom) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+import time
 from datetime import datetime, timezone
 
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from tests.console.conftest import Visit, sign_in
 from tests.support.showroom import Showroom
@@ -80,6 +81,62 @@ def test_what_the_stream_could_not_tell_is_listed_anew(visit: Visit, room: Showr
     page.unroute("**/api/v2/stream*")
     room.start(task_id)
     room.end(task_id)
+
+
+def test_the_filter_by_id_is_that_of_the_address(visit: Visit, room: Showroom) -> None:
+    page = visit("alice")
+    grid = page.get_by_role("grid", name="Tasks")
+    field = page.get_by_label("End of an id")
+    field.fill("0000")
+    page.get_by_role("button", name="Show all").click()
+    expect(field).to_have_value("")
+    expect(grid.get_by_role("row").first).to_be_visible()
+    page.go_back()
+    expect(field).to_have_value("0000")
+
+
+def test_a_task_that_is_gone_takes_nobodys_progress_with_it(visit: Visit, room: Showroom) -> None:
+    """As after a restore: the page shows one that the service has not."""
+    task_id = room.submit("alice", "sft")
+    run = room.start(task_id)
+    page = visit("alice", "tasks?state=RUNNING")
+    row = page.locator(f"#row-{task_id}")
+    expect(row).to_be_visible()
+
+    def gone(route: Route) -> None:
+        answer = route.fetch()
+        body = answer.json()
+        body["tasks"].append({**body["tasks"][0], "task_id": body["tasks"][0]["task_id"][:-4] + "0000"})
+        route.fulfill(response=answer, json=body)
+
+    page.route(re.compile(r"/api/v2/tasks\?"), gone)
+    with page.expect_request(lambda each: "/stream?" in each.url and task_id in each.url and "-0000" not in each.url):
+        page.reload()
+    expect(page.locator("[id$='-0000']")).to_be_visible()
+    run.go_on(7)
+    expect(row).to_contain_text("7")
+    run.go_on(6)
+    expect(row).to_contain_text("13")
+    room.end(task_id)
+
+
+def test_who_asked_too_much_is_answered_when_the_service_says(visit: Visit, room: Showroom) -> None:
+    page = visit("alice")
+    expect(page.get_by_role("grid", name="Tasks").get_by_role("row").first).to_be_visible()
+    asked: list[float] = []
+
+    def busy(route: Route) -> None:
+        asked.append(time.monotonic())
+        if len(asked) > 1:
+            return route.continue_()
+        problem = {"type": "about:blank", "title": "Too much", "status": 429, "code": "too_many", "detail": "Wait."}
+        return route.fulfill(status=429, headers={"Retry-After": "3"}, json=problem)
+
+    page.route("**/api/v2/me", busy)
+    page.goto(f"{room.url}/#/usage")
+    expect(page.get_by_role("region", name="Since the beginning")).to_be_visible()
+    expect(page.get_by_role("alert")).to_have_count(0)
+    assert asked[1] - asked[0] > 2, "seconds; three quarters of three at least"
 
 
 def test_the_keyboard_goes_through_the_list(visit: Visit) -> None:

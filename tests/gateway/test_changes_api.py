@@ -178,6 +178,15 @@ def test_what_is_refused_is_refused_at_once(api: Api, query: str, code: int) -> 
     assert api.client.get(PATH).status_code == 401
 
 
+def test_what_is_gone_is_named_so_that_the_rest_may_be_followed_without_it(api: Api) -> None:
+    ada, bob = api.user("ada"), api.user("bob")
+    mine, theirs = api.submit(ada), api.submit(bob)
+    answer = api.client.get(f"{PATH}?progress={mine},{theirs}&log=argus-x", headers=ada)
+    assert answer.status_code == 404
+    rules = [(each["field"], each["rule"]) for each in answer.json()["errors"]]
+    assert rules == [(f"tasks.{theirs}", "No such task."), ("tasks.argus-x", "No such task.")]
+
+
 def test_an_admin_names_one_user_or_everyone(api: Api) -> None:
     api.user("ada")
     assert api.client.get(f"{PATH}?everyone=true&user_id=ada", headers=ADMIN).status_code == 400

@@ -20,8 +20,9 @@ const SILENCE_MS = 40_000;
 const given = (filter: AuditFilter): Record<string, string> =>
   Object.fromEntries(Object.entries(filter).filter((each): each is [string, string] => Boolean(each[1])));
 
-export async function listAudit(filter: AuditFilter, cursor: string | null, signal: AbortSignal): Promise<Schemas["AuditOut"]> {
-  return ok(client.GET("/api/v2/audit", { params: { query: { ...given(filter), limit: PAGE, ...(cursor ? { cursor } : {}) } }, signal }));
+/** A page: behind the cursor of the one before it, or of what was before a time (RFC 3339), or the newest. */
+export async function listAudit(filter: AuditFilter, cursor: string | null, until: string | null, signal: AbortSignal): Promise<Schemas["AuditOut"]> {
+  return ok(client.GET("/api/v2/audit", { params: { query: { ...given(filter), limit: PAGE, ...(cursor ? { cursor } : {}), ...(until ? { until } : {}) } }, signal }));
 }
 
 export interface AuditFollower {

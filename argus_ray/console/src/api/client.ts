@@ -14,7 +14,7 @@ const TIMEOUT_MS = 30_000;
 
 /** An answer that is a problem. */
 export class Refused extends Error {
-  constructor(readonly problem: Problem, readonly requestId: string | null) {
+  constructor(readonly problem: Problem, readonly requestId: string | null, readonly retryAfterMs: number | null = null) {
     super(problem.detail || problem.title);
   }
 }
@@ -68,9 +68,9 @@ export async function ok<Data>(call: Promise<Answer<Data>>): Promise<Data> {
 
 export function refusal(body: unknown, response: Response): Error {
   const problem = isProblem(body) ? body : null;
-  const wait = Number(response.headers.get("Retry-After"));
-  if (!problem) return new Unreachable(wait > 0 ? wait * 1000 : null);
-  return new Refused(problem, response.headers.get("X-Request-Id"));
+  const seconds = Number(response.headers.get("Retry-After"));
+  const wait = seconds > 0 ? seconds * 1000 : null;
+  return problem ? new Refused(problem, response.headers.get("X-Request-Id"), wait) : new Unreachable(wait);
 }
 
 function isProblem(body: unknown): body is Problem {
@@ -79,7 +79,13 @@ function isProblem(body: unknown): body is Problem {
 
 /** Whether the same call may be answered later. */
 export function isPassing(error: unknown): boolean {
-  return error instanceof Unreachable || (error instanceof Refused && error.problem.status >= 500);
+  return error instanceof Unreachable || (error instanceof Refused && (error.problem.status >= 500 || error.problem.status === 429));
+}
+
+/** A pause before the next try, in milliseconds: as long as the service asks for, if that is longer, and never all at once. */
+export function pauseOf(error: unknown, otherwise: number, longest: number): number {
+  const asked = error instanceof Unreachable || error instanceof Refused ? error.retryAfterMs : null;
+  return Math.min(longest, Math.max(otherwise, asked ?? 0)) * (0.75 + Math.random() / 2);
 }
 
 /** What to tell of an error. */

@@ -1,7 +1,11 @@
 // What was asked and is kept: one call for all who want the same, asked again while it is looked at.
 import { QueryClient, QueryObserver, type QueryKey, type QueryObserverResult } from "@tanstack/query-core";
 import { useEffect, useMemo, useState } from "preact/hooks";
-import { isPassing } from "./client";
+import { isPassing, pauseOf } from "./client";
+import { token } from "./session";
+
+/** However long the service asks for. */
+const LONGEST_PAUSE_MS = 10_000;
 
 export const queries = new QueryClient({
   defaultOptions: {
@@ -10,7 +14,7 @@ export const queries = new QueryClient({
       gcTime: 300_000,
       // What was seen stays on the page meanwhile; the banner says as of when.
       retry: (failures, error) => isPassing(error) && failures < 20,
-      retryDelay: (failures) => Math.min(2000, 250 * 2 ** failures) * (0.75 + Math.random() / 2),
+      retryDelay: (failures, error) => pauseOf(error, Math.min(2_000, 250 * 2 ** failures), LONGEST_PAUSE_MS),
       networkMode: "always",
     },
     mutations: { networkMode: "always" },
@@ -35,7 +39,8 @@ export function useQuery<Data>(asked: Asked<Data>): QueryObserverResult<Data, Er
     queryFn: ({ signal }: { signal: AbortSignal }) => asked.ask(signal),
     refetchInterval: asked.every ?? false,
     refetchIntervalInBackground: false,
-    enabled: asked.enabled ?? true,
+    // What is behind the sign-in stays as it is, and is asked for anew with the next token.
+    enabled: (asked.enabled ?? true) && token.value !== null,
     ...(asked.staleTime === undefined ? {} : { staleTime: asked.staleTime }),
     ...(asked.keepPrevious ? { placeholderData: (previous: Data | undefined) => previous } : {}),
   } as const;

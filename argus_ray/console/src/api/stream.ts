@@ -162,8 +162,9 @@ async function refused(response: Response, given: string | null): Promise<void> 
   if (response.status === 401 && given === token.peek()) expire("The token is not valid any more. Sign in again; nothing on this page is lost.");
   // A task that is followed and is gone: the others go on.
   else if (response.status === 404) {
-    progressOf.clear();
-    log = null;
+    const gone = (error.problem.errors ?? []).map((each) => each.field.replace(/^tasks\./, ""));
+    for (const id of gone.length ? gone : progressOf.keys()) progressOf.delete(id);
+    if (!gone.length || (log && gone.includes(log.taskId))) log = null;
   } else if (response.status === 400) place = null;
 }
 
@@ -213,9 +214,10 @@ function take(event: EventSourceMessage): void {
 /** Begin; called once. */
 export function startStream(): void {
   effect(() => {
-    void token.value;
     void me.value;
     restart();
+    // Who signs in again sees what is now, whatever was last refused.
+    if (token.value) void queries.invalidateQueries();
   });
   document.addEventListener("visibilitychange", () => {
     restart();

@@ -1,10 +1,11 @@
-// Over the page, which stays as it is: who must sign in again loses nothing.
+// Over the page and whatever window is open there, which stay as they are: who must sign in again loses nothing.
 import { useState } from "preact/hooks";
 import { client, ok, prefix, Refused, words } from "../api/client";
 import { refusal, signIn } from "../api/session";
-import { Copy } from "../ui/parts";
+import { Copy, useModal } from "../ui/parts";
 
 export function SignIn() {
+  const [element, closed] = useModal(() => undefined);
   const [given, setGiven] = useState("");
   const [error, setError] = useState<string | null>(null);
   const [busy, setBusy] = useState(false);
@@ -33,7 +34,7 @@ export function SignIn() {
   }
 
   return (
-    <div class="sign-in" role="dialog" aria-modal="true" aria-label="Sign in">
+    <dialog ref={element} class="sign-in" aria-label="Sign in" onCancel={(event) => event.preventDefault()} onClose={closed}>
       <form class="card" onSubmit={(event) => void submit(event)}>
         <div class="in">
           <h1>Argus</h1>
@@ -55,6 +56,6 @@ export function SignIn() {
           </details>
         </div>
       </form>
-    </div>
+    </dialog>
   );
 }

@@ -88,6 +88,10 @@ function Filters({ filter, search }: { filter: Filter; search: { current: HTMLIn
   const [typed, setTyped] = useState(filter.suffix ?? "");
 
   useEffect(() => {
+    // Too short to be looked for, it is no filter, and what the address says is none of it.
+    if (filter.suffix !== null || typed.trim().length >= 4) setTyped(filter.suffix ?? "");
+  }, [filter.suffix]);
+  useEffect(() => {
     const timer = setTimeout(() => {
       const end = typed.trim().toLowerCase();
       if (end !== (filter.suffix ?? "") && (end === "" || end.length >= 4)) setQuery({ id: end || null });

@@ -1,5 +1,5 @@
 // Small things that every page is made of.
-import type { ComponentChildren } from "preact";
+import type { ComponentChildren, RefObject } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { Refused, words } from "../api/client";
 import { age, moment, second } from "../lib/format";
@@ -89,8 +89,8 @@ async function copy(text: string): Promise<boolean> {
   }
 }
 
-/** A modal window. `close` is called for Escape, too. */
-export function Dialog({ title, close, children }: { title: string; close: () => void; children: ComponentChildren }) {
+/** For a `<dialog>`, and for its `onClose`: it is modal while it is there, and gives the focus back at its end. */
+export function useModal(close: () => void): [RefObject<HTMLDialogElement>, () => void] {
   const element = useRef<HTMLDialogElement>(null);
   useEffect(() => {
     const before = document.activeElement;
@@ -106,6 +106,12 @@ export function Dialog({ title, close, children }: { title: string; close: () =>
       if (element.current?.isConnected && !element.current.open) element.current.showModal();
     });
   }
+  return [element, closed];
+}
+
+/** A modal window. `close` is called for Escape, too. */
+export function Dialog({ title, close, children }: { title: string; close: () => void; children: ComponentChildren }) {
+  const [element, closed] = useModal(close);
   return (
     <dialog ref={element} aria-label={title} onCancel={(event) => { event.preventDefault(); close(); }} onClose={closed}>
       <div class="in">

@@ -3,7 +3,7 @@ import { useEffect, useMemo, useState } from "preact/hooks";
 import { type AuditFilter, type Entry, followAudit, listAudit } from "../../api/audit";
 import { token } from "../../api/session";
 
-/** Of a long day with the switch on: the oldest go, and come back as they are scrolled to. */
+/** Of a long day with the switch on: the oldest go, and come back as they are scrolled to. Their addresses go with them. */
 const MOST_HELD = 5_000;
 
 export interface Entries {
@@ -24,13 +24,15 @@ export interface Entries {
 interface Held {
   rows: readonly Entry[] | null;
   cursor: string | null;
+  /** Where the oldest went: an RFC 3339 time up to which they come back. The cursor is further back, and of no use then. */
+  until: string | null;
   error: unknown;
   isLoading: boolean;
   gap: readonly [number, number] | null;
   fresh: ReadonlySet<number>;
 }
 
-const NOTHING: Held = { rows: null, cursor: null, error: null, isLoading: true, gap: null, fresh: new Set() };
+const NOTHING: Held = { rows: null, cursor: null, until: null, error: null, isLoading: true, gap: null, fresh: new Set() };
 
 export function useEntries(filter: AuditFilter, wantsLive: boolean): Entries {
   const [held, setHeld] = useState<Held>(NOTHING);
@@ -42,17 +44,22 @@ export function useEntries(filter: AuditFilter, wantsLive: boolean): Entries {
   const abort = useMemo(() => new AbortController(), [key, times]);
 
   useEffect(() => {
-    setHeld((before) => (before.rows && times ? { ...before, isLoading: true } : NOTHING));
-    void load(null);
+    setHeld((before) => (before.rows && times ? { ...before, until: null, isLoading: true } : NOTHING));
+    void load(null, null);
     return () => abort.abort();
   }, [abort]);
 
-  async function load(cursor: string | null): Promise<void> {
+  async function load(cursor: string | null, until: string | null): Promise<void> {
     setHeld((before) => ({ ...before, isLoading: true, error: null }));
     try {
-      const page = await listAudit(filter, cursor, abort.signal);
+      const page = await listAudit(filter, cursor, until, abort.signal);
       if (abort.signal.aborted) return;
-      setHeld((before) => ({ ...before, rows: joined(cursor === null ? [] : (before.rows ?? []), page.entries), cursor: page.next_cursor, isLoading: false }));
+      setHeld((before) => {
+        // Cut meanwhile, it is asked for anew from there.
+        if (before.until !== until) return { ...before, isLoading: false };
+        const isFirst = cursor === null && until === null;
+        return { ...before, rows: joined(isFirst ? [] : (before.rows ?? []), page.entries), cursor: page.next_cursor, until: null, isLoading: false };
+      });
     } catch (error) {
       if (!abort.signal.aborted) setHeld((before) => ({ ...before, error, isLoading: false }));
     }
@@ -76,18 +83,24 @@ export function useEntries(filter: AuditFilter, wantsLive: boolean): Entries {
     return () => mine.abort();
   }, [wantsLive, isThere, isVisible, isIn, abort]);
 
+  const hasMore = held.cursor !== null || held.until !== null;
   return {
     ...held,
-    hasMore: held.cursor !== null,
+    hasMore,
     live,
-    more: () => { if (!held.isLoading && held.cursor !== null) void load(held.cursor); },
+    more: () => { if (!held.isLoading && hasMore) void load(held.until === null ? held.cursor : null, held.until); },
     reload: () => again((count) => count + 1),
   };
 }
 
 function withNew(before: Held, entry: Entry): Held {
-  const rows = joined([entry], before.rows ?? []);
-  return { ...before, rows: rows.slice(0, MOST_HELD), fresh: new Set([...before.fresh, entry.audit_id]) };
+  const all = joined([entry], before.rows ?? []);
+  const rows = all.slice(0, MOST_HELD);
+  const fresh = new Set(rows.map((each) => each.audit_id).filter((id) => id === entry.audit_id || before.fresh.has(id)));
+  const oldest = all.length > MOST_HELD ? rows.at(-1) : undefined;
+  // Its own millisecond once more: others may share it.
+  const until = oldest ? new Date(Date.parse(oldest.at) + 1).toISOString() : before.until;
+  return { ...before, rows, until, fresh };
 }
 
 /** A page may tell again what came by the stream meanwhile. */

@@ -1,5 +1,5 @@
 // A submission goes on until it is answered: its key makes one task of all tries.
-import { client, isPassing, ok, Unreachable, type Schemas } from "../../api/client";
+import { client, isPassing, ok, pauseOf, type Schemas } from "../../api/client";
 import { yamlCall } from "./check";
 import type { Draft } from "./draft";
 
@@ -16,8 +16,7 @@ export async function send(draft: Draft, signal: AbortSignal, onWait: () => void
     } catch (error) {
       if (signal.aborted || !isPassing(error) || Date.now() > end) throw error;
       onWait();
-      const asked = error instanceof Unreachable ? error.retryAfterMs : null;
-      await new Promise((done) => setTimeout(done, Math.min(LONGEST_PAUSE_MS, Math.max(pause, asked ?? 0)) * (0.75 + Math.random() / 4)));
+      await new Promise((done) => setTimeout(done, pauseOf(error, pause, LONGEST_PAUSE_MS)));
     }
   }
 }

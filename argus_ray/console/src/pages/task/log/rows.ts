@@ -14,7 +14,8 @@ export type Row = { readonly key: string; readonly line: Line } & (
 );
 
 export interface Shown {
-  /** By the first byte of a line: how many of its bytes, if more than a piece. */
+  /** By a byte of a line: up to which one the line is shown, if more than a piece of it. Both are places in the log: what
+   * the line begins with may come later. */
   readonly opened: ReadonlyMap<number, number>;
   /** Every state of a progress bar. */
   readonly states: boolean;
@@ -25,6 +26,11 @@ export interface Shown {
 export function rowsOf(lines: readonly Line[], shown: Shown): Row[] {
   const rows: Row[] = [];
   const kept = shown.keep === null ? null : lines[lineAt(lines, shown.keep)];
+  const opened = new Map<Line, number>();
+  for (const [at, upTo] of shown.opened) {
+    const line = lines[lineAt(lines, at)];
+    if (line && line.start <= at && at < line.end) opened.set(line, upTo);
+  }
   let hidden = 0;
   for (const [index, line] of lines.entries()) {
     if (line.gap) {
@@ -37,7 +43,7 @@ export function rowsOf(lines: readonly Line[], shown: Shown): Row[] {
       continue;
     }
     const upTo = line === kept && shown.keep !== null ? shown.keep - line.start + PIECE : 0;
-    const open = Math.min(line.bytes.length, Math.max(PIECE, shown.opened.get(line.start) ?? 0, upTo));
+    const open = Math.min(line.bytes.length, Math.max(PIECE, (opened.get(line) ?? 0) - line.start, upTo));
     let from = 0;
     do {
       const to = cut(line.bytes, Math.min(open, from + PIECE));
@@ -59,7 +65,7 @@ function cut(bytes: Uint8Array, at: number): number {
 
 /** With more of a line of which `shown` bytes are shown. */
 export function openedMore(opened: ReadonlyMap<number, number>, line: Line, shown: number): ReadonlyMap<number, number> {
-  return new Map(opened).set(line.start, (Math.ceil(shown / PIECE) + PIECES) * PIECE);
+  return new Map(opened).set(line.start, line.start + (Math.ceil(shown / PIECE) + PIECES) * PIECE);
 }
 
 /** The row that shows byte `at` of the log. */

@@ -138,6 +138,11 @@ export class LogWindow {
         const after = this.view.peek() as View;
         if (after.to === before.to || after.times !== before.times) break;
         lines += after.lines.length - before.lines.length;
+        // As was not told before.
+        if (followed && after.size - after.to > FAR) {
+          await this.toEnd();
+          break;
+        }
       }
       return lines;
     });
