@@ -2,7 +2,8 @@
 
 The queue is the table of events, of which the database holds a place for each receiver. A window of events is told
 whole before the place moves, so a restart tells a part of one window again, with the same ids. Tasks of one window are
-told side by side; while the receiver is away nothing else is read, and what is older than a day by then is left out."""
+told side by side. While the receiver is away one message asks for all whether it is back, nothing else is read, and
+what is older than a day by then is left out."""
 
 from __future__ import annotations
 
@@ -54,8 +55,14 @@ class Messenger:
     #: Left out since this process began: too old, or refused.
     left_out: int = 0
     _slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_AT_ONCE))
-    #: Failures in a row, of all messages: they go to one receiver.
+    #: Who has it asks whether the receiver is back.
+    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    #: Rounds in which nothing got through. Deliveries that fail side by side are one.
     _failures: int = 0
+    #: Seconds until it is asked again.
+    _pause_s: float = 0.0
+    #: Of the window: left out since they were too old.
+    _old: int = 0
     #: The place that the database holds.
     _stored: int = 0
 
@@ -87,6 +94,7 @@ class Messenger:
                 by_task.setdefault(move.task_id, []).append(move)
         # Not `gather` alone: if one fails the others must end before anybody begins the window again.
         told = await asyncio.gather(*map(self._tell_in_order, by_task.values()), return_exceptions=True)
+        self._say_what_was_old()
         for each in told:
             if isinstance(each, BaseException):
                 raise each
@@ -102,31 +110,64 @@ class Messenger:
         content = webhooks.body(move, self.cluster)
         message = webhooks.message_id(move, self.cluster)
         refusals = 0
-        while True:
-            if self.clock() - move.at > webhooks.MAX_AGE_S:
-                return self._leave_out(message, "it is older than a day")
-            async with self._slots:
-                reply = await self.send(self.webhook, message, content)
+        while (reply := await self._ask(move, message, content)) is not None:
             if reply.verdict is Verdict.DELIVERED:
-                return self._is_well()
+                return
             if reply.verdict is Verdict.REFUSED:
                 refusals += 1
                 if refusals >= webhooks.MAX_REFUSALS:
-                    return self._leave_out(message, f"it was refused {refusals} times: {reply.words}")
-            self._has_trouble(reply.words)
-            await self.sleep(webhooks.pause_s(self._failures, self.jitter(), reply.retry_after_s))
+                    self.left_out += 1
+                    log.warning(
+                        "webhook %s: %s is left out: it was refused %d times: %s",
+                        self.webhook.name, message, refusals, reply.words,
+                    )  # fmt: skip
+                    return
+                await self.sleep(webhooks.pause_s(refusals, self.jitter(), reply.retry_after_s))
 
-    def _is_well(self) -> None:
-        if self.trouble is not None:
+    async def _ask(self, move: Move, message: str, content: bytes) -> Reply | None:
+        """One delivery, as soon as there is hope for it; None: it has become too old for one."""
+        while True:
+            is_away = self._failures > 0
+            async with self._turn if is_away else self._slots:
+                if self._is_old(move):
+                    return None
+                # Another one has found out meanwhile.
+                if is_away != (self._failures > 0):
+                    continue
+                if is_away:
+                    await self.sleep(self._pause_s)
+                return await self._deliver(message, content)
+
+    async def _deliver(self, message: str, content: bytes) -> Reply:
+        failures = self._failures
+        reply = await self.send(self.webhook, message, content)
+        if reply.verdict is Verdict.LATER:
+            self._has_trouble(reply.words)
+            # One that began before another has failed tells nothing more than that one.
+            self._failures = max(self._failures, failures + 1)
+            self._pause_s = webhooks.pause_s(self._failures, self.jitter(), reply.retry_after_s)
+            return reply
+        # Whatever it makes of this message: it is there.
+        self._failures = 0
+        if reply.verdict is Verdict.REFUSED:
+            self._has_trouble(reply.words)
+        elif self.trouble is not None:
             log.info("webhook %s is told again", self.webhook.name)
-        self.trouble, self._failures = None, 0
+            self.trouble = None
+        return reply
 
     def _has_trouble(self, words: str) -> None:
         if self.trouble is None:
             log.warning("webhook %s: %s; it is tried again", self.webhook.name, words)
         self.trouble = words
-        self._failures += 1
 
-    def _leave_out(self, message: str, why: str) -> None:
-        self.left_out += 1
-        log.warning("webhook %s: %s is left out: %s", self.webhook.name, message, why)
+    def _is_old(self, move: Move) -> bool:
+        is_old = self.clock() - move.at > webhooks.MAX_AGE_S
+        self.left_out += is_old
+        self._old += is_old
+        return is_old
+
+    def _say_what_was_old(self) -> None:
+        if self._old:
+            log.warning("webhook %s: %d messages are left out: they are older than a day", self.webhook.name, self._old)
+            self._old = 0

@@ -204,6 +204,51 @@ def test_while_it_is_away_nothing_is_lost_and_one_task_stays_in_order(told: Told
         assert told.receiver.states(task.task_id) == ["QUEUED", "CANCELED"]
 
 
+def test_an_outage_of_seconds_costs_seconds_however_many_wait(told: Told) -> None:
+    """The messages of one window have one receiver: what one of them hears is heard for all."""
+    ada = told.world.user("ada")
+    told.idle()
+    for _ in range(100):
+        told.world.submit(ada)
+    clock = told.world.clock
+    begun = clock()
+    told.receiver.answer = lambda message, document: DELIVERED if clock() > begun + 10 else LATER
+    made = told.messenger()
+
+    async def sleep(seconds: float) -> None:
+        until = clock() + seconds
+        while clock() < until:
+            await asyncio.sleep(0)
+
+    async def live() -> None:
+        made.sleep = sleep
+        task = asyncio.create_task(made.run())
+        while len(told.receiver.taken) < 100 and clock() < begun + 900:
+            clock.advance(0.01)
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(live())
+    assert clock() < begun + 30 and made.trouble is None
+    assert told.receiver.tries < 100 + 4 + 8, "four at once find out, and then one asks for all"
+
+
+def test_what_is_left_out_is_said_once_for_many(told: Told, caplog: pytest.LogCaptureFixture) -> None:
+    """As for a receiver that is in the settings again after a year."""
+    ada = told.world.user("ada")
+    told.idle()
+    for _ in range(100):
+        told.world.submit(ada)
+    told.world.clock.advance(MAX_AGE_S + 1)
+    caplog.clear()
+    made = told.idle()
+    assert made.left_out == 100 and made.trouble is None
+    assert [record.getMessage() for record in caplog.records] == [
+        "webhook chat: 100 messages are left out: they are older than a day"
+    ]
+
+
 def test_it_says_so_while_it_is_away(told: Told) -> None:
     ada = told.world.user("ada")
     told.idle()
