@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import ssl
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -39,9 +40,40 @@ def resolve(host: str, port: int) -> list[str]:
     return list(dict.fromkeys(str(address[4][0]) for address in found))
 
 
+class _Bounded(httpcore2.NetworkStream):
+    """One that reads and writes until `end` (of `time.monotonic`): timeouts are for one step each, and a receiver that
+    says a byte a second would have its thread for ever."""
+
+    def __init__(self, stream: httpcore2.NetworkStream, end: float) -> None:
+        self._stream, self._end = stream, end
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return self._stream.read(max_bytes, self._left_s(timeout))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._stream.write(buffer, self._left_s(timeout))
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore2.NetworkStream:
+        return _Bounded(self._stream.start_tls(ssl_context, server_hostname, self._left_s(timeout)), self._end)
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
+
+    def _left_s(self, timeout: float | None) -> float:
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise httpcore2.TimeoutException
+        return left if timeout is None else min(left, timeout)
+
+
 class _CheckedNetwork(httpcore2.NetworkBackend):
-    def __init__(self, resolve_host: Resolve, allow_local: bool) -> None:
-        self._resolve, self._allow_local = resolve_host, allow_local
+    def __init__(self, resolve_host: Resolve, allow_local: bool, end: float) -> None:
+        self._resolve, self._allow_local, self._end = resolve_host, allow_local, end
         self._network = httpcore2.SyncBackend()
 
     def connect_tcp(
@@ -62,7 +94,8 @@ class _CheckedNetwork(httpcore2.NetworkBackend):
         failed: Exception = httpcore2.ConnectError("the host has no address")
         for address in addresses[:4]:
             try:
-                return self._network.connect_tcp(address, port, timeout, local_address, socket_options)
+                stream = self._network.connect_tcp(address, port, timeout, local_address, socket_options)
+                return _Bounded(stream, self._end)
             except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
                 failed = error
         raise failed
@@ -104,7 +137,7 @@ class Sender:
         if not secret:
             return Reply(Verdict.LATER, f"{webhook.secret_env} is not set: nothing is sent unsigned")
         headers = webhooks.headers(message, self._clock(), content, secret)
-        network = _CheckedNetwork(self._resolve, webhook.allow_local)
+        network = _CheckedNetwork(self._resolve, webhook.allow_local, time.monotonic() + _WHOLE_S)
         timeouts = {**dict.fromkeys(("connect", "write", "pool"), _STEP_S), "read": _WHOLE_S}
         try:
             with (

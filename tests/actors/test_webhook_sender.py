@@ -6,6 +6,7 @@ import asyncio
 import http.server
 import json
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from argus_ray.actors import webhook_sender
 from argus_ray.actors.webhook_sender import Sender
 from argus_ray.core import webhooks
 from argus_ray.core.webhooks import Reply, Verdict, Webhook
+from tests.support.running import until
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
@@ -202,9 +204,19 @@ def test_one_that_talks_for_ever_is_not_waited_for(receiver: Receiver, monkeypat
 
     receiver.status, receiver.body = 200, drip
     try:
-        assert send(receiver.url) == Reply(Verdict.LATER, "no answer in 0.5 s")
+        reply = send(receiver.url)
+        assert reply.verdict is Verdict.LATER and reply.words in ("TimeoutException", "no answer in 0.5 s")
+        until(lambda: not any(map(is_busy, threading.enumerate())), "its thread is free again")
     finally:
         stopped.set()
+
+
+def is_busy(thread: threading.Thread) -> bool:
+    """In a delivery."""
+    frame = sys._current_frames().get(thread.ident or 0)
+    while frame is not None and frame.f_code is not Sender._send.__code__:
+        frame = frame.f_back
+    return frame is not None
 
 
 def test_nobody_there_and_no_such_name() -> None:
