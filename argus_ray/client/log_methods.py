@@ -22,6 +22,9 @@ from argus_ray.client.models.results import (
     Matches,
 )
 
+#: Bytes of one line, from which on it is told in pieces, as by the stream.
+_LONGEST_HELD = 4 * 1024 * 1024
+
 
 class LogMethods(Caller):
     """Part of Client."""
@@ -122,9 +125,10 @@ class LogMethods(Caller):
                 yield LogGap(gap.attempt, at, part.start)
                 rest = b""
             at = part.end
-            whole, _, rest = (rest + part.content).rpartition(b"\n")
-            if whole:
-                yield from _lines_in(whole + b"\n", gap.attempt, at - len(rest) - len(whole) - 1)
+            rest += part.content
+            cut = _whole_in(rest)
+            yield from _lines_in(rest[:cut], gap.attempt, at - len(rest))
+            rest = rest[cut:]
         yield from _lines_in(rest, gap.attempt, at - len(rest))
         if at < gap.end:
             yield LogGap(gap.attempt, at, gap.end)
@@ -173,6 +177,18 @@ class LogMethods(Caller):
         """The whole log of an attempt to the file `to`; as `download`."""
         call = task_calls.download_log(task_id, attempt=attempt)
         return download_file(self._transport, call, Path(to), on_progress=on_progress, patience_s=self._follow_s)
+
+
+def _whole_in(content: bytes) -> int:
+    """How many of the bytes can be told without the next ones: whole lines, or, of a line that does not end, what there
+    is. A CR that comes last may be half of a CR LF."""
+    ends = max(content.rfind(b"\n"), content.rfind(b"\r", 0, len(content) - 1)) + 1
+    if ends or len(content) < _LONGEST_HELD:
+        return ends
+    cut = len(content) - 1
+    while cut > len(content) - 4 and content[cut] & 0xC0 == 0x80:
+        cut -= 1
+    return cut
 
 
 def _lines_in(content: bytes, attempt: int, start: int) -> Iterator[Line]:

@@ -8,6 +8,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -101,6 +102,34 @@ def test_what_a_stream_leaves_out_is_fetched(api: Api, alice: Client) -> None:
     assert [each.text for each in seen if isinstance(each, Line)] == wanted
     assert all(each.offset == index * 208 for index, each in enumerate(each for each in seen if isinstance(each, Line)))
     assert not any(isinstance(each, LogGap) for each in seen)
+
+
+@pytest.mark.parametrize(("unit", "end"), [("12 %|####", "\r"), ("abc" + "é" * 49_999, "")])
+def test_what_is_left_out_is_told_as_it_comes(
+    api: Api, alice: Client, monkeypatch: pytest.MonkeyPatch, unit: str, end: str
+) -> None:
+    """Also of a progress bar that is all one line, and of one without any end: a client does not hold it all."""
+    task_id = alice.submit(api.world.spec()).task_id
+    change = api.run(task_id)
+    content = (unit + end) * (24_000_000 // len((unit + end).encode()))
+    log_of(change).write_bytes(content.encode())
+    api.end(change)
+    asked = 0
+    log_range = Client.log_range
+
+    def counted(*given: Any, **named: Any) -> Any:
+        nonlocal asked
+        asked += 1
+        return log_range(*given, **named)
+
+    monkeypatch.setattr(Client, "log_range", counted)
+    lines = (each for each in alice.log_events(task_id, after="1:0") if isinstance(each, Line))
+    first = next(lines)
+    assert asked <= 3
+    seen = [first, *lines]
+    assert asked >= 4, "there was too little for this test"
+    assert "".join(each.text + end * each.ends for each in seen) == content
+    assert [each.offset for each in seen] == sorted({each.offset for each in seen})
 
 
 def test_a_download_goes_on_where_it_was(api: Api, port: int, alice: Client, tmp_path: Path) -> None:

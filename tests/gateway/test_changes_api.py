@@ -187,6 +187,29 @@ def test_what_is_gone_is_named_so_that_the_rest_may_be_followed_without_it(api: 
     assert rules == [(f"tasks.{theirs}", "No such task."), ("tasks.argus-x", "No such task.")]
 
 
+def test_what_could_not_be_told_to_all_is_asked_for_by_each(api: Api) -> None:
+    async def scenario() -> None:
+        ada, bob = await user(api, "ada"), await user(api, "bob")
+        async with serving(api) as (app, _):
+            hub = app.fastapi.state.changes.hub
+            render = hub._render
+
+            async def fails_once(tasks: Any) -> Any:
+                hub._render = render
+                raise RuntimeError("as nobody thought of")
+
+            async with Stream(app, PATH, ada) as one, Stream(app, PATH, bob) as other:
+                await begin(one)
+                await begin(other)
+                hub._render = fails_once
+                task_id = await submit(api, ada)
+                assert data(await until(one, "task"))["task_id"] == task_id
+                task_id = await submit(api, bob)
+                assert data(await until(other, "task"))["task_id"] == task_id
+
+    run(scenario)
+
+
 def test_an_admin_names_one_user_or_everyone(api: Api) -> None:
     api.user("ada")
     assert api.client.get(f"{PATH}?everyone=true&user_id=ada", headers=ADMIN).status_code == 400

@@ -220,7 +220,15 @@ class Hub:
         self._head = found.newest
         if not found.changed:
             return found.more
-        await self._tell(found)
+        try:
+            await self._tell(found)
+        except Exception:
+            # Nobody has heard of it, and nobody waits for it: whoever may see it asks for it alone.
+            for scope in self._scopes.values():
+                scope.clear()
+                scope.floor = max(scope.floor, found.newest)
+            self._wake(self._scopes.values())
+            raise
         return found.more
 
     def _begin_again(self, found: Changes) -> None:
