@@ -137,6 +137,23 @@ def test_earlier_bytes_come_as_it_is_scrolled_upwards(visit: Visit, run: Run) ->
     expect(rows(page).get_by_text("line 011999")).to_be_in_viewport()
 
 
+def test_who_came_to_the_top_while_something_else_was_loaded_does_not_wait_there(visit: Visit, run: Run) -> None:
+    run.say("".join(f"line {number:06d} {'.' * 80}\n" for number in range(12_000)))
+    page = visit("alice", place_of(run))
+    expect(rows(page).get_by_text("line 011999")).to_be_in_viewport()
+    height = float(page.locator(".log-all").evaluate("(element) => element.clientHeight"))
+    held: list[Route] = []
+    page.route("**/logs*", lambda route: held.append(route))
+    with page.expect_request("**/logs*"):
+        run.say("one more\n")
+    rows(page).hover()
+    page.mouse.wheel(0, -height)
+    expect(rows(page)).to_have_js_property("scrollTop", 0)
+    held[0].continue_()
+    page.unroute("**/logs*")
+    expect(rows(page)).not_to_have_js_property("scrollTop", 0)
+
+
 def test_so_many_lines_are_held_and_no_more(visit: Visit, run: Run) -> None:
     run.say("".join(f"{number:06d}\n" for number in range(150_000)))
     page = visit("alice", place_of(run))
@@ -327,6 +344,7 @@ def test_more_of_a_line_stays_shown_when_what_it_begins_with_comes(visit: Visit,
     expect(rows(page).get_by_text("before")).to_be_attached()
     expect(rest).to_be_attached()
     expect(rows(page).get_by_title("The same line goes on").nth(1)).to_be_attached()
+    page.unroute("**/logs*")
 
 
 def test_an_attempt_is_chosen_and_stands_in_the_address(visit: Visit, room: Showroom) -> None:

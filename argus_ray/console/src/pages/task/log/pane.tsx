@@ -104,6 +104,17 @@ export function LogPane({ log, view, look, mark, follows, setFollows, keys, pane
     if (isFree && isShort && view.from > 0 && view.to - view.from < 2 << 20) void log.before();
   }, [isFree, isShort, view.from, log]);
 
+  /** An end that was come to while something else was loaded: no scrolling tells of it again. */
+  const owed = useRef<"before" | "after" | null>(null);
+  function more(side: "before" | "after"): void {
+    owed.current = log.busy.peek() === null ? null : side;
+    void log[side]();
+  }
+  const isBusy = log.busy.value !== null;
+  useEffect(() => {
+    if (!isBusy && owed.current) more(owed.current);
+  }, [isBusy]);
+
   function scrolled(): void {
     const element = scroller.current as HTMLDivElement;
     const top = element.scrollTop;
@@ -111,8 +122,8 @@ export function LogPane({ log, view, look, mark, follows, setFollows, keys, pane
     const below = element.scrollHeight - element.clientHeight - top;
     if (below <= 2 && view.to >= view.size) setFollows(true);
     else if (isUp && follows && below > 2) setFollows(false);
-    if (isUp && top < NEAR) void log.before();
-    if (!isUp && below < NEAR) void log.after();
+    if (isUp && top < NEAR) more("before");
+    if (!isUp && below < NEAR) more("after");
     remember();
   }
 
