@@ -4,7 +4,9 @@ import { type AuditFilter, type Entry, followAudit, listAudit } from "../../api/
 import { token } from "../../api/session";
 
 /** Of a long day with the switch on: the oldest go, and come back as they are scrolled to. Their addresses go with them. */
-const MOST_HELD = 5_000;
+const MOST_HELD = 2_000;
+/** Entries that come within so many milliseconds are shown together. */
+const GATHER_MS = 50;
 
 export interface Entries {
   /** Newest first; null until the first page is there. */
@@ -73,14 +75,31 @@ export function useEntries(filter: AuditFilter, wantsLive: boolean): Entries {
       return;
     }
     const mine = new AbortController();
+    // Each of a burst would cost as much as all that is held.
+    let burst: Entry[] = [];
+    let timer: number | undefined;
+    const show = (): void => {
+      const came = burst;
+      burst = [];
+      timer = undefined;
+      setHeld((before) => withNew(before, came));
+    };
     setLive("reconnecting");
     void followAudit(filter, newest, {
       live: (isLive) => setLive(isLive ? "live" : "reconnecting"),
-      entry: (entry) => setHeld((before) => withNew(before, entry)),
+      entry: (entry) => {
+        burst.push(entry);
+        timer ??= setTimeout(show, GATHER_MS);
+      },
       gap: (from, to) => setHeld((before) => ({ ...before, gap: [from, to] })),
       refused: (error) => setHeld((before) => ({ ...before, error })),
     }, mine.signal);
-    return () => mine.abort();
+    return () => {
+      mine.abort();
+      if (timer === undefined) return;
+      clearTimeout(timer);
+      if (!abort.signal.aborted) show();
+    };
   }, [wantsLive, isThere, isVisible, isIn, abort]);
 
   const hasMore = held.cursor !== null || held.until !== null;
@@ -93,10 +112,11 @@ export function useEntries(filter: AuditFilter, wantsLive: boolean): Entries {
   };
 }
 
-function withNew(before: Held, entry: Entry): Held {
-  const all = joined([entry], before.rows ?? []);
+function withNew(before: Held, came: readonly Entry[]): Held {
+  const all = joined(came, before.rows ?? []);
   const rows = all.slice(0, MOST_HELD);
-  const fresh = new Set(rows.map((each) => each.audit_id).filter((id) => id === entry.audit_id || before.fresh.has(id)));
+  const isNew = new Set(came.map((each) => each.audit_id));
+  const fresh = new Set(rows.map((each) => each.audit_id).filter((id) => isNew.has(id) || before.fresh.has(id)));
   const oldest = all.length > MOST_HELD ? rows.at(-1) : undefined;
   // Its own millisecond once more: others may share it.
   const until = oldest ? new Date(Date.parse(oldest.at) + 1).toISOString() : before.until;
