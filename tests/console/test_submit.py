@@ -312,6 +312,23 @@ def test_a_double_click_and_a_broken_answer_make_one_task(visit: Visit, room: Sh
     assert len(tries) == 2 and tries[0] == tries[1]
 
 
+def test_a_full_queue_is_told_at_once_and_the_draft_stays(visit: Visit, room: Showroom) -> None:
+    page = visit("chen", "submit")
+    written(page, good(room))
+    tries: list[str] = []
+
+    def full(route: Route) -> None:
+        tries.append(route.request.url)
+        problem = {"title": "The queue is full", "status": 429, "code": "queue_full", "detail": "200 tasks wait."}
+        route.fulfill(status=429, headers={"Retry-After": "30"}, json={"type": "about:blank", **problem})
+
+    page.route("**/api/v2/tasks", full)
+    page.get_by_role("button", name="Submit", exact=True).click()
+    expect(page.get_by_role("region", name="Checks")).to_contain_text("200 tasks wait.")
+    expect(text(page)).to_have_value(good(room))
+    assert len(tries) == 1
+
+
 def test_copied_as_a_command_it_is_what_the_page_has(visit: Visit, room: Showroom) -> None:
     page = visit("alice", "submit")
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])

@@ -77,9 +77,9 @@ function isProblem(body: unknown): body is Problem {
   return typeof body === "object" && body !== null && "code" in body && "status" in body;
 }
 
-/** Whether the same call may be answered later. */
+/** Whether the same call may be answered later. Not a full queue (429), which may stay full: who submits is told at once. */
 export function isPassing(error: unknown): boolean {
-  return error instanceof Unreachable || (error instanceof Refused && (error.problem.status >= 500 || error.problem.status === 429));
+  return error instanceof Unreachable || (error instanceof Refused && error.problem.status >= 500);
 }
 
 /** A pause before the next try, in milliseconds: as long as the service asks for, if that is longer, and never all at once. */
