@@ -30,6 +30,10 @@ _MAX_ANSWER_BYTES = 64 * 1024
 Resolve = Callable[[str, int], list[str]]
 
 
+def _no_answer() -> Reply:
+    return Reply(Verdict.LATER, f"no answer in {_WHOLE_S:g} s")
+
+
 class NotAllowed(Exception):
     """The host has an address that must not be called."""
 
@@ -125,7 +129,7 @@ class Sender:
         try:
             return await threads.run(lambda: self._send(webhook, message, content), _WHOLE_S)
         except asyncio.TimeoutError:
-            return Reply(Verdict.LATER, f"no answer in {_WHOLE_S:g} s")
+            return _no_answer()
         except Exception as error:
             return Reply(Verdict.LATER, type(error).__name__)
 
@@ -137,7 +141,8 @@ class Sender:
         if not secret:
             return Reply(Verdict.LATER, f"{webhook.secret_env} is not set: nothing is sent unsigned")
         headers = webhooks.headers(message, self._clock(), content, secret)
-        network = _CheckedNetwork(self._resolve, webhook.allow_local, time.monotonic() + _WHOLE_S)
+        end = time.monotonic() + _WHOLE_S
+        network = _CheckedNetwork(self._resolve, webhook.allow_local, end)
         timeouts = {**dict.fromkeys(("connect", "write", "pool"), _STEP_S), "read": _WHOLE_S}
         try:
             with (
@@ -153,6 +158,10 @@ class Sender:
                 self._read_on(answer)
                 retry_after = next((value for name, value in answer.headers if name.lower() == b"retry-after"), b"")
                 return webhooks.judge(answer.status, retry_after.decode("ascii", "replace"))
+        except httpcore2.TimeoutException:
+            if time.monotonic() < end:
+                raise
+            return _no_answer()
         except NotAllowed:
             return Reply(Verdict.LATER, "its host has a loopback or link-local address (allow_local)")
 

@@ -171,7 +171,7 @@ def test_one_that_says_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(webhook_sender, "_WHOLE_S", 0.2)
     with closing(socket.create_server(("127.0.0.1", 0))) as mute:
         reply = send(f"http://127.0.0.1:{mute.getsockname()[1]}/")
-    assert reply.verdict is Verdict.LATER and reply.words in ("ReadTimeout", "no answer in 0.2 s")
+    assert reply.verdict is Verdict.LATER and reply.words == "no answer in 0.2 s"
 
 
 def test_one_that_takes_its_time_to_answer_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,8 +204,7 @@ def test_one_that_talks_for_ever_is_not_waited_for(receiver: Receiver, monkeypat
 
     receiver.status, receiver.body = 200, drip
     try:
-        reply = send(receiver.url)
-        assert reply.verdict is Verdict.LATER and reply.words in ("TimeoutException", "no answer in 0.5 s")
+        assert send(receiver.url) == Reply(Verdict.LATER, "no answer in 0.5 s")
         until(lambda: not any(map(is_busy, threading.enumerate())), "its thread is free again")
     finally:
         stopped.set()
