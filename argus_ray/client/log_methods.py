@@ -121,7 +121,7 @@ class LogMethods(Caller):
             except RangeNotSatisfiable:
                 break
             if part.start > at:
-                yield from _lines_in(rest, gap.attempt, at)
+                yield from _lines_in(rest, gap.attempt, at - len(rest))
                 yield LogGap(gap.attempt, at, part.start)
                 rest = b""
             at = part.end

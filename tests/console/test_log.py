@@ -96,6 +96,17 @@ def test_what_came_while_nobody_looked_is_not_read_whole(visit: Visit, run: Run)
     assert len(asked) < 12, "of 10 MB"
 
 
+def let_go(page: Page, held: list[Route]) -> None:
+    """What is held of the calls for logs, once there is some, and all that come."""
+    deadline = time.monotonic() + 20
+    while not held:
+        assert time.monotonic() < deadline
+        page.wait_for_timeout(10)
+    page.route("**/logs*", lambda route: route.continue_())
+    for each in held:
+        each.continue_()
+
+
 def become(page: Page, visibility: str) -> None:
     """As a tab that is left, or come back to."""
     page.evaluate(
@@ -126,11 +137,10 @@ def test_earlier_bytes_come_as_it_is_scrolled_upwards(visit: Visit, run: Run) ->
     page.mouse.wheel(0, -height)
     expect(rows(page)).to_have_js_property("scrollTop", 0)
     read = rows(page).locator(".log-row").first.inner_text()
-    held[0].continue_()
+    let_go(page, held)
     expect(page.locator(".log-all")).not_to_have_js_property("clientHeight", height)
     assert top(page) > 0
     expect(rows(page).get_by_text(read)).to_be_in_viewport()
-    page.unroute("**/logs*")
     page.keyboard.press("g")
     expect(rows(page).get_by_text("line 000000")).to_be_in_viewport()
     page.keyboard.press("Shift+G")
@@ -149,8 +159,7 @@ def test_who_came_to_the_top_while_something_else_was_loaded_does_not_wait_there
     rows(page).hover()
     page.mouse.wheel(0, -height)
     expect(rows(page)).to_have_js_property("scrollTop", 0)
-    held[0].continue_()
-    page.unroute("**/logs*")
+    let_go(page, held)
     expect(rows(page)).not_to_have_js_property("scrollTop", 0)
 
 
@@ -340,11 +349,10 @@ def test_more_of_a_line_stays_shown_when_what_it_begins_with_comes(visit: Visit,
     rows(page).get_by_role("button", name="1,020 KiB more of this line").click()
     rest = rows(page).get_by_role("button", name="956 KiB more of this line")
     expect(rest).to_be_attached()
-    held[0].continue_()
+    let_go(page, held)
     expect(rows(page).get_by_text("before")).to_be_attached()
     expect(rest).to_be_attached()
     expect(rows(page).get_by_title("The same line goes on").nth(1)).to_be_attached()
-    page.unroute("**/logs*")
 
 
 def test_an_attempt_is_chosen_and_stands_in_the_address(visit: Visit, room: Showroom) -> None:

@@ -137,11 +137,12 @@ function Older({ entries }: { entries: Entries }) {
   const more = useRef(entries.more);
   more.current = entries.more;
   useEffect(() => {
-    if (!end.current) return;
+    if (!end.current || entries.isLoading || entries.error) return;
     const watch = new IntersectionObserver((seen) => { if (seen.some((each) => each.isIntersecting)) more.current(); }, { rootMargin: "400px" });
     watch.observe(end.current);
     return () => watch.disconnect();
-  }, [entries.hasMore, entries.rows?.length]);
+    // Once more after each answer: who watches an end that stays in sight hears nothing again.
+  }, [entries.hasMore, entries.rows?.length, entries.isLoading]);
   if (!entries.hasMore) return null;
   return <div ref={end} class="audit-older"><button class="button" type="button" disabled={entries.isLoading} onClick={entries.more}>{entries.isLoading ? "Loading…" : "Show older"}</button></div>;
 }

@@ -87,14 +87,19 @@ function Filters({ filter, search }: { filter: Filter; search: { current: HTMLIn
   const of = (states: readonly TaskState[]): number => states.reduce((sum, state) => sum + (known?.counts[state] ?? 0), 0);
   const [typed, setTyped] = useState(filter.suffix ?? "");
 
+  // What came from here is not written back: it may be typed further already.
+  const mine = useRef(filter.suffix);
   useEffect(() => {
-    // Too short to be looked for, it is no filter, and what the address says is none of it.
-    if (filter.suffix !== null || typed.trim().length >= 4) setTyped(filter.suffix ?? "");
+    if (filter.suffix === mine.current) return;
+    mine.current = filter.suffix;
+    setTyped(filter.suffix ?? "");
   }, [filter.suffix]);
   useEffect(() => {
     const timer = setTimeout(() => {
       const end = typed.trim().toLowerCase();
-      if (end !== (filter.suffix ?? "") && (end === "" || end.length >= 4)) setQuery({ id: end || null });
+      if (end === (filter.suffix ?? "") || (end !== "" && end.length < 4)) return;
+      mine.current = end || null;
+      setQuery({ id: end || null });
     }, 200);
     return () => clearTimeout(timer);
   }, [typed]);

@@ -80,8 +80,8 @@ async function copy(text: string): Promise<boolean> {
   } catch {
     const area = document.createElement("textarea");
     area.value = text;
-    // What is not in an open window is inert.
-    (document.querySelector("dialog[open]") ?? document.body).append(area);
+    // What is not in the uppermost window is inert. That is the last one: only the sign-in opens over another.
+    ([...document.querySelectorAll("dialog[open]")].at(-1) ?? document.body).append(area);
     area.select();
     const done = document.execCommand("copy");
     area.remove();

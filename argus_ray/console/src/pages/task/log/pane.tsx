@@ -112,7 +112,12 @@ export function LogPane({ log, view, look, mark, follows, setFollows, keys, pane
   }
   const isBusy = log.busy.value !== null;
   useEffect(() => {
-    if (!isBusy && owed.current) more(owed.current);
+    const side = owed.current;
+    const element = scroller.current;
+    if (isBusy || !side || !element) return;
+    owed.current = null;
+    const left = side === "before" ? element.scrollTop : element.scrollHeight - element.clientHeight - element.scrollTop;
+    if (left < NEAR) more(side);
   }, [isBusy]);
 
   function scrolled(): void {

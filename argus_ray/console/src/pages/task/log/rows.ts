@@ -29,7 +29,7 @@ export function rowsOf(lines: readonly Line[], shown: Shown): Row[] {
   const opened = new Map<Line, number>();
   for (const [at, upTo] of shown.opened) {
     const line = lines[lineAt(lines, at)];
-    if (line && line.start <= at && at < line.end) opened.set(line, upTo);
+    if (line && line.start <= at && at < line.end) opened.set(line, Math.max(upTo, opened.get(line) ?? 0));
   }
   let hidden = 0;
   for (const [index, line] of lines.entries()) {
