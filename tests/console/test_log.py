@@ -96,6 +96,27 @@ def test_what_came_while_nobody_looked_is_not_read_whole(visit: Visit, run: Run)
     assert len(asked) < 12, "of 10 MB"
 
 
+def height_of(page: Page) -> float:
+    """Of all rows that are held."""
+    return float(page.locator(".log-all").evaluate("(element) => element.clientHeight"))
+
+
+def at_the_end_of_many_lines(visit: Visit, run: Run) -> tuple[Page, list[Route]]:
+    """The page, and what it asks for of logs from now on, which is held."""
+    run.say("".join(f"line {number:06d} {'.' * 80}\n" for number in range(12_000)))
+    page = visit("alice", place_of(run))
+    expect(rows(page).get_by_text("line 011999")).to_be_in_viewport()
+    held: list[Route] = []
+    page.route("**/logs*", lambda route: held.append(route))
+    return page, held
+
+
+def to_the_top(page: Page) -> None:
+    rows(page).hover()
+    page.mouse.wheel(0, -height_of(page))
+    expect(rows(page)).to_have_js_property("scrollTop", 0)
+
+
 def let_go(page: Page, held: list[Route]) -> None:
     """What is held of the calls for logs, once there is some, and all that come."""
     deadline = time.monotonic() + 20
@@ -127,19 +148,13 @@ def test_nothing_is_missed_and_nothing_comes_twice_while_it_grows(visit: Visit, 
 
 
 def test_earlier_bytes_come_as_it_is_scrolled_upwards(visit: Visit, run: Run) -> None:
-    run.say("".join(f"line {number:06d} {'.' * 80}\n" for number in range(12_000)))
-    page = visit("alice", place_of(run))
-    expect(rows(page).get_by_text("line 011999")).to_be_in_viewport()
-    height = float(page.locator(".log-all").evaluate("(element) => element.clientHeight"))
-    held: list[Route] = []
-    page.route("**/logs*", lambda route: held.append(route))
-    rows(page).hover()
-    page.mouse.wheel(0, -height)
-    expect(rows(page)).to_have_js_property("scrollTop", 0)
+    page, held = at_the_end_of_many_lines(visit, run)
+    height = height_of(page)
+    to_the_top(page)
     read = rows(page).locator(".log-row").first.inner_text()
     let_go(page, held)
     expect(page.locator(".log-all")).not_to_have_js_property("clientHeight", height)
-    assert top(page) > 0
+    assert top(page) > 0, "what was read stays where it was"
     expect(rows(page).get_by_text(read)).to_be_in_viewport()
     page.keyboard.press("g")
     expect(rows(page).get_by_text("line 000000")).to_be_in_viewport()
@@ -148,17 +163,10 @@ def test_earlier_bytes_come_as_it_is_scrolled_upwards(visit: Visit, run: Run) ->
 
 
 def test_who_came_to_the_top_while_something_else_was_loaded_does_not_wait_there(visit: Visit, run: Run) -> None:
-    run.say("".join(f"line {number:06d} {'.' * 80}\n" for number in range(12_000)))
-    page = visit("alice", place_of(run))
-    expect(rows(page).get_by_text("line 011999")).to_be_in_viewport()
-    height = float(page.locator(".log-all").evaluate("(element) => element.clientHeight"))
-    held: list[Route] = []
-    page.route("**/logs*", lambda route: held.append(route))
+    page, held = at_the_end_of_many_lines(visit, run)
     with page.expect_request("**/logs*"):
         run.say("one more\n")
-    rows(page).hover()
-    page.mouse.wheel(0, -height)
-    expect(rows(page)).to_have_js_property("scrollTop", 0)
+    to_the_top(page)
     let_go(page, held)
     expect(rows(page)).not_to_have_js_property("scrollTop", 0)
 
@@ -173,7 +181,7 @@ def test_so_many_lines_are_held_and_no_more(visit: Visit, run: Run) -> None:
             assert time.monotonic() < deadline
             rows(page).hover()
             page.mouse.wheel(0, -1_000_000)
-    assert page.locator(".log-all").evaluate("(element) => element.clientHeight") <= ROW * MOST_ROWS
+    assert height_of(page) <= ROW * MOST_ROWS
     assert page.locator(".log-row").count() < 200, "rows out of sight do not exist"
 
 
@@ -327,6 +335,7 @@ def test_a_line_of_a_mib_is_cut_and_shows_more(visit: Visit, run: Run) -> None:
     expect(rows(page).get_by_title("The same line goes on").nth(1)).to_be_attached()
     page.keyboard.press("Home")
     expect(rows(page).get_by_text("before")).to_be_in_viewport()
+    expect(rows(page).get_by_title("The same line goes on").nth(1)).to_be_attached()
     page.get_by_role("button", name="Wrap").click()
     expect(rows(page).locator(".log-row").nth(1)).not_to_have_js_property("clientHeight", ROW)
     wide = rows(page).evaluate("(element) => element.scrollWidth - element.clientWidth")

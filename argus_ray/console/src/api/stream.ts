@@ -214,9 +214,12 @@ function take(event: EventSourceMessage): void {
 /** Begin; called once. */
 export function startStream(): void {
   effect(() => {
+    void token.value;
     void me.value;
     restart();
-    // Who signs in again sees what is now, whatever was last refused.
+  });
+  // Who signs in again sees what is now, whatever was last refused. Not with `me`: a load of the page would ask twice.
+  effect(() => {
     if (token.value) void queries.invalidateQueries();
   });
   document.addEventListener("visibilitychange", () => {
