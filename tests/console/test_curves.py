@@ -115,6 +115,32 @@ def test_what_differs_stands_beside_each_other_and_a_task_can_be_left_out(visit:
         room.end(task_id)
 
 
+def test_a_chart_that_waits_for_its_turn_draws_no_series_that_it_does_not_have(visit: Visit, room: Showroom) -> None:
+    one, other = started(room, steps=20), started(room, steps=20)
+    page = visit("alice", f"compare?task={one}&task={other}")
+    score = page.get_by_role("figure", name="critic/score/mean", exact=True)
+    expect(score.get_by_role("listitem")).to_have_count(2)
+    # It has just drawn, so what comes next waits; and the page is busy until its turn has come, with a series less.
+    page.evaluate(
+        """async (button) => {
+            const range = document.querySelector("input[type=range]");
+            const frame = () => new Promise((done) => requestAnimationFrame(() => setTimeout(done, 20)));
+            for (const value of ["0.5", "0.52", "0.54"]) {
+                range.value = value;
+                range.dispatchEvent(new Event("input", { bubbles: true }));
+                await frame();
+            }
+            const until = performance.now() + 300;
+            while (performance.now() < until);
+            button.click();
+        }""",
+        page.get_by_role("button", name=f"Leave {other[-4:]} out").element_handle(),
+    )
+    expect(score.get_by_role("listitem")).to_have_count(1)
+    for task_id in (one, other):
+        room.end(task_id)
+
+
 def test_a_second_attempt_is_marked_and_the_curve_is_the_models_history(visit: Visit, room: Showroom) -> None:
     page = visit("bob", "tasks")
     running = room.api.get("/api/v2/tasks?state=RUNNING", room.headers("bob"))["tasks"][0]["task_id"]

@@ -1,7 +1,7 @@
 // A chart of some series over one x. All charts of a board share the cursor and the zoom. Only one in sight draws, ten
 // times a second at most.
 import type { Signal } from "@preact/signals";
-import { useEffect, useId, useRef, useState } from "preact/hooks";
+import { useEffect, useId, useLayoutEffect, useRef, useState } from "preact/hooks";
 import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
 import { duration, number } from "../lib/format";
@@ -62,7 +62,8 @@ export function Chart({ name, series, board, marks = [], isLog = false, smoothin
     if (zoom) plot.current.setScale("x", { min: zoom[0], max: zoom[1] });
   }
 
-  useEffect(() => {
+  // Before anything else can run: a turn to draw that came between would give this plot the series of the next one.
+  useLayoutEffect(() => {
     const element = place.current as HTMLDivElement;
     const made = new uPlot(
       options({ element, series, isLog, isSmooth: smoothing > 0, xIs, board, marks: () => now.current.marks, tell: setAt }),
