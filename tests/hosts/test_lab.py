@@ -30,6 +30,7 @@ from tests.support.lab import (
     require_root,
     wait_for,
 )
+from tests.support.running import kill
 
 #: What each host has in /tmp: the way to this checkout, if it lies there.
 KEPT = {REPO.parts[2]} if REPO.is_relative_to("/tmp") else set[str]()
@@ -442,7 +443,7 @@ def test_sweep_clears_up_after_a_killed_owner(root: Path, line: str, monkeypatch
         owner.kill()
         owner.wait(DEADLINE_S)
         if helper > 0:
-            os.kill(helper, signal.SIGKILL)
+            kill([helper])
 
 
 def test_wait_for_names_what_did_not_come(lab: Lab) -> None:

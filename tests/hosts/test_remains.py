@@ -3,10 +3,8 @@ of anybody else is touched. ARGUS_LEFT_ATTEMPTS=100 is the long one; ARGUS_LEFT_
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
-import signal
 import time
 from collections import Counter
 from pathlib import Path
@@ -16,6 +14,7 @@ import pytest
 from tests.support.lab import Host, wait_for
 from tests.support.pool import Pool
 from tests.support.raycluster import FINAL, Api
+from tests.support.running import kill
 
 ATTEMPTS = int(os.environ.get("ARGUS_LEFT_ATTEMPTS", 0))
 SEED = int(os.environ.get("ARGUS_LEFT_SEED", 12))
@@ -62,12 +61,6 @@ def end(task: str, way: str, user: Api, hosts: list[Host]) -> None:
         # Not its runner and its forks, whose command lines hold the driver's.
         found = [each for host in hosts for each in host.find("-m verl.trainer") if f"{task}--" in each[1]]
         kill([pid for pid, command in found if "argus_runner.py" not in command])
-
-
-def kill(pids: list[int]) -> None:
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
 
 
 def test_nothing_of_any_attempt_is_left(pool: Pool, hosts: dict[str, Host], story: None) -> None:

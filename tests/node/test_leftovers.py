@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ import pytest
 from argus_ray.node import processes
 from argus_ray.node.leftovers import LOOK_EVERY_S, Leftovers
 from argus_ray.node.shared_memory import GRACE_S
+from tests.support.running import is_alive, kill
 
 NAME = "argus-ada-sft-20260101-000000-abcd--a01"
 STAY = [sys.executable, "-S", "-c", "import signal; signal.pause()"]
@@ -56,13 +56,7 @@ def leave() -> Iterator[Leave]:
         return left[-2] if raylet else left[-1]
 
     yield leave
-    for pid in left:
-        if is_alive(pid):
-            os.kill(pid, signal.SIGKILL)
-
-
-def is_alive(pid: int) -> bool:
-    return bool(processes.not_below([pid], "no such name"))
+    kill(left)
 
 
 def test_what_an_attempt_that_is_over_has_left(root: Path, users: Path, leave: Leave) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
-from tests.support.running import DEADLINE_S, PYTHON, RUNNER, Start, descendants_by_variable
+from tests.support.running import DEADLINE_S, PYTHON, RUNNER, Start, descendants_by_variable, kill
 
 
 @pytest.fixture
@@ -52,5 +51,4 @@ def start(job_root: Path) -> Iterator[Start]:
     for process in started:
         process.kill()
         process.communicate(timeout=DEADLINE_S)
-    for pid in descendants_by_variable(job_root):
-        os.kill(pid, signal.SIGKILL)
+    kill(descendants_by_variable(job_root))

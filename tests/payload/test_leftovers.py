@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.running import PYTHON, Start, finish, is_alive, log_of, until
+from tests.support.running import PYTHON, Start, finish, is_alive, kill, log_of, until
 from tests.support.segments import Segments
 
 WAIT_FOR_LOG = "import time\nwhile not {words!r} in open('logs/driver.log').read(): time.sleep(0.01)"
@@ -60,9 +60,7 @@ def leave(job_root: Path) -> Iterator[Leave]:
         return pid
 
     yield leave
-    for pid in left:
-        if is_alive(pid):
-            os.kill(pid, 9)
+    kill(left)
 
 
 class TestProcesses:

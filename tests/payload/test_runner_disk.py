@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from argus_ray.core import paths
-from tests.support.running import DEADLINE_S, PYTHON, RUNNER, content, is_alive, log_of, record, until
+from tests.support.running import DEADLINE_S, PYTHON, RUNNER, content, is_alive, kill, log_of, record, until
 
 #: Prints lines, and tells on another disk how far it is.
 CHATTY = """
@@ -226,9 +226,7 @@ class TestStandIn:
             assert Path(paths.exit_record(str(job_root))).exists()
         finally:
             process.kill()
-            for pid in stopped:
-                if is_alive(pid):
-                    os.kill(pid, signal.SIGKILL)
+            kill(stopped)
 
 
 def _children(pid: int) -> list[int]:

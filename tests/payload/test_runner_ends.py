@@ -27,6 +27,7 @@ from tests.support.running import (
     descendants_by_variable,
     finish,
     is_alive,
+    kill,
     log_of,
     record,
     until,
@@ -122,9 +123,12 @@ class Table:
 def running(job_root: Path) -> Iterator[Table]:
     table = Table(job_root)
     yield table
-    for _ in range(1000):
-        for pid in table.pids():
-            os.kill(pid, signal.SIGKILL)
+
+    def is_over() -> bool:
+        kill(table.pids())
+        return table.is_empty()
+
+    until(is_over, "nothing runs there")
 
 
 def up(process: subprocess.Popen[bytes], job_root: Path) -> None:
@@ -308,8 +312,7 @@ class TestAtRandom:
         finally:
             for root, process in runs:
                 process.kill()
-                for pid in Table(root).pids():
-                    os.kill(pid, signal.SIGKILL)
+                kill(Table(root).pids())
 
     def _disturb(self, draw: random.Random, root: Path, process: subprocess.Popen[bytes]) -> None:
         """At any place of its start or its run."""
@@ -320,7 +323,6 @@ class TestAtRandom:
         elif kind == "kill the runner":
             process.kill()
         elif kind == "kill any one" and (pids := sorted(descendants_by_variable(root))):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(draw.choice(pids), signal.SIGKILL)
+            kill([draw.choice(pids)])
         elif kind == "stop":
             process.terminate()

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from argus_ray.payload.argus_sft_launcher import MAX_LINE, MEETING_S, PORT_TAKEN, Gang, Node
+from tests.support.running import is_alive
 
 DEADLINE_S = 15.0
 WORLD = {"WORLD_SIZE": "2"}
@@ -42,13 +43,6 @@ def follow(node: Node, until: bytes | None = None) -> tuple[bytes, int | None]:
         if code is not None or (until is not None and until in output):
             return output, code
     raise AssertionError(f"not within {DEADLINE_S} s; so far: {output!r}")
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def test_each_process_knows_its_rank(node: Node, tmp_path: Path) -> None:
