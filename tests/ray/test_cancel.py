@@ -2,36 +2,58 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
+
 import pytest
 
 from argus_ray.node import processes
-from tests.support.raycluster import Cluster
+from tests.support.raycluster import Api, Cluster
+
+ENDED = ("SUCCEEDED", "FAILED")
 
 
-@pytest.mark.parametrize("state", ["QUEUED", "PENDING_RESOURCES", "SUBMITTED", "RUNNING", "SUCCEEDED", "FAILED"])
-def test_cancel_in_state(cluster: Cluster, state: str) -> None:
+@dataclass(frozen=True)
+class Sent:
+    user: Api
+    gate: Path
+    task: str
+
+
+def send(cluster: Cluster, state: str) -> Sent:
+    """A task that comes to this state."""
     user = cluster.user()
     gate = user.gate()
-    gpus = 8 if state == "PENDING_RESOURCES" else 1
-    if state in ("SUCCEEDED", "FAILED"):
-        task = user.submit({"fail": "exit1"} if state == "FAILED" else {}, n_gpus_per_node=gpus)
+    plan = {"fail": "exit1"} if state == "FAILED" else {} if state in ENDED else {"wait_for_file": str(gate)}
+    return Sent(user, gate, user.submit(plan, n_gpus_per_node=8 if state == "PENDING_RESOURCES" else 1))
+
+
+@pytest.fixture(scope="module")
+def early(cluster: Cluster) -> dict[str, Sent]:
+    """Those that take a while to come to their state."""
+    return {state: send(cluster, state) for state in ("RUNNING", *ENDED)}
+
+
+@pytest.mark.parametrize("state", ["QUEUED", "PENDING_RESOURCES", "SUBMITTED", "RUNNING", *ENDED])
+def test_cancel_in_state(cluster: Cluster, early: dict[str, Sent], state: str) -> None:
+    sent = early.get(state) or send(cluster, state)
+    user, task = sent.user, sent.task
+    if state in ENDED:
         assert user.wait_final(task)["state"] == state
-    else:
-        task = user.submit({"wait_for_file": str(gate)}, n_gpus_per_node=gpus)
-        if state == "RUNNING":
-            user.wait(task, lambda v: bool(v["attempts"]) and cluster.executions(v) == [1], "running")
-        elif state != "QUEUED":
-            user.wait_state(task, state, "RUNNING")
+    elif state == "RUNNING":
+        user.wait(task, lambda v: bool(v["attempts"]) and cluster.executions(v) == [1], "running")
+    elif state != "QUEUED":
+        user.wait_state(task, state, "RUNNING")
     user.cancel(task)
     user.cancel(task)
-    expected = state if state in ("SUCCEEDED", "FAILED") else "CANCELED"
+    expected = state if state in ENDED else "CANCELED"
     view = user.wait(task, lambda v: all(a["state"] == "ENDED" for a in v["attempts"]), "over")
     assert view["state"] == expected
     if expected != "CANCELED" or not view["attempts"]:
         return
     # The proof that nothing of it is left or comes later: the driver's processes are gone, and the gate that would
     # let a late starter go on is open.
-    gate.touch()
+    sent.gate.touch()
     mark = view["attempts"][0]["submission_id"]
     assert processes.wait_until(lambda: not processes.with_variable("ARGUS_SUBMISSION_ID", mark), 60), (
         "its processes go on"

@@ -3,13 +3,44 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.support.raycluster import Cluster
+from tests.support.raycluster import Api, Cluster
+
+
+@dataclass(frozen=True)
+class Sent:
+    user: Api
+    task: str
+
+    def wait(self) -> dict[str, Any]:
+        return self.user.wait_final(self.task)
+
+
+@pytest.fixture(scope="module")
+def sent(cluster: Cluster) -> dict[str, Sent]:
+    """One task for each test that only looks at what becomes of it. They run side by side: the most of such a short
+    run is a wait for processes that start."""
+
+    def send(user: Api, plan: dict[str, Any], **fields: Any) -> Sent:
+        return Sent(user, user.submit(plan, n_gpus_per_node=1, **fields))
+
+    # One process: the stand-in then needs no torch for sft.
+    whole = {
+        workload: send(cluster.user(), {"steps": 3}, workload=workload, total_training_steps=3)
+        for workload in ("ppo", "grpo", "sft")
+    }
+    return {
+        **whole,
+        "legacy": send(cluster.internal, {}),
+        "fails": send(cluster.user(), {"fail": "exit1"}),
+        "has no memory": send(cluster.user(), {"fail": "oom", "fail_at_step": 3}, total_training_steps=4),
+    }
 
 
 def test_the_service_is_ready_and_says_what_it_sees(cluster: Cluster) -> None:
@@ -20,11 +51,9 @@ def test_the_service_is_ready_and_says_what_it_sees(cluster: Cluster) -> None:
 
 
 @pytest.mark.parametrize("workload", ["ppo", "grpo", "sft"])
-def test_each_workload_runs_to_its_end(cluster: Cluster, workload: str) -> None:
-    user = cluster.user()
-    # One process: the stand-in then needs no torch for sft.
-    task = user.submit({"steps": 3}, workload=workload, n_gpus_per_node=1, total_training_steps=3)
-    view = user.wait_final(task)
+def test_each_workload_runs_to_its_end(cluster: Cluster, sent: dict[str, Sent], workload: str) -> None:
+    user, task = sent[workload].user, sent[workload].task
+    view = sent[workload].wait()
     assert view["state"] == "SUCCEEDED", view["reason"]
     root = cluster.job_root(view)
     assert cluster.executions(view) == [1]
@@ -34,20 +63,18 @@ def test_each_workload_runs_to_its_end(cluster: Cluster, workload: str) -> None:
     assert view["progress"]["step"] == 3
 
 
-def test_job_dir_written_under_user_jobs(cluster: Cluster) -> None:
-    user = cluster.user()
-    view = user.wait_final(user.submit(n_gpus_per_node=1))
-    user_id = user.get("/api/v2/me")["user_id"]
+def test_job_dir_written_under_user_jobs(cluster: Cluster, sent: dict[str, Sent]) -> None:
+    view = sent["grpo"].wait()
+    user_id = sent["grpo"].user.get("/api/v2/me")["user_id"]
     submission_id = view["attempts"][0]["submission_id"]
     expected = cluster.shared / "users" / user_id / "jobs" / submission_id
     assert cluster.job_root(view) == expected
     assert (expected / "logs" / "driver.log").exists()
 
 
-def test_another_user_sees_nothing_of_it(cluster: Cluster) -> None:
-    owner, stranger = cluster.user(), cluster.user()
-    task = owner.submit(n_gpus_per_node=1)
-    owner.wait_final(task)
+def test_another_user_sees_nothing_of_it(cluster: Cluster, sent: dict[str, Sent]) -> None:
+    stranger, task = cluster.user(), sent["ppo"].task
+    sent["ppo"].wait()
     for path in ("", "/logs", "/logs/stream", "/spec", "/explain", "/events"):
         mine = stranger.request("GET", f"/api/v2/tasks/{task}{path}")
         nobodys = stranger.request("GET", f"/api/v2/tasks/{task[:-4]}ffff{path}")
@@ -57,25 +84,22 @@ def test_another_user_sees_nothing_of_it(cluster: Cluster) -> None:
     assert stranger.get("/api/v2/tasks")["tasks"] == []
 
 
-def test_the_legacy_token_submits_and_sees_the_queue(cluster: Cluster) -> None:
-    task = cluster.internal.submit(n_gpus_per_node=1)
-    assert task.startswith("argus-internal-grpo-")
-    assert cluster.internal.wait_final(task)["state"] == "SUCCEEDED"
+def test_the_legacy_token_submits_and_sees_the_queue(cluster: Cluster, sent: dict[str, Sent]) -> None:
+    assert sent["legacy"].task.startswith("argus-internal-grpo-")
+    assert sent["legacy"].wait()["state"] == "SUCCEEDED"
     assert cluster.internal.request("GET", "/api/v2/queue").status_code == 200
 
 
-def test_a_failing_program_is_failed_with_the_end_of_its_log(cluster: Cluster) -> None:
-    user = cluster.user()
-    view = user.wait_final(user.submit({"fail": "exit1"}, n_gpus_per_node=1))
+def test_a_failing_program_is_failed_with_the_end_of_its_log(sent: dict[str, Sent]) -> None:
+    view = sent["fails"].wait()
     assert view["state"] == "FAILED"
     assert "exit code 1" in view["reason"] and "stand-in: told to fail" in view["reason"]
     assert len(view["attempts"]) == 1 and view["attempts"][0]["exit_code"] == 1
     assert view["attempts"][0]["failure"]["code"] == "unknown", "a stand-in's own words are in no rule"
 
 
-def test_a_failed_task_is_resubmitted_and_goes_on_where_it_was(cluster: Cluster) -> None:
-    user = cluster.user()
-    task = user.submit({"fail": "oom", "fail_at_step": 3}, n_gpus_per_node=1, total_training_steps=4)
+def test_a_failed_task_is_resubmitted_and_goes_on_where_it_was(cluster: Cluster, sent: dict[str, Sent]) -> None:
+    user, task = sent["has no memory"].user, sent["has no memory"].task
     old = user.wait_final(task)
     assert old["state"] == "FAILED"
     assert old["attempts"][0]["failure"]["code"] == "gpu_out_of_memory"
