@@ -23,7 +23,7 @@ from ray.experimental import internal_kv
 from ray.job_submission import JobSubmissionClient
 
 from argus_ray.core.observation import FailureKind, JobSeen, JobStatus
-from argus_ray.core.verl.command import WORKER_RESOURCE
+from argus_ray.core.verl.command import WORKER_RESOURCE, assigned
 from argus_ray.disk.threads import BoundedThreads
 
 log = logging.getLogger(__name__)
@@ -229,4 +229,5 @@ def _seen(details: Any) -> JobSeen:
         ray_job_id=details.job_id,
         node_id=details.driver_node_id,
         node_ip=driver.node_ip_address if driver else None,
+        nodes=assigned((details.runtime_env or {}).get("env_vars") or {}),
     )

@@ -63,6 +63,10 @@ class Advance(CleanText):
     ray_job_id: str | None = None
     node_id: str | None = None
     node_ip: str | None = None
+    #: Those that its job was given to Ray with, where they are not the attempt's; and the same nodes as they are now,
+    #: None where one of them is not in the pool.
+    nodes: tuple[str, ...] | None = None
+    placement: tuple[PlacedNode, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,8 @@ class JobSeen:
     ray_job_id: str | None = None
     node_id: str | None = None
     node_ip: str | None = None
+    #: Ray ids of the nodes that its gang was assigned when Ray was given it, the driver's first; empty: not told.
+    nodes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -116,24 +118,32 @@ def next_step(
         return Wait()
     if attempt.stop_reason is not None:
         return _judge_stopped_by_argus(attempt, attempt.stop_reason, job, files)
+    if job.nodes and job.nodes != attempt.nodes:
+        # It ran before the database was restored that has assigned it again. An end is found at the next look.
+        return _holds(attempt, job, session, job.nodes)
     if left and (verdict := _judge_without_nodes(attempt, job, files, left)) is not None:
         return verdict
     if job.status is JobStatus.ABSENT:
         return _judge_absent(attempt, files, session)
     if job.status in (JobStatus.PENDING, JobStatus.RUNNING):
-        return Advance(
-            attempt.submission_id,
-            running=job.status is JobStatus.RUNNING,
-            session=session,
-            ray_job_id=job.ray_job_id,
-            node_id=job.node_id,
-            node_ip=job.node_ip,
-        )
+        return _holds(attempt, job, session)
     if job.status is JobStatus.SUCCEEDED:
         return End(attempt.submission_id, Outcome.SUCCEEDED, "", exit_code=0)
     if job.status is JobStatus.STOPPED:
         return End(attempt.submission_id, Outcome.CANCELED, "stopped in Ray by an operator", job.exit_code)
     return _judge_failed(attempt, job, files)
+
+
+def _holds(attempt: SlimAttempt, job: JobSeen, session: str, nodes: tuple[str, ...] | None = None) -> Advance:
+    return Advance(
+        attempt.submission_id,
+        running=job.status is not JobStatus.PENDING,
+        session=session,
+        ray_job_id=job.ray_job_id,
+        node_id=job.node_id,
+        node_ip=job.node_ip,
+        nodes=nodes,
+    )
 
 
 def _judge_canceled(attempt: SlimAttempt, job: JobSeen) -> Verdict:

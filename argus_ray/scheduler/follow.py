@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from argus_ray.core import observation
 from argus_ray.core.lifecycle import Achieved, Advance, Change, End
-from argus_ray.core.model import ClusterView, SlimAttempt, SlimTask
+from argus_ray.core.model import ClusterView, Gang, NodeView, PlacedNode, SlimAttempt, SlimTask
 from argus_ray.core.observation import FilesSeen, JobStatus, Stop, Submit, Wait
 from argus_ray.core.states import AttemptState, Outcome
+from argus_ray.core.text import clean
 from argus_ray.scheduler import gently
 from argus_ray.scheduler.ports import Files, Jobs
 
@@ -87,6 +88,9 @@ class Follower:
             case Stop():
                 await self.jobs.stop(attempt.submission_id)
             case Advance():
+                if (nodes := verdict.nodes) is not None:
+                    log.warning("%s was given to Ray before, on %s", attempt.submission_id, ", ".join(nodes))
+                    verdict = replace(verdict, placement=_placement(task, nodes, view))
                 if _is_news(attempt, verdict):
                     found.changes.append(verdict)
             case End():
@@ -136,9 +140,20 @@ def _nodes_that_left(attempt: SlimAttempt, view: ClusterView) -> set[str]:
     return set(attempt.nodes) - {node.node_id for node in view.nodes}
 
 
+def placement(gang: Gang, node_ids: Iterable[str], by_id: Mapping[str, NodeView]) -> tuple[PlacedNode, ...]:
+    """Of a gang on these nodes. KeyError: one is not known."""
+    nodes = (by_id[node_id] for node_id in node_ids)
+    return tuple(PlacedNode(node.node_id, clean(node.hostname), node.ip, gang.gpus_per_node) for node in nodes)
+
+
+def _placement(task: SlimTask, nodes: Collection[str], view: ClusterView) -> tuple[PlacedNode, ...] | None:
+    by_id = {node.node_id: node for node in view.nodes}
+    return placement(task.gang, nodes, by_id) if by_id.keys() >= set(nodes) else None
+
+
 def _is_news(attempt: SlimAttempt, advance: Advance) -> bool:
     later = [AttemptState.RUNNING] if advance.running else [AttemptState.SUBMITTED, AttemptState.RUNNING]
-    facts = ("session", "ray_job_id", "node_id", "node_ip")
+    facts = ("session", "ray_job_id", "node_id", "node_ip", "nodes")
     return attempt.state not in later or any(
         getattr(advance, fact) is not None and getattr(advance, fact) != getattr(attempt, fact) for fact in facts
     )

@@ -19,17 +19,16 @@ from argus_ray.core.clock_steps import ClockSteps
 from argus_ray.core.decision import Decision
 from argus_ray.core.explaining import PoolNow
 from argus_ray.core.lifecycle import Admit, Change, End, Hold, Reject
-from argus_ray.core.model import Attempt, ClusterView, NodeView, PlacedNode, SlimTask, Task
+from argus_ray.core.model import Attempt, ClusterView, NodeView, SlimTask, Task
 from argus_ray.core.reserve import LowDisk
 from argus_ray.core.shares import Shares, shares_of
 from argus_ray.core.stall import StallPolicy
 from argus_ray.core.states import AttemptState, Outcome
-from argus_ray.core.text import clean
 from argus_ray.core.waiting import WaitingTasks
 from argus_ray.scheduler import gently
 from argus_ray.scheduler.admit import Examined, Examiner
 from argus_ray.scheduler.cordons import Cordons
-from argus_ray.scheduler.follow import Followed, Follower
+from argus_ray.scheduler.follow import Followed, Follower, placement
 from argus_ray.scheduler.ports import Cluster, Files, Inputs, Jobs, Prepare, State
 from argus_ray.scheduler.queue import QueueView
 from argus_ray.scheduler.stalls import StallWatch
@@ -291,7 +290,7 @@ class Dispatcher:
             replace(
                 examined.admits[task.task_id],
                 nodes=decision.nodes_of[task.task_id],
-                placement=_placement(task, decision.nodes_of[task.task_id], by_id),
+                placement=placement(task.gang, decision.nodes_of[task.task_id], by_id),
                 orders=self.queue.orders.version,
             )
             for task in started
@@ -367,11 +366,6 @@ def _told(view: ClusterView, free: Sequence[NodeView]) -> ClusterView:
         for node in view.nodes
     )
     return replace(view, nodes=tuple(told))
-
-
-def _placement(task: SlimTask, chosen: Sequence[str], by_id: Mapping[str, NodeView]) -> tuple[PlacedNode, ...]:
-    nodes = (by_id[node_id] for node_id in chosen)
-    return tuple(PlacedNode(node.node_id, clean(node.hostname), node.ip, task.gang.gpus_per_node) for node in nodes)
 
 
 def _first(*times: float | None) -> float | None:

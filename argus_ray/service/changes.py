@@ -339,6 +339,7 @@ def _knows(attempt: Attempt, facts: Advance) -> bool:
         and facts.ray_job_id in (None, attempt.ray_job_id)
         and facts.node_id in (None, attempt.node_id)
         and facts.node_ip in (None, attempt.node_ip)
+        and facts.nodes in (None, attempt.nodes)
     )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 
 from argus_ray.core.lifecycle import Advance, End, Halt, Stall
-from argus_ray.core.model import Attempt, OnNodes
+from argus_ray.core.model import Attempt, OnNodes, PlacedNode
 from argus_ray.core.states import AttemptState, Outcome
 from argus_ray.store import columns
 
@@ -28,9 +28,13 @@ def add(db: sqlite3.Connection, attempt: Attempt) -> None:
             json.dumps(attempt.command),
             json.dumps(attempt.env),
             json.dumps(attempt.nodes),
-            None if attempt.placement is None else json.dumps([asdict(node) for node in attempt.placement]),
+            _stored(attempt.placement),
         ),
     )
+
+
+def _stored(placement: tuple[PlacedNode, ...] | None) -> str | None:
+    return None if placement is None else json.dumps([asdict(node) for node in placement])
 
 
 def of_tasks(db: sqlite3.Connection, task_ids: Iterable[str]) -> dict[str, tuple[Attempt, ...]]:
@@ -75,10 +79,12 @@ def advance(
     db: sqlite3.Connection, old: AttemptState, new: AttemptState, facts: Advance, started_at: float | None
 ) -> bool:
     """Store the facts that are known, and the new state. False: the attempt is no longer in state `old`."""
+    nodes = None if facts.nodes is None else json.dumps(facts.nodes)
     cursor = db.execute(
         "UPDATE attempts SET state = ?, session = coalesce(?, session),"
         " ray_job_id = coalesce(?, ray_job_id), node_id = coalesce(?, node_id),"
-        " node_ip = coalesce(?, node_ip), started_at = coalesce(started_at, ?), counts_from = coalesce(counts_from, ?)"
+        " node_ip = coalesce(?, node_ip), placement = iif(? IS NULL, placement, ?), nodes = coalesce(?, nodes),"
+        " started_at = coalesce(started_at, ?), counts_from = coalesce(counts_from, ?)"
         " WHERE submission_id = ? AND state = ?",
         (
             new.value,
@@ -86,6 +92,9 @@ def advance(
             facts.ray_job_id,
             facts.node_id,
             facts.node_ip,
+            nodes,
+            _stored(facts.placement),
+            nodes,
             started_at,
             started_at,
             facts.submission_id,

@@ -14,6 +14,7 @@ import pytest
 
 from argus_ray.cluster.jobs import JobRequest, RayJobs, RayRefused, RayUnreachable, ask_directly
 from argus_ray.core.observation import FailureKind, JobStatus
+from argus_ray.core.verl.command import assignment
 from tests.support.recorder import recorder
 
 Answer = tuple[int, Any]
@@ -125,11 +126,20 @@ def test_what_ray_says_of_a_job(dashboard: FakeDashboard) -> None:
             message="last lines",
             driver_node_id="n1",
             driver_info={"id": "02000000", "node_ip_address": "10.0.0.2", "pid": "1"},
+            runtime_env={"env_vars": assignment(("n1", "n2"))},
         ),
     )
     seen = use(dashboard, lambda jobs: jobs.look(REQUEST.submission_id))
     assert (seen.status, seen.failure, seen.exit_code) == (JobStatus.FAILED, FailureKind.DRIVER, 3)
     assert (seen.ray_job_id, seen.node_id, seen.node_ip) == ("02000000", "n1", "10.0.0.2")
+    assert seen.nodes == ("n1", "n2")
+
+
+@pytest.mark.parametrize("told", [{}, {"runtime_env": None}, {"runtime_env": {}}, {"runtime_env": {"env_vars": {}}}])
+def test_a_job_that_was_given_to_no_nodes_tells_none(dashboard: FakeDashboard, told: dict[str, Any]) -> None:
+    dashboard.answers["GET", JOB] = (200, details(**told))
+    seen = use(dashboard, lambda jobs: jobs.look(REQUEST.submission_id))
+    assert (seen.status, seen.nodes) == (JobStatus.RUNNING, ())
 
 
 def test_absent_is_said_only_when_ray_says_it(dashboard: FakeDashboard) -> None:

@@ -72,6 +72,22 @@ def test_a_job_that_ray_holds_is_adopted() -> None:
     assert (verdict.running, verdict.session, verdict.ray_job_id) == (True, "s1", "02000000")
 
 
+@pytest.mark.parametrize("status", [JobStatus.PENDING, JobStatus.RUNNING, JobStatus.SUCCEEDED, JobStatus.FAILED])
+def test_a_job_that_ray_was_given_before_is_where_it_was_given_to(status: JobStatus) -> None:
+    """And not where a database that was restored has assigned it since; whatever becomes of those nodes."""
+    assigned = replace(attempt(SUBMITTED), nodes=("n1", "n2"))
+    verdict = next_step(assigned, JobSeen(status, nodes=("n3", "n1")), FilesSeen(), "s1", left={"n2"})
+    assert isinstance(verdict, Advance)
+    assert (verdict.nodes, verdict.running) == (("n3", "n1"), status is not JobStatus.PENDING)
+
+
+@pytest.mark.parametrize("nodes", [("n1", "n2"), ()])
+def test_a_job_that_is_where_it_was_assigned_to_tells_nothing_new_of_it(nodes: tuple[str, ...]) -> None:
+    assigned = replace(attempt(SUBMITTED), nodes=("n1", "n2"))
+    verdict = next_step(assigned, JobSeen(JobStatus.RUNNING, nodes=nodes), FilesSeen(), "s1")
+    assert isinstance(verdict, Advance) and verdict.nodes is None
+
+
 @pytest.mark.parametrize("state", [SUBMITTED, RUNNING])
 @pytest.mark.parametrize(("session", "word"), [("s2", "session"), ("s1", "record")])
 def test_a_job_that_ray_has_forgotten_is_lost(state: AttemptState, session: str, word: str) -> None:

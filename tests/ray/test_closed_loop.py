@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from argus_ray.core.verl.command import assigned
 from tests.support.raycluster import Api, Cluster
 
 
@@ -161,6 +162,7 @@ def test_no_driver_and_nothing_of_a_task_runs_on_the_head(cluster: Cluster, ray_
     job = user.wait(task, lambda v: v["attempts"][0]["ray_job_id"] is not None, "attached to Ray")["attempts"][0]
     (entry,) = [j for j in list_jobs(address, detail=True) if j.submission_id == job["submission_id"]]
     assert entry.driver_node_id != head
+    assert assigned(entry.runtime_env["env_vars"]) == tuple(job["nodes"]), "Ray tells where it was given to"
     on_head = [actor for actor in list_actors(address, detail=True, limit=1000) if actor.node_id == head]
     assert not [actor.class_name for actor in on_head if actor.job_id == job["ray_job_id"]]
     supervisors = [actor for actor in on_head if "JobSupervisor" in actor.class_name]

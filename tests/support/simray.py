@@ -119,7 +119,8 @@ class SimRay:
             return JobSeen(JobStatus.ABSENT)
         # Ray knows it once the driver has attached.
         ray_job_id = f"job-of-{submission_id}" if self.started[self.job_root(submission_id)] else None
-        return JobSeen(job.status, "", job.failure, job.exit_code, ray_job_id=ray_job_id)
+        nodes = job.task.attempts[-1].nodes
+        return JobSeen(job.status, "", job.failure, job.exit_code, ray_job_id=ray_job_id, nodes=nodes)
 
     async def stop(self, submission_id: str) -> None:
         self._maybe_fail()

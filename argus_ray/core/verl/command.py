@@ -7,7 +7,7 @@ the values that a TaskSpec has no field for.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -124,10 +124,19 @@ def launch(
     )
 
 
+#: Read by the payload.
+_ASSIGNED = "ARGUS_NODES"
+
+
 def assignment(nodes: Sequence[str]) -> dict[str, str]:
     """The variable that tells the payload on which nodes, by Ray's ids, each part of the gang goes. Not of the command
     that a user repeats by hand: the nodes are those of one attempt."""
-    return {"ARGUS_NODES": ",".join(nodes)} if nodes else {}
+    return {_ASSIGNED: ",".join(nodes)} if nodes else {}
+
+
+def assigned(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """The nodes of `assignment`, from the variables of a job; empty: it has none."""
+    return tuple(filter(None, environ.get(_ASSIGNED, "").split(",")))
 
 
 def of_site(site: Site) -> dict[str, str]:
