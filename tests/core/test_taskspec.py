@@ -279,11 +279,14 @@ def test_no_body_costs_much_or_is_answered_by_a_bug(text: str) -> None:
     """The gateway reads bodies on the thread that serves everybody: 2 ms is the bound (scripts/bench crafted). A bomb
     that is let in takes seconds, so this test is generous to a busy machine."""
     assert len(text.encode()) <= MAX_SPEC_BYTES
-    start = time.process_time()
-    with pytest.raises(InvalidSpec) as caught:
-        read(text)
-    assert time.process_time() - start < 0.05
-    assert caught.value.fields
+    costs = []
+    for _ in range(5):  # one may meet a full collection of all that the tests hold
+        start = time.process_time()
+        with pytest.raises(InvalidSpec) as caught:
+            read(text)
+        costs.append(time.process_time() - start)
+        assert caught.value.fields
+    assert min(costs) < 0.05, costs
 
 
 @given(st.one_of(st.text(max_size=300), st.text(alphabet="{}[]:-?,&*!|>'\"%@`#~ \na01", max_size=300)))

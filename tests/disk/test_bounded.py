@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 
 import pytest
 
@@ -41,11 +40,11 @@ def test_a_hang_times_out_then_at_once_then_it_works_again() -> None:
 
     with pytest.raises(TimeoutError, match=r"within 0\.1 s"):
         patience.call(hang)
+    patience.timeout_s = 3600
     for _ in range(3):
-        begun = time.monotonic()
         with pytest.raises(TimeoutError, match="earlier call"):
-            patience.call(hang)
-        assert time.monotonic() - begun < 0.09, "no second wait"
+            patience.call(hang)  # without a second wait, which would outlast the test
+    patience.timeout_s = 5
     assert calls == [1], "no second thread beside the one that hangs"
     free.set()
     assert wait_until(lambda: answer(patience) == "fresh", 5, poll_s=0.01), "the late answer is not taken for a new one"

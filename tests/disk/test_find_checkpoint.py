@@ -86,13 +86,13 @@ def test_what_a_lost_attempt_has_saved_is_looked_for_in_its_own_job_root(
     assert asyncio.run(files.saved_step(slim)) is None
 
 
-def test_twenty_hanging_searches_take_no_longer_than_one(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_hundred_hanging_searches_take_no_longer_than_one(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     answered = threading.Event()
     monkeypatch.setattr(checkpoints, "newest_complete", lambda *_: answered.wait(60))
 
     async def search() -> list[object]:
         disk = BoundedThreads("disk", 2)
-        searches = [inputs(disk, 0.3).find_checkpoint(task) for _ in range(20)]
+        searches = [inputs(disk, 1).find_checkpoint(task) for _ in range(200)]
         try:
             return await asyncio.gather(*searches, return_exceptions=True)
         finally:
@@ -101,4 +101,4 @@ def test_twenty_hanging_searches_take_no_longer_than_one(task: Task, monkeypatch
     begun = time.monotonic()
     results = asyncio.run(search())
     assert {type(result) for result in results} == {asyncio.TimeoutError}
-    assert time.monotonic() - begun < 3.0, "ten rounds of two would take as long"
+    assert time.monotonic() - begun < 50, "a hundred rounds of two would take twice as long"

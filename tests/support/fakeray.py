@@ -34,11 +34,11 @@ _PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
 
 def ray(argv: list[str], orders: Path) -> int:
     """`ray start --block`. The orders are files: `fail` (holds its last words), `hang` (until it is gone), `deaf` (to
-    SIGTERM), `grandchild` (one in a session of its own, deaf), `orphans` (that end at once), `careless` (collects no
-    child), `job` (an attempt runs). `api-port`: where its API answers, once `serve deploy` was well and while there is
-    no `api-silent`."""
+    SIGTERM, of which it only leaves the file `asked`), `grandchild` (one in a session of its own, deaf), `orphans`
+    (that end at once), `careless` (collects no child), `job` (an attempt runs). `api-port`: where its API answers, once
+    `serve deploy` was well and while there is no `api-silent`."""
     is_deaf = (orders / "deaf").exists()
-    signal.signal(signal.SIGTERM, signal.SIG_IGN if is_deaf else signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, (lambda *_: (orders / "asked").touch()) if is_deaf else signal.SIG_DFL)
     note(orders, "starts", argv)
     if (orders / "fail").exists():
         print((orders / "fail").read_text(), flush=True)
