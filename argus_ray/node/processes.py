@@ -20,6 +20,8 @@ MARK = "ARGUS_INSTANCE"
 #: Seconds.
 KILL_PATIENCE_S = 10.0
 _TABLE_TRIES = 10
+#: For so long the look at a process waits for the end of its execve: a disk may hang there. Seconds.
+_EXECVE_S = 0.2
 
 
 def marked(mark: str) -> list[int]:
@@ -74,10 +76,19 @@ def environment(pid: int) -> dict[str, str]:
 
 
 def _environ(pid: int) -> list[bytes]:
+    """Within an execve a process has a program, and shows neither an environment nor a command line (Linux,
+    fs/proc/base.c; fs/binfmt_elf.c sets both last). So it is looked at again."""
+    entry = Path(f"/proc/{pid}")
+    deadline, without = time.monotonic() + _EXECVE_S, 0
     try:
-        return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        # The execve may end, or the next one begin, between two reads; so one of them says little.
+        while not (found := (entry / "environ").read_bytes()) and without < 3 and time.monotonic() < deadline:
+            (entry / "exe").readlink()  # fails for a thread of the kernel, and for what has ended
+            without += bool((entry / "cmdline").read_bytes())
+            time.sleep(0.001)
     except OSError:
         return []
+    return found.split(b"\0")
 
 
 def not_below(pids: Iterable[int], name: str) -> list[int]:

@@ -67,7 +67,7 @@ def test_a_scheduler_that_was_told_to_stop_is_going_to_end(tmp_path: Path, monke
     monkeypatch.setattr(leaving, "END_AFTER_S", 0.2)
     settings, ended = Settings(shared_root=str(tmp_path), cluster_name="argus").model_dump(mode="json"), Event()
     assert SchedulerActor(settings, "f", end=ended.set).stop(20)
-    assert ended.wait(10)
+    assert ended.wait(30)
 
 
 def test_it_ends_within_a_minute_and_not_before_the_goodbye_is_over() -> None:

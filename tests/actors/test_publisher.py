@@ -85,7 +85,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
 
 
 def eventually(condition: Callable[[], object], words: str) -> None:
-    assert wait_until(lambda: bool(condition()), 10, poll_s=0.01), words
+    assert wait_until(lambda: bool(condition()), 30, poll_s=0.01), words
 
 
 def says(publisher: HeadPublisher, word: str) -> dict[str, Any]:
@@ -271,7 +271,7 @@ def test_by_hand_it_never_writes_beside_a_launcher(world: World) -> None:
         assert publisher.status()["epoch"] == 0
     finally:
         launcher.kill()
-        launcher.communicate(timeout=10)
+        launcher.communicate(timeout=30)
     assert says(publisher, "ok")["epoch"] == 2, "the launcher has gone"
 
 

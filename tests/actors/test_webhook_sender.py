@@ -189,7 +189,7 @@ def test_one_that_takes_its_time_to_answer_is_waited_for(monkeypatch: pytest.Mon
         thread = threading.Thread(target=answer, daemon=True)
         thread.start()
         assert send(f"http://127.0.0.1:{slow.getsockname()[1]}/").verdict is Verdict.DELIVERED
-        thread.join(10)
+        thread.join(30)
 
 
 def test_one_that_talks_for_ever_is_not_waited_for(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,7 +108,7 @@ def test_two_changes_at_once_are_both_there(path: Path) -> None:
     def slow() -> None:
         with config.edited(path) as box:
             inside.set()
-            assert go_on.wait(10)
+            assert go_on.wait(30)
             box[0] = box[0].with_context(Context("slow", URL), use=False)
 
     def quick() -> None:
@@ -117,11 +117,11 @@ def test_two_changes_at_once_are_both_there(path: Path) -> None:
 
     threads = [threading.Thread(target=slow), threading.Thread(target=quick)]
     threads[0].start()
-    assert inside.wait(10)
+    assert inside.wait(30)
     threads[1].start()
     go_on.set()
     for each in threads:
-        each.join(10)
+        each.join(30)
     assert set(config.load(path).contexts) == {"a", "slow", "quick"}
 
 

@@ -52,7 +52,7 @@ def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         yield child
     finally:
         child.kill()
-        child.communicate(timeout=10)
+        child.communicate(timeout=30)
 
 
 def test_there_is_none_at_first_and_then_it_rises_by_one(tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_the_short_lock_excludes_another_process_and_times_out(
 
 def test_killing_the_holder_frees_the_short_lock(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
     holder.kill()
-    holder.wait(10)
+    holder.wait(30)
     assert epoch.take(tmp_path, CLAIM).epoch == 1
 
 

@@ -75,7 +75,7 @@ def test_a_concurrent_reader_never_sees_a_torn_file(tmp_path: Path) -> None:
     while not done.is_set() or not looks:
         assert atomic.read_small(path) in wholes
         looks += 1
-    writer.join(10)
+    writer.join(30)
     assert only_file(tmp_path) == "file"
 
 

@@ -299,7 +299,7 @@ def test_a_reader_that_is_stuck_does_not_hold_the_others(tmp_path: Path, monkeyp
     stuck = threading.Thread(target=read, args=(reader, one))
     stuck.start()
     try:
-        assert begun.wait(10)
+        assert begun.wait(30)
         monkeypatch.setattr(logs, "read_at", read_at)
         with pytest.raises(Unavailable):
             read(reader, one)

@@ -132,7 +132,7 @@ def test_stop_may_be_called_at_any_time(machine: Plain, monkeypatch: pytest.Monk
     machine.stop()
     machine.start_head()
     machine.children["head"].kill()
-    machine.children["head"].wait(10)
+    machine.children["head"].wait(30)
     machine.start_worker("w")
     machine.stop(grace_s=5)
     assert processes.marked(machine.mark) == [] and machine.children == {}
@@ -225,7 +225,7 @@ def test_what_this_run_of_the_tests_uses_is_left_alone(tmp_path: Path) -> None:
 
 def test_a_killed_run_of_the_tests_is_cleaned_up(tmp_path: Path) -> None:
     ended = subprocess.Popen(["true"])
-    ended.wait(10)
+    ended.wait(30)
     dead, alive, other = tmp_path / f"argus-t-{ended.pid}", tmp_path / "argus-t-1", tmp_path / "argus-t-notes"
     link = tmp_path / f"argus-t-{ended.pid}0000000"
     link.symlink_to(other)
@@ -235,7 +235,7 @@ def test_a_killed_run_of_the_tests_is_cleaned_up(tmp_path: Path) -> None:
     left = subprocess.Popen(SLEEP, env={**os.environ, processes.MARK: mark_of(dead)})
     try:
         end_orphans(tmp_path)
-        assert left.wait(10) < 0
+        assert left.wait(30) < 0
     finally:
         left.kill()
     assert not dead.exists()

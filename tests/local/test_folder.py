@@ -110,9 +110,9 @@ def test_one_whose_owner_lives_is_refused_though_its_lock_is_gone(root: Path) ->
             folder.claim(root)
         assert left.poll() is None and folder.mark_in(root) == mark
         owner.kill()
-        owner.wait(10)
+        owner.wait(30)
         assert folder.claim(root) != mark
-        assert left.wait(10) < 0, "the owner is dead: what it has left is ended"
+        assert left.wait(30) < 0, "the owner is dead: what it has left is ended"
 
 
 def test_a_folder_that_others_can_write_is_refused(root: Path) -> None:

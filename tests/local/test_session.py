@@ -82,7 +82,7 @@ def test_a_second_one_in_the_folder_is_refused(root: Path, running: Running) -> 
 def test_one_that_is_running_can_be_ended(root: Path, running: Running) -> None:
     child, mark = running
     assert folder.end(root)
-    assert child.wait(10) == 128 + signal.SIGTERM
+    assert child.wait(30) == 128 + signal.SIGTERM
     assert processes.marked(mark) == []
     assert not folder.end(root)
 
@@ -90,7 +90,7 @@ def test_one_that_is_running_can_be_ended(root: Path, running: Running) -> None:
 def test_what_a_crash_has_left_can_be_ended(root: Path, running: Running) -> None:
     child, mark = running
     child.kill()
-    child.wait(10)
+    child.wait(30)
     assert processes.marked(mark)
     assert folder.end(root)
     assert processes.marked(mark) == []

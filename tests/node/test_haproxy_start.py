@@ -109,7 +109,7 @@ class Proxy:
     def close(self) -> None:
         for process in self.processes:
             process.kill()
-            process.wait(10)
+            process.wait(30)
 
 
 @pytest.fixture
@@ -221,7 +221,7 @@ def test_nobody_sees_the_pages_of_serve(proxy: Proxy, replicas: tuple[Replica, R
             assert is_problem(httpx2.get(proxy.url + path, trust_env=False), "not_found"), path
             assert httpx2.head(proxy.url + path, trust_env=False).status_code == 404
         running.kill()
-        running.wait(10)
+        running.wait(30)
     assert one.requests == []
 
 
@@ -423,7 +423,7 @@ def test_a_port_that_is_taken_is_an_error_and_never_shared(proxy: Proxy) -> None
         stranger.bind(("127.0.0.1", proxy.port))
         stranger.listen()
         process = proxy.start()
-        assert process.wait(10) != 0
+        assert process.wait(30) != 0
         assert "cannot bind socket (Address already in use)" in proxy.log.read_text()
 
 
@@ -455,7 +455,7 @@ def test_a_new_proxy_actor_takes_over_from_the_haproxy_of_a_killed_one(
         assert processes.wait_until(lambda: len(answers) > count + 10, PATIENCE_S)
     finally:
         stop.set()
-        client.join(10)
+        client.join(30)
     assert set(answers) == {"well"}
 
 
@@ -493,7 +493,7 @@ def test_it_outlives_the_actor_and_ends_with_the_raylet(proxy: Proxy) -> None:
         assert is_unavailable(httpx2.get(proxy.url, trust_env=False)), "it serves on"
     finally:
         raylet.kill()
-        raylet.wait(10)
+        raylet.wait(30)
     assert processes.wait_until(lambda: not Path(f"/proc/{ours}").exists(), PATIENCE_S)
     assert ports.listeners(proxy.port) == []
 
@@ -517,7 +517,7 @@ def test_another_template_is_refused(proxy: Proxy) -> None:
     proxy.configure()
     path = proxy.folder / "haproxy.cfg"
     path.write_text(path.read_text().replace("return status 404", "return status 410"))
-    assert proxy.start().wait(10) == 1
+    assert proxy.start().wait(30) == 1
     assert "UnknownTemplate" in proxy.log.read_text()
 
 

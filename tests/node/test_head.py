@@ -59,7 +59,7 @@ class Stranger:
     def __exit__(self, *_: object) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)  # ends the accept
         self._listener.close()
-        self._thread.join(10)
+        self._thread.join(30)
 
     def _serve(self) -> None:
         with contextlib.suppress(OSError):

@@ -70,7 +70,7 @@ def test_what_an_attempt_that_is_over_has_left(root: Path, users: Path, leave: L
     assert all(map(is_alive, pids))
     (line,) = looks.end(2 * LOOK_EVERY_S + GRACE_S)
     assert line.startswith(f"what {NAME} had left: process {pids[0]}, {pids[1]}")
-    assert processes.wait_until(lambda: not any(map(is_alive, pids)), 10)
+    assert processes.wait_until(lambda: not any(map(is_alive, pids)), 30)
     assert looks.end(100.0) == []
 
 
@@ -118,5 +118,5 @@ def test_an_id_that_belongs_to_somebody_else_by_now(root: Path, leave: Leave) ->
     assert not processes.kill_if(pid, lambda: False)
     assert is_alive(pid)
     assert processes.kill_if(pid, lambda: True)
-    assert processes.wait_until(lambda: not is_alive(pid), 10)
+    assert processes.wait_until(lambda: not is_alive(pid), 30)
     assert not processes.kill_if(1 << 22, lambda: True)

@@ -32,8 +32,8 @@ def test_nothing_starts_beside_what_does_not_die(tmp_path: Path, monkeypatch: py
                 child.start([], os.environ)
         assert not log.exists() and stuck.poll() is None
         child.start([], os.environ)
-        assert log.exists() and stuck.wait(10) != 0, "ended first"
+        assert log.exists() and stuck.wait(30) != 0, "ended first"
     finally:
         stuck.kill()
-        stuck.wait(10)
+        stuck.wait(30)
         child.end(0)

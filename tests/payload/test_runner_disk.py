@@ -201,7 +201,7 @@ class TestStandIn:
             assert record(job_root)["signal"] == signal.SIGTERM
         finally:
             process.kill()
-            process.wait(10)
+            process.wait(30)
 
     def test_a_program_goes_on_and_its_stop_is_heard(self, tmp_path: Path) -> None:
         told, job_root = tmp_path / "told", tmp_path / "job"

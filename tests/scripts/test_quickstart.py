@@ -102,14 +102,14 @@ def test_stop_ends_one_that_is_running(root: Path, capsys: pytest.CaptureFixture
     child, mark = running
     assert quickstart.main(["--dir", str(root), "--stop"]) == 0
     assert "has been stopped" in capsys.readouterr().out
-    assert child.wait(10) == 128 + signal.SIGTERM
+    assert child.wait(30) == 128 + signal.SIGTERM
     assert processes.marked(mark) == []
 
 
 def test_stop_ends_what_a_crash_has_left(root: Path, capsys: pytest.CaptureFixture[str], running: Any) -> None:
     child, mark = running
     child.kill()
-    child.wait(10)
+    child.wait(30)
     assert processes.marked(mark)
     assert quickstart.main(["--dir", str(root), "--stop"]) == 0
     assert "has been stopped" in capsys.readouterr().out

@@ -244,7 +244,7 @@ class Program:
 
     def kill(self) -> None:
         self.child.kill()
-        self.child.wait(10)
+        self.child.wait(30)
 
     def _rounds(self) -> int:
         text = Path(f"/proc/{self.child.pid}/status").read_text()
@@ -372,7 +372,7 @@ class Machine:
                     os.kill(pid, signal.SIGKILL)
             return not self.running()
 
-        assert wait_until(is_empty, 10, poll_s=0.01)
+        assert wait_until(is_empty, 30, poll_s=0.01)
         for start in self.starts():  # of those that were killed, where the run dir's path was too long
             if socket := start["env"].get("RAY_SERVE_HAPROXY_SOCKET_PATH"):
                 shutil.rmtree(Path(socket).parent, ignore_errors=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from argus_ray.core import paths
+from argus_ray.node import processes
 
 #: Without site packages, whose import costs more than the tests.
 PYTHON = (sys.executable, "-u", "-S")
@@ -71,14 +72,4 @@ def log_of(job_root: Path) -> str:
 
 def descendants_by_variable(job_root: Path) -> set[int]:
     """Live processes that were started with this job root in their environment."""
-    wanted = f"ARGUS_JOB_ROOT={job_root}".encode()
-    found = set()
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                environ = (entry / "environ").read_bytes()
-            except OSError:
-                continue
-            if wanted in environ.split(b"\0") and is_alive(int(entry.name)):
-                found.add(int(entry.name))
-    return found
+    return set(processes.with_variable("ARGUS_JOB_ROOT", str(job_root)))
