@@ -19,6 +19,7 @@ from argus_ray.disk import attempt_files, beneath, checkpoints, logs, trash
 from argus_ray.disk.atomic import NotAFile
 from argus_ray.disk.beneath import Meaning
 from tests.disk.test_checkpoints import save
+from tests.support.descriptors import open_below
 
 ABSENT, FOREIGN, CLOSED, UNANSWERED = Meaning
 
@@ -298,19 +299,16 @@ def test_only_a_root_that_may_be_a_link_is_followed(tmp_path: Path, root: Path) 
 
 
 def test_no_descriptor_is_left_open(tmp_path: Path, root: Path) -> None:
-    def count() -> int:
-        return len(list(Path("/proc/self/fd").iterdir()))
-
     (tmp_path / "pipe").mkdir()
     os.mkfifo(tmp_path / "pipe" / "file")
-    before = count()
     with beneath.folder(str(root), "checkpoints", "global_step_5") as folder:
         with beneath.plain_file(folder, "data_0.pt"):
             pass
         assert beneath.status(folder, "data_0.pt").st_size > 0, "a folder that was given stays open"
+        assert open_below(root) == [f"{root}/checkpoints/global_step_5"]
         for names in (("none",), ("none", "none"), ("data_0.pt", "x")):
             with pytest.raises(OSError), beneath.plain_file(folder, *names):
                 pass
     with pytest.raises(NotAFile), beneath.plain_file(str(tmp_path), "pipe", "file"):
         pass
-    assert count() == before
+    assert open_below(tmp_path) == [] == open_below(root)

@@ -11,6 +11,7 @@ import pytest
 
 from argus_ray.disk import job_files
 from argus_ray.disk.job_files import EntryKind, FileChanged, JobFile, Listing, NoSuchFile, Opening
+from tests.support.descriptors import open_below
 
 
 @pytest.fixture
@@ -32,10 +33,6 @@ def content(root: Path, *names: str) -> bytes:
         return file.read(0, file.size)
     finally:
         file.close()
-
-
-def descriptors() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def odd_things(folder: Path, outside: Path) -> dict[str, str]:
@@ -71,7 +68,6 @@ def test_a_folder_is_listed_by_what_is_in_it(root: Path, tmp_path: Path) -> None
 def test_only_plain_files_of_this_job_root_alone_are_opened(root: Path, tmp_path: Path) -> None:
     kinds = odd_things(root, tmp_path / "outside")
     (root / "folder" / "x").write_text("x")
-    before = descriptors()
     assert content(root, "file") == b"abc" and content(root, "folder", "x") == b"x"
     for name in kinds.keys() - {"file"}:
         with pytest.raises(NoSuchFile, match="it is a folder" if name == "folder" else "no plain file"):
@@ -86,7 +82,7 @@ def test_only_plain_files_of_this_job_root_alone_are_opened(root: Path, tmp_path
             listing(root, *names)
     with pytest.raises(NoSuchFile, match="a folder"):
         content(root)
-    assert descriptors() == before, "nothing stays open"
+    assert open_below(root) == []
 
 
 def test_a_job_root_that_is_a_link_is_none(root: Path, tmp_path: Path) -> None:
@@ -209,7 +205,6 @@ class TestChanges:
 
 def test_an_opening_that_is_given_up_leaves_nothing_open(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (root / "file").touch()
-    before = descriptors()
     may_open, hangs = threading.Event(), threading.Event()
     really = os.open
 
@@ -227,7 +222,7 @@ def test_an_opening_that_is_given_up_leaves_nothing_open(root: Path, monkeypatch
         opening.leave()
         may_open.set()
         thread.join(30)
-    assert not thread.is_alive() and descriptors() == before
+    assert not thread.is_alive() and open_below(root) == []
     opening.leave()
 
 

@@ -12,6 +12,7 @@ from argus_ray.disk import beneath, log_sequence, logs
 from argus_ray.disk.job_files import NoSuchFile
 from argus_ray.disk.log_file import LogFile, LogOpening
 from tests.disk.test_log_search import write
+from tests.support.descriptors import open_below
 
 HEAD = b"h" * 300_000 + b"\n"
 #: The log goes on here after its gap, in two pieces.
@@ -90,10 +91,9 @@ def test_a_piece_that_goes_between_two_looks_is_looked_for_anew(root: str, monke
         return pieces
 
     monkeypatch.setattr(log_sequence, "_pieces", found)
-    before = len(list(Path("/proc/self/fd").iterdir()))
     file = opened(root)
     assert content(file, 10**6).endswith(b" bytes of the log are left out here\n" + SECOND[1])
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert open_below(Path(root)) == []
 
 
 def test_names_that_tell_what_was_half_a_minute_ago_hide_nothing(root: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from argus_ray.core.lifecycle import Admit
 from argus_ray.gateway.files.download import Downloads
 from argus_ray.node.processes import wait_until
 from tests.gateway.test_stream_server import DEADLINE_S, Unseen, open_unread, served
+from tests.support.descriptors import open_below
 from tests.support.gateway import Api, Headers
 
 MIB = 1024 * 1024
@@ -160,13 +161,10 @@ def test_a_client_that_leaves_gives_its_place_back_at_once(api: Api, alice: Head
     downloads = Downloads()
     path = f"/api/v2/tasks/{run.submission_id.partition('--')[0]}/files/model.pt"
     with served(api.make_app(downloads=downloads)) as port:
-        descriptors = len(list(Path("/proc/self/fd").iterdir()))
         client = open_unread(port, path, alice["Authorization"])
         assert downloads.limit.open == 1
         begun = time.monotonic()
         client.close()
         assert wait_until(lambda: downloads.limit.open == 0, DEADLINE_S, 0.01)
         assert time.monotonic() - begun < downloads.flow.stall_s / 2
-        assert wait_until(lambda: len(list(Path("/proc/self/fd").iterdir())) <= descriptors, DEADLINE_S, 0.01), (
-            "its file is closed"
-        )
+        assert wait_until(lambda: not open_below(Path(run.job_root)), DEADLINE_S, 0.01), "its file is closed"
