@@ -56,7 +56,7 @@ def test_a_download_that_is_not_read_piles_up_nowhere_and_can_be_resumed(
         file.seek(SIZE - 4)
         file.write(b"end.")
     downloads = Downloads.of_server(send_waits=True)
-    downloads.flow = replace(downloads.flow, burst=1 << 40, rate=1 << 40, stall_s=3.0)
+    downloads.flow = replace(downloads.flow, burst=1 << 40, rate=1 << 40, stall_s=8.0)
     url = f"/api/v2/tasks/{change.submission_id.partition('--')[0]}/files/sparse.bin"
     with served(healthy(api.make_app(downloads=downloads))) as port, contextlib.ExitStack() as clients:
         replica = Replica()

@@ -131,7 +131,7 @@ def test_a_client_that_does_not_read_stops_the_reading_of_its_file(
 ) -> None:
     os.truncate(Path(run.job_root) / "model.pt", 10 << 30)  # sparse
     downloads = Downloads.of_server(send_waits=True)
-    downloads.flow = replace(downloads.flow, burst=1 << 40, rate=1 << 40, stall_s=1.5)
+    downloads.flow = replace(downloads.flow, burst=1 << 40, rate=1 << 40, stall_s=5.0)
     if not is_seen:
         downloads.send_queues = Unseen()  # type: ignore[assignment]
     app = api.make_app(downloads=downloads)

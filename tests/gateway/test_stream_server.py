@@ -77,7 +77,7 @@ def test_a_client_that_does_not_read_stops_the_reading_of_its_log(
     task_id = api.submit(alice)
     path = log_of(api.run(task_id))
     path.touch()
-    limits = replace(UNPACED, unseen=1 << 40, stall_s=2.0)
+    limits = replace(UNPACED, unseen=1 << 40, stall_s=5.0)
     app = api.make_app(flow=limits)
     if not is_seen:
         app.fastapi.state.gateway = replace(app.fastapi.state.gateway, send_queues=Unseen())
