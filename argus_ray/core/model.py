@@ -116,7 +116,7 @@ class SlimAttempt:
 
 @dataclass(frozen=True)
 class PlacedNode:
-    """A node as it was when an attempt was admitted to it: Ray's ids change with each rejoin, and tell nobody where."""
+    """A node as it was when an attempt came to it: Ray's ids change with each rejoin, and tell nobody where."""
 
     node_id: str
     hostname: str
@@ -149,7 +149,7 @@ class Attempt(SlimAttempt):
     env: tuple[tuple[str, str], ...] = ()
     #: What its job root takes; None: not known.
     disk_bytes: int | None = None
-    #: In the order of `nodes`. None: one of a version that stored none.
+    #: In the order of `nodes`. None: not known.
     placement: tuple[PlacedNode, ...] | None = None
 
     @property

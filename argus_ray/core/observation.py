@@ -112,15 +112,15 @@ def next_step(
 ) -> Verdict:
     """What to do about a live attempt. `session` is Ray's present one. `left`: those of its nodes that Ray does not
     have any more."""
-    if attempt.state is AttemptState.STOPPING:
-        return _judge_canceled(attempt, job)
     if job.status is JobStatus.UNKNOWN:
         return Wait()
+    if job.nodes and job.nodes != attempt.nodes:
+        # It ran before the database was restored that has assigned it again. All else follows at the next look.
+        return _holds(attempt, job, session, job.nodes)
+    if attempt.state is AttemptState.STOPPING:
+        return _judge_canceled(attempt, job)
     if attempt.stop_reason is not None:
         return _judge_stopped_by_argus(attempt, attempt.stop_reason, job, files)
-    if job.nodes and job.nodes != attempt.nodes:
-        # It ran before the database was restored that has assigned it again. An end is found at the next look.
-        return _holds(attempt, job, session, job.nodes)
     if left and (verdict := _judge_without_nodes(attempt, job, files, left)) is not None:
         return verdict
     if job.status is JobStatus.ABSENT:
@@ -137,7 +137,7 @@ def next_step(
 def _holds(attempt: SlimAttempt, job: JobSeen, session: str, nodes: tuple[str, ...] | None = None) -> Advance:
     return Advance(
         attempt.submission_id,
-        running=job.status is not JobStatus.PENDING,
+        running=job.status is JobStatus.RUNNING,
         session=session,
         ray_job_id=job.ray_job_id,
         node_id=job.node_id,
@@ -148,8 +148,6 @@ def _holds(attempt: SlimAttempt, job: JobSeen, session: str, nodes: tuple[str, .
 
 def _judge_canceled(attempt: SlimAttempt, job: JobSeen) -> Verdict:
     """A canceled attempt. Its cancel marker was written first, so a submission still on its way never starts."""
-    if job.status is JobStatus.UNKNOWN:
-        return Wait()
     if job.status in (JobStatus.PENDING, JobStatus.RUNNING):
         return Stop()
     return End(attempt.submission_id, Outcome.CANCELED, "canceled by the user", job.exit_code)

@@ -76,15 +76,16 @@ def environment(pid: int) -> dict[str, str]:
 
 
 def _environ(pid: int) -> list[bytes]:
-    """Within an execve a process has a program, and shows neither an environment nor a command line (Linux,
-    fs/proc/base.c; fs/binfmt_elf.c sets both last). So it is looked at again."""
+    """Within an execve a process has a program and no environment yet: its end, `env_end` of proc(5), is 0 (Linux,
+    fs/binfmt_elf.c sets it last). So it is looked at again."""
     entry = Path(f"/proc/{pid}")
-    deadline, without = time.monotonic() + _EXECVE_S, 0
+    deadline = time.monotonic() + _EXECVE_S
     try:
-        # The execve may end, or the next one begin, between two reads; so one of them says little.
-        while not (found := (entry / "environ").read_bytes()) and without < 3 and time.monotonic() < deadline:
+        while not (found := (entry / "environ").read_bytes()) and time.monotonic() < deadline:
             (entry / "exe").readlink()  # fails for a thread of the kernel, and for what has ended
-            without += bool((entry / "cmdline").read_bytes())
+            begin, end = (entry / "stat").read_text().rpartition(")")[2].split()[47:49]
+            if begin == end != "0":
+                break  # it was given none
             time.sleep(0.001)
     except OSError:
         return []

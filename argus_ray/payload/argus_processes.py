@@ -15,6 +15,8 @@ from typing import NamedTuple
 KILL_PATIENCE_S = 10.0
 #: Quick rounds of `end_children`, for processes that start others faster than all of them can be listed.
 _QUICK_ROUNDS = 50
+#: For so long the look at a process waits for the end of its execve: a disk may hang there. Seconds.
+_EXECVE_S = 0.2
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -96,9 +98,16 @@ def below(pid: int, entries: dict[int, Entry]) -> list[int]:
 
 
 def environment(pid: int) -> dict[str, str]:
-    """What it was started with; empty for one that has ended, or is another user's."""
+    """What it was started with; empty for one that has ended, or is another user's. Within an execve it has a program
+    and no environment yet: its end, `env_end` of proc(5), is 0. So it is looked at again."""
+    deadline = time.monotonic() + _EXECVE_S
     try:
-        raw = _read(f"/proc/{pid}/environ")
+        while not (raw := _read(f"/proc/{pid}/environ")) and time.monotonic() < deadline:
+            os.readlink(f"/proc/{pid}/exe")  # fails for a thread of the kernel, and for what has ended
+            begin, end = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()[47:49]
+            if begin == end != b"0":
+                break  # it was given none
+            time.sleep(0.001)
     except OSError:
         return {}
     pairs = (pair.partition("=") for pair in raw.decode(errors="replace").split("\0") if pair)

@@ -18,7 +18,7 @@ from argus_ray.core import admission, ledger, reserve
 from argus_ray.core.clock_steps import ClockSteps
 from argus_ray.core.decision import Decision
 from argus_ray.core.explaining import PoolNow
-from argus_ray.core.lifecycle import Admit, Change, End, Hold, Reject
+from argus_ray.core.lifecycle import Admit, Advance, Change, End, Hold, Reject
 from argus_ray.core.model import Attempt, ClusterView, NodeView, SlimTask, Task
 from argus_ray.core.reserve import LowDisk
 from argus_ray.core.shares import Shares, shares_of
@@ -161,6 +161,7 @@ class Dispatcher:
 
         # 2. Follow what is alive.
         followed, _ = await asyncio.gather(self.follower.follow(live, view), self.standing.ask(view))
+        live = _where_they_are(live, followed.changes)
         await gently.others_first()
         stalls = await self.stalls.watch(live, view)
         await gently.others_first()
@@ -348,6 +349,19 @@ class Dispatcher:
         names = {task.live.submission_id for task in live if task.live}
         self.submitter.keep_only(names)
         self.stalls.keep_only(names)
+
+
+def _where_they_are(live: list[SlimTask], found: Sequence[Change]) -> list[SlimTask]:
+    """With the nodes on which attempts were just found to be."""
+    nodes = {change.submission_id: change.nodes for change in found if isinstance(change, Advance) and change.nodes}
+    if not nodes:
+        return live
+    return [
+        replace(task, live=replace(task.live, nodes=nodes[task.live.submission_id]))
+        if task.live is not None and task.live.submission_id in nodes
+        else task
+        for task in live
+    ]
 
 
 def _first_to_return(ended: Sequence[End], live: Sequence[SlimTask]) -> int | None:

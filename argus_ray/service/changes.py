@@ -188,6 +188,10 @@ def _advance(unit: UnitOfWork, task: Task, change: Advance) -> bool:
         return True
     if not attempts.advance(unit.db, attempt.state, state, change, started_at):
         return False
+    if change.nodes is not None:
+        where = ", ".join(node.ip for node in change.placement or ()) or "nodes that have left the pool"
+        message = f"Ray had attempt {attempt.label} already: it is on {where}"
+        events.add_remark(unit.db, task.task_id, unit.now, "attempt", message, attempt.submission_id)
     if state is attempt.state:
         return True
     running = state is AttemptState.RUNNING

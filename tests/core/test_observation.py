@@ -72,13 +72,14 @@ def test_a_job_that_ray_holds_is_adopted() -> None:
     assert (verdict.running, verdict.session, verdict.ray_job_id) == (True, "s1", "02000000")
 
 
+@pytest.mark.parametrize("state", [SUBMITTING, SUBMITTED, RUNNING, STOPPING])
 @pytest.mark.parametrize("status", [JobStatus.PENDING, JobStatus.RUNNING, JobStatus.SUCCEEDED, JobStatus.FAILED])
-def test_a_job_that_ray_was_given_before_is_where_it_was_given_to(status: JobStatus) -> None:
+def test_a_job_that_ray_was_given_before_is_where_it_was_given_to(status: JobStatus, state: AttemptState) -> None:
     """And not where a database that was restored has assigned it since; whatever becomes of those nodes."""
-    assigned = replace(attempt(SUBMITTED), nodes=("n1", "n2"))
+    assigned = replace(attempt(state), nodes=("n1", "n2"))
     verdict = next_step(assigned, JobSeen(status, nodes=("n3", "n1")), FilesSeen(), "s1", left={"n2"})
     assert isinstance(verdict, Advance)
-    assert (verdict.nodes, verdict.running) == (("n3", "n1"), status is not JobStatus.PENDING)
+    assert (verdict.nodes, verdict.running) == (("n3", "n1"), status is JobStatus.RUNNING)
 
 
 @pytest.mark.parametrize("nodes", [("n1", "n2"), ()])

@@ -82,7 +82,7 @@ def test_only_plain_files_of_this_job_root_alone_are_opened(root: Path, tmp_path
             listing(root, *names)
     with pytest.raises(NoSuchFile, match="a folder"):
         content(root)
-    assert open_below(root) == []
+    assert open_below(tmp_path) == []
 
 
 def test_a_job_root_that_is_a_link_is_none(root: Path, tmp_path: Path) -> None:

@@ -446,7 +446,7 @@ def test_init_makes_the_root_ours_once_and_starts_nothing(
     assert machine.starts() == []
 
 
-def test_its_ray_ends_at_once_and_is_not_asked(machine: Machine) -> None:
+def test_its_ray_is_killed_and_not_asked(machine: Machine) -> None:
     machine.order("deaf")
     program = serving(machine)
     program.terminate()

@@ -6,11 +6,14 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from argus_ray.node import processes
+from argus_ray.payload import argus_processes
 
 DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
 
@@ -44,16 +47,30 @@ def test_a_grandchild_in_its_own_session_is_found(mark: str) -> None:
     assert processes.marked(mark) == []
 
 
-def test_one_that_becomes_another_program_all_the_time_is_found_each_time(mark: str) -> None:
+@pytest.mark.parametrize("environment", [processes.environment, argus_processes.environment])
+def test_one_that_becomes_another_program_all_the_time_is_known_each_time(
+    environment: Callable[[int], dict[str, str]],
+) -> None:
     """Between two programs it shows no environment."""
     again = 'exec /bin/sh -c "$0" "$0"'
-    child = subprocess.Popen(["/bin/sh", "-c", again, again], env={processes.MARK: mark})
-    try:
-        missed = sum(processes.variable(child.pid, processes.MARK) != mark for _ in range(2000))
-        assert missed == 0
-    finally:
+    with subprocess.Popen(["/bin/sh", "-c", again, again], env={"A": "b"}) as child:
+        found = Counter(environment(child.pid).get("A") for _ in range(2000))
         child.kill()
-        child.wait(30)
+    assert found == {"b": 2000}
+
+
+@pytest.mark.parametrize("environment", [processes.environment, argus_processes.environment])
+def test_one_without_any_environment_is_not_waited_for(
+    environment: Callable[[int], dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with subprocess.Popen(["/bin/cat"], env={}, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdin and child.stdout
+        child.stdin.write(b"up")
+        child.stdin.flush()
+        assert child.stdout.read(2) == b"up"
+        monkeypatch.setattr(time, "sleep", None)
+        assert environment(child.pid) == {}
+        child.kill()
 
 
 def test_one_below_that_shows_no_environment_is_ended(mark: str) -> None:

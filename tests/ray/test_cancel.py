@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,9 +30,13 @@ def send(cluster: Cluster, state: str) -> Sent:
 
 
 @pytest.fixture(scope="module")
-def early(cluster: Cluster) -> dict[str, Sent]:
+def early(cluster: Cluster) -> Iterator[dict[str, Sent]]:
     """Those that take a while to come to their state."""
-    return {state: send(cluster, state) for state in ("RUNNING", *ENDED)}
+    found = {state: send(cluster, state) for state in ("RUNNING", *ENDED)}
+    yield found
+    for sent in found.values():  # also where its test was not asked for
+        sent.gate.touch()
+        sent.user.wait_final(sent.task)
 
 
 @pytest.mark.parametrize("state", ["QUEUED", "PENDING_RESOURCES", "SUBMITTED", "RUNNING", *ENDED])

@@ -202,7 +202,7 @@ class AttemptOut(BaseModel):
     job_root: str
     nodes: list[str] = Field(description="Ray's ids of the nodes that it was assigned, the driver's first")
     placement: list[PlacedNodeOut] | None = Field(
-        description="The same nodes as they were when it was admitted; null: one of a version that stored none"
+        description="The same nodes as they were when it came to them; null: not known, as of one of an early version"
     )
     #: The driver's node and Ray's own id of the driver, for the Ray dashboard.
     node_id: str | None

@@ -1055,7 +1055,7 @@ export interface components {
             outcome: components["schemas"]["Outcome"] | null;
             /**
              * Placement
-             * @description The same nodes as they were when it was admitted; null: one of a version that stored none
+             * @description The same nodes as they were when it came to them; null: not known, as of one of an early version
              */
             placement: components["schemas"]["PlacedNodeOut"][] | null;
             /** Ray Job Id */
