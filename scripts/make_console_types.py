@@ -1,4 +1,4 @@
-"""Write the types of the console from the API's own document; tests/console/test_types.py compares them.
+"""Write the types of the console from the API's own document; tests/console/test_build.py compares them.
 
 .venv/bin/python scripts/make_console_types.py
 """
