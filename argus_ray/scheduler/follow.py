@@ -90,7 +90,8 @@ class Follower:
             case Advance():
                 if (nodes := verdict.nodes) is not None:
                     log.warning("%s was given to Ray before, on %s", attempt.submission_id, ", ".join(nodes))
-                    verdict = replace(verdict, placement=_placement(task, nodes, view))
+                    by_id = {node.node_id: node for node in view.nodes}
+                    verdict = replace(verdict, placement=placement(task.gang, nodes, by_id))
                 if _is_news(attempt, verdict):
                     found.changes.append(verdict)
             case End():
@@ -140,15 +141,13 @@ def _nodes_that_left(attempt: SlimAttempt, view: ClusterView) -> set[str]:
     return set(attempt.nodes) - {node.node_id for node in view.nodes}
 
 
-def placement(gang: Gang, node_ids: Iterable[str], by_id: Mapping[str, NodeView]) -> tuple[PlacedNode, ...]:
-    """Of a gang on these nodes. KeyError: one is not known."""
-    nodes = (by_id[node_id] for node_id in node_ids)
-    return tuple(PlacedNode(node.node_id, clean(node.hostname), node.ip, gang.gpus_per_node) for node in nodes)
-
-
-def _placement(task: SlimTask, nodes: Collection[str], view: ClusterView) -> tuple[PlacedNode, ...] | None:
-    by_id = {node.node_id: node for node in view.nodes}
-    return placement(task.gang, nodes, by_id) if by_id.keys() >= set(nodes) else None
+def placement(gang: Gang, node_ids: Iterable[str], by_id: Mapping[str, NodeView]) -> tuple[PlacedNode, ...] | None:
+    """Of a gang on these nodes; None if one of them is not known."""
+    nodes = [by_id.get(node_id) for node_id in node_ids]
+    known = [node for node in nodes if node is not None]
+    if len(known) < len(nodes):
+        return None
+    return tuple(PlacedNode(node.node_id, clean(node.hostname), node.ip, gang.gpus_per_node) for node in known)
 
 
 def _is_news(attempt: SlimAttempt, advance: Advance) -> bool:
