@@ -231,19 +231,21 @@ def test_a_certificate_of_nobody_is_not_trusted(receiver: Receiver) -> None:
 
 
 def test_receivers_that_hang_hold_up_no_other(receiver: Receiver) -> None:
-    stopped = threading.Event()
+    stopped, hangs = threading.Event(), threading.Semaphore(0)
 
     def resolve(host: str, port: int) -> list[str]:
         if host == "hangs.test":
-            stopped.wait(10.0)
+            hangs.release()
+            stopped.wait(30)
         return ["127.0.0.1"]
 
     async def all_at_once() -> Reply:
         sender = Sender({"HOOK_SECRET": SECRET}, resolve_host=resolve)
         away = [Webhook(name, f"http://hangs.test:{receiver.port}/", "HOOK_SECRET") for name in ("one", "two", "three")]
         hanging = [asyncio.create_task(sender(hook, f"m{n}", b"{}")) for hook in away for n in range(4)]
-        await asyncio.sleep(0.05)
         try:
+            for _ in hanging:
+                assert await asyncio.to_thread(hangs.acquire, timeout=10)
             good = Webhook("good", receiver.url, "HOOK_SECRET", allow_local=True)
             return await asyncio.wait_for(sender(good, "m", b"{}"), 5.0)
         finally:
