@@ -15,10 +15,10 @@ import os
 import random
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,7 +66,7 @@ class OneMachine:
     http_port: int = 0
     #: What stands before the API: `haproxy` or `ray`.
     http_proxy: str = field(default_factory=lambda: os.environ.get("ARGUS_HTTP_PROXY") or haproxy.HAPROXY)
-    proxy_ports: haproxy.Ports = field(default_factory=lambda: _free_ports(_PROXY_PORTS))
+    proxy_ports: haproxy.Ports = field(default_factory=lambda: free_ports(_PROXY_PORTS))
     #: Of Serve, beside the tokens.
     _serve_environ: dict[str, str] = field(default_factory=dict)
     #: With which the gateway answers where there is no launcher.
@@ -369,23 +369,23 @@ class OneMachine:
         return "\n".join(self._log(name).read_text(errors="replace").splitlines()[-30:])
 
 
+#: What this process has given out last: it may be that nobody listens there yet.
+_GIVEN: deque[int] = deque(maxlen=2000)
+
+
 def free_port() -> int:
-    """A port that nobody listens on, below the range from which the kernel and Ray pick theirs."""
-    while True:
-        port = random.randrange(20000, 32000)  # noqa: S311
-        with socket.socket() as probe:
-            try:
-                probe.bind(("", port))
-            except OSError:
-                continue
-        return port
+    """A port that nobody listens on and that this process did not give out lately, below the range from which the
+    kernel and Ray pick theirs."""
+    return free_ports(1).first
 
 
-def _free_ports(count: int) -> haproxy.Ports:
-    """So many in a row that nobody listens on."""
+def free_ports(count: int) -> haproxy.Ports:
+    """So many in a row, each like that of `free_port`."""
     while True:
-        first = free_port()
-        if all(not ports.why_not("", port) for port in range(first, first + count)):
+        first = random.randrange(20000, 32000 - count)  # noqa: S311
+        found = range(first, first + count)
+        if set(_GIVEN).isdisjoint(found) and not any(ports.why_not("", port) for port in found):
+            _GIVEN.extend(found)
             return haproxy.Ports(first, first + count - 1)
 
 

@@ -159,6 +159,11 @@ def read(argv: Sequence[str], environ: Mapping[str, str]) -> HeadSettings:
     config = Path(arguments.serve_config).absolute()
     text = _text_of(config)
     http_host, http_port = _http_address(text)
+    gcs_port = cli.whole("--gcs-port", arguments.gcs_port, least=1, most=65535)
+    dashboard_port = cli.whole("--dashboard-port", arguments.dashboard_port, least=1, most=65535)
+    named = [("--gcs-port", gcs_port), ("--dashboard-port", dashboard_port)]
+    named.append((f"http_options.port of --serve-config {config}", http_port))
+    _refuse_shared(named, proxy_ports if arguments.http_proxy == haproxy.HAPROXY else None)
     cli.refuse_ipv6("--dashboard-host", arguments.dashboard_host)
     cli.refuse_ipv6(f"http_options.host of --serve-config {config}", http_host)
     try:
@@ -174,9 +179,9 @@ def read(argv: Sequence[str], environ: Mapping[str, str]) -> HeadSettings:
         node_ip=node_ip,
         run_dir=Path(arguments.run_dir),
         token=cli.ray_token(arguments.shared_root, arguments.cluster, environ),
-        gcs_port=cli.whole("--gcs-port", arguments.gcs_port, least=1, most=65535),
+        gcs_port=gcs_port,
         dashboard_host=arguments.dashboard_host,
-        dashboard_port=cli.whole("--dashboard-port", arguments.dashboard_port, least=1, most=65535),
+        dashboard_port=dashboard_port,
         is_durable=arguments.gcs_storage == "rocksdb",
         serve_config=config,
         api_url=arguments.api_url or _url(node_ip, http_port),
@@ -214,6 +219,17 @@ def _http_address(text: str) -> tuple[str, int]:
     port = re.search(r"^\s+port:\s*(\d+)", block[1] if block else "", re.MULTILINE)
     host = re.search(r"^\s+host:\s*[\"']?([0-9A-Za-z.:-]+)", block[1] if block else "", re.MULTILINE)
     return host[1] if host else "0.0.0.0", int(port[1]) if port else 8000  # noqa: S104
+
+
+def _refuse_shared(named: Sequence[tuple[str, int]], proxy_ports: haproxy.Ports | None) -> None:
+    """Raises BadSetting if two settings name one port: no start could ever succeed."""
+    seen: dict[int, str] = {}
+    for name, port in named:
+        if port in seen:
+            raise BadSetting(f"{name} must be another port than {seen[port]}: both are {port}")
+        if proxy_ports and proxy_ports.first <= port <= proxy_ports.last:
+            raise BadSetting(f"{name} must lie outside --proxy-ports {proxy_ports}, not {port}")
+        seen[port] = name
 
 
 def _url(host: str, port: int) -> str:

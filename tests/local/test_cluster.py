@@ -88,6 +88,13 @@ def test_haproxy_is_set_for_the_head_and_the_service_and_may_be_switched_back(
     other.stop(grace_s=0.1)
 
 
+def test_no_port_is_given_twice() -> None:
+    ranges = [cluster.free_ports(40) for _ in range(10)]
+    given = [port for each in ranges for port in range(each.first, each.last + 1)]
+    given += [cluster.free_port() for _ in range(500)]
+    assert len(set(given)) == 10 * 40 + 500
+
+
 def test_a_port_that_is_taken_is_said_soon(machine: Plain, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "_TAKEN_S", 0.3)
     with socket.create_server(("127.0.0.1", machine.http_port)):

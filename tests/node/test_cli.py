@@ -168,6 +168,32 @@ def test_a_bad_setting_of_a_head(flag: str, value: str, rule: str, capsys: pytes
     complains(head.main, flag, value, rule, capsys)
 
 
+@pytest.mark.parametrize(
+    ("one", "two", "port"),
+    [
+        ("--gcs-port=9000", "--dashboard-port=9000", 9000),
+        ("--gcs-port=8000", "http_options.port", 8000),
+        ("--dashboard-port=8000", "http_options.port", 8000),
+        ("--gcs-port=30000", "--proxy-ports", 30000),
+        ("--dashboard-port=30099", "--proxy-ports", 30099),
+        ("--proxy-ports=7990-8009", "http_options.port", 8000),
+    ],
+)
+def test_a_port_that_two_settings_name(
+    one: str, two: str, port: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "serve.yaml"
+    config.write_text("http_options:\n  port: 8000\n")
+    argv = ["--node-ip=10.0.0.1", f"--serve-config={config}", *(part for part in (one, two) if "=" in part)]
+    assert head.main(argv, NOTHING) == 2
+    line = only_line(capsys)
+    assert all(part.partition("=")[0] in line for part in (one, two)) and str(port) in line
+
+
+def test_serves_own_proxy_needs_no_proxy_ports() -> None:
+    assert head_settings.read(["--node-ip=10.0.0.1", "--http-proxy=ray", "--gcs-port=30000"], {}).gcs_port == 30000
+
+
 @pytest.mark.parametrize("value", ["proxy.example", "10.0.0", "10.0.0.1/8"])
 def test_a_trusted_proxy_that_is_no_address_is_a_bad_setting(value: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert head.main(["--node-ip=10.0.0.1"], {"FORWARDED_ALLOW_IPS": f"127.0.0.1, {value}"}) == 2

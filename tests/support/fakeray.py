@@ -190,6 +190,12 @@ def free_port() -> int:
     return free_port()
 
 
+def free_ports(count: int) -> str:
+    from argus_ray.local.cluster import free_ports
+
+    return str(free_ports(count))
+
+
 class Program:
     """A watchdog or launcher that runs, with what it has said so far."""
 
@@ -273,11 +279,9 @@ class Machine:
         self.serve_config = folder / "serve.yaml"
         self.serve_config.write_text(f"http_options:\n  host: 127.0.0.1\n  port: {self.http_port}\n")
         # Others than the defaults, whatever else runs on this machine.
-        self.ports = {name: free_port() for name in ("gcs", "dashboard", "proxy")}
-
-    @property
-    def proxy_ports(self) -> str:
-        return f"{self.ports['proxy']}-{self.ports['proxy'] + 19}"
+        self.ports = {name: free_port() for name in ("gcs", "dashboard")}
+        self.proxy_ports = free_ports(20)
+        self.ports["proxy"] = int(self.proxy_ports.partition("-")[0])
 
     def init(self) -> None:
         """The explicit first start of the shared root."""
