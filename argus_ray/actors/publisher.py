@@ -50,6 +50,7 @@ class HeadPublisher:
         self._lock: KernelLock | None = None
         self._status = "it has not written head.json yet"
         self._written_at: float | None = None
+        self._patience: BoundedCall[None] = BoundedCall(2 * self._ttl_s)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="argus-publisher", daemon=True)
         self._thread.start()
@@ -73,16 +74,18 @@ class HeadPublisher:
         does, it ends itself within a minute, and writes again when Ray has started it anew."""
         self._stopping.set()
         leaving.end_unless_killed("the publisher", self._end)
+        deadline = time.monotonic() + timeout_s
         self._thread.join(timeout_s)
+        # The loop does not wait for one that hangs.
+        is_over = self._patience.is_over(max(0.0, deadline - time.monotonic()))
         if self._lock is not None:
             self._lock.release()
-        return not self._thread.is_alive()
+        return is_over and not self._thread.is_alive()
 
     def _run(self) -> None:
-        patience: BoundedCall[None] = BoundedCall(2 * self._ttl_s)
         while not self._stopping.is_set():
             try:
-                patience.call(self._write)
+                self._patience.call(self._write)
                 self._say("ok")
             except Superseded as error:
                 self._say(f"superseded: {error}")

@@ -38,3 +38,9 @@ class BoundedCall(Generic[_T]):
         if isinstance(box[0], BaseException):
             raise box[0]
         return box[0]
+
+    def is_over(self, timeout_s: float) -> bool:
+        """Whether no call is under way, after so many seconds at most."""
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+        return self._thread is None or not self._thread.is_alive()

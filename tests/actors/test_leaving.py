@@ -45,7 +45,7 @@ def test_one_that_nobody_kills_ends_itself_so_that_ray_starts_it_anew(tmp_path: 
     environ = {**os.environ, "RAY_ENABLE_AUTO_CONNECT": "0"}
     with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as actor:
         try:
-            out, err = actor.communicate(timeout=60)
+            out, err = actor.communicate(timeout=180)
         finally:
             actor.kill()
     # Not 0: Ray starts an actor again that has failed, and not one that has exited.
@@ -55,10 +55,13 @@ def test_one_that_nobody_kills_ends_itself_so_that_ray_starts_it_anew(tmp_path: 
     assert time.monotonic() - begun >= 12.0
 
 
-def test_one_whose_loop_has_ended_is_told_to_wake_and_to_stop_again(tmp_path: Path) -> None:
+def test_one_whose_loop_has_ended_is_told_to_wake_and_to_stop_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = Settings(shared_root=str(tmp_path), cluster_name="argus").model_dump(mode="json")
     actor = SchedulerActor(settings, "f", end=lambda: None)
-    assert actor.stop(20)
+    monkeypatch.setattr(leaving, "END_AFTER_S", 3600.0)  # or it speaks up in a later test
+    assert actor.stop(60)
     actor.wake()
     assert actor.stop(0)
 
@@ -66,8 +69,8 @@ def test_one_whose_loop_has_ended_is_told_to_wake_and_to_stop_again(tmp_path: Pa
 def test_a_scheduler_that_was_told_to_stop_is_going_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leaving, "END_AFTER_S", 0.2)
     settings, ended = Settings(shared_root=str(tmp_path), cluster_name="argus").model_dump(mode="json"), Event()
-    assert SchedulerActor(settings, "f", end=ended.set).stop(20)
-    assert ended.wait(30)
+    assert SchedulerActor(settings, "f", end=ended.set).stop(60)
+    assert ended.wait(60)
 
 
 def test_it_ends_within_a_minute_and_not_before_the_goodbye_is_over() -> None:
@@ -79,6 +82,6 @@ def test_until_then_it_lives(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leaving, "END_AFTER_S", 0.2)
     begun = time.monotonic()
     timer = leaving.end_unless_killed("it", lambda: ended.append(time.monotonic()))
-    assert ended == [] and timer.daemon
-    timer.join(20)
+    assert timer.daemon
+    timer.join(60)
     assert len(ended) == 1 and ended[0] - begun >= 0.2

@@ -7,6 +7,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 from filelock import FileLock, Timeout
 
+from argus_ray.actors import leaving
 from argus_ray.actors.publisher import HeadPublisher
 from argus_ray.actors.state import StateActor, head_guard
 from argus_ray.config import Settings
@@ -70,12 +72,13 @@ class World:
 
     def close(self) -> None:
         for each in self._started:
-            assert each.stop(10)
+            assert each.stop(60)
 
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     monkeypatch.setenv("ARGUS_HEAD_TTL_S", str(TTL_S))
+    monkeypatch.setattr(leaving, "END_AFTER_S", 3600.0)  # or those that were stopped speak up in later tests
     monkeypatch.setattr(HeadPublisher, "_record", lambda _: RECORD)
     made = World(tmp_path / "shared", monkeypatch)
     made.folder.mkdir(parents=True)
@@ -128,7 +131,7 @@ def test_it_writes_what_it_knows_and_renews_it_in_time(world: World, monkeypatch
 def test_after_stop_nothing_is_written(world: World) -> None:
     publisher = world.publisher(world.claim())
     says(publisher, "ok")
-    assert publisher.stop(10)
+    assert publisher.stop(60)
     world.path.unlink()
     assert not wait_until(world.path.exists, 2 * TTL_S, poll_s=0.02)
 
@@ -179,6 +182,7 @@ def test_a_disk_that_refuses_is_told_and_it_recovers(
         assert world.record() is not None
         eventually(lambda: publisher.status()["age_s"] > TTL_S, "the age grows")
     says(publisher, "ok")
+    assert publisher.stop(60)
     assert not list(world.folder.glob(".*"))
 
 
@@ -196,18 +200,42 @@ def test_a_folder_that_is_gone_or_a_file_is_told_and_it_recovers(world: World) -
 def test_a_write_that_hangs_is_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     publisher = world.publisher(world.claim())
     says(publisher, "ok")
-    write = atomic.write_atomically
-    is_free = False
+    write, say = atomic.write_atomically, publisher._say
+    is_free, is_seen, told = threading.Event(), threading.Event(), list[str]()
 
     def hang(*arguments: Any, **named: Any) -> None:
-        eventually(lambda: is_free, "freed")
+        assert is_free.wait(60)
+        write(*arguments, **named)
+
+    def listened(status: str) -> None:
+        if status != "ok":
+            assert is_seen.wait(60)  # the words before last until they were seen
+        told.append(status)
+        say(status)
+
+    monkeypatch.setattr(publisher, "_say", listened)
+    monkeypatch.setattr(atomic, "write_atomically", hang)
+    says(publisher, "has hung for")
+    is_seen.set()
+    eventually(lambda: any("no answer within" in each for each in told), "it is told")
+    is_free.set()
+    says(publisher, "ok")
+
+
+def test_it_has_not_stopped_while_a_write_hangs(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    publisher = world.publisher(world.claim())
+    says(publisher, "ok")
+    write, is_free = atomic.write_atomically, threading.Event()
+
+    def hang(*arguments: Any, **named: Any) -> None:
+        assert is_free.wait(60)
         write(*arguments, **named)
 
     monkeypatch.setattr(atomic, "write_atomically", hang)
-    says(publisher, "has hung for")
-    says(publisher, "no answer within")
-    is_free = True
-    says(publisher, "ok")
+    says(publisher, "an earlier call has not come back")  # its loop waits for the write no more
+    assert not publisher.stop(2)
+    is_free.set()
+    assert publisher.stop(60)
 
 
 def test_a_ray_that_does_not_answer_is_told_and_it_recovers(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,7 +270,7 @@ def test_by_hand_it_takes_the_lock_and_an_epoch_and_gives_the_lock_back(world: W
     assert (claim.epoch, claim.head_ip, claim.gcs_port, claim.gcs_dir) == (1, "10.0.0.1", 6379, "")
     lock = world.folder / "head.lock"
     assert not is_free(lock)
-    assert publisher.stop(10)
+    assert publisher.stop(60)
     assert is_free(lock)
     assert epoch.current(world.folder) == claim, "one epoch for its whole life"
 
@@ -255,7 +283,7 @@ def test_by_hand_it_gives_the_lock_back_even_if_the_epoch_came_late(world: World
     eventually(lambda: time.monotonic() - since > TTL_S, "it has tried again a few times")
     epoch.path_in(world.folder).unlink()
     says(publisher, "ok")
-    assert publisher.stop(10)
+    assert publisher.stop(60)
     assert is_free(world.folder / "head.lock")
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyte
@@ -114,8 +115,8 @@ def test_a_timeout_counts_while_the_service_is_away(playing: Callable[..., Perso
         both = [TASK, {**TASK, "task_id": TASK_ID[:-1] + "1"}]
         return 200, TASK if "/tasks/" in path else {"tasks": both, "next_cursor": None}
 
-    assert "was away" in playing(answers)(*words, "--timeout", "2s", code=exits.TIMEOUT).err
-    assert time.monotonic() - begun < 30
+    assert "was away" in playing(answers)(*words, "--timeout", "6s", code=exits.TIMEOUT).err
+    assert time.monotonic() - begun < 60
 
 
 def test_a_file_is_not_downloaded_outside(playing: Callable[..., Person]) -> None:
@@ -227,8 +228,8 @@ def test_a_clock_that_is_nearly_right_is_left_alone() -> None:
 def hurried(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The clock of the views, which only their sleeping moves."""
     now = [1000.0]
-    monkeypatch.setattr("argus_ray.cli.looks.time.monotonic", lambda: now[0])
-    monkeypatch.setattr("argus_ray.cli.looks.time.sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+    clock = SimpleNamespace(monotonic=lambda: now[0], sleep=lambda seconds: now.__setitem__(0, now[0] + seconds))
+    monkeypatch.setattr("argus_ray.cli.looks.time", clock)  # the server's own goes on
     return now
 
 

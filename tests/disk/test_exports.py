@@ -73,7 +73,7 @@ def task(tmp_path: Path) -> Task:
     return replace(made, workload="export", export=export, spec_yaml=export.document())
 
 
-def check(task: Task, prove_root: object = lambda: None, timeout_s: float = 5.0) -> Findings:
+def check(task: Task, prove_root: object = lambda: None, timeout_s: float = 60.0) -> Findings:
     threads = BoundedThreads("exports-test", 1)
     looks = InputsOfTasks(Preflight(threads, timeout_s, "/private"), threads, timeout_s, prove_root)  # type: ignore[arg-type]
     return asyncio.run(looks.check(task))

@@ -38,12 +38,12 @@ def inputs(threads: BoundedThreads, timeout_s: float) -> InputsOfTasks:
 
 def test_what_is_looked_for_follows_from_the_task(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoints, "newest_complete", lambda *asked: asked)
-    asked = asyncio.run(inputs(BoundedThreads("disk", 1), 5.0).find_checkpoint(task))
+    asked = asyncio.run(inputs(BoundedThreads("disk", 1), 60.0).find_checkpoint(task))
     own = [attempt.job_root for attempt in task.attempts]
     assert asked == (own, "sft", 4)  # type: ignore[comparison-overlap]
     # Those of the task that it was to resume from are the older ones.
     task = replace(task, resume_roots=("/older",))
-    asked = asyncio.run(inputs(BoundedThreads("disk", 1), 5.0).find_checkpoint(task))
+    asked = asyncio.run(inputs(BoundedThreads("disk", 1), 60.0).find_checkpoint(task))
     assert asked == (["/older", *own], "sft", 4)  # type: ignore[comparison-overlap]
 
 
@@ -53,7 +53,7 @@ def test_that_there_is_none_is_seen_only_while_the_root_is_there(task: Task, tmp
 
     def search() -> Checkpoint | None:
         threads = BoundedThreads("disk", 1)
-        proven = replace(inputs(threads, 5.0), prove_root=lambda: sentinel.read(folder))
+        proven = replace(inputs(threads, 60.0), prove_root=lambda: sentinel.read(folder))
         return asyncio.run(proven.find_checkpoint(task))
 
     with pytest.raises(RootUnknown):
@@ -66,14 +66,14 @@ def test_a_root_that_comes_back_during_the_search_is_searched(task: Task, monkey
     saved = Checkpoint("/r/checkpoints/global_step_3", 3, "/r")
     answers = iter([None, saved])
     monkeypatch.setattr(checkpoints, "newest_complete", lambda *_: next(answers))
-    assert asyncio.run(inputs(BoundedThreads("disk", 1), 5.0).find_checkpoint(task)) == saved
+    assert asyncio.run(inputs(BoundedThreads("disk", 1), 60.0).find_checkpoint(task)) == saved
 
 
 def test_what_a_lost_attempt_has_saved_is_looked_for_in_its_own_job_root(
     task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slim = SlimTask(task.task_id, "ada", 1, TaskState.RUNNING, task.gang, live=task.attempts[1])
-    files = FilesOfAttempts(BoundedThreads("disk", 1), 5.0)
+    files = FilesOfAttempts(BoundedThreads("disk", 1), 60.0)
     asked = []
 
     def newest(*looked_for: object) -> checkpoints.Checkpoint | None:

@@ -116,7 +116,7 @@ def print_loop(log: Path, reserve: int) -> Iterator[Callable[[], str]]:
     )
     assert running.stdin is not None and running.stdout is not None
     said = running.stdout
-    hang = threading.Timer(60, running.kill)
+    hang = threading.Timer(240, running.kill)
     hang.start()
     try:
         yield lambda: said.readline().decode().strip()

@@ -263,7 +263,7 @@ def test_a_disk_that_hangs_is_never_an_error(root: Path, monkeypatch: pytest.Mon
 
     async def all_at_once() -> list[Findings]:
         looks = Preflight(BoundedThreads("preflight-test", 1), 0.2, str(root))
-        return await asyncio.wait_for(asyncio.gather(*(looks.look(spec) for _ in range(3))), 5)
+        return await asyncio.wait_for(asyncio.gather(*(looks.look(spec) for _ in range(3))), 15)
 
     try:
         for found in asyncio.run(all_at_once()):

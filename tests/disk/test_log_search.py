@@ -22,6 +22,10 @@ def pattern(text: str, **options: Any) -> Pattern:
     return Pattern(text, **{"is_expression": True, "is_case_sensitive": True, **options})
 
 
+#: Of a busy machine; what a budget bounds is told where it is.
+UNHURRIED: Any = {"max_s": 1e9, "window_s": 1e9}
+
+
 def write(folder: Path, content: bytes, *pieces: tuple[int, bytes]) -> str:
     """A log, with these pieces at these offsets."""
     logs = folder / "logs"
@@ -35,7 +39,9 @@ def write(folder: Path, content: bytes, *pieces: tuple[int, bytes]) -> str:
 
 
 def search(root: str, what: Pattern, *, budget: Budget | None = None, limit: int = 1000, **options: Any) -> Found:
-    return log_search.search(root, f"{root}/logs/driver.log", Wish(what, limit, **options), budget or Budget())
+    return log_search.search(
+        root, f"{root}/logs/driver.log", Wish(what, limit, **options), budget or Budget(**UNHURRIED)
+    )
 
 
 def all_calls(root: str, what: Pattern, *, limit: int, is_backward: bool = False) -> list[Match]:
@@ -43,7 +49,9 @@ def all_calls(root: str, what: Pattern, *, limit: int, is_backward: bool = False
     found: list[Match] = []
     start: int | None = None
     for _ in range(10_000):
-        page = search(root, what, limit=limit, start=start, is_backward=is_backward, budget=Budget(max_bytes=1))
+        page = search(
+            root, what, limit=limit, start=start, is_backward=is_backward, budget=Budget(max_bytes=1, **UNHURRIED)
+        )
         found += page.matches
         if page.next is None:
             return found
@@ -192,7 +200,9 @@ def test_what_is_shown_cuts_no_character(tmp_path: Path) -> None:
 
 def test_a_call_is_bounded_in_bytes_and_in_time(tmp_path: Path) -> None:
     root = write(tmp_path, b"some words\n" * 100_000 + b"needle")
-    assert search(root, pattern("needle"), budget=Budget(max_bytes=300 * _KIB)).next == 3 * log_search._GRID
+    assert (
+        search(root, pattern("needle"), budget=Budget(max_bytes=300 * _KIB, **UNHURRIED)).next == 3 * log_search._GRID
+    )
     seconds = itertools.count(0, 0.3)
     late = search(root, pattern("needle"), budget=Budget(monotonic=lambda: float(next(seconds))))
     assert late.next is not None and not late.matches

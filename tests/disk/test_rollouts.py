@@ -35,7 +35,12 @@ def step_file(root: Path, step: int, text: str | bytes, kind: Kind = Kind.TRAIN)
 
 
 def page(
-    root: Path, place: Place | None = None, *, step: int = 1, budget: Callable[[], Budget] = Budget, **options: Any
+    root: Path,
+    place: Place | None = None,
+    *,
+    step: int = 1,
+    budget: Callable[[], Budget] = lambda: Budget(seconds=60),
+    **options: Any,
 ) -> Page:
     options = {"limit": 100, "chars": MIB, "field_chars": 1000, "budget": budget(), **options}
     found = rollouts.read_page(str(root), Kind.TRAIN, step, place or Place(), **options)
@@ -60,7 +65,7 @@ def test_the_steps_are_those_of_verls_files_alone(tmp_path: Path) -> None:
     os.mkfifo(folder / "5.jsonl")
     (folder / "6.jsonl").mkdir()
     (folder / "7.json").touch()
-    steps, complete = rollouts.steps_of(str(tmp_path), 9, Budget())
+    steps, complete = rollouts.steps_of(str(tmp_path), 9, Budget(seconds=60))
     assert (list(steps.train), list(steps.validation), steps.attempt, complete) == ([3, 12], [0], 9, True)
 
 
@@ -69,9 +74,9 @@ def test_the_steps_are_those_of_verls_files_alone(tmp_path: Path) -> None:
 )
 def test_a_folder_that_is_none_holds_no_steps(tmp_path: Path, make: Callable[[Path], None]) -> None:
     make(tmp_path / "rollouts")
-    steps, complete = rollouts.steps_of(str(tmp_path), 1, Budget())
+    steps, complete = rollouts.steps_of(str(tmp_path), 1, Budget(seconds=60))
     assert (list(steps.train), complete) == ([], True)
-    assert StepReader().look(str(tmp_path), Kind.TRAIN, 1, Budget()) is None
+    assert StepReader().look(str(tmp_path), Kind.TRAIN, 1, Budget(seconds=60)) is None
 
 
 @pytest.fixture
@@ -92,7 +97,7 @@ def test_a_hundred_thousand_steps(quick: Path) -> None:
     steps, complete = rollouts.steps_of(str(quick), 1, Budget(seconds=60))
     assert time.process_time() - begun < 10
     assert complete and isinstance(steps.train, array) and list(steps.train) == list(range(100_000))
-    some, complete = rollouts.steps_of(str(quick), 1, Budget(entries=1000))
+    some, complete = rollouts.steps_of(str(quick), 1, Budget(entries=1000, seconds=60))
     assert len(some.train) == 1000 and not complete
     none, complete = rollouts.steps_of(str(quick), 1, Budget(seconds=0))
     assert len(none.train) == 0 and not complete
@@ -134,7 +139,9 @@ def test_a_place_that_the_file_does_not_have(tmp_path: Path) -> None:
         with pytest.raises(NoSuchPlace):
             page(tmp_path, Place(offset, 1))
     assert (
-        rollouts.read_page(str(tmp_path), Kind.TRAIN, 2, Place(), limit=1, chars=1, field_chars=1, budget=Budget())
+        rollouts.read_page(
+            str(tmp_path), Kind.TRAIN, 2, Place(), limit=1, chars=1, field_chars=1, budget=Budget(seconds=60)
+        )
         is None
     )
 
@@ -174,7 +181,7 @@ def test_a_file_of_many_empty_lines_costs_a_bounded_look(tmp_path: Path) -> None
     step_file(tmp_path, 1, b"\n" * (8 * MIB))
     tracemalloc.start()
     found = page(tmp_path)
-    file = StepReader().look(str(tmp_path), Kind.TRAIN, 1, Budget())
+    file = StepReader().look(str(tmp_path), Kind.TRAIN, 1, Budget(seconds=60))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(found.samples) == 100 and all(sample.truncated for sample in found.samples)
@@ -186,13 +193,13 @@ def test_counts_and_means_are_those_of_whole_lines(tmp_path: Path) -> None:
     odd = line(0, score=None) + line(0, score=float("nan")) + "no json\n" + '{"torn'
     path = step_file(tmp_path, 1, line(1) + line(3) + odd)
     reader = StepReader()
-    file = reader.look(str(tmp_path), Kind.TRAIN, 1, Budget())
+    file = reader.look(str(tmp_path), Kind.TRAIN, 1, Budget(seconds=60))
     assert file is not None and (file.samples, file.mean_score, file.size) == (5, 1.0, path.stat().st_size)
     path.write_text(line(5))
-    file = reader.look(str(tmp_path), Kind.TRAIN, 1, Budget())
+    file = reader.look(str(tmp_path), Kind.TRAIN, 1, Budget(seconds=60))
     assert file is not None and (file.samples, file.mean_score) == (1, 2.5), "it was written anew"
     path.write_text(line(0, score=1e308) + line(0, score=1e308))
-    file = reader.look(str(tmp_path), Kind.TRAIN, 1, Budget())
+    file = reader.look(str(tmp_path), Kind.TRAIN, 1, Budget(seconds=60))
     assert file is not None and (file.samples, file.mean_score) == (2, None)
 
 
@@ -208,9 +215,9 @@ def test_a_file_is_counted_once_and_a_large_one_never(tmp_path: Path, monkeypatc
     monkeypatch.setattr(rollouts, "read_at", counted)
     reader = StepReader(file_bytes=10_000)
     for _ in range(3):
-        file = reader.look(str(tmp_path), Kind.TRAIN, 1, Budget())
+        file = reader.look(str(tmp_path), Kind.TRAIN, 1, Budget(seconds=60))
         assert file is not None and (file.samples, file.mean_score) == (10, 0.5)
-        large = reader.look(str(tmp_path), Kind.TRAIN, 2, Budget())
+        large = reader.look(str(tmp_path), Kind.TRAIN, 2, Budget(seconds=60))
         assert large is not None and (large.samples, large.mean_score) == (None, None) and large.size > 10_000
     assert len(read) == 1
     spent = StepReader().look(str(tmp_path), Kind.TRAIN, 1, Budget(read_bytes=0))
@@ -221,7 +228,7 @@ def test_what_is_remembered_is_bounded(tmp_path: Path) -> None:
     reader = StepReader(remembered=3)
     for step in range(1, 10):
         step_file(tmp_path, step, line(1))
-        reader.look(str(tmp_path), Kind.TRAIN, step, Budget())
+        reader.look(str(tmp_path), Kind.TRAIN, step, Budget(seconds=60))
     assert len(reader._known) == 3
 
 
@@ -242,7 +249,10 @@ def test_a_step_that_is_no_file_of_this_run_is_none(tmp_path: Path, thing: str) 
             path.hardlink_to(other)
         case "folder":
             path.mkdir()
-    assert StepReader().look(str(root), Kind.TRAIN, 1, Budget()) is None
+    assert StepReader().look(str(root), Kind.TRAIN, 1, Budget(seconds=60)) is None
     assert (
-        rollouts.read_page(str(root), Kind.TRAIN, 1, Place(), limit=1, chars=1, field_chars=1, budget=Budget()) is None
+        rollouts.read_page(
+            str(root), Kind.TRAIN, 1, Place(), limit=1, chars=1, field_chars=1, budget=Budget(seconds=60)
+        )
+        is None
     )

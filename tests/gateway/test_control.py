@@ -123,6 +123,7 @@ def test_a_silent_service_is_bounded_and_never_asked_twice() -> None:
         with pytest.raises(Unavailable):
             await queued
         gate.open.set()
+        control._timeout_s = 60.0
         assert await control.call(WHO, named("c")) == "C"
         assert [name for batch in gate.batches for name in batch].count("a") == 1
 

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import pytest
 
 from argus_ray.gateway.files.download import Downloads
 from argus_ray.node import processes
-from tests.gateway.test_download_server import resident
+from tests.gateway.test_download_server import no_piece_before, resident
 from tests.gateway.test_stream_server import DEADLINE_S, open_unread, served
 from tests.node.test_haproxy_start import Proxy, Replica, proxy
 from tests.support.gateway import Api, Headers
@@ -45,7 +46,7 @@ def own_memory(pid: int) -> int:
 
 
 def test_a_download_that_is_not_read_piles_up_nowhere_and_can_be_resumed(
-    api: Api, alice: Headers, proxy: Proxy, pieces: list[int]
+    api: Api, alice: Headers, proxy: Proxy, pieces: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     change = api.run(api.submit(alice))
     path = Path(change.job_root) / "sparse.bin"
@@ -67,9 +68,11 @@ def test_a_download_that_is_not_read_piles_up_nowhere_and_can_be_resumed(
         with httpx2.Client(base_url=proxy.url, headers=alice, trust_env=False, timeout=DEADLINE_S) as http:
             assert processes.wait_until(lambda: http.head(url).status_code == 200, DEADLINE_S, 0.1)
             before = resident() + own_memory(haproxy.pid)
+            all_have_come = no_piece_before(monkeypatch)
             for _ in range(4):
                 clients.enter_context(open_unread(proxy.port, url, alice["Authorization"]))
             assert downloads.limit.open == 4
+            all_have_come.set()
             assert processes.wait_until(lambda: downloads.limit.open == 0, DEADLINE_S, 0.05), "they are given up"
             assert resident() + own_memory(haproxy.pid) - before < 48 * MIB
             # What the kernel, HAProxy and uvicorn hold of each.

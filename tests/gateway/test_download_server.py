@@ -9,6 +9,7 @@ import re
 import shutil
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from argus_ray.core.lifecycle import Admit
+from argus_ray.disk.job_files import JobFile
 from argus_ray.gateway.files.download import Downloads
 from argus_ray.node.processes import wait_until
 from tests.gateway.test_stream_server import DEADLINE_S, Unseen, open_unread, served
@@ -29,6 +31,18 @@ BODY = os.urandom(MIB) * 12
 _TOLD = "%{http_code} %{size_download}"
 needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 needs_wget = pytest.mark.skipif(shutil.which("wget") is None, reason="wget is not installed")
+
+
+def no_piece_before(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Until it is set nobody has a piece; so those that came first cannot be given up before the last one has come."""
+    goes_on, read = threading.Event(), JobFile.read
+
+    def waits(self: JobFile, offset: int, length: int) -> bytes:
+        assert goes_on.wait(DEADLINE_S)
+        return read(self, offset, length)
+
+    monkeypatch.setattr(JobFile, "read", waits)
+    return goes_on
 
 
 @pytest.fixture
@@ -127,7 +141,7 @@ def test_an_answer_that_cannot_be_made_whole_is_broken_off(api: Api, alice: Head
 
 @pytest.mark.parametrize("is_seen", [False, True], ids=["by the server alone", "with the kernel's queue"])
 def test_a_client_that_does_not_read_stops_the_reading_of_its_file(
-    api: Api, alice: Headers, run: Admit, pieces: list[int], is_seen: bool
+    api: Api, alice: Headers, run: Admit, pieces: list[int], is_seen: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     os.truncate(Path(run.job_root) / "model.pt", 10 << 30)  # sparse
     downloads = Downloads.of_server(send_waits=True)
@@ -136,6 +150,7 @@ def test_a_client_that_does_not_read_stops_the_reading_of_its_file(
         downloads.send_queues = Unseen()  # type: ignore[assignment]
     app = api.make_app(downloads=downloads)
     path = f"/api/v2/tasks/{run.submission_id.partition('--')[0]}/files/model.pt"
+    all_have_come = no_piece_before(monkeypatch)
     before = resident()
     with served(app) as port, contextlib.ExitStack() as clients:
         for _ in range(4):
@@ -145,6 +160,7 @@ def test_a_client_that_does_not_read_stops_the_reading_of_its_file(
         refused.sendall(f"GET {path} HTTP/1.1\r\nHost: a\r\nAuthorization: {alice['Authorization']}\r\n\r\n".encode())
         assert refused.recv(12) == b"HTTP/1.1 503"
         refused.close()
+        all_have_come.set()
         assert wait_until(lambda: downloads.limit.open == 0, DEADLINE_S, 0.05), "they are given up"
         assert resident() - before < 32 * MIB
     # The kernel's buffers, uvicorn's, and the piece in hand.

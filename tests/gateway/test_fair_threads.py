@@ -91,6 +91,7 @@ def test_a_search_that_finds_no_thread_is_a_503_in_time(
         assert (status, headers["retry-after"]) == (503, "2") and b"Others' calls" in body
         held.may_end.set()
         assert (await first)[0] == 200
+        searches.timeout_s = 20
         assert (await answer(app, f"{theirs}/logs/search?q=line", bob))[0] == 200
 
     run(scenario)

@@ -236,7 +236,7 @@ def test_a_poll_costs_the_new_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_the_line_that_is_being_written_counts_when_it_is_complete(tmp_path: Path) -> None:
-    reader, one = CurveReader(), attempt(tmp_path)
+    reader, one = CurveReader(Limits(request_s=PATIENT)), attempt(tmp_path)
     path = tmp_path / "metrics.jsonl"
     text = lines(1, 2)
     for end in range(len(text) + 1):
@@ -282,7 +282,7 @@ def test_the_cache_is_bounded(tmp_path: Path) -> None:
 
 
 def test_a_reader_that_is_stuck_does_not_hold_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    reader, one = CurveReader(), attempt(tmp_path / "a")
+    reader, one = CurveReader(Limits(request_s=PATIENT)), attempt(tmp_path / "a")
     (tmp_path / "a" / "metrics.jsonl").write_text(lines(1))
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "metrics.jsonl").write_text(lines(1))

@@ -74,7 +74,7 @@ def test_a_check_that_fails_is_not_repeated_by_each_caller(caplog: pytest.LogCap
             asked += 1
             raise RuntimeError("the inside")
 
-        recent = RecentReadiness(broken, 1.0)
+        recent = RecentReadiness(broken, 1.0, lambda: 100.0)
         for _ in range(10):
             assert await recent() == {"readiness": "the check itself failed"}
         assert asked == 1

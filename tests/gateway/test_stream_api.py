@@ -186,16 +186,23 @@ def test_a_stream_outlives_a_short_silence_of_the_control_plane_and_no_long_one(
             return await local.call(who, action)
 
     async def scenario() -> None:
-        timing = StreamTiming(poll_s=0.005, check_s=0.01, grace_s=0.3, heartbeat_s=0.02)
-        api.app = api.make_app(control=Sometimes(), timing=timing)
-        async with running_task(api) as (_, _task_id, change, stream):
+        def app(grace_s: float) -> Any:
+            timing = StreamTiming(poll_s=0.005, check_s=0.01, grace_s=grace_s, heartbeat_s=0.02)
+            return api.make_app(control=Sometimes(), timing=timing)
+
+        api.app = app(grace_s=600)
+        async with running_task(api) as (alice, task_id, change, stream):
             await stream.until("message")
             silent.set()
             with log_of(change).open("a") as log:
                 log.write("still here\n")
             assert (await stream.event())["data"] == "still here"
-            _, error = await stream.until("error")
-            assert json.loads(error["data"])["code"] == "unavailable"
+            silent.clear()
+            async with Stream(app(grace_s=0.05), f"/api/v2/tasks/{task_id}/logs/stream", alice) as other:
+                await other.until("message")
+                silent.set()
+                _, error = await other.until("error")
+                assert json.loads(error["data"])["code"] == "unavailable"
 
     run(scenario)
 

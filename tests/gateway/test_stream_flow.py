@@ -19,7 +19,7 @@ from argus_ray.core.states import AttemptState, TaskState
 from argus_ray.disk import logs
 from argus_ray.gateway.logs.flow import FlowLimits
 from argus_ray.gateway.logs.stream import Follower, StreamTiming
-from tests.support.gateway import Api, Headers, attempt, log_of, make_api
+from tests.support.gateway import QUICK, Api, Headers, attempt, log_of, make_api
 from tests.support.stream import DEADLINE_S, Stream, run
 
 #: Bytes. A stream skips when more than twice as much waits, and then goes on with a quarter of it.
@@ -152,7 +152,8 @@ def test_a_client_that_does_not_read_makes_the_server_read_no_more(small: Api, m
         alice, change, path = await running(small)
         takes = asyncio.Event()
         takes.set()
-        async with Stream(small.app, path, alice, takes=takes) as stream:
+        app = small.make_app(timing=replace(QUICK, heartbeat_s=1000.0))  # what waits to be sent is the line
+        async with Stream(app, path, alice, takes=takes) as stream:
             assert (await stream.event())["event"] == "attempt"
             takes.clear()
             write(change, 0, 1)
@@ -160,7 +161,7 @@ def test_a_client_that_does_not_read_makes_the_server_read_no_more(small: Api, m
             await asyncio.to_thread(write, change, 1, 10_000)
             before = len(reads)
             # Another client has followed to the end meanwhile, so there was time enough to read on.
-            async with Stream(small.app, path + "?tail=1", alice) as other:
+            async with Stream(app, path + "?tail=1", alice) as other:
                 await other.event()
                 assert numbers((await other.event())["data"]) == [10_000]
                 write(change, 10_001, 1)

@@ -16,6 +16,7 @@ import pytest
 from argus_ray.core import taskspec
 from argus_ray.core.errors import InvalidSpec
 from argus_ray.core.taskspec import MAX_SPEC_BYTES
+from argus_ray.gateway.http import body
 from tests.core.test_taskspec import bombs
 from tests.gateway.test_stream_server import served
 from tests.node.test_haproxy_start import Proxy, Replica, proxy
@@ -39,11 +40,11 @@ def made_up() -> dict[str, str]:
 def cost(text: str) -> float:
     """Seconds of CPU, the least of some tries: what others do at that moment does not count."""
     best = float("inf")
-    for _ in range(5):
-        begun = time.process_time()
+    for _ in range(50):
+        begun = time.thread_time()
         with contextlib.suppress(InvalidSpec):
             taskspec.parse(text, shared_root="/private")
-        best = min(best, time.process_time() - begun)
+        best = min(best, time.thread_time() - begun)
         if best < BOUND_S:
             break
     return best
@@ -102,7 +103,10 @@ def header_bombs(token: str) -> dict[str, bytes]:
 
 
 def test_header_bombs_at_the_gateway(api: Api, alice: Headers) -> None:
-    with served(api.app) as port, httpx2.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as http:
+    with (
+        served(api.app) as port,
+        httpx2.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=DEADLINE_S) as http,
+    ):
         for name, head in header_bombs(alice["Authorization"]).items():
             answer = _ask(port, head)
             assert not answer or answer.startswith((b"HTTP/1.1 4", b"HTTP/1.1 200")), (name, answer)
@@ -117,13 +121,17 @@ class Gateway(Replica):
         self.port = port
 
 
+#: On a starved machine HAProxy's own look at the one gateway may time out: none but the first counts here.
+NEVER_AWAY = {"RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "1h"}
+
+
 def test_header_bombs_at_haproxy_do_not_reach_the_gateway(
     api: Api, alice: Headers, proxy: Proxy, caplog: pytest.LogCaptureFixture
 ) -> None:
     with served(_healthy(api.app)) as port:
-        proxy.configure(Gateway(port))
+        proxy.configure(Gateway(port), **NEVER_AWAY)
         proxy.start()
-        with httpx2.Client(base_url=proxy.url, trust_env=False) as http:
+        with httpx2.Client(base_url=proxy.url, trust_env=False, timeout=DEADLINE_S) as http:
             assert http.get("/api/v2/me", headers=alice).status_code == 200
             for name, head in header_bombs(alice["Authorization"]).items():
                 answer = _ask(proxy.port, head)
@@ -152,12 +160,15 @@ def crowd() -> Iterator[list[socket.socket]]:
         each.close()
 
 
-def test_slow_bodies_of_a_thousand_sockets(api: Api, alice: Headers, proxy: Proxy, crowd: list[socket.socket]) -> None:
+def test_slow_bodies_of_a_thousand_sockets(
+    api: Api, alice: Headers, proxy: Proxy, crowd: list[socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A thousand senders through HAProxy, half of them with a good token, each of a byte now and then. Others are
     served meanwhile; a stranger is refused at once."""
+    monkeypatch.setattr(body, "READ_TIMEOUT_S", 600.0)  # none is given up before the test is over
     text = api.world.spec().encode()
     with served(_healthy(api.app)) as port:
-        proxy.configure(Gateway(port))
+        proxy.configure(Gateway(port), **NEVER_AWAY)
         proxy.start()
         for number in range(1000):
             peer = socket.create_connection(("127.0.0.1", proxy.port), DEADLINE_S)
@@ -173,12 +184,7 @@ def test_slow_bodies_of_a_thousand_sockets(api: Api, alice: Headers, proxy: Prox
                 for peer in crowd[1::2]:
                     peer.sendall(text[turn : turn + 1])
                 begun = time.monotonic()
-                key = {"Idempotency-Key": f"turn-{turn}"}
-                done = http.post("/api/v2/tasks", content=text, headers={**alice, **YAML, **key})
-                # On a starved machine HAProxy's own look at the one gateway may time out.
-                while done.status_code == 503 and time.monotonic() - begun < DEADLINE_S:
-                    time.sleep(0.5)
-                    done = http.post("/api/v2/tasks", content=text, headers={**alice, **YAML, **key})
+                done = http.post("/api/v2/tasks", content=text, headers={**alice, **YAML})
                 longest = max(longest, time.monotonic() - begun)
                 assert done.status_code == 201, done.text
         print(f"the longest submission beside 1,000 slow ones: {longest * 1000:.0f} ms")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from argus_ray.payload import argus_folders
+from tests.support.descriptors import open_below
 
 NAME = "argus-ada-sft-20261126-120000-abcd--a01"
 
@@ -40,16 +41,11 @@ def modes(shared: Path) -> set[int]:
     return {path.stat().st_mode & 0o777 for path in (shared / "users").rglob("*")}
 
 
-def open_descriptors() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
-
-
 def test_it_is_made_with_all_that_is_above_it(tmp_path: Path) -> None:
-    before = open_descriptors()
     for _ in range(2):
         with made(path_of(tmp_path)) as fd:
             assert os.path.samestat(os.fstat(fd), Path(path_of(tmp_path)).stat())
-    assert open_descriptors() == before
+    assert not open_below(tmp_path)
 
 
 @pytest.mark.parametrize("linked", ["users/ada", "users/ada/jobs", f"users/ada/jobs/{NAME}"])
@@ -62,11 +58,10 @@ def test_a_link_that_was_made_beforehand_is_refused_and_nothing_is_written_behin
     link = shared / linked
     link.parent.mkdir(parents=True)
     link.symlink_to(link if target == "itself" else tmp_path / target)
-    before = open_descriptors()
     with pytest.raises(OSError, match=r"Not a directory|Too many levels"):
         argus_folders.job_root(path_of(shared))
     assert list(elsewhere.iterdir()) == [] and not (tmp_path / "nowhere").exists()
-    assert open_descriptors() == before
+    assert not open_below(tmp_path)
 
 
 @pytest.mark.parametrize("taken", ["users/ada", "users/ada/jobs", f"users/ada/jobs/{NAME}"])

@@ -199,7 +199,7 @@ def test_the_futures_are_played_in_a_process_of_their_own(lab: ForecastLab) -> N
     lab.begin()
     lab.foretell()
     [question] = lab.questions
-    assert [each.start for each in asyncio.run(futures.ask(question))] == [Unknown.NO_PACE_YET]
+    assert [each.start for each in asyncio.run(futures.ask(question, timeout_s=280))] == [Unknown.NO_PACE_YET]
     with pytest.raises(TimeoutError):
         asyncio.run(futures.ask(question, timeout_s=0.001))
     assert [each.start for each in futures.play(question, 0.0, 0.0)] == [Unknown.NOT_YET], "its time was over at once"

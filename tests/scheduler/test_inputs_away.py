@@ -41,7 +41,7 @@ class Looks:
         self.at.setdefault(task.task_id, []).append(self.world.clock.now)
         root = self.world.shared_root
         threads = BoundedThreads("inputs-away-test", 4)  # of this loop
-        return await Preflight(threads, 10, root).look(taskspec.parse(task.spec_yaml, shared_root=root))
+        return await Preflight(threads, 600, root).look(taskspec.parse(task.spec_yaml, shared_root=root))
 
     async def find_checkpoint(self, task: Task) -> Checkpoint | None:
         return None

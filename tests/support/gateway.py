@@ -20,6 +20,7 @@ from argus_ray.gateway.control import LocalControlPlane
 from argus_ray.gateway.http.auth import Tokens
 from argus_ray.gateway.http.express import Express
 from argus_ray.gateway.logs.stream import StreamLimit, StreamTiming
+from argus_ray.gateway.metrics.curves import CurveReader, Limits
 from argus_ray.gateway.tasks.inputs import GOOD_FOR_S
 from tests.support import shared_routes
 from tests.support.builders import FakeClock, World, make_inputs, make_service
@@ -29,6 +30,8 @@ INTERNAL_TOKEN = "internal-token-of-the-tests"
 METRICS_TOKEN = "metrics-token-of-the-tests"
 YAML = {"Content-Type": "application/yaml"}
 Headers = dict[str, str]
+#: In place of the seconds that the gateway gives a file.
+PATIENCE_S = 60.0
 QUICK = StreamTiming(poll_s=0.005, check_s=0.01, grace_s=0.2, heartbeat_s=0.05)
 
 NODE = NodeView("n1", "10.0.0.2", False, 8.0, 32.0, 4.0, 16.0, 99.0, 100.0, "worker-1")
@@ -74,7 +77,9 @@ class Api:
             # Each look is a new one, as the tests change what there is to see.
             "ready_fresh_s": 0.0,
         }
+        parts["curves"] = CurveReader(Limits(request_s=PATIENCE_S))
         made = create_app(**{**parts, **changes})
+        made.fastapi.state.gateway.sparklines.reader = CurveReader(Limits(entries=1024, request_s=PATIENCE_S))
         shared_routes.share(made.fastapi)
         return made
 

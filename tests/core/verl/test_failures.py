@@ -192,10 +192,10 @@ def test_a_line_is_bounded_and_plain_text() -> None:
 
 
 def test_a_long_log_is_explained_in_no_time() -> None:
-    begin = time.perf_counter()
+    begin = time.thread_time()
     for long in ("(" * 130_000, "( pid=" * 20_000, "[rank0]: " * 15_000, "a." * 60_000, "x:\n" * 40_000):
         explained(long)
-    assert time.perf_counter() - begin < 5
+    assert time.thread_time() - begin < 5
 
 
 def test_every_code_is_documented() -> None:

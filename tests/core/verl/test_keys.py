@@ -70,7 +70,7 @@ def test_the_list_is_that_of_the_installed_verl() -> None:
         pytest.skip("verl is not installed")
     assert importlib.metadata.version("verl") == keys.VERSION
     command = [sys.executable, str(ROOT / "scripts" / "make_verl_keys.py"), "--check"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
     assert (done.returncode, done.stderr) == (0, "")
 
 
