@@ -8,6 +8,7 @@ plain `ray start --block` child). Several raylets on one host are several nodes 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import functools
 import itertools
 import json
@@ -370,11 +371,12 @@ class OneMachine:
 
 
 #: What this process has given out last: it may be that nobody listens there yet.
-_GIVEN: deque[int] = deque(maxlen=2000)
+_GIVEN: deque[int] = deque()
+_MOST_GIVEN = 500
 
 
 def free_port() -> int:
-    """A port that nobody listens on and that this process did not give out lately, below the range from which the
+    """A port that nobody listens on and that no process of this user gave out lately, below the range from which the
     kernel and Ray pick theirs."""
     return free_ports(1).first
 
@@ -384,9 +386,40 @@ def free_ports(count: int) -> haproxy.Ports:
     while True:
         first = random.randrange(20000, 32000 - count)  # noqa: S311
         found = range(first, first + count)
-        if set(_GIVEN).isdisjoint(found) and not any(ports.why_not("", port) for port in found):
-            _GIVEN.extend(found)
-            return haproxy.Ports(first, first + count - 1)
+        if not set(_GIVEN).isdisjoint(found) or not _reserve(first, count):
+            continue
+        if any(ports.why_not("", port) for port in found):
+            _give_back(first, count)
+            continue
+        _GIVEN.extend(found)
+        while len(_GIVEN) > _MOST_GIVEN:
+            _give_back(_GIVEN.popleft(), 1)
+        return haproxy.Ports(first, first + count - 1)
+
+
+@functools.cache
+def _reservations() -> int | None:
+    """A file with a byte for each port, of this user. The kernel keeps its locks, and ends them with their process."""
+    try:
+        path = f"/tmp/argus-ports-{os.getuid()}"  # noqa: S108 - of this machine, whatever TMPDIR says
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return None  # somebody has taken the name
+
+
+def _reserve(first: int, count: int) -> bool:
+    """False if another process of this user has given out one of them, and may not use it yet."""
+    if (table := _reservations()) is not None:
+        try:
+            fcntl.lockf(table, fcntl.LOCK_EX | fcntl.LOCK_NB, count, first)
+        except OSError:
+            return False
+    return True
+
+
+def _give_back(first: int, count: int) -> None:
+    if (table := _reservations()) is not None:
+        fcntl.lockf(table, fcntl.LOCK_UN, count, first)
 
 
 def _has_joined(status: Path) -> bool:

@@ -22,6 +22,8 @@ KILL_PATIENCE_S = 10.0
 _TABLE_TRIES = 10
 #: For so long the look at a process waits for the end of its execve: a disk may hang there. Seconds.
 _EXECVE_S = 0.2
+#: And so many looks: it may be us who were held up.
+_LEAST_LOOKS = 20
 
 
 def marked(mark: str) -> list[int]:
@@ -79,13 +81,14 @@ def _environ(pid: int) -> list[bytes]:
     """Within an execve a process has a program and no environment yet: its end, `env_end` of proc(5), is 0 (Linux,
     fs/binfmt_elf.c sets it last). So it is looked at again."""
     entry = Path(f"/proc/{pid}")
-    deadline = time.monotonic() + _EXECVE_S
+    deadline, looks = time.monotonic() + _EXECVE_S, 0
     try:
-        while not (found := (entry / "environ").read_bytes()) and time.monotonic() < deadline:
+        while not (found := (entry / "environ").read_bytes()) and (looks < _LEAST_LOOKS or time.monotonic() < deadline):
             (entry / "exe").readlink()  # fails for a thread of the kernel, and for what has ended
             begin, end = (entry / "stat").read_text().rpartition(")")[2].split()[47:49]
             if begin == end != "0":
                 break  # it was given none
+            looks += 1
             time.sleep(0.001)
     except OSError:
         return []

@@ -17,6 +17,8 @@ KILL_PATIENCE_S = 10.0
 _QUICK_ROUNDS = 50
 #: For so long the look at a process waits for the end of its execve: a disk may hang there. Seconds.
 _EXECVE_S = 0.2
+#: And so many looks: it may be us who were held up.
+_LEAST_LOOKS = 20
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -100,13 +102,14 @@ def below(pid: int, entries: dict[int, Entry]) -> list[int]:
 def environment(pid: int) -> dict[str, str]:
     """What it was started with; empty for one that has ended, or is another user's. Within an execve it has a program
     and no environment yet: its end, `env_end` of proc(5), is 0. So it is looked at again."""
-    deadline = time.monotonic() + _EXECVE_S
+    deadline, looks = time.monotonic() + _EXECVE_S, 0
     try:
-        while not (raw := _read(f"/proc/{pid}/environ")) and time.monotonic() < deadline:
+        while not (raw := _read(f"/proc/{pid}/environ")) and (looks < _LEAST_LOOKS or time.monotonic() < deadline):
             os.readlink(f"/proc/{pid}/exe")  # fails for a thread of the kernel, and for what has ended
             begin, end = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()[47:49]
             if begin == end != b"0":
                 break  # it was given none
+            looks += 1
             time.sleep(0.001)
     except OSError:
         return {}

@@ -24,6 +24,7 @@ TAKE = """
 import sys
 from pathlib import Path
 from argus_ray.discovery import epoch
+epoch._LOCK_TIMEOUT_S = 300
 for _ in range(10):
     print(epoch.take(Path(sys.argv[1]), epoch.HeadClaim(0, "host", "10.0.0.1", 6379)).epoch, flush=True)
 """
@@ -68,7 +69,7 @@ def test_there_is_none_at_first_and_then_it_rises_by_one(tmp_path: Path) -> None
 
 def test_processes_that_take_at_once_get_distinct_rising_epochs(tmp_path: Path) -> None:
     takers = [start(TAKE, tmp_path) for _ in range(3)]
-    found = [[int(word) for word in taker.communicate(timeout=30)[0].split()] for taker in takers]
+    found = [[int(word) for word in taker.communicate(timeout=240)[0].split()] for taker in takers]
     assert all(series == sorted(series) for series in found)
     assert sorted(number for series in found for number in series) == list(range(1, 31))
     last = epoch.current(tmp_path)

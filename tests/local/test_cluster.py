@@ -22,6 +22,7 @@ from argus_ray.node import processes
 from tests.support.raycluster import IN_USE, end_orphans, mark_of
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
+SLEEP_UP = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"]
 
 
 class Plain(OneMachine):
@@ -89,10 +90,37 @@ def test_haproxy_is_set_for_the_head_and_the_service_and_may_be_switched_back(
 
 
 def test_no_port_is_given_twice() -> None:
-    ranges = [cluster.free_ports(40) for _ in range(10)]
+    ranges = [cluster.free_ports(40) for _ in range(6)]
     given = [port for each in ranges for port in range(each.first, each.last + 1)]
-    given += [cluster.free_port() for _ in range(500)]
-    assert len(set(given)) == 10 * 40 + 500
+    given += [cluster.free_port() for _ in range(200)]
+    assert len(set(given)) == 6 * 40 + 200
+
+
+def test_no_port_is_given_to_two_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both draw the same numbers."""
+    draw = "import random, sys; random.seed(7); from argus_ray.local import cluster"
+    give = f"{draw}; print(cluster.free_ports(40), cluster.free_port(), flush=True); sys.stdin.read()"
+    holds, other = (
+        subprocess.Popen([sys.executable, "-c", give], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    )
+    try:
+        assert holds.stdout is not None and other.stdout is not None
+        first, second = holds.stdout.readline().split(), other.stdout.readline().split()
+        assert len(first) == len(second) == 2 and not set(first) & set(second)
+    finally:
+        holds.communicate(timeout=60)
+        other.communicate(timeout=60)
+    # What has ended holds nothing.
+    again = subprocess.run([sys.executable, "-c", give], input="", capture_output=True, text=True, check=True)
+    assert again.stdout.split()[0] in (first[0], second[0])
+
+
+@pytest.mark.parametrize("given", [1, 1000])
+def test_what_was_given_long_ago_is_free_for_others(given: int) -> None:
+    for _ in range(given):
+        cluster.free_port()
+    assert len(cluster._GIVEN) <= cluster._MOST_GIVEN
 
 
 def test_a_port_that_is_taken_is_said_soon(machine: Plain, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,7 +139,8 @@ def test_a_port_that_is_taken_is_said_soon(machine: Plain, monkeypatch: pytest.M
         machine.wait_for_launch(())
 
 
-def test_who_has_a_port_for_a_moment_is_nobody(machine: Plain) -> None:
+def test_who_has_a_port_for_a_moment_is_nobody(machine: Plain, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "_TAKEN_S", 60.0)
     holder = socket.create_server(("127.0.0.1", machine.http_port))
     threading.Timer(0.5, holder.close).start()
     machine.start_head()
@@ -239,8 +268,10 @@ def test_a_killed_run_of_the_tests_is_cleaned_up(tmp_path: Path) -> None:
     for folder in (dead, alive, other):
         folder.mkdir()
         (folder / "file").touch()
-    left = subprocess.Popen(SLEEP, env={**os.environ, processes.MARK: mark_of(dead)})
+    environ = {**os.environ, processes.MARK: mark_of(dead)}
+    left = subprocess.Popen(SLEEP_UP, env=environ, stdout=subprocess.PIPE)
     try:
+        assert left.stdout is not None and left.stdout.readline() == b"up\n"  # its mark can be seen from now on
         end_orphans(tmp_path)
         assert left.wait(30) < 0
     finally:

@@ -49,9 +49,10 @@ def test_a_grandchild_in_its_own_session_is_found(mark: str) -> None:
 
 @pytest.mark.parametrize("environment", [processes.environment, argus_processes.environment])
 def test_one_that_becomes_another_program_all_the_time_is_known_each_time(
-    environment: Callable[[int], dict[str, str]],
+    environment: Callable[[int], dict[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between two programs it shows no environment."""
+    monkeypatch.setattr(sys.modules[environment.__module__], "_EXECVE_S", 60.0)
     again = 'exec /bin/sh -c "$0" "$0"'
     with subprocess.Popen(["/bin/sh", "-c", again, again], env={"A": "b"}) as child:
         found = Counter(environment(child.pid).get("A") for _ in range(2000))

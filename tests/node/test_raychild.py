@@ -21,8 +21,11 @@ def test_nothing_starts_beside_what_does_not_die(tmp_path: Path, monkeypatch: py
     (tmp_path / "ray").chmod(0o755)
     monkeypatch.setattr(raychild, "command_beside_python", lambda name: str(tmp_path / name))
     stuck = subprocess.Popen(
-        [sys.executable, "-c", "import time; time.sleep(600)"], env={**os.environ, NODE_MARK: mark}
+        [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"],
+        env={**os.environ, NODE_MARK: mark},
+        stdout=subprocess.PIPE,
     )
+    assert stuck.stdout is not None and stuck.stdout.readline() == b"up\n"  # its mark can be seen from now on
     child = RayChild(mark, log)
     try:
         with monkeypatch.context() as patched:
@@ -37,3 +40,25 @@ def test_nothing_starts_beside_what_does_not_die(tmp_path: Path, monkeypatch: py
         stuck.kill()
         stuck.wait(30)
         child.end(0)
+
+
+@pytest.mark.parametrize("grace_s", [0, 0.1])
+def test_a_ray_start_that_does_not_die_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, grace_s: float) -> None:
+    """As a TimeoutError, which launcher and watchdog take for a machine that needs a restart."""
+    (tmp_path / "ray").write_text("#!/bin/sh\nexec sleep 600\n")
+    (tmp_path / "ray").chmod(0o755)
+    monkeypatch.setattr(raychild, "command_beside_python", lambda name: str(tmp_path / name))
+    monkeypatch.setattr(raychild, "_DIES_WITHIN_S", 0.1)
+    child = RayChild(f"test-{os.urandom(6).hex()}", tmp_path / "ray.log")
+    child.start([], os.environ)
+    stuck = child._child
+    assert stuck is not None
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(stuck, "kill", lambda: None)
+            patched.setattr(processes, "end", lambda *_, **__: None)
+            with pytest.raises(TimeoutError, match=f"process {stuck.pid} does not end"):
+                child.end(grace_s)
+    finally:
+        child.end(0)
+    assert stuck.returncode is not None

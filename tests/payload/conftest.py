@@ -25,7 +25,7 @@ def start(job_root: Path) -> Iterator[Start]:
     def start(
         program: str,
         *,
-        grace_s: float = 5.0,
+        grace_s: float = 60.0,
         argv: tuple[str, ...] = (),
         options: tuple[str, ...] = (),
         python: Sequence[str] = PYTHON,

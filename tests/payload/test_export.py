@@ -45,6 +45,7 @@ def start(tmp_path: Path, checkpoint: Path, merger: str, *options: str) -> subpr
     return subprocess.Popen(
         [sys.executable, payload / "argus_export.py", "--checkpoint", checkpoint, "--target", target, *options],
         env={**os.environ, "ARGUS_UMASK": "007", "CUDA_VISIBLE_DEVICES": "0"},
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import stat
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from argus_ray.local.cluster import free_port
 from tests.support.raycluster import ROOT
 from tests.support.realverl import make_inputs, needs_verl
 
@@ -27,9 +27,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_inputs(shared)
     folder = shared / "global_step_3"
     folder.mkdir()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     program: list[str | Path] = [sys.executable, ROOT / "tests" / "support" / "realcheckpoint.py"]
     ranks = [
         subprocess.Popen([*program, str(rank), "2", str(port), shared / "common" / "models" / "tiny", folder])

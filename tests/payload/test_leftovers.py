@@ -14,7 +14,11 @@ import pytest
 from tests.support.running import PYTHON, Start, finish, is_alive, kill, log_of, until
 from tests.support.segments import Segments
 
-WAIT_FOR_LOG = "import time\nwhile not {words!r} in open('logs/driver.log').read(): time.sleep(0.01)"
+WAIT_FOR_LOG = """
+import os, time
+while not (os.path.exists("logs/driver.log") and {words!r} in open("logs/driver.log").read()):
+    time.sleep(0.01)
+"""
 Leave = Callable[..., int]
 
 
@@ -144,7 +148,8 @@ class TestGpus:
         self, start: Start, job_root: Path, tmp_path: Path, body: str
     ) -> None:
         pid = tmp_path / "pid"
-        wait = f"import os, time\nwhile not os.path.exists({str(pid)!r}): time.sleep(0.01)" if "pid" in body else ""
+        is_there = f"os.path.exists({str(pid)!r}) and os.path.getsize({str(pid)!r})"
+        wait = f"import os, time\nwhile not ({is_there}): time.sleep(0.01)" if "pid" in body else ""
         process = start(f"{wait}\nprint('ran')", extra=self.smi(tmp_path / "bin", body.format(pid=pid)))
         assert finish(process) == (0, b"ran\n")
         if wait:

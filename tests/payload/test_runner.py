@@ -49,11 +49,13 @@ class TestEnd:
         assert code == 0
         assert not is_alive(int(output))
 
-    def test_a_pipe_that_is_held_open_elsewhere_does_not_hold_the_runner(self, start: Start, job_root: Path) -> None:
+    def test_a_pipe_that_is_held_open_elsewhere_does_not_hold_the_runner(
+        self, start: Start, job_root: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """As by a process that does not die. Here the test holds it, by a socket."""
         job_root.parent.mkdir(parents=True)
         with socket.socket(socket.AF_UNIX) as server:
-            os.chdir(job_root.parent)  # a short name
+            monkeypatch.chdir(job_root.parent)  # a short name
             server.bind("s")
             server.listen()
             give = (

@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -124,10 +123,8 @@ class TestFrozen:
         process = start(CHATTY.format(told=str(told), pause=0.0))
         freeze_while_it_prints(told, frozen, 5_000, "it prints while the disk hangs")
         process.terminate()
-        begin = time.monotonic()
         output, _ = process.communicate(timeout=DEADLINE_S)
         assert process.returncode == 128 + signal.SIGTERM
-        assert time.monotonic() - begin < 20
         assert b"argus-runner: received SIGTERM" in output
         assert b"argus-runner: cannot write exit.json: the disk did not answer for 8 s" in output
         frozen(False)
@@ -166,10 +163,15 @@ class TestFull:
             file.truncate(ballast.stat().st_size - (1 << 20))
         wait = f"import os, time\nwhile not os.path.exists({str(go_on)!r}): time.sleep(0.01)"
         process = start(f"for i in range(20_000): print('x' * 199)\nprint('full', flush=True)\n{wait}\nprint('again')")
-        until(lambda: log_of(disk / "job").count("\n") > 4_000, "as much as there is room for")
+        assert process.stdout is not None
+        said = b""
+        while b"cannot write logs/driver.log" not in said:
+            more = os.read(process.stdout.fileno(), 1 << 16)
+            assert more, said
+            said += more
         ballast.unlink()
         go_on.touch()
-        output, _ = process.communicate(timeout=DEADLINE_S)
+        output = said + process.communicate(timeout=DEADLINE_S)[0]
         assert process.returncode == 0
         assert output.count(b"argus-runner: cannot write logs/driver.log") == 1
         log = log_of(disk / "job")

@@ -77,7 +77,8 @@ class TestFiles:
         assert finish(start(COUNT.format(n=40_000), options=LIMIT))[0] == 0
         piece = files(job_root)[1].name
         job_root.rename(tmp_path / "first")
-        plant = f"open('logs/{piece}', 'w').write('mine')"
+        wait = "import os, time\nwhile not os.path.isdir('logs'): time.sleep(0.01)"
+        plant = f"{wait}\nopen('logs/{piece}', 'w').write('mine')"
         code, output = finish(start(f"{plant}\n{COUNT.format(n=40_000)}", options=LIMIT))
         assert code == 0
         assert output.count(b"argus-runner: cannot write logs/driver.log") == 1

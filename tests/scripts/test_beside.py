@@ -25,8 +25,8 @@ deaf = "import signal, time; signal.signal(15, signal.SIG_IGN); signal.signal(2,
 start = "subprocess.Popen([sys.executable, '-S', '-c', sys.argv[1]], start_new_session=True, stdout=subprocess.DEVNULL)"
 middle = [sys.executable, "-S", "-c", f"import subprocess, sys; print({start}.pid)", deaf]
 rest = subprocess.run(middle, stdout=subprocess.PIPE, text=True).stdout.strip()
-print("up", rest, flush=True)
 try:
+    print("up", rest, flush=True)
     time.sleep(600 if sys.argv[1] == "stays" else 0)
 except KeyboardInterrupt:
     print("tidied", flush=True)

@@ -150,7 +150,7 @@ def test_a_real_prometheus_scrapes_and_evaluates_all_of_it(api: Api, tmp_path: P
     folder.mkdir()
     with served(api.app) as port:
         config = yaml.safe_load((FOLDER / "prometheus.yml").read_text())
-        config["global"] = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
+        config["global"] = {"scrape_interval": "5s", "scrape_timeout": "5s", "evaluation_interval": "1s"}
         config["scrape_configs"] = [each for each in config["scrape_configs"] if each["job_name"] == "argus"]
         config["scrape_configs"][0]["static_configs"] = [{"targets": [f"127.0.0.1:{port}"]}]
         (folder / "prometheus.yml").write_text(yaml.safe_dump(config))

@@ -54,8 +54,8 @@ def ray(argv: list[str], orders: Path) -> int:
         (orders / "api.pid").write_text(str(fork_api(int((orders / "api-port").read_text()), orders)))
     if (orders / "grandchild").exists():
         (orders / "grandchild.pid").write_text(str(fork("worker", is_apart=True)))
-    if (orders / "job").exists() and os.fork() == 0:
-        os.execv("/bin/sleep", ["argus_runner.py", "600"])  # noqa: S606
+    if (orders / "job").exists():
+        os.posix_spawn("/bin/sleep", ["argus_runner.py", "600"], os.environ)  # comes back when it has that name
     for _ in range(3 if (orders / "orphans").exists() else 0):
         if os.fork() == 0:
             if os.fork() == 0:
@@ -153,6 +153,9 @@ def run(role: str, argv: list[str], orders: Path) -> int:
     """The real program with the fake commands and short pauses."""
     from argus_ray.node import cli, decision, raychild
 
+    environ = dict(os.environ)
+    del os.environ[VARIABLE]  # what the program starts for itself is none of the test's
+
     def command(name: str) -> str:
         return str(orders / "bin" / name)
 
@@ -169,14 +172,14 @@ def run(role: str, argv: list[str], orders: Path) -> int:
 
         fitness.LOOK_EVERY_S, decision.LEAVE_AFTER_S = 0.05, 0.1
         watchdog.backoff_s = backoff_s  # type: ignore[attr-defined,assignment]
-        code = watchdog.main(argv)
+        code = watchdog.main(argv, environ)
     else:
         from argus_ray.node import head, serve_deploy
 
         serve_deploy.command_beside_python = command  # type: ignore[attr-defined]
         head.backoff_s = serve_deploy.backoff_s = backoff_s  # type: ignore[attr-defined,assignment]
         head._POLL_S, serve_deploy._COMES_BACK_S = 0.05, 0.3
-        code = head.main(argv)
+        code = head.main(argv, environ)
     assert not {"ray", "pydantic", "fastapi"} & set(sys.modules)
     return code
 
@@ -234,19 +237,19 @@ class Program:
         before = self._rounds()
         self.until(lambda: self._rounds() >= before + 10, "looks again")
 
-    def ends(self, code: int) -> None:
-        self.until(lambda: self.child.poll() is not None, "ends")
+    def ends(self, code: int, timeout_s: float = 60) -> None:
+        self.until(lambda: self.child.poll() is not None, "ends", timeout_s)
         assert self.child.returncode == code, self.text
 
-    def until(self, condition: Callable[[], bool], words: str, timeout_s: float = 20) -> None:
+    def until(self, condition: Callable[[], bool], words: str, timeout_s: float = 60) -> None:
         from argus_ray.node.processes import wait_until
 
         assert wait_until(condition, timeout_s, poll_s=0.01), f"not within {timeout_s} s: {words}\n{self.text}"
 
     def terminate(self) -> None:
-        """SIGTERM; it must end well."""
+        """SIGTERM; it must end well, and before the grace that Ray has by default is over."""
         self.child.terminate()
-        self.ends(0)
+        self.ends(0, 25)
 
     def kill(self) -> None:
         self.child.kill()
@@ -255,6 +258,11 @@ class Program:
     def _rounds(self) -> int:
         text = Path(f"/proc/{self.child.pid}/status").read_text()
         return int(text.rpartition("\nvoluntary_ctxt_switches:")[2].split()[0])
+
+
+def whole_lines(text: str) -> list[str]:
+    """Without one that is being written."""
+    return text.rpartition("\n")[0].splitlines()
 
 
 class Machine:
@@ -317,7 +325,7 @@ class Machine:
     def starts(self, name: str = "starts") -> list[dict[str, Any]]:
         """What `ray start` (or `deploys`: `serve deploy`) was called with, in order."""
         path = self.orders / name
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        return [json.loads(line) for line in whole_lines(path.read_text())] if path.exists() else []
 
     def raylet(self) -> int:
         """The id of the newest one."""
