@@ -164,7 +164,7 @@ def create_app(
         ),
         inputs=InputChecks(Preflight(preflight, _PREFLIGHT_S, settings.shared_root).look, monotonic=monotonic),
         streams=streams,
-        timing=timing or StreamTiming(),
+        timing=timing or StreamTiming(ends_s=settings.scheduling.stop_grace_s + 60.0),
         flow=flow or FlowLimits(),
         downloads=downloads or Downloads(),
         rollouts=Rollouts(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from argus_ray.core.errors import Unavailable
 from argus_ray.core.states import Outcome
 from argus_ray.gateway.control import LocalControlPlane
 from argus_ray.gateway.logs.stream import Place, StreamLimit, StreamTiming
-from tests.support.gateway import ADMIN, INTERNAL, Api, log_of
+from tests.support.gateway import ADMIN, INTERNAL, QUICK, Api, log_of
 from tests.support.stream import Stream, run, running_task
 
 
@@ -94,6 +95,37 @@ def test_a_stream_that_begins_before_the_first_attempt(api: Api) -> None:
             api.end(change, Outcome.CANCELED, None)
             _, end = await stream.until("end")
             assert json.loads(end["data"])["task_state"] == "CANCELED"
+
+    run(scenario)
+
+
+def test_a_canceled_task_is_followed_until_its_attempt_has_ended(api: Api) -> None:
+    """The task is final at once, and what runs still has the grace to write."""
+
+    async def scenario() -> None:
+        async with running_task(api) as (alice, task_id, change, stream):
+            await stream.until("message")
+            await asyncio.to_thread(api.client.post, f"/api/v2/tasks/{task_id}:cancel", headers=alice)
+            for _ in range(3):
+                assert await stream.block() == ": keep-alive"
+            with log_of(change).open("a") as log:
+                log.write("saved\n")
+            assert (await stream.event())["data"] == "saved"
+            api.end(change, Outcome.CANCELED, None)
+            seen, end = await stream.until("end")
+            assert seen == [] and json.loads(end["data"])["outcome"] == "CANCELED"
+
+    run(scenario)
+
+
+def test_an_attempt_that_does_not_end_holds_the_stream_of_a_canceled_task_for_a_while_only(api: Api) -> None:
+    async def scenario() -> None:
+        api.app = api.make_app(timing=replace(QUICK, ends_s=0.3))
+        async with running_task(api) as (alice, task_id, _change, stream):
+            await stream.until("message")
+            await asyncio.to_thread(api.client.post, f"/api/v2/tasks/{task_id}:cancel", headers=alice)
+            _, end = await stream.until("end")
+            assert json.loads(end["data"]) == {"task_state": "CANCELED", "attempt": 1, "outcome": None}
 
     run(scenario)
 

@@ -45,6 +45,8 @@ class StreamTiming:
     #: still read.
     grace_s: float = 30.0
     heartbeat_s: float = 15.0
+    #: How long a canceled task is followed while its attempt, which has a grace to end in, has not ended.
+    ends_s: float = 90.0
 
 
 class StreamLimit:
@@ -133,6 +135,7 @@ class Follower:
         self._find, self._read, self._timing, self._monotonic, self._draw = find, read, timing, monotonic, draw
         self._state, self._attempt, self._offset, self._pinned = state, attempt, offset, pinned
         self._following: Attempt | None = None
+        self._final_at: float | None = None
         self._answered_at = self._read_at = self._sent_at = monotonic()
         self._check_at = self._next_check()
 
@@ -188,7 +191,13 @@ class Follower:
         return self._attempt.state is AttemptState.ENDED
 
     def _is_over(self) -> bool:
-        return self._state.is_final or (self._pinned and self._has_ended())
+        if self._has_ended():
+            return self._pinned or self._state.is_final
+        if not self._state.is_final:
+            return False
+        # Canceled: final at once, while what runs may still write. Its node may never say that it has ended.
+        self._final_at = self._final_at or self._monotonic()
+        return self._monotonic() - self._final_at >= self._timing.ends_s
 
     async def _next_lines(self, final: bool) -> Span | None:
         """None: the disk does not answer, which is borne for a while and says nothing about what the log has."""
