@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import Locator, Page, Route, expect
+from playwright.sync_api import APIResponse, Locator, Page, Route, expect
 
 from argus_ray.core.states import Outcome
 from tests.console.conftest import Visit
@@ -117,12 +117,16 @@ def to_the_top(page: Page) -> None:
     expect(rows(page)).to_have_js_property("scrollTop", 0)
 
 
-def let_go(page: Page, held: list[Route]) -> None:
-    """What is held of the calls for logs, once there is some, and all that come."""
-    deadline = time.monotonic() + 20
-    while not held:
+def until(page: Page, condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
         assert time.monotonic() < deadline
         page.wait_for_timeout(10)
+
+
+def let_go(page: Page, held: list[Route]) -> None:
+    """What is held of the calls for logs, once there is some, and all that come."""
+    until(page, lambda: bool(held))
     page.route("**/logs*", lambda route: route.continue_())
     for each in held:
         each.continue_()
@@ -147,6 +151,26 @@ def test_nothing_is_missed_and_nothing_comes_twice_while_it_grows(visit: Visit, 
     expect(page.get_by_text(re.compile(r"^480 lines"))).to_be_visible()
 
 
+def test_what_was_written_between_the_first_answer_and_the_stream_comes(visit: Visit, run: Run) -> None:
+    run.say("first\n")
+    page = visit("alice", "queue")
+    held: list[tuple[Route, APIResponse]] = []
+    streams: list[Route] = []
+    page.route("**/logs?*", lambda route: held.append((route, route.fetch())))
+    page.route(lambda url: "/stream?" in url and "log=" in url, lambda route: streams.append(route))
+    page.evaluate("(to) => { location.hash = to }", f"#/{place_of(run)}")
+    until(page, lambda: bool(held and streams))
+    run.say("second\n")
+    for stream in streams:
+        stream.continue_()
+    run.go_on(1)
+    expect(page.locator(".task-head")).to_contain_text("step 1 of")  # by the stream, behind where the log's begins
+    page.unroute("**/logs?*")
+    for route, answer in held:
+        route.fulfill(response=answer)
+    expect(rows(page).get_by_text("second")).to_be_visible()
+
+
 def test_earlier_bytes_come_as_it_is_scrolled_upwards(visit: Visit, run: Run) -> None:
     page, held = at_the_end_of_many_lines(visit, run)
     height = height_of(page)
@@ -164,8 +188,8 @@ def test_earlier_bytes_come_as_it_is_scrolled_upwards(visit: Visit, run: Run) ->
 
 def test_who_came_to_the_top_while_something_else_was_loaded_does_not_wait_there(visit: Visit, run: Run) -> None:
     page, held = at_the_end_of_many_lines(visit, run)
-    with page.expect_request("**/logs*"):
-        run.say("one more\n")
+    run.say("one more\n")
+    until(page, lambda: bool(held))
     to_the_top(page)
     let_go(page, held)
     expect(rows(page)).not_to_have_js_property("scrollTop", 0)

@@ -270,3 +270,28 @@ def test_two_attempts_stand_on_one_line_of_time(visit: Visit, room: Showroom) ->
     expect(attempts.last).to_contain_text("running")
     attempts.first.get_by_role("link", name="#1").click()
     expect(page.get_by_role("region", name="Log", exact=True)).to_contain_text("step:63")
+
+
+def test_a_late_answer_takes_no_step_back(visit: Visit, room: Showroom) -> None:
+    """What it tells of progress was read before the stream told of more, which it does once."""
+    task_id = room.submit("alice", "sft")
+    run = room.start(task_id)
+    run.go_on(9)
+    page = visit("alice", f"task/{task_id}")
+    head = page.locator(".task-head")
+    expect(head).to_contain_text("step 9 of")
+    run.go_on(1)
+    expect(head).to_contain_text("step 10 of")
+
+    def late(route: Route) -> None:
+        answer = route.fetch()
+        body = answer.json()
+        body["progress"]["step"] = 9
+        route.fulfill(response=answer, json={**body, "workload": "grpo"})
+
+    page.route(f"**/api/v2/tasks/{task_id}", late)
+    # Asks again for all that is shown.
+    page.evaluate("() => document.dispatchEvent(new Event('visibilitychange'))")
+    expect(head).to_contain_text("grpo")
+    assert "step 10 of" in head.inner_text()
+    room.end(task_id)

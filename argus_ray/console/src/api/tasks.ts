@@ -34,14 +34,23 @@ export function learn(task: TaskSummary): void {
   const before = holder.peek();
   // An answer that was under way while the stream told of something newer.
   if (before && Date.parse(before.updated_at) > Date.parse(task.updated_at)) return;
-  holder.value = task;
+  const told = before?.progress ?? early.get(task.task_id) ?? null;
+  early.delete(task.task_id);
+  const isSame = !before || (before.updated_at === task.updated_at && before.started_at === task.started_at);
+  // The steps were read before the stream told of more, which it does once.
+  const isBehind = isSame && told !== null && told.step > (task.progress?.step ?? -1);
+  holder.value = isBehind ? { ...task, progress: told } : task;
   for (const listener of listeners) listener(task);
 }
+
+/** What the stream told of tasks before their documents came. */
+const early = new Map<string, Progress | null>();
 
 export function learnProgress(taskId: string, progress: Progress | null): void {
   const holder = known.get(taskId);
   const before = holder?.peek();
   if (holder && before) holder.value = { ...before, progress };
+  else if (holder) early.set(taskId, progress);
 }
 
 /** As `learn`, of any task of the pool. */

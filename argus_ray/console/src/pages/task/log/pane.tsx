@@ -63,6 +63,12 @@ export function LogPane({ log, view, look, mark, follows, setFollows, keys, pane
     seenTop.current = top;
   }
 
+  /** Somebody has scrolled upwards, and the event that tells of it is still to come. */
+  function isLeaving(element: HTMLElement): boolean {
+    const top = element.scrollTop;
+    return top < seenTop.current - 1 && element.scrollHeight - element.clientHeight - top > 2;
+  }
+
   // Other rows, the same place: what is read does not move.
   useLayoutEffect(() => {
     const element = scroller.current;
@@ -72,8 +78,10 @@ export function LogPane({ log, view, look, mark, follows, setFollows, keys, pane
       wanted.current = null;
       const [offset] = virtual.getOffsetForIndex(index, "center") ?? [0];
       element.scrollTop = offset;
-    } else if (follows) element.scrollTop = element.scrollHeight;
-    else if (anchor.current) {
+    } else if (follows) {
+      if (isLeaving(element)) return;
+      element.scrollTop = element.scrollHeight;
+    } else if (anchor.current) {
       const item = virtual.measurementsCache[rowAt(rows, anchor.current.at)];
       if (item) element.scrollTop = item.start + anchor.current.over;
     }
@@ -87,7 +95,7 @@ export function LogPane({ log, view, look, mark, follows, setFollows, keys, pane
       seeks.current = false;
       found.scrollIntoView({ block: "nearest", inline: "center" });
     }
-    if (follows && element && wanted.current === null) {
+    if (follows && element && wanted.current === null && !isLeaving(element)) {
       element.scrollTop = element.scrollHeight;
       seenTop.current = element.scrollTop;
     }

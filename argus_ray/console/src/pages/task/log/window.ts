@@ -35,6 +35,8 @@ export class LogWindow {
   private gap: Gap | null = null;
   /** Of the log, as far as the stream has told. */
   private told = 0;
+  /** The stream has begun, at a place that it does not tell, before there was anything here. */
+  private isOwed = false;
   private waiting: Promise<unknown> = Promise.resolve();
 
   constructor(readonly taskId: string, readonly attempt: number | null) {}
@@ -47,7 +49,12 @@ export class LogWindow {
   async toEnd(): Promise<void> {
     await this.anew({ last: CALL });
     // What was told while that was under way.
-    if (this.told > (this.view.peek()?.to ?? Infinity)) await this.grown(this.told, true);
+    const { to } = this.view.peek() ?? {};
+    if (to === undefined) return;
+    if (this.isOwed) {
+      this.isOwed = false;
+      await this.grown(null, true);
+    } else if (this.told > to) await this.grown(this.told, true);
   }
 
   /** Begin anew around a byte, with more of what comes before it than a screen holds. */
@@ -119,7 +126,10 @@ export class LogWindow {
   async grown(size: number | null, followed: boolean): Promise<number> {
     const view = this.view.peek();
     this.told = Math.max(this.told, size ?? 0);
-    if (!view) return 0;
+    if (!view) {
+      if (size === null) this.isOwed = true;
+      return 0;
+    }
     const wasAtEnd = view.to >= view.size;
     if (size !== null && size > view.size) this.view.value = { ...view, size };
     if (followed && size !== null && size - view.to > FAR && this.busy.peek() !== "all") {
