@@ -29,6 +29,7 @@ def test_a_curve_grows_before_the_eyes_and_its_zoom_stays(visit: Visit, room: Sh
     assert before
     room.running[task_id].go_on(3)
     expect(plot).not_to_have_attribute("aria-label", before)
+    expect(page.get_by_role("table").first).to_be_visible()  # which moves what is below it
     box = plot.bounding_box()
     assert box
     page.mouse.move(box["x"] + 120, box["y"] + 80)
@@ -147,6 +148,7 @@ def test_a_second_attempt_is_marked_and_the_curve_is_the_models_history(visit: V
     page.goto(f"{room.url}/#/compare?task={running}")
     loss = page.get_by_role("figure", name="train/loss", exact=True)
     loss.get_by_text("Numbers").click()
+    expect(loss.get_by_role("table").locator("tbody tr")).not_to_have_count(0)
     steps = [
         int(each.replace(",", ""))
         for each in loss.get_by_role("table").locator("tbody td:first-child").all_inner_texts()

@@ -48,6 +48,7 @@ def test_no_page_has_a_serious_fault(visit: Visit, room: Showroom, dark: bool, p
     look("sign-in")
     page.get_by_label("Token").fill(room.token("admin"))
     page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("navigation", name="Pages")).to_be_visible()
     for name, place in places(room).items():
         page.evaluate("(place) => { location.hash = '#/' + place }", place)
         look(name)

@@ -25,7 +25,7 @@ def test_the_head_goes_and_comes_back_and_the_page_stays(visit: Visit, room: Sho
     room.start(task_id).go_on(9)
     room.come_back()
     began = time.monotonic()
-    expect(row).to_contain_text("9/200", timeout=5_000)
+    expect(row).to_contain_text("9/200")
     expect(page.get_by_text(AWAY)).to_have_count(0)
     print(f"\ncurrent again {time.monotonic() - began:.1f} s after the return")
     # What happens from now on comes by the stream as before.

@@ -12,6 +12,7 @@ from playwright.sync_api import Locator, Page, Route, expect
 
 from argus_ray.cli.templates import text_of
 from tests.console.conftest import Visit, sign_in
+from tests.support.browsing import has_shown, will_show
 from tests.support.showroom import Showroom
 
 GOOD = """\
@@ -105,10 +106,11 @@ def test_a_good_submission_lands_on_its_task(visit: Visit, room: Showroom) -> No
     checks.get_by_text("Command", exact=True).click()
     expect(checks.get_by_label("Command")).to_contain_text("verl.trainer.main_ppo")
     expect(checks.get_by_label("Command")).to_contain_text("algorithm.adv_estimator=grpo")
+    will_show(page, "was accepted.")
     page.get_by_role("button", name="Submit", exact=True).click()
     page.wait_for_url("**/#/task/**")
     task_id = page.url.rsplit("/", 1)[1]
-    expect(page.get_by_text(f"Task {task_id[-4:]} was accepted.")).to_be_visible()
+    has_shown(page, f"Task {task_id[-4:]} was accepted.")
     spec = room.api.client.get(f"/api/v2/tasks/{task_id}/spec", headers=room.headers("alice"))
     assert spec.text == good(room), "byte for byte as it was typed"
 
@@ -235,8 +237,9 @@ def test_a_draft_survives_a_reload_and_a_revoked_token(visit: Visit, room: Showr
     text(page).focus()
     page.keyboard.press("Control+End")
     page.keyboard.type("# one")
+    expect(state(page)).to_have_text("Would be accepted now")
     room.api.client.delete(f"/api/v2/users/dora/tokens/{issued[0]['token_id']}", headers=admin)
-    page.keyboard.type(" more")
+    page.keyboard.insert_text(" more")  # at once, before the dialog takes the keys
     expect(page.get_by_role("dialog", name="Sign in")).to_contain_text("nothing on this page is lost")
     sign_in(page, issued[1]["token"])
     expect(text(page)).to_have_value(good(room) + "# one more")
@@ -272,6 +275,7 @@ def test_without_an_answer_the_checks_wait_and_go_on_by_themselves(visit: Visit,
 
 def test_an_answer_to_an_earlier_text_never_shows(visit: Visit, room: Showroom) -> None:
     page = visit("alice", "submit")
+    expect(page.get_by_text("live", exact=True)).to_be_visible()
     held: list[Route] = []
 
     def hold(route: Route) -> None:
@@ -334,8 +338,9 @@ def test_copied_as_a_command_it_is_what_the_page_has(visit: Visit, room: Showroo
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     written(page, good(room) + "# TASKSPEC\n" + "#\n")
     page.get_by_role("checkbox", name="careful").check()
+    will_show(page, "Copied")
     page.get_by_role("button", name="Copy as CLI").click()
-    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    has_shown(page, "Copied")
     command = page.evaluate("navigator.clipboard.readText()")
     assert command == f"argus submit - --preset careful <<'TASKSPEC'\n{good(room)}# TASKSPEC\n#\nTASKSPEC\n"
 

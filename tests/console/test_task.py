@@ -11,6 +11,7 @@ from playwright.sync_api import Page, Route, expect
 
 from argus_ray.core.states import Outcome
 from tests.console.conftest import Visit
+from tests.support.browsing import has_shown, will_show
 from tests.support.checkpoints import save
 from tests.support.showroom import NODES, Showroom
 
@@ -72,8 +73,9 @@ def test_it_is_resumed_from_a_checkpoint_that_is_named(visit: Visit, room: Showr
     page.get_by_role("button", name="Resume…").click()
     dialog = page.get_by_role("dialog", name="Resume sft")
     expect(dialog).to_contain_text("global_step_40 of attempt 1")
+    will_show(page, "is in the queue")
     dialog.get_by_role("button", name="Resume as a new task").click()
-    expect(page.get_by_text("is in the queue")).to_be_visible()
+    has_shown(page, "is in the queue")
     expect(page.locator(".task-head")).to_contain_text("Queued")
     facts = page.get_by_role("region", name="Facts")
     expect(facts).to_contain_text("Resubmitted from")
@@ -257,8 +259,9 @@ def test_the_command_for_the_same_is_there(visit: Visit, room: Showroom, name: s
     task_id = find(room, "alice", "RUNNING")
     page = visit("alice", f"task/{task_id}/{name}".rstrip("/"))
     expect(page.locator(".task-command")).to_have_text(command.replace("ID", task_id))
+    will_show(page, "Copied")
     page.get_by_role("button", name="Copy as CLI").click()
-    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    has_shown(page, "Copied")
 
 
 def test_two_attempts_stand_on_one_line_of_time(visit: Visit, room: Showroom) -> None:

@@ -14,7 +14,7 @@ import pytest
 from tests.support.lab import Host, wait_for
 from tests.support.pool import Pool
 from tests.support.raycluster import FINAL, Api
-from tests.support.running import kill
+from tests.support.running import kill, name_of
 
 ATTEMPTS = int(os.environ.get("ARGUS_LEFT_ATTEMPTS", 0))
 SEED = int(os.environ.get("ARGUS_LEFT_SEED", 12))
@@ -46,7 +46,7 @@ def of_attempts(hosts: list[Host]) -> dict[int, str]:
 def runners(task: str, hosts: list[Host]) -> list[int]:
     """The task's runner, and then its forks, which bear its name."""
     found = [pid for host in hosts for pid, command in host.find("argus_runner.py") if task in command]
-    return sorted(pid for pid in found if Path(f"/proc/{pid}/comm").read_text().startswith("python"))
+    return sorted(pid for pid in found if name_of(pid).startswith("python"))
 
 
 def end(task: str, way: str, user: Api, hosts: list[Host]) -> None:

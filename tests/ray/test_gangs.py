@@ -61,6 +61,7 @@ def test_a_gang_that_no_node_can_hold_waits_and_holds_nobody_up(cluster: Cluster
 def test_two_gangs_submitted_at_the_same_instant_never_share(cluster: Cluster, ray_view: Any) -> None:
     users = [cluster.user() for _ in range(3)]
     gates = [user.gate() for user in users]
+    assert processes.wait_until(lambda: held_on_nodes(ray_view) == [], 60), "Ray takes back what was held before"
     with ThreadPoolExecutor(3) as pool:
         tasks = list(pool.map(lambda u, g: u.submit({"wait_for_file": str(g)}), users, gates))
     running: list[tuple[Api, str]] = []

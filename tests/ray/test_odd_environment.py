@@ -17,6 +17,7 @@ from argus_ray.local.cluster import OneMachine
 from argus_ray.node import processes
 from tests.support.raycluster import ADMIN_TOKEN, ROOT
 from tests.support.recorder import Recorder, recorder
+from tests.support.running import name_of
 
 #: A call of a run that says that it is the admin.
 FORGED = """
@@ -119,5 +120,5 @@ def test_it_serves_and_joins_and_no_token_is_where_it_must_not_be(machine: Odd, 
 def _raylet(machine: OneMachine, name: str) -> int:
     """The id of a worker's raylet."""
     below = processes.descendants(machine.children[name].pid)
-    (found,) = [pid for pid in below if Path(f"/proc/{pid}/comm").read_text().strip() == "raylet"]
+    (found,) = [pid for pid in below if name_of(pid) == "raylet"]
     return found

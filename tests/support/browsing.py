@@ -72,6 +72,27 @@ def open_page(
     return page
 
 
+def will_show(page: Page, words: str) -> None:
+    """From now on it is kept that these words came, however soon they go. The next one ends it."""
+    page.evaluate(
+        """(words) => {
+            window.argusShown = [];
+            window.argusLook?.disconnect();
+            window.argusLook = new MutationObserver(() => {
+                for (const each of document.querySelectorAll("body *"))
+                    if (!each.children.length && each.textContent.includes(words)) argusShown.push(each.textContent);
+            });
+            argusLook.observe(document.body, { subtree: true, childList: true, characterData: true });
+        }""",
+        words,
+    )
+
+
+def has_shown(page: Page, words: str) -> None:
+    """Waits until they have come since `will_show`."""
+    page.wait_for_function("(words) => argusShown.some((each) => each.includes(words))", arg=words)
+
+
 def sign_in(page: Page, token: str) -> None:
     page.get_by_label("Token").fill(token)
     page.get_by_role("button", name="Sign in").click()

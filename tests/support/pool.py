@@ -15,6 +15,7 @@ import httpx2
 from argus_ray.discovery import sentinel
 from tests.support.lab import REPO, Host, Lab, Proc, wait_for
 from tests.support.raycluster import ADMIN_TOKEN, Api
+from tests.support.running import name_of
 
 #: Seconds; shorter than the default, so that tests of its end take less time.
 TTL_S = 6.0
@@ -145,7 +146,7 @@ class Pool:
 
     def raylet(self, host: Host) -> list[int]:
         """Pids of the raylets on the host."""
-        return [pid for pid, _ in host.pids() if Path(f"/proc/{pid}/comm").read_text().strip() == "raylet"]
+        return [pid for pid, _ in host.pids() if name_of(pid) == "raylet"]
 
     # --- callers ---
 

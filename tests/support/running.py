@@ -19,9 +19,17 @@ from argus_ray.node import processes
 #: Without site packages, whose import costs more than the tests.
 PYTHON = (sys.executable, "-u", "-S")
 RUNNER = str(Path(__file__).parents[2] / "argus_ray/payload/argus_runner.py")
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 
 Start = Callable[..., "subprocess.Popen[bytes]"]
+
+
+def name_of(pid: int) -> str:
+    """Empty for one that has ended."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def finish(process: subprocess.Popen[bytes]) -> tuple[int, bytes]:

@@ -13,6 +13,7 @@ import itertools
 import json
 import math
 import random
+import socket
 import sys
 import tempfile
 import threading
@@ -73,6 +74,7 @@ class Showroom:
     running: dict[str, Run] = field(default_factory=dict)
     port: int = 0
     _server: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    _held: socket.socket = field(default_factory=socket.socket)
 
     @property
     def url(self) -> str:
@@ -82,6 +84,11 @@ class Showroom:
         """The service answers, at the address that it has had."""
         # What a deployment has, not the pace of the tests of streams.
         app = self.api.app = self.api.make_app(timing=None)
+        if not self.port:
+            # Bound and never listening, so nobody else has the port while the service is away.
+            self._held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._held.bind(("127.0.0.1", 0))
+            self.port = self._held.getsockname()[1]
         self.port = self._server.enter_context(served(app, at=self.port))
 
     def go_away(self) -> None:
