@@ -31,6 +31,7 @@ from typing import Any
 
 from argus_ray.core.taskspec import TaskSpec
 from argus_ray.core.verl import command as verl
+from argus_ray.local.cluster import free_port
 
 REPO = Path(__file__).resolve().parents[1]
 SAMPLES = REPO / "tests" / "core" / "verl" / "failures"
@@ -128,12 +129,6 @@ def launcher(scratch: Scratch, name: str, *overrides: str, beside: Callable[[int
     config = {"runtime_env": {"env_vars": launch.env}}
     env = launch.env | {"RAY_JOB_CONFIG_JSON_ENV_VAR": json.dumps(config)}
     return Run([*launch.command, *overrides], env, scratch.job_root(name), beside=beside)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 _ray_is_up = False

@@ -78,9 +78,11 @@ class HeadPublisher:
         self._thread.join(timeout_s)
         # The loop does not wait for one that hangs.
         is_over = self._patience.is_over(max(0.0, deadline - time.monotonic()))
+        if not is_over or self._thread.is_alive():
+            return False
         if self._lock is not None:
             self._lock.release()
-        return is_over and not self._thread.is_alive()
+        return True
 
     def _run(self) -> None:
         while not self._stopping.is_set():

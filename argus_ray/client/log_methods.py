@@ -42,7 +42,8 @@ class LogMethods(Caller):
         attempt: int | str | None = None,
         grep: str | re.Pattern[str] | None = None,
     ) -> Iterator[Line]:
-        """Lines of a log: the last `tail` of them, and with `follow` what comes until the task has ended.
+        """Lines of a log: the last `tail` of them, and with `follow` what comes until the task, and what
+        runs for it, has ended.
 
         `attempt`: a number, or without it the newest one (with `follow` it goes on with those that come); `all`: each
         of them, one after the other, with the last `tail` lines of each. `grep`: a regular expression that a line must

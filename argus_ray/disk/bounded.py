@@ -30,9 +30,10 @@ class BoundedCall(Generic[_T]):
             except BaseException as error:
                 box.append(error)
 
-        self._thread = threading.Thread(target=work, daemon=True)
-        self._thread.start()
-        self._thread.join(self.timeout_s)
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        self._thread = thread  # once it may be waited for
+        thread.join(self.timeout_s)
         if not box:
             raise TimeoutError(f"no answer within {self.timeout_s:g} s")
         if isinstance(box[0], BaseException):

@@ -8,6 +8,7 @@ plain `ray start --block` child). Several raylets on one host are several nodes 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import functools
 import itertools
@@ -280,11 +281,12 @@ class OneMachine:
         return {self._workers[name][0]: name for name in self.children if name in self._workers}[ip]
 
     def end_worker(self, name: str) -> None:
-        """Kill a worker's raylet and all that it runs, as a machine that loses power would."""
+        """Kill a worker's raylet and all that it runs, as a machine that loses power would. Raises TimeoutError if it
+        does not die."""
         child = self.children.pop(name)
         if child.poll() is None:  # else its id may be another's by now
             processes.kill_tree(child.pid)
-            child.wait()
+            processes.collect(child)
         del self._workers[name]  # its address is free again
 
     def serve(self, config: Path) -> None:
@@ -302,7 +304,10 @@ class OneMachine:
         """`serve deploy`: replace the running application by what this file says, and return at once."""
         command = [str(_BIN / "serve"), "deploy", str(config), "--address", self.dashboard]
         environ = environment.direct(self.environment())
-        done = subprocess.run(command, env=environ, capture_output=True, timeout=timeout_s, check=False)
+        try:
+            done = subprocess.run(command, env=environ, capture_output=True, timeout=timeout_s, check=False)
+        except subprocess.TimeoutExpired:
+            raise NotStarted(f"serve deploy: no answer in {timeout_s:g} s") from None
         if done.returncode:
             raise NotStarted(f"serve deploy: {done.stderr.decode(errors='replace')[-2000:]}")
 
@@ -373,6 +378,7 @@ class OneMachine:
 #: What this process has given out last: it may be that nobody listens there yet.
 _GIVEN: deque[int] = deque()
 _MOST_GIVEN = 500
+_DRAWS = 10_000
 
 
 def free_port() -> int:
@@ -382,8 +388,8 @@ def free_port() -> int:
 
 
 def free_ports(count: int) -> haproxy.Ports:
-    """So many in a row, each like that of `free_port`."""
-    while True:
+    """So many in a row, each like that of `free_port`. Raises NotStarted if none are found."""
+    for _ in range(_DRAWS):
         first = random.randrange(20000, 32000 - count)  # noqa: S311
         found = range(first, first + count)
         if not set(_GIVEN).isdisjoint(found) or not _reserve(first, count):
@@ -395,16 +401,22 @@ def free_ports(count: int) -> haproxy.Ports:
         while len(_GIVEN) > _MOST_GIVEN:
             _give_back(_GIVEN.popleft(), 1)
         return haproxy.Ports(first, first + count - 1)
+    raise NotStarted(f"no {count} free ports in a row were found from 20000 to 32000")
 
 
 @functools.cache
 def _reservations() -> int | None:
-    """A file with a byte for each port, of this user. The kernel keeps its locks, and ends them with their process."""
+    """A file of this user, which stays, empty: its locks stand for the ports, a byte for each, and the kernel ends them
+    with their process. None: somebody has taken the name."""
+    path = f"/tmp/argus-ports-{os.getuid()}"  # noqa: S108 - of this machine, whatever TMPDIR says
     try:
-        path = f"/tmp/argus-ports-{os.getuid()}"  # noqa: S108 - of this machine, whatever TMPDIR says
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        table = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
     except OSError:
-        return None  # somebody has taken the name
+        return None
+    if os.fstat(table).st_uid == os.getuid():
+        return table
+    os.close(table)
+    return None
 
 
 def _reserve(first: int, count: int) -> bool:
@@ -412,14 +424,15 @@ def _reserve(first: int, count: int) -> bool:
     if (table := _reservations()) is not None:
         try:
             fcntl.lockf(table, fcntl.LOCK_EX | fcntl.LOCK_NB, count, first)
-        except OSError:
-            return False
+        except OSError as error:
+            return error.errno not in (errno.EACCES, errno.EAGAIN)  # else this filesystem has no locks
     return True
 
 
 def _give_back(first: int, count: int) -> None:
     if (table := _reservations()) is not None:
-        fcntl.lockf(table, fcntl.LOCK_UN, count, first)
+        with contextlib.suppress(OSError):
+            fcntl.lockf(table, fcntl.LOCK_UN, count, first)
 
 
 def _has_joined(status: Path) -> bool:

@@ -283,13 +283,12 @@ class Launcher:
     def _end(self) -> None:
         """As a power cut would, which its durable state is made for. A GCS that is asked to stop takes the actors and
         the application for ended, and they would not come back with it (seen in ray 2.60)."""
-        if self._deploy is not None:
-            self._deploy.end()
-            self._deploy = None
-        try:
-            self._child.end(0)
-        except TimeoutError as error:
-            self._journal.say("warning", f"{error}; this machine may need a restart")
+        deploy, self._deploy = self._deploy, None
+        for end in (deploy.end if deploy is not None else lambda: None, lambda: self._child.end(0)):
+            try:
+                end()
+            except TimeoutError as error:
+                self._journal.say("warning", f"{error}; this machine may need a restart")
 
     def _ray_options(self) -> list[str]:
         settings = self._settings

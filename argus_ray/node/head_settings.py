@@ -161,9 +161,11 @@ def read(argv: Sequence[str], environ: Mapping[str, str]) -> HeadSettings:
     http_host, http_port = _http_address(text)
     gcs_port = cli.whole("--gcs-port", arguments.gcs_port, least=1, most=65535)
     dashboard_port = cli.whole("--dashboard-port", arguments.dashboard_port, least=1, most=65535)
-    named = [("--gcs-port", gcs_port), ("--dashboard-port", dashboard_port)]
-    named.append((f"http_options.port of --serve-config {config}", http_port))
-    _refuse_shared(named, proxy_ports if arguments.http_proxy == haproxy.HAPROXY else None)
+    api = f"http_options.port of --serve-config {config}"
+    # Ray takes no GCS and dashboard at one port, whatever their addresses.
+    listens = [("--gcs-port", "0.0.0.0", gcs_port), ("--dashboard-port", arguments.dashboard_host, dashboard_port)]  # noqa: S104
+    listens.append((api, http_host, http_port))
+    _refuse_shared(listens, proxy_ports if arguments.http_proxy == haproxy.HAPROXY else None)
     cli.refuse_ipv6("--dashboard-host", arguments.dashboard_host)
     cli.refuse_ipv6(f"http_options.host of --serve-config {config}", http_host)
     try:
@@ -221,15 +223,20 @@ def _http_address(text: str) -> tuple[str, int]:
     return host[1] if host else "0.0.0.0", int(port[1]) if port else 8000  # noqa: S104
 
 
-def _refuse_shared(named: Sequence[tuple[str, int]], proxy_ports: haproxy.Ports | None) -> None:
-    """Raises BadSetting if two settings name one port: no start could ever succeed."""
-    seen: dict[int, str] = {}
-    for name, port in named:
-        if port in seen:
-            raise BadSetting(f"{name} must be another port than {seen[port]}: both are {port}")
-        if proxy_ports and proxy_ports.first <= port <= proxy_ports.last:
+def _refuse_shared(listens: Sequence[tuple[str, str, int]], proxy_ports: haproxy.Ports | None) -> None:
+    """Raises BadSetting if two settings name one port of one address, so that no start could ever succeed. Each is a
+    setting, a host and a port; the API, which has `proxy_ports` as well, is the last."""
+    *_, (_, api_host, _) = listens
+
+    def meet(one: str, other: str) -> bool:
+        return one == other or one in _EVERYWHERE or other in _EVERYWHERE
+
+    for index, (name, host, port) in enumerate(listens):
+        for other, other_host, other_port in listens[:index]:
+            if port == other_port and meet(host, other_host):
+                raise BadSetting(f"{name} must be another port than {other}: both are {port}")
+        if proxy_ports and proxy_ports.first <= port <= proxy_ports.last and meet(host, api_host):
             raise BadSetting(f"{name} must lie outside --proxy-ports {proxy_ports}, not {port}")
-        seen[port] = name
 
 
 def _url(host: str, port: int) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -179,6 +180,15 @@ def end(find: Callable[[], list[int]], *, grace_s: float, first: Iterable[int] =
         if time.monotonic() > deadline:
             raise TimeoutError(f"processes that do not end: {left}")
         time.sleep(0.05)
+
+
+def collect(child: subprocess.Popen[bytes]) -> None:
+    """Wait for one that was killed. Raises TimeoutError if it does not die in KILL_PATIENCE_S (stuck in the kernel):
+    subprocess's own is no OSError."""
+    try:
+        child.wait(KILL_PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        raise TimeoutError(f"process {child.pid} does not end") from None
 
 
 def kill_tree(pid: int) -> None:

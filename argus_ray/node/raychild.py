@@ -25,8 +25,6 @@ NODE_MARK = "ARGUS_NODE"
 NODE_OWNER = "ARGUS_NODE_OWNER"
 #: What `ray start` prints when its node has joined, and a head's when it is up.
 _STARTED = b"Ray runtime started"
-#: Seconds for one that was killed.
-_DIES_WITHIN_S = 10.0
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -120,12 +118,13 @@ class RayChild:
         if self._child is not None and self._child.poll() is None and grace_s <= 0:
             # All that it has started dies in the same moment, by the kernel (ray 2.60, node.py, kernel_fate_share).
             self._child.kill()
-            _wait(self._child)
+            with contextlib.suppress(TimeoutError):  # of one that is stuck, the rest is ended below
+                processes.collect(self._child)
         first = [self._child.pid] if self._child is not None and self._child.poll() is None else []
         if first or self.ours():
             processes.end(self.ours, grace_s=grace_s if first else 0, first=first)
         if self._child is not None:
-            _wait(self._child)
+            processes.collect(self._child)
         self._child, self._raylet = None, None
         self.reap()
 
@@ -177,14 +176,6 @@ def command_beside_python(name: str) -> str:
     """A command of this Python's environment, else the one on PATH."""
     beside = Path(sys.executable).with_name(name)
     return str(beside) if beside.exists() else name
-
-
-def _wait(child: subprocess.Popen[bytes]) -> None:
-    """Of one that was killed. Raises TimeoutError if it does not die."""
-    try:
-        child.wait(_DIES_WITHIN_S)
-    except subprocess.TimeoutExpired:
-        raise TimeoutError(f"process {child.pid} does not end") from None
 
 
 def _name_of(pid: int) -> str:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from argus_ray.disk import own
-from argus_ray.node import ports
+from argus_ray.node import ports, processes
 from argus_ray.node.decision import backoff_s
 from argus_ray.node.journal import Journal
 from argus_ray.node.raychild import command_beside_python
@@ -147,9 +147,14 @@ class Deployment:
             self._checks, self._comes_back, self._begun = True, False, now
             return
         code = self._child.poll()
-        if code is None and now - self._begun < _TIMEOUT_S:
+        is_late = now - self._begun >= _TIMEOUT_S
+        if code is None:
+            if is_late:
+                # Not waited for: it may be stuck in the kernel, and no other is begun beside it.
+                self._child.kill()
+                self.words = f"process {self._child.pid} of `serve deploy` has no answer and does not end"
             return
-        self.end()
+        self._child = None
         if self._checks and code != _REFUSED:
             # What it cannot tell, `serve deploy` does.
             self._start(self._deploy())
@@ -168,15 +173,14 @@ class Deployment:
             self._journal.say("deploy failed", self.words)
             return
         self.words = f"`serve deploy` has failed {self._failures} times; see {self._log}"
-        self._journal.say("deploy failed", f"{'no answer' if code is None else f'exit code {code}'}; see {self._log}")
+        self._journal.say("deploy failed", f"{'no answer' if is_late else f'exit code {code}'}; see {self._log}")
 
     def end(self) -> None:
-        """End what runs."""
-        if self._child is not None and self._child.poll() is None:
-            self._child.kill()
-        if self._child is not None:
-            self._child.wait()
-        self._child = None
+        """End what runs. Raises TimeoutError if it does not die."""
+        child, self._child = self._child, None
+        if child is not None and child.poll() is None:
+            child.kill()
+            processes.collect(child)
 
     def _check(self) -> list[str]:
         """`serve deploy` says that all is well whatever Argus's own settings are: they are read later, inside Ray."""

@@ -12,7 +12,7 @@ from playwright.sync_api import APIResponse, Locator, Page, Route, expect
 
 from argus_ray.core.states import Outcome
 from tests.console.conftest import Visit
-from tests.support.gateway import log_of
+from tests.support.gateway import log_of, metrics_of
 from tests.support.log_memory import make_sparse
 from tests.support.showroom import Run, Showroom
 
@@ -163,12 +163,43 @@ def test_what_was_written_between_the_first_answer_and_the_stream_comes(visit: V
     run.say("second\n")
     for stream in streams:
         stream.continue_()
-    run.go_on(1)
+    with metrics_of(run.admit).open("a") as file:
+        file.write('{"step": 1, "data": {"train/loss": 2.0}}\n')
     expect(page.locator(".task-head")).to_contain_text("step 1 of")  # by the stream, behind where the log's begins
     page.unroute("**/logs?*")
     for route, answer in held:
         route.fulfill(response=answer)
     expect(rows(page).get_by_text("second")).to_be_visible()
+
+
+def test_who_scrolls_up_just_as_it_is_drawn_anew_is_let_go(visit: Visit, run: Run) -> None:
+    """The event that tells of the scrolling comes after that."""
+    run.say("".join(f"line {number:05d}\n" for number in range(400)))
+    page = visit("alice", place_of(run))
+    expect(rows(page).get_by_text("line 00399")).to_be_in_viewport()
+    rows(page).evaluate(
+        """(element) => {
+            element.scrollTop = 0;
+            [...document.querySelectorAll("button")].find((each) => each.textContent === "All states").click();
+        }"""
+    )
+    expect(page.get_by_text("following")).to_have_count(0)
+    assert top(page) == 0
+
+
+def test_what_a_canceled_run_still_writes_is_shown_until_it_has_ended(visit: Visit, room: Showroom, run: Run) -> None:
+    run.say("first\n")
+    page = visit("alice", place_of(run))
+    expect(rows(page).get_by_text("first")).to_be_visible()
+    task_id = run.admit.task_id
+    room.api.client.post(f"/api/v2/tasks/{task_id}:cancel", headers=room.headers("alice"))
+    expect(page.locator(".task-head")).to_contain_text("Canceled")
+    for number in range(8):  # for longer than one that is over is looked at
+        run.say(f"saved {number}\n")
+        expect(rows(page).get_by_text(f"saved {number}")).to_be_visible()
+    expect(page.get_by_text("following")).to_be_visible()
+    room.end(task_id, Outcome.CANCELED, None)
+    expect(page.get_by_text("following")).to_have_count(0)
 
 
 def test_earlier_bytes_come_as_it_is_scrolled_upwards(visit: Visit, run: Run) -> None:

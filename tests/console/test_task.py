@@ -293,6 +293,7 @@ def test_a_late_answer_takes_no_step_back(visit: Visit, room: Showroom) -> None:
         route.fulfill(response=answer, json={**body, "workload": "grpo"})
 
     page.route(f"**/api/v2/tasks/{task_id}", late)
+    page.route("**/api/v2/stream*", lambda route: None)  # which would tell it again
     # Asks again for all that is shown.
     page.evaluate("() => document.dispatchEvent(new Event('visibilitychange'))")
     expect(head).to_contain_text("grpo")

@@ -429,6 +429,29 @@ def test_who_is_welcome_no_more_hears_it_and_nothing_else(api: Api, how: str) ->
     run(scenario)
 
 
+def test_the_log_of_a_canceled_task_goes_on_until_its_attempt_has_ended(api: Api) -> None:
+    """Which the stream tells of, too, though it changes nothing of the task itself."""
+
+    async def scenario() -> None:
+        ada = await user(api, "ada")
+        task_id = await submit(api, ada)
+        change = api.run(task_id)
+        log_of(change).write_text("zero\n")
+        async with serving(api) as (app, _), Stream(app, f"{PATH}?log={task_id}", ada) as stream:
+            await until(stream, "log")
+            await asyncio.to_thread(api.client.post, f"/api/v2/tasks/{task_id}:cancel", headers=ada)
+            assert data(await until(stream, "task"))["state"] == "CANCELED"
+            for number in range(20):
+                with log_of(change).open("a") as log:
+                    log.write(f"{number}\n")
+                assert data(await until(stream, "log"))["text"] == f"{number}\n"
+            api.end(change, Outcome.CANCELED, None)
+            told = [(await stream.event())["event"], (await stream.event())["event"]]
+            assert sorted(told) == ["log_end", "task"]
+
+    run(scenario)
+
+
 def test_a_control_plane_that_is_away_loses_nothing(api: Api) -> None:
     async def scenario() -> None:
         ada = await user(api, "ada")

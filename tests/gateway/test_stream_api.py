@@ -106,7 +106,9 @@ def test_a_canceled_task_is_followed_until_its_attempt_has_ended(api: Api) -> No
         async with running_task(api) as (alice, task_id, change, stream):
             await stream.until("message")
             await asyncio.to_thread(api.client.post, f"/api/v2/tasks/{task_id}:cancel", headers=alice)
-            for _ in range(3):
+            async with Stream(api.app, f"/api/v2/tasks/{task_id}/logs/stream", alice) as knows:
+                await knows.until("message")
+            for _ in range(20):  # each after some looks
                 assert await stream.block() == ": keep-alive"
             with log_of(change).open("a") as log:
                 log.write("saved\n")
@@ -128,6 +130,11 @@ def test_an_attempt_that_does_not_end_holds_the_stream_of_a_canceled_task_for_a_
             assert json.loads(end["data"]) == {"task_state": "CANCELED", "attempt": 1, "outcome": None}
 
     run(scenario)
+
+
+def test_that_while_is_longer_than_the_grace_of_a_run(api: Api) -> None:
+    grace_s = api.world.settings.scheduling.stop_grace_s
+    assert api.make_app(timing=None).fastapi.state.gateway.timing.ends_s >= grace_s + 60
 
 
 def test_a_task_that_never_ran_has_an_empty_stream(api: Api) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import os
 import socket
@@ -9,6 +11,7 @@ import subprocess
 import sys
 import threading
 import urllib.request
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -96,31 +99,44 @@ def test_no_port_is_given_twice() -> None:
     assert len(set(given)) == 6 * 40 + 200
 
 
-def test_no_port_is_given_to_two_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both draw the same numbers."""
-    draw = "import random, sys; random.seed(7); from argus_ray.local import cluster"
-    give = f"{draw}; print(cluster.free_ports(40), cluster.free_port(), flush=True); sys.stdin.read()"
-    holds, other = (
-        subprocess.Popen([sys.executable, "-c", give], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        for _ in range(2)
-    )
-    try:
-        assert holds.stdout is not None and other.stdout is not None
-        first, second = holds.stdout.readline().split(), other.stdout.readline().split()
-        assert len(first) == len(second) == 2 and not set(first) & set(second)
-    finally:
-        holds.communicate(timeout=60)
-        other.communicate(timeout=60)
-    # What has ended holds nothing.
-    again = subprocess.run([sys.executable, "-c", give], input="", capture_output=True, text=True, check=True)
-    assert again.stdout.split()[0] in (first[0], second[0])
+#: Whether another process may have a port.
+RESERVES = "import sys; from argus_ray.local import cluster; print(cluster._reserve(int(sys.argv[1]), 1))"
 
 
-@pytest.mark.parametrize("given", [1, 1000])
-def test_what_was_given_long_ago_is_free_for_others(given: int) -> None:
-    for _ in range(given):
+def may_have(port: int) -> bool:
+    done = subprocess.run([sys.executable, "-c", RESERVES, str(port)], capture_output=True, text=True, check=True)
+    return done.stdout == "True\n"
+
+
+def test_what_one_process_has_given_no_other_gives_until_it_was_long_ago(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "_GIVEN", deque())
+    monkeypatch.setattr(cluster, "_MOST_GIVEN", 3)
+    first = cluster.free_port()
+    assert not may_have(first)
+    for _ in range(3):
         cluster.free_port()
-    assert len(cluster._GIVEN) <= cluster._MOST_GIVEN
+    assert may_have(first)
+
+
+def test_what_a_process_has_given_is_free_when_it_has_ended() -> None:
+    give = "import sys; from argus_ray.local import cluster; print(cluster.free_port(), flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", give], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        port = int(other.stdout.readline())
+        assert not may_have(port)
+        other.communicate(timeout=60)
+    assert may_have(port)
+
+
+def test_where_there_are_no_locks_ports_are_given_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "lockf", no_locks)
+    assert cluster.free_port()
+    monkeypatch.setattr(cluster, "_reserve", lambda first, count: False)
+    with pytest.raises(NotStarted, match="no 40 free ports"):
+        cluster.free_ports(40)
 
 
 def test_a_port_that_is_taken_is_said_soon(machine: Plain, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,6 +61,19 @@ def test_one_that_becomes_another_program_all_the_time_is_known_each_time(
 
 
 @pytest.mark.parametrize("environment", [processes.environment, argus_processes.environment])
+def test_a_looker_that_is_held_up_looks_again_all_the_same(
+    environment: Callable[[int], dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules[environment.__module__], "_EXECVE_S", 0.0)
+    monkeypatch.setattr(sys.modules[environment.__module__], "_LEAST_LOOKS", 100_000)
+    again = 'exec /bin/sh -c "$0" "$0"'
+    with subprocess.Popen(["/bin/sh", "-c", again, again], env={"A": "b"}) as child:
+        found = Counter(environment(child.pid).get("A") for _ in range(500))
+        child.kill()
+    assert found == {"b": 500}
+
+
+@pytest.mark.parametrize("environment", [processes.environment, argus_processes.environment])
 def test_one_without_any_environment_is_not_waited_for(
     environment: Callable[[int], dict[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,22 +43,28 @@ def test_nothing_starts_beside_what_does_not_die(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize("grace_s", [0, 0.1])
-def test_a_ray_start_that_does_not_die_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, grace_s: float) -> None:
+def test_a_ray_start_that_does_not_die_is_told_and_the_rest_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, grace_s: float
+) -> None:
     """As a TimeoutError, which launcher and watchdog take for a machine that needs a restart."""
-    (tmp_path / "ray").write_text("#!/bin/sh\nexec sleep 600\n")
+    (tmp_path / "ray").write_text("#!/bin/sh\nsleep 600 &\nexec sleep 600\n")
     (tmp_path / "ray").chmod(0o755)
     monkeypatch.setattr(raychild, "command_beside_python", lambda name: str(tmp_path / name))
-    monkeypatch.setattr(raychild, "_DIES_WITHIN_S", 0.1)
     child = RayChild(f"test-{os.urandom(6).hex()}", tmp_path / "ray.log")
     child.start([], os.environ)
     stuck = child._child
     assert stuck is not None
+    assert processes.wait_until(lambda: len(child.ours()) == 2, 60)
+    [other] = set(child.ours()) - {stuck.pid}
+    kill = os.kill
     try:
         with monkeypatch.context() as patched:
+            patched.setattr(processes, "KILL_PATIENCE_S", 0.5)
             patched.setattr(stuck, "kill", lambda: None)
-            patched.setattr(processes, "end", lambda *_, **__: None)
-            with pytest.raises(TimeoutError, match=f"process {stuck.pid} does not end"):
+            patched.setattr(os, "kill", lambda pid, number: None if pid == stuck.pid else kill(pid, number))
+            with pytest.raises(TimeoutError, match=f"process(es that do| {stuck.pid} does) not end"):
                 child.end(grace_s)
+        assert processes.wait_until(lambda: other not in child.ours(), 60), "nothing goes on below it"
     finally:
         child.end(0)
     assert stuck.returncode is not None

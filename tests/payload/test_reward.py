@@ -169,7 +169,7 @@ HUGE = {
 def test_a_huge_answer_costs_little(name: str) -> None:
     answer = HUGE[name]
     for truth in ("2", answer[:MAX_ANSWER] + "1"):
-        begin = time.process_time()
+        begin = time.thread_time()
         scores = [score(answer, truth) for score in (plain_score, maths_score, geometry_score, code_score)]
-        assert time.process_time() - begin < 5
+        assert time.thread_time() - begin < 2
         assert truth != "2" or max(scores) < 1

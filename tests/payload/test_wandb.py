@@ -168,11 +168,11 @@ def everything_of(pid: int) -> list[int]:
     """The process and what it has started, none of which shows the key to its neighbours."""
     found = [pid]
     for each in found:
-        for task in Path(f"/proc/{each}/task").iterdir():
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that has ended
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it, or a thread of it, has just ended
+            for shown in ("environ", "cmdline"):
+                assert KEY.encode() not in Path(f"/proc/{each}/{shown}").read_bytes()
+            for task in Path(f"/proc/{each}/task").iterdir():
                 found += map(int, (task / "children").read_text().split())
-        for shown in ("environ", "cmdline"):
-            assert KEY.encode() not in Path(f"/proc/{each}/{shown}").read_bytes()
     assert len(found) > 1  # wandb's own
     return found
 

@@ -146,9 +146,10 @@ def test_accepted_tasks_survive_a_redeploy_with_other_settings(cluster: Cluster,
         assert (explained["gpus_held"], explained["gpus_quota"]) == (1, 4) and explained["recent_gpu_hours"] > 0
         somebody = cluster.user()
         assert somebody.wait_final(somebody.submit(n_gpus_per_node=4))["state"] == "SUCCEEDED", "nobody else's quota"
+        assert cluster.executions(user.task(running)) == [1]
         gate.touch()
         view = user.wait_final(running)
-        # What it counts has perhaps gone to the trash by now.
+        # Its files have perhaps gone to the trash by now.
         assert view["state"] == "SUCCEEDED" and len(view["attempts"]) == 1
         assert user.wait_final(held)["state"] == "SUCCEEDED"
         user.cancel(waiting)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,8 @@ class Api:
         }
         parts["curves"] = CurveReader(Limits(request_s=PATIENCE_S))
         made = create_app(**{**parts, **changes})
-        made.fastapi.state.gateway.sparklines.reader = CurveReader(Limits(entries=1024, request_s=PATIENCE_S))
+        sparklines = made.fastapi.state.gateway.sparklines
+        sparklines.reader = CurveReader(replace(sparklines.reader._limits, request_s=PATIENCE_S))
         shared_routes.share(made.fastapi)
         return made
 

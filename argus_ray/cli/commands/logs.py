@@ -29,7 +29,9 @@ _ATTEMPT = re.compile(r"all|latest|[1-9][0-9]{0,5}")
 
 @click.command(cls=Command)
 @click.argument("typed", metavar="ID")
-@click.option("-f", "--follow", is_flag=True, help="Go on with what comes, until the task has ended.")
+@click.option(
+    "-f", "--follow", is_flag=True, help="Go on with what comes, until the task, and what runs for it, has ended."
+)
 @click.option("-n", "number", type=click.IntRange(0, 1_000_000), metavar="N", help="The last N lines.  [default: 2000]")
 @click.option("--attempt", metavar="N|all", default="latest", help="Of this attempt, or of all one after the other.")
 @click.option("--grep", metavar="RE", help="Only lines that this regular expression matches somewhere.")

@@ -1,4 +1,5 @@
-"""Following a log as server-sent events: from where the client is, to the end of the task, across attempts.
+"""Following a log as server-sent events: from where the client is, to the end of the task and of
+what runs for it, across attempts.
 
 Events: `attempt` (its log follows), `message` (lines of the log), `gap` (a part of the log that is left out, since the
 client is too far behind), `end` (nothing follows: close), `error` (a problem document; then the stream ends). An id is
@@ -135,7 +136,8 @@ class Follower:
         self._find, self._read, self._timing, self._monotonic, self._draw = find, read, timing, monotonic, draw
         self._state, self._attempt, self._offset, self._pinned = state, attempt, offset, pinned
         self._following: Attempt | None = None
-        self._final_at: float | None = None
+        #: When the task was first seen to be final.
+        self._final_at = monotonic() if state.is_final else None
         self._answered_at = self._read_at = self._sent_at = monotonic()
         self._check_at = self._next_check()
 
@@ -161,7 +163,7 @@ class Follower:
                 if was_waiting and self._attempt is not None:
                     yield self._attempt_step(self._attempt)
             has_ended = self._has_ended()
-            span = await self._next_lines(has_ended)
+            span = await self._next_lines(has_ended or self._is_given_up())
             if span is not None:
                 if span.start > self._offset:
                     yield self._gap_step(span.start)
@@ -193,11 +195,12 @@ class Follower:
     def _is_over(self) -> bool:
         if self._has_ended():
             return self._pinned or self._state.is_final
-        if not self._state.is_final:
-            return False
-        # Canceled: final at once, while what runs may still write. Its node may never say that it has ended.
-        self._final_at = self._final_at or self._monotonic()
-        return self._monotonic() - self._final_at >= self._timing.ends_s
+        return self._is_given_up()
+
+    def _is_given_up(self) -> bool:
+        """A canceled task is final at once, while what runs may still write; its node may never say that it has
+        ended."""
+        return self._final_at is not None and self._monotonic() - self._final_at >= self._timing.ends_s
 
     async def _next_lines(self, final: bool) -> Span | None:
         """None: the disk does not answer, which is borne for a while and says nothing about what the log has."""
@@ -232,6 +235,8 @@ class Follower:
                 raise
             return False
         self._answered_at = self._monotonic()
+        if self._final_at is None and self._state.is_final:
+            self._final_at = self._answered_at
         return True
 
     async def _look(self) -> None:

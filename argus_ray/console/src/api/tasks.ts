@@ -34,23 +34,24 @@ export function learn(task: TaskSummary): void {
   const before = holder.peek();
   // An answer that was under way while the stream told of something newer.
   if (before && Date.parse(before.updated_at) > Date.parse(task.updated_at)) return;
-  const told = before?.progress ?? early.get(task.task_id) ?? null;
-  early.delete(task.task_id);
-  const isSame = !before || (before.updated_at === task.updated_at && before.started_at === task.started_at);
-  // The steps were read before the stream told of more, which it does once.
-  const isBehind = isSame && told !== null && told.step > (task.progress?.step ?? -1);
-  holder.value = isBehind ? { ...task, progress: told } : task;
+  // After a change of the task its steps may go back, to those of a checkpoint.
+  if (before && before.updated_at !== task.updated_at) told.delete(task.task_id);
+  const said = told.get(task.task_id);
+  const isLate = said && performance.now() - said.at < LATE_MS && said.progress.step > (task.progress?.step ?? -1);
+  holder.value = isLate ? { ...task, progress: said.progress } : task;
   for (const listener of listeners) listener(task);
 }
 
-/** What the stream told of tasks before their documents came. */
-const early = new Map<string, Progress | null>();
+/** What the stream told last of the steps of tasks, which it does once, and when. An answer that was read before it may come after it. */
+const told = new Map<string, { progress: Progress; at: number }>();
+/** Milliseconds. */
+const LATE_MS = 20_000;
 
 export function learnProgress(taskId: string, progress: Progress | null): void {
   const holder = known.get(taskId);
   const before = holder?.peek();
   if (holder && before) holder.value = { ...before, progress };
-  else if (holder) early.set(taskId, progress);
+  if (holder && progress) told.set(taskId, { progress, at: performance.now() });
 }
 
 /** As `learn`, of any task of the pool. */

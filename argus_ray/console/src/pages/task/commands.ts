@@ -2,6 +2,7 @@
 import type { Task } from "../../api/tasks";
 import { ENDED } from "../../api/tasks";
 import { route } from "../../lib/route";
+import { isStopping } from "./data";
 
 export function commandOf(task: Task, tab: string): string {
   const { query } = route.value;
@@ -9,7 +10,7 @@ export function commandOf(task: Task, tab: string): string {
   const option = (name: string, flag: string): string => (/^[\w.-]+$/.test(query.get(name) ?? "") ? ` ${flag} ${query.get(name)}` : "");
   switch (tab) {
     case "log":
-      return `argus logs ${id}${option("attempt", "--attempt")}${ENDED.has(task.state) ? "" : " -f"}`;
+      return `argus logs ${id}${option("attempt", "--attempt")}${ENDED.has(task.state) && !isStopping(task) ? "" : " -f"}`;
     case "curves":
       return `argus metrics ${id} --plot`;
     case "rollouts":

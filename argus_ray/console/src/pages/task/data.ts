@@ -33,7 +33,8 @@ export function useTask(taskId: string) {
       // What this page has asked for itself comes by here, too.
       if (task.task_id !== taskId || own.has(task)) return;
       const known = queries.getQueryData<Task>(["task", taskId]);
-      if (known && Date.parse(known.updated_at) >= Date.parse(task.updated_at)) return;
+      // The end of a canceled attempt changes nothing of its task.
+      if (known && !isStopping(known) && Date.parse(known.updated_at) >= Date.parse(task.updated_at)) return;
       for (const what of ["task", "explain", "events", "checkpoints"]) void queries.invalidateQueries({ queryKey: [what, taskId] });
     });
     return stop;
@@ -42,6 +43,9 @@ export function useTask(taskId: string) {
   useEffect(() => (isAlive ? followProgress([taskId]) : undefined), [taskId, isAlive]);
   return asked;
 }
+
+/** Canceled, and what runs has still to end. */
+export const isStopping = (task: Task): boolean => ENDED.has(task.state) && task.attempts.some((each) => each.state !== "ENDED");
 
 const own = new WeakSet<object>();
 

@@ -7,6 +7,7 @@ import { ENDED, type Task } from "../../api/tasks";
 import { bytes, count } from "../../lib/format";
 import { route, setQuery } from "../../lib/route";
 import { Loading, Trouble } from "../../ui/parts";
+import { isStopping } from "./data";
 import { DownloadButton } from "./download";
 import { useFollowing } from "./log/follow";
 import { type Look, LogPane, type Pane } from "./log/pane";
@@ -40,7 +41,7 @@ function OneLog({ task, log }: { task: Task; log: LogWindow }) {
   const field = useRef<HTMLInputElement>(null);
   const newest = task.attempts.at(-1)?.number ?? null;
   const search = useSearch(log, pane, () => setFollows(false));
-  const isLive = !ENDED.has(task.state) && (log.attempt === newest || log.attempt === null);
+  const isLive = (!ENDED.has(task.state) || isStopping(task)) && (log.attempt === newest || log.attempt === null);
   useFollowing(log, isLive, {
     follows,
     came: (lines) => { if (!follows && lines > 0) setUnseen((before) => before + lines); },

@@ -134,7 +134,7 @@ export function LogPane({ log, view, look, mark, follows, setFollows, keys, pane
     const isUp = top < seenTop.current - 1;
     const below = element.scrollHeight - element.clientHeight - top;
     if (below <= 2 && view.to >= view.size) setFollows(true);
-    else if (isUp && follows && below > 2) setFollows(false);
+    else if (follows && isLeaving(element)) setFollows(false);
     if (isUp && top < NEAR) more("before");
     if (!isUp && below < NEAR) more("after");
     remember();

@@ -35,7 +35,7 @@ export class LogWindow {
   private gap: Gap | null = null;
   /** Of the log, as far as the stream has told. */
   private told = 0;
-  /** The stream has begun, at a place that it does not tell, before there was anything here. */
+  /** Something may have come before there was anything here, and nobody told how much. */
   private isOwed = false;
   private waiting: Promise<unknown> = Promise.resolve();
 
