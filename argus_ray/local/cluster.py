@@ -379,6 +379,8 @@ class OneMachine:
 _GIVEN: deque[int] = deque()
 _MOST_GIVEN = 500
 _DRAWS = 10_000
+#: On this machine, whatever TMPDIR says.
+_RESERVATIONS = f"/tmp/argus-ports-{os.getuid()}"  # noqa: S108
 
 
 def free_port() -> int:
@@ -408,9 +410,8 @@ def free_ports(count: int) -> haproxy.Ports:
 def _reservations() -> int | None:
     """A file of this user, which stays, empty: its locks stand for the ports, a byte for each, and the kernel ends them
     with their process. None: somebody has taken the name."""
-    path = f"/tmp/argus-ports-{os.getuid()}"  # noqa: S108 - of this machine, whatever TMPDIR says
     try:
-        table = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
+        table = os.open(_RESERVATIONS, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
     except OSError:
         return None
     if os.fstat(table).st_uid == os.getuid():

@@ -13,7 +13,7 @@ import shutil
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -283,8 +283,11 @@ class Launcher:
     def _end(self) -> None:
         """As a power cut would, which its durable state is made for. A GCS that is asked to stop takes the actors and
         the application for ended, and they would not come back with it (seen in ray 2.60)."""
-        deploy, self._deploy = self._deploy, None
-        for end in (deploy.end if deploy is not None else lambda: None, lambda: self._child.end(0)):
+        ends: list[Callable[[], None]] = [lambda: self._child.end(0)]
+        if self._deploy is not None:
+            ends.insert(0, self._deploy.end)
+        self._deploy = None
+        for end in ends:
             try:
                 end()
             except TimeoutError as error:

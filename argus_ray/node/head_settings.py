@@ -229,6 +229,7 @@ def _refuse_shared(listens: Sequence[tuple[str, str, int]], proxy_ports: haproxy
     *_, (_, api_host, _) = listens
 
     def meet(one: str, other: str) -> bool:
+        one, other = one.replace("localhost", "127.0.0.1"), other.replace("localhost", "127.0.0.1")
         return one == other or one in _EVERYWHERE or other in _EVERYWHERE
 
     for index, (name, host, port) in enumerate(listens):

@@ -111,6 +111,8 @@ class Deployment:
         self._ours = ours
         self._child: subprocess.Popen[bytes] | None = None
         self._checks = False
+        #: The process that was killed last, since it took too long.
+        self._killed = 0
         self._begun = time.monotonic()
         self._next = 0.0
         self._failures = 0
@@ -150,9 +152,7 @@ class Deployment:
         is_late = now - self._begun >= _TIMEOUT_S
         if code is None:
             if is_late:
-                # Not waited for: it may be stuck in the kernel, and no other is begun beside it.
-                self._child.kill()
-                self.words = f"process {self._child.pid} of `serve deploy` has no answer and does not end"
+                self._kill(self._child)
             return
         self._child = None
         if self._checks and code != _REFUSED:
@@ -174,6 +174,14 @@ class Deployment:
             return
         self.words = f"`serve deploy` has failed {self._failures} times; see {self._log}"
         self._journal.say("deploy failed", f"{'no answer' if is_late else f'exit code {code}'}; see {self._log}")
+
+    def _kill(self, child: subprocess.Popen[bytes]) -> None:
+        """Not waited for: it may be stuck in the kernel, and no other is begun beside it. The second time tells."""
+        child.kill()
+        if self._killed == child.pid:
+            self.words = f"process {child.pid}, which deploys {self._application.config}, does not end"
+            self._journal.say("warning", f"{self.words}; this machine may need a restart")
+        self._killed = child.pid
 
     def end(self) -> None:
         """End what runs. Raises TimeoutError if it does not die."""

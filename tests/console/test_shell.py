@@ -20,7 +20,7 @@ def test_the_head_goes_and_comes_back_and_the_page_stays(visit: Visit, room: Sho
     expect(row).to_contain_text("Queued")
     mark(page)
     room.go_away()
-    expect(page.get_by_text(AWAY)).to_be_visible(timeout=5_000)
+    expect(page.get_by_text(AWAY)).to_be_visible()
     expect(row).to_contain_text("Queued")
     room.start(task_id).go_on(9)
     room.come_back()

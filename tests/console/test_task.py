@@ -283,8 +283,6 @@ def test_a_late_answer_takes_no_step_back(visit: Visit, room: Showroom) -> None:
     page = visit("alice", f"task/{task_id}")
     head = page.locator(".task-head")
     expect(head).to_contain_text("step 9 of")
-    run.go_on(1)
-    expect(head).to_contain_text("step 10 of")
 
     def late(route: Route) -> None:
         answer = route.fetch()
@@ -292,6 +290,8 @@ def test_a_late_answer_takes_no_step_back(visit: Visit, room: Showroom) -> None:
         body["progress"]["step"] = 9
         route.fulfill(response=answer, json={**body, "workload": "grpo"})
 
+    run.go_on(1)
+    expect(head).to_contain_text("step 10 of")
     page.route(f"**/api/v2/tasks/{task_id}", late)
     page.route("**/api/v2/stream*", lambda route: None)  # which would tell it again
     # Asks again for all that is shown.

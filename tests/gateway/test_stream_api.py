@@ -123,18 +123,23 @@ def test_a_canceled_task_is_followed_until_its_attempt_has_ended(api: Api) -> No
 def test_an_attempt_that_does_not_end_holds_the_stream_of_a_canceled_task_for_a_while_only(api: Api) -> None:
     async def scenario() -> None:
         api.app = api.make_app(timing=replace(QUICK, ends_s=0.3))
-        async with running_task(api) as (alice, task_id, _change, stream):
+        async with running_task(api) as (alice, task_id, change, stream):
             await stream.until("message")
+            with log_of(change).open("a") as log:
+                log.write("half a li")
             await asyncio.to_thread(api.client.post, f"/api/v2/tasks/{task_id}:cancel", headers=alice)
-            _, end = await stream.until("end")
+            seen, end = await stream.until("end")
+            assert seen == ["half a li"]
             assert json.loads(end["data"]) == {"task_state": "CANCELED", "attempt": 1, "outcome": None}
 
     run(scenario)
 
 
 def test_that_while_is_longer_than_the_grace_of_a_run(api: Api) -> None:
-    grace_s = api.world.settings.scheduling.stop_grace_s
-    assert api.make_app(timing=None).fastapi.state.gateway.timing.ends_s >= grace_s + 60
+    settings = api.world.settings
+    scheduling = settings.scheduling.model_copy(update={"stop_grace_s": 600})
+    app = api.make_app(timing=None, settings=settings.model_copy(update={"scheduling": scheduling}))
+    assert app.fastapi.state.gateway.timing.ends_s >= 660
 
 
 def test_a_task_that_never_ran_has_an_empty_stream(api: Api) -> None:

@@ -99,33 +99,53 @@ def test_no_port_is_given_twice() -> None:
     assert len(set(given)) == 6 * 40 + 200
 
 
-#: Whether another process may have a port.
-RESERVES = "import sys; from argus_ray.local import cluster; print(cluster._reserve(int(sys.argv[1]), 1))"
+#: Whether this process may have a port, or gives one out and waits.
+RESERVES = "print(cluster._reserve(int(sys.argv[2]), 1))"
+GIVES = "print(cluster.free_port(), flush=True); sys.stdin.read()"
 
 
-def may_have(port: int) -> bool:
-    done = subprocess.run([sys.executable, "-c", RESERVES, str(port)], capture_output=True, text=True, check=True)
-    return done.stdout == "True\n"
-
-
-def test_what_one_process_has_given_no_other_gives_until_it_was_long_ago(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Of this test alone: others draw ports meanwhile."""
     monkeypatch.setattr(cluster, "_GIVEN", deque())
+    monkeypatch.setattr(cluster, "_RESERVATIONS", str(tmp_path / "ports"))
+    cluster._reservations.cache_clear()
+    yield tmp_path / "ports"
+    opened = cluster._reservations()
+    cluster._reservations.cache_clear()
+    if opened is not None:
+        os.close(opened)
+
+
+def beside(table: Path, program: str, *argv: str) -> subprocess.Popen[str]:
+    program = f"import sys; from argus_ray.local import cluster; cluster._RESERVATIONS = sys.argv[1]; {program}"
+    command = [sys.executable, "-c", program, str(table), *argv]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def may_have(table: Path, port: int) -> bool:
+    with beside(table, RESERVES, str(port)) as other:
+        return other.communicate(timeout=60)[0] == "True\n"
+
+
+def test_what_one_process_has_given_no_other_gives_until_it_was_long_ago(
+    table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(cluster, "_MOST_GIVEN", 3)
     first = cluster.free_port()
-    assert not may_have(first)
+    assert not may_have(table, first)
     for _ in range(3):
         cluster.free_port()
-    assert may_have(first)
+    assert may_have(table, first)
 
 
-def test_what_a_process_has_given_is_free_when_it_has_ended() -> None:
-    give = "import sys; from argus_ray.local import cluster; print(cluster.free_port(), flush=True); sys.stdin.read()"
-    with subprocess.Popen([sys.executable, "-c", give], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+def test_what_a_process_has_given_is_free_when_it_has_ended(table: Path) -> None:
+    with beside(table, GIVES) as other:
         assert other.stdout is not None
         port = int(other.stdout.readline())
-        assert not may_have(port)
+        assert not may_have(table, port)
         other.communicate(timeout=60)
-    assert may_have(port)
+    assert may_have(table, port)
 
 
 def test_where_there_are_no_locks_ports_are_given_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable
 from importlib import metadata
@@ -188,6 +189,28 @@ def test_a_port_that_two_settings_name(
     assert head.main(argv, NOTHING) == 2
     line = only_line(capsys)
     assert all(part.partition("=")[0] in line for part in (one, two)) and str(port) in line
+
+
+@pytest.mark.parametrize(
+    ("dashboard", "api", "port", "is_refused"),
+    [
+        ("127.0.0.1", "10.0.0.1", 8000, False),
+        ("127.0.0.1", "10.0.0.1", 30050, False),
+        ("127.0.0.1", "127.0.0.1", 8000, True),
+        ("127.0.0.1", "127.0.0.1", 30050, True),
+        ("127.0.0.1", "localhost", 8000, True),
+        ("0.0.0.0", "10.0.0.1", 8000, True),  # noqa: S104
+        ("127.0.0.1", "0.0.0.0", 30050, True),  # noqa: S104
+    ],
+)
+def test_one_port_of_two_addresses_is_two(
+    dashboard: str, api: str, port: int, is_refused: bool, tmp_path: Path
+) -> None:
+    config = tmp_path / "serve.yaml"
+    config.write_text(f"http_options:\n  host: {api}\n  port: 8000\n")
+    argv = ["--node-ip=10.0.0.1", f"--serve-config={config}", f"--dashboard-host={dashboard}"]
+    with pytest.raises(BadSetting) if is_refused else contextlib.nullcontext():
+        head_settings.read([*argv, f"--dashboard-port={port}"], {})
 
 
 def test_serves_own_proxy_needs_no_proxy_ports() -> None:

@@ -54,10 +54,10 @@ def test_a_ray_start_that_does_not_die_is_told_and_the_rest_is_ended(
     child.start([], os.environ)
     stuck = child._child
     assert stuck is not None
-    assert processes.wait_until(lambda: len(child.ours()) == 2, 60)
-    [other] = set(child.ours()) - {stuck.pid}
     kill = os.kill
     try:
+        assert processes.wait_until(lambda: len(processes.descendants(stuck.pid)) == 1, 60)
+        [other] = processes.descendants(stuck.pid)
         with monkeypatch.context() as patched:
             patched.setattr(processes, "KILL_PATIENCE_S", 0.5)
             patched.setattr(stuck, "kill", lambda: None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,14 +16,15 @@ from argus_ray.node.serve_deploy import Application, Deployment
 
 
 @pytest.fixture
-def deployment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Deployment:
+def deployment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Deployment]:
     """Its check and its command hang."""
     monkeypatch.setattr(Deployment, "_check", lambda _: ["sleep", "600"])
     monkeypatch.setattr(Deployment, "_deploy", lambda _: ["sleep", "600"])
     application = Application(tmp_path / "serve.yaml", "http://127.0.0.1:9", "http://a", "http://127.0.0.1:9", "h")
-    return Deployment(
-        application, Journal("test", tmp_path / "status.json"), os.environ, tmp_path / "log", tuple, comes_back=False
-    )
+    journal = Journal("test", tmp_path / "status.json")
+    made = Deployment(application, journal, os.environ, tmp_path / "log", tuple, comes_back=False)
+    yield made
+    made.end()
 
 
 def test_one_without_an_answer_is_ended_and_tried_again(
@@ -39,7 +41,7 @@ def test_one_without_an_answer_is_ended_and_tried_again(
 
 
 def test_one_that_does_not_die_holds_up_nobody_and_no_other_is_begun(
-    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     deployment.step()
     stuck = deployment._child
@@ -52,6 +54,7 @@ def test_one_that_does_not_die_holds_up_nobody_and_no_other_is_begun(
             for _ in range(3):
                 deployment.step()
             assert deployment.pid == stuck.pid and "does not end" in deployment.words
+            assert capsys.readouterr().out.count("does not end; this machine may need a restart") == 1
             ended: list[object] = []
             journal = SimpleNamespace(say=lambda kind, words: ended.append(words))
             launcher = SimpleNamespace(_deploy=deployment, _child=SimpleNamespace(end=ended.append), _journal=journal)

@@ -163,7 +163,8 @@ class Follower:
                 if was_waiting and self._attempt is not None:
                     yield self._attempt_step(self._attempt)
             has_ended = self._has_ended()
-            span = await self._next_lines(has_ended or self._is_given_up())
+            is_over = self._is_over()
+            span = await self._next_lines(has_ended or is_over)
             if span is not None:
                 if span.start > self._offset:
                     yield self._gap_step(span.start)
@@ -177,7 +178,7 @@ class Follower:
                     self._attempt, self._following, self._offset = self._following, None, 0
                     yield self._attempt_step(self._attempt)
                     continue
-                if self._is_over() and await self._check() and self._following is None:
+                if is_over and await self._check() and self._following is None:
                     # Drained after its end was known, so nothing more can come; and the last look has shown
                     # that the caller may still read this and that there is no attempt which we have not seen.
                     yield self._end_step()
@@ -195,11 +196,7 @@ class Follower:
     def _is_over(self) -> bool:
         if self._has_ended():
             return self._pinned or self._state.is_final
-        return self._is_given_up()
-
-    def _is_given_up(self) -> bool:
-        """A canceled task is final at once, while what runs may still write; its node may never say that it has
-        ended."""
+        # A canceled task is final at once, while what runs may still write; its node may never say that it has ended.
         return self._final_at is not None and self._monotonic() - self._final_at >= self._timing.ends_s
 
     async def _next_lines(self, final: bool) -> Span | None:

@@ -35,10 +35,13 @@ export function learn(task: TaskSummary): void {
   // An answer that was under way while the stream told of something newer.
   if (before && Date.parse(before.updated_at) > Date.parse(task.updated_at)) return;
   // After a change of the task its steps may go back, to those of a checkpoint.
-  if (before && before.updated_at !== task.updated_at) told.delete(task.task_id);
+  const isSame = before?.updated_at === task.updated_at;
+  if (before && !isSame) told.delete(task.task_id);
   const said = told.get(task.task_id);
   const isLate = said && performance.now() - said.at < LATE_MS && said.progress.step > (task.progress?.step ?? -1);
-  holder.value = isLate ? { ...task, progress: said.progress } : task;
+  // Of a task that has ended the stream tells no steps.
+  const progress = isLate ? said.progress : (task.progress ?? (isSame ? (before?.progress ?? null) : null));
+  holder.value = { ...task, progress };
   for (const listener of listeners) listener(task);
 }
 

@@ -41,10 +41,12 @@ function OneLog({ task, log }: { task: Task; log: LogWindow }) {
   const field = useRef<HTMLInputElement>(null);
   const newest = task.attempts.at(-1)?.number ?? null;
   const search = useSearch(log, pane, () => setFollows(false));
-  const isLive = (!ENDED.has(task.state) || isStopping(task)) && (log.attempt === newest || log.attempt === null);
+  const [hasEnded, setEnded] = useState(false);
+  const isLive = !hasEnded && (!ENDED.has(task.state) || isStopping(task)) && (log.attempt === newest || log.attempt === null);
   useFollowing(log, isLive, {
     follows,
     came: (lines) => { if (!follows && lines > 0) setUnseen((before) => before + lines); },
+    ended: () => setEnded(true),
   });
 
   // The head was away, and is back.
@@ -57,9 +59,9 @@ function OneLog({ task, log }: { task: Task; log: LogWindow }) {
   // Its last words may come between the last event and the end, or while the tab was hidden, and nobody tells of them then.
   const wasLive = useRef(isLive);
   useEffect(() => {
-    const hasEnded = wasLive.current && !isLive;
+    const hasJustEnded = wasLive.current && !isLive;
     wasLive.current = isLive;
-    if (!hasEnded) return;
+    if (!hasJustEnded) return;
     void log.grown(null, follows);
     const later = setTimeout(() => void log.grown(null, follows), LAST_WORDS_MS);
     return () => clearTimeout(later);

@@ -8,6 +8,8 @@ interface Told {
   readonly follows: boolean;
   /** Lines came at the end of what is held. */
   came(lines: number): void;
+  /** No more comes of this log. */
+  ended(): void;
 }
 
 export function useFollowing(log: LogWindow, isLive: boolean, told: Told): void {
@@ -28,6 +30,7 @@ export function useFollowing(log: LogWindow, isLive: boolean, told: Told): void 
         // It begins at the end of now: what came between the first look and this is asked for.
         if (kind === "log_attempt") void grown(null);
         else if (kind === "log" || kind === "log_gap") void grown(Number(data["end"] ?? data["to"]));
+        else if (kind === "log_end") now.current.ended();
       },
     });
   }, [log, isLive]);
