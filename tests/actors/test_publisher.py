@@ -197,15 +197,22 @@ def test_a_folder_that_is_gone_or_a_file_is_told_and_it_recovers(world: World) -
     says(publisher, "ok")
 
 
-def test_a_write_that_hangs_is_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    publisher = world.publisher(world.claim())
-    says(publisher, "ok")
-    write, say = atomic.write_atomically, publisher._say
-    is_free, is_seen, told = threading.Event(), threading.Event(), list[str]()
+def hanging_writes(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """From now on each write hangs until this is set."""
+    write, is_free = atomic.write_atomically, threading.Event()
 
     def hang(*arguments: Any, **named: Any) -> None:
         assert is_free.wait(60)
         write(*arguments, **named)
+
+    monkeypatch.setattr(atomic, "write_atomically", hang)
+    return is_free
+
+
+def test_a_write_that_hangs_is_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    publisher = world.publisher(world.claim())
+    says(publisher, "ok")
+    is_seen, told, say = threading.Event(), list[str](), publisher._say
 
     def listened(status: str) -> None:
         if status != "ok":
@@ -214,7 +221,7 @@ def test_a_write_that_hangs_is_told(world: World, monkeypatch: pytest.MonkeyPatc
         say(status)
 
     monkeypatch.setattr(publisher, "_say", listened)
-    monkeypatch.setattr(atomic, "write_atomically", hang)
+    is_free = hanging_writes(monkeypatch)
     says(publisher, "has hung for")
     is_seen.set()
     eventually(lambda: any("no answer within" in each for each in told), "it is told")
@@ -225,13 +232,7 @@ def test_a_write_that_hangs_is_told(world: World, monkeypatch: pytest.MonkeyPatc
 def test_it_has_not_stopped_while_a_write_hangs(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     publisher = world.publisher(world.claim())
     says(publisher, "ok")
-    write, is_free = atomic.write_atomically, threading.Event()
-
-    def hang(*arguments: Any, **named: Any) -> None:
-        assert is_free.wait(60)
-        write(*arguments, **named)
-
-    monkeypatch.setattr(atomic, "write_atomically", hang)
+    is_free = hanging_writes(monkeypatch)
     says(publisher, "an earlier call has not come back")  # its loop waits for the write no more
     assert not publisher.stop(2)
     is_free.set()

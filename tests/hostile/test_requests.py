@@ -121,15 +121,11 @@ class Gateway(Replica):
         self.port = port
 
 
-#: On a starved machine HAProxy's own look at the one gateway may time out: none but the first counts here.
-NEVER_AWAY = {"RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "1h"}
-
-
 def test_header_bombs_at_haproxy_do_not_reach_the_gateway(
     api: Api, alice: Headers, proxy: Proxy, caplog: pytest.LogCaptureFixture
 ) -> None:
     with served(_healthy(api.app)) as port:
-        proxy.configure(Gateway(port), **NEVER_AWAY)
+        proxy.configure(Gateway(port))
         proxy.start()
         with httpx2.Client(base_url=proxy.url, trust_env=False, timeout=DEADLINE_S) as http:
             assert http.get("/api/v2/me", headers=alice).status_code == 200
@@ -168,7 +164,7 @@ def test_slow_bodies_of_a_thousand_sockets(
     monkeypatch.setattr(body, "READ_TIMEOUT_S", 600.0)  # none is given up before the test is over
     text = api.world.spec().encode()
     with served(_healthy(api.app)) as port:
-        proxy.configure(Gateway(port), **NEVER_AWAY)
+        proxy.configure(Gateway(port))
         proxy.start()
         for number in range(1000):
             peer = socket.create_connection(("127.0.0.1", proxy.port), DEADLINE_S)

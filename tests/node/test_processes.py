@@ -47,17 +47,22 @@ def test_a_grandchild_in_its_own_session_is_found(mark: str) -> None:
     assert processes.marked(mark) == []
 
 
+def seen_of_one_that_hops(environment: Callable[[int], dict[str, str]], times: int) -> Counter[str | None]:
+    """What is seen of the variable A=b of a process that becomes another program all the time."""
+    again = 'exec /bin/sh -c "$0" "$0"'
+    with subprocess.Popen(["/bin/sh", "-c", again, again], env={"A": "b"}) as child:
+        found = Counter(environment(child.pid).get("A") for _ in range(times))
+        child.kill()
+    return found
+
+
 @pytest.mark.parametrize("environment", [processes.environment, argus_processes.environment])
 def test_one_that_becomes_another_program_all_the_time_is_known_each_time(
     environment: Callable[[int], dict[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between two programs it shows no environment."""
     monkeypatch.setattr(sys.modules[environment.__module__], "_EXECVE_S", 60.0)
-    again = 'exec /bin/sh -c "$0" "$0"'
-    with subprocess.Popen(["/bin/sh", "-c", again, again], env={"A": "b"}) as child:
-        found = Counter(environment(child.pid).get("A") for _ in range(2000))
-        child.kill()
-    assert found == {"b": 2000}
+    assert seen_of_one_that_hops(environment, 2000) == {"b": 2000}
 
 
 @pytest.mark.parametrize("environment", [processes.environment, argus_processes.environment])
@@ -66,11 +71,7 @@ def test_a_looker_that_is_held_up_looks_again_all_the_same(
 ) -> None:
     monkeypatch.setattr(sys.modules[environment.__module__], "_EXECVE_S", 0.0)
     monkeypatch.setattr(sys.modules[environment.__module__], "_LEAST_LOOKS", 100_000)
-    again = 'exec /bin/sh -c "$0" "$0"'
-    with subprocess.Popen(["/bin/sh", "-c", again, again], env={"A": "b"}) as child:
-        found = Counter(environment(child.pid).get("A") for _ in range(500))
-        child.kill()
-    assert found == {"b": 500}
+    assert seen_of_one_that_hops(environment, 500) == {"b": 500}
 
 
 @pytest.mark.parametrize("environment", [processes.environment, argus_processes.environment])
