@@ -171,5 +171,5 @@ def test_a_huge_answer_costs_little(name: str) -> None:
     for truth in ("2", answer[:MAX_ANSWER] + "1"):
         begin = time.thread_time()
         scores = [score(answer, truth) for score in (plain_score, maths_score, geometry_score, code_score)]
-        assert time.thread_time() - begin < 2
+        assert time.thread_time() - begin < 0.5
         assert truth != "2" or max(scores) < 1
