@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from queue import Empty, SimpleQueue
+from queue import Empty, Queue
 from typing import Any, TypeVar
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,9 @@ class BoundedThreads:
         #: The calls that have outlived their bound and are not back yet, with when each began; monotonic seconds.
         self._hung: dict[asyncio.Future[Any], float] = {}
         self._refuses = False
-        self._calls: SimpleQueue[_Call] = SimpleQueue()
+        # No SimpleQueue: a `get` that is woken for what another thread has taken, and whose time is over by then, waits
+        # for ever (CPython's Modules/_queuemodule.c gives the lock a negative rest, which means no bound).
+        self._calls: Queue[_Call] = Queue()
         #: Guards `is_left` of the calls, and the number of threads without those that hang.
         self._lock = threading.Lock()
         self._threads = 0

@@ -147,6 +147,18 @@ def test_a_thread_without_a_call_ends(monkeypatch: pytest.MonkeyPatch) -> None:
             await disk.until(lambda: disk.threads() == 0)
 
 
+def test_no_thread_is_left_that_missed_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    # About the gap between calls: a thread wakes for a call that another one has taken, just as its time is over.
+    monkeypatch.setattr(threads, "_IDLE_S", 1e-4)
+
+    @scenario(4)
+    async def body(disk: Disk) -> None:
+        for _ in range(20):
+            for _ in range(50):
+                await asyncio.gather(*(disk.pool.run(lambda: 7, 60) for _ in range(4)))
+            await disk.until(lambda: disk.threads() == 0)
+
+
 def test_at_most_size_calls_are_at_work() -> None:
     @scenario(2)
     async def body(disk: Disk) -> None:
