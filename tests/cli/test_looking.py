@@ -240,6 +240,50 @@ def test_curves_that_are_followed_tell_what_a_further_attempt_makes_again(
     assert told == [[step, "2"] for step in "12345"] + [[step, "1"] for step in "456"]
 
 
+@pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside another one"])
+def test_the_curves_of_a_canceled_task_are_followed_until_its_attempt_has_ended(
+    alice: Person, monkeypatch: pytest.MonkeyPatch, beside: bool
+) -> None:
+    task_id, change = running(alice)
+    metrics_of(change).write_text(lines(1, train__loss=2.0))
+    others = [alice.submit()] if beside else []
+
+    def beats(interval_s: float) -> Iterator[float]:
+        yield 0.0
+        for each in (task_id, *others):
+            alice.api.client.post(f"/api/v2/tasks/{each}:cancel", headers=alice.headers)
+        yield 1.0
+        with metrics_of(change).open("a") as file:
+            file.write(lines(2, train__loss=1.0))
+        alice.api.end(change, Outcome.CANCELED, None)
+        yield 2.0
+        raise AssertionError("it has ended")
+
+    monkeypatch.setattr("argus_ray.cli.looks.beats", beats)
+    told = [line.split()[1::2] for line in alice("metrics", task_id, *others, "-f", code=exits.CANCELED).lines]
+    assert told == [["1", "2"], ["2", "1"]]
+
+
+def test_an_attempt_that_does_not_end_holds_the_curves_of_a_canceled_task_for_a_while_only(
+    alice: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task_id, change = running(alice)
+    metrics_of(change).write_text(lines(1, train__loss=2.0))
+    alice.api.client.post(f"/api/v2/tasks/{task_id}:cancel", headers=alice.headers)
+    looked = []
+
+    def beats(interval_s: float) -> Iterator[float]:
+        for at in (0.0, 50.0, 100.0):
+            looked.append(at)
+            yield at
+        raise AssertionError("it is followed for ever")
+
+    monkeypatch.setattr("argus_ray.cli.looks.beats", beats)
+    ran = alice("metrics", task_id, "-f", code=exits.CANCELED)
+    assert ran.lines == [f"{task_id[-4:]} 1 train/loss 2"]
+    assert looked == [0.0, 50.0, 100.0]
+
+
 def test_curves_of_which_one_task_is_not_there_are_shown_and_no_success(alice: Person) -> None:
     task_id, change = running(alice)
     metrics_of(change).write_text(lines(1, train__loss=2.0))

@@ -23,6 +23,9 @@ _TASKS = 8
 #: Reads of one command, should a run have logged far more than one read takes.
 _READS = 200
 
+#: Seconds for which a canceled task is followed while what runs for it has not ended: as long as `logs -f` does it.
+_STOPS_S = 90.0
+
 Row = tuple[str, str, int, int, float]
 
 
@@ -37,7 +40,12 @@ Row = tuple[str, str, int, int, float]
     type=click.IntRange(2, 2048),
     help="Points of a curve; the least and the most of each part are kept.",
 )
-@click.option("-f", "--follow", is_flag=True, help="Go on with the points that come, until the tasks have ended.")
+@click.option(
+    "-f",
+    "--follow",
+    is_flag=True,
+    help="Go on with the points that come, until the tasks, and what runs for them, have ended.",
+)
 @pass_session
 def metrics(
     session: Session,
@@ -183,11 +191,14 @@ def _follow(session: Session, task_ids: list[str], query: Mapping[str, Any], *, 
     if as_csv and not out.flags.json:
         _write_csv([], header=True)
     ended: dict[str, str] = {}
+    #: When a task was first seen to be canceled; seconds.
+    canceled: dict[str, float] = {}
     with session.server.tried_for(FOLLOW_S):
-        for _ in looks.beats(_WATCH_S):
+        for at in looks.beats(_WATCH_S):
             left = [task_id for task_id in task_ids if task_id not in ended]
             # First the states: what was logged before the end is then read after it.
             now = following.look(session, left)
+            over = [task_id for task_id in left if _is_over(session, now[task_id], at, canceled)]
             for task_id in left:
                 before = read.get(task_id)
                 found = _read(session, [task_id], query if before is None else {**query, "since_step": before[0]})
@@ -200,11 +211,22 @@ def _follow(session: Session, task_ids: list[str], query: Mapping[str, Any], *, 
                 rows = [row for row in rows if _mark(row) > shown.get((task_id, row[1]), (0, -1))]
                 shown |= {(task_id, row[1]): _mark(row) for row in rows}
                 _show_new(session, found, rows, as_csv=as_csv)
-                if task_words.has_ended(now[task_id]):
+                if task_id in over:
                     ended[task_id] = now[task_id]["state"]
             if len(ended) == len(task_ids):
                 break
     return of_states(list(ended.values()))
+
+
+def _is_over(session: Session, task: Mapping[str, Any], at: float, canceled: dict[str, float]) -> bool:
+    """It has ended, and so has what runs for it: a canceled one has a grace to end in, and may log until then."""
+    if task["state"] != "CANCELED":
+        return task_words.has_ended(task)
+    if at - canceled.setdefault(task["task_id"], at) >= _STOPS_S:
+        return True
+    if "attempts" not in task:
+        task = session.server.get(paths.TASK, {"task_id": task["task_id"]})
+    return all(attempt["state"] == "ENDED" for attempt in task["attempts"])
 
 
 def _mark(row: Row) -> tuple[int, int]:
