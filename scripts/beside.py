@@ -2,9 +2,9 @@
 
 Its output, errors included, goes to the file OUTPUT; the exit status is the command's. The command gets a session of
 its own, which is what Linux's autogroups weigh against each other; where there are none, its niceness counts. SIGINT,
-SIGTERM, or the end of whoever started this interrupt the command, so that it can tear down what it has made. What is
-left of its processes when it has ended is killed, those included that went into a session of their own: an orphan
-below becomes a child of this process.
+SIGTERM, or the end of whoever started this interrupt the command, so that it can tear down what it has made. A second
+one kills it, so Ctrl-C in a terminal is left to whoever started this. What is left of its processes when it has ended
+is killed, those included that went into a session of their own: an orphan below becomes a child of this process.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ class Interrupted(Exception):
 
 
 def main(output: str, command: list[str]) -> int:
+    with contextlib.suppress(PermissionError):  # as the leader of a session, which has its own group
+        os.setpgid(0, 0)
     prctl = ctypes.CDLL(None).prctl
     starter = os.getppid()
     prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)

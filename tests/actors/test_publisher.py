@@ -300,7 +300,7 @@ def test_by_hand_it_never_writes_beside_a_launcher(world: World) -> None:
         assert publisher.status()["epoch"] == 0
     finally:
         launcher.kill()
-        launcher.communicate(timeout=30)
+        launcher.communicate(timeout=60)
     assert says(publisher, "ok")["epoch"] == 2, "the launcher has gone"
 
 

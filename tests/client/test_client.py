@@ -128,9 +128,9 @@ def test_waiting_ends_with_the_tasks(api: Api, alice: Client) -> None:
         alice.wait([one, two], timeout=0)
     assert [task.task_id for task in caught.value.tasks] == [one, two]
     api.end(api.run(two))
-    assert [task.task_id for task in alice.wait([one, two], any=True, timeout=30)] == [two]
+    assert [task.task_id for task in alice.wait([one, two], any=True, timeout=60)] == [two]
     alice.cancel(one)
-    assert [task.state for task in alice.wait([one, two], timeout=30)] == ["CANCELED", "SUCCEEDED"]
+    assert [task.state for task in alice.wait([one, two], timeout=60)] == ["CANCELED", "SUCCEEDED"]
     assert alice.wait([]) == ()
     with pytest.raises(errors.TaskNotFound):
         alice.wait("nobody's", timeout=5)

@@ -53,7 +53,7 @@ def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         yield child
     finally:
         child.kill()
-        child.communicate(timeout=30)
+        child.communicate(timeout=60)
 
 
 def test_there_is_none_at_first_and_then_it_rises_by_one(tmp_path: Path) -> None:

@@ -258,12 +258,12 @@ def test_a_disk_in_trouble_is_never_an_error(root: Path, number: int, monkeypatc
 
 def test_a_disk_that_hangs_is_never_an_error(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     release = threading.Event()
-    monkeypatch.setattr(inputs, "inspect", lambda *_: release.wait(20))
+    monkeypatch.setattr(inputs, "inspect", lambda *_: release.wait(120))
     spec = spec_of(root)
 
     async def all_at_once() -> list[Findings]:
         looks = Preflight(BoundedThreads("preflight-test", 1), 0.2, str(root))
-        return await asyncio.wait_for(asyncio.gather(*(looks.look(spec) for _ in range(3))), 15)
+        return await asyncio.wait_for(asyncio.gather(*(looks.look(spec) for _ in range(3))), 60)
 
     try:
         for found in asyncio.run(all_at_once()):

@@ -130,7 +130,7 @@ def test_through_a_real_server(api: Api, alice: Headers) -> None:
         ("/inner", GIVEN, "/argus/inner"),
     ):
         with served(api.app, root_path=root) as port:
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
 
             def ask(method: str, path: str, body: Any = None, headers: Any = headers, c: Any = connection) -> Any:
                 c.request(method, path, body, alice | YAML | headers)

@@ -27,7 +27,7 @@ from tests.support.gateway import YAML, Api, Headers, log_of
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "nginx.conf"
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 NAME = "argus.example.org"
 Head = dict[str, list[str]]
 

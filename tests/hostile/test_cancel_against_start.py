@@ -12,7 +12,7 @@ from argus_ray.core import paths
 from argus_ray.disk import attempt_files
 from tests.support.running import PYTHON, RUNNER, is_alive, until
 
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 ROUNDS = 24
 PROGRAM = "import os, time; open('ran', 'w').write(str(os.getpid())); time.sleep(60)"
 

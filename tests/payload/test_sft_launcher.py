@@ -17,7 +17,7 @@ import pytest
 from argus_ray.payload.argus_sft_launcher import MAX_LINE, MEETING_S, PORT_TAKEN, Gang, Node
 from tests.support.running import is_alive
 
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 WORLD = {"WORLD_SIZE": "2"}
 
 

@@ -114,6 +114,13 @@ def test_when_it_is_interrupted_it_tidies_up_and_leaves_nothing(
     assert not is_alive(rest)
 
 
+def test_ctrl_c_in_a_terminal_is_left_to_whoever_started_it(start: Start, output: Path) -> None:
+    """It hears of it from there. Twice would be once too often: the second interrupt kills."""
+    process = start(*PYTHON, WITH_REST, "stays")
+    rest_of(output)
+    assert os.getpgid(process.pid) != os.getpgid(0)
+
+
 def test_it_ends_with_whoever_started_it(output: Path) -> None:
     command = [sys.executable, SCRIPT, str(output), *PYTHON, WITH_REST, "stays"]
     starter = subprocess.Popen([*PYTHON, f"import subprocess; subprocess.run({command!r})"])

@@ -66,7 +66,7 @@ def running(root: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     assert word == "up"
     yield child, mark
     child.kill()
-    child.communicate(timeout=30)
+    child.communicate(timeout=60)
     processes.end_marked(mark, grace_s=0)
 
 

@@ -52,7 +52,7 @@ store.close()
 
 def in_another_process(code: str, path: Path) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, timeout=30, check=True
+        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, timeout=60, check=True
     )
     return done.stdout.strip()
 

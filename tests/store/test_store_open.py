@@ -77,7 +77,7 @@ def test_a_second_process_is_refused_too(tmp_path: Path) -> None:
         "except Exception as error: print(type(error).__name__, error)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(first.path)], capture_output=True, text=True, timeout=30, check=True
+        [sys.executable, "-c", code, str(first.path)], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout.startswith("Unavailable the database"), done
     assert f"process {os.getpid()} " in done.stdout

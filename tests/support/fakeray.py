@@ -384,7 +384,7 @@ class Machine:
                     os.kill(pid, signal.SIGKILL)
             return not self.running()
 
-        assert wait_until(is_empty, 30, poll_s=0.01)
+        assert wait_until(is_empty, 60, poll_s=0.01)
         for start in self.starts():  # of those that were killed, where the run dir's path was too long
             if socket := start["env"].get("RAY_SERVE_HAPROXY_SOCKET_PATH"):
                 shutil.rmtree(Path(socket).parent, ignore_errors=True)
