@@ -22,7 +22,6 @@ _WATCH_S = 2.0
 _TASKS = 8
 #: Reads of one command, should a run have logged far more than one read takes.
 _READS = 200
-
 #: Seconds for which a canceled task is followed while what runs for it has not ended: as long as `logs -f` does it.
 _STOPS_S = 90.0
 
@@ -198,8 +197,8 @@ def _follow(session: Session, task_ids: list[str], query: Mapping[str, Any], *, 
             left = [task_id for task_id in task_ids if task_id not in ended]
             # First the states: what was logged before the end is then read after it.
             now = following.look(session, left)
-            over = [task_id for task_id in left if _is_over(session, now[task_id], at, canceled)]
             for task_id in left:
+                is_over = _is_over(session, now[task_id], at, canceled)
                 before = read.get(task_id)
                 found = _read(session, [task_id], query if before is None else {**query, "since_step": before[0]})
                 now_read = found["last_step"] or 0, len(found["attempts"])
@@ -211,7 +210,7 @@ def _follow(session: Session, task_ids: list[str], query: Mapping[str, Any], *, 
                 rows = [row for row in rows if _mark(row) > shown.get((task_id, row[1]), (0, -1))]
                 shown |= {(task_id, row[1]): _mark(row) for row in rows}
                 _show_new(session, found, rows, as_csv=as_csv)
-                if task_id in over:
+                if is_over:
                     ended[task_id] = now[task_id]["state"]
             if len(ended) == len(task_ids):
                 break
