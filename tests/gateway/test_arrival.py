@@ -15,7 +15,7 @@ from argus_ray.gateway.control import LocalControlPlane
 from argus_ray.gateway.http.arrival import Arrival
 from tests.support.gateway import YAML, Api, Headers, bearer_header
 
-DEADLINE_S = 60.0
+DEADLINE_S = 30.0
 #: Well-formed, and nobody's.
 STRANGER = bearer_header(make_token(b"s" * 32))
 

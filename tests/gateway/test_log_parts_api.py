@@ -236,7 +236,7 @@ def test_searches_of_one_user_leave_threads_for_others(
             asyncio.create_task(asyncio.to_thread(api.client.get, f"{url_of(run)}/search?q=0", headers=alice))
             for _ in range(4)
         ]
-        assert await asyncio.to_thread(begun.acquire, timeout=60)
+        assert await asyncio.to_thread(begun.acquire, timeout=30)
         assert len((await asyncio.to_thread(api.get, f"{url_of(other)}/search?q=needle", bob))["matches"]) == 1
         tail = await asyncio.to_thread(api.client.get, f"{url_of(run)}?tail=1", headers=alice)
         assert tail.status_code == 200

@@ -53,7 +53,7 @@ def test_head_of_a_stream_starts_none(api: Api, alice: Headers, monkeypatch: pyt
 
     monkeypatch.setattr(logs, "read_lines_from", refuse)
     with served(api.app) as port:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
         for _ in range(2):
             connection.request("HEAD", f"/api/v2/tasks/{task_id}/logs/stream", headers=alice)
             answer = connection.getresponse()
@@ -69,7 +69,7 @@ def test_head_of_a_stream_starts_none(api: Api, alice: Headers, monkeypatch: pyt
 def test_head_over_a_real_connection_leaves_it_usable(api: Api) -> None:
     """A byte of a body would be read as the beginning of the next answer."""
     with served(api.app) as port:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
         for method, path, status in (("HEAD", "/healthz", 200), ("HEAD", "/none", 404), ("GET", "/healthz", 200)):
             connection.request(method, path)
             answer = connection.getresponse()

@@ -19,7 +19,7 @@ from argus_ray.node.processes import wait_until
 from tests.support.gateway import Api, log_of
 
 MIB = 1024 * 1024
-DEADLINE_S = 60.0
+DEADLINE_S = 20.0
 #: No rate, so that the client alone is what slows a stream down.
 UNPACED = FlowLimits(burst=1 << 40, rate=1 << 40, wait_s=0.01)
 

@@ -23,7 +23,7 @@ from argus_ray.disk import attempt_files
 from tests.support.running import PYTHON, RUNNER, STUBBORN, until
 from tests.support.simlab import Lab, checked_lab
 
-DEADLINE_S = 60.0
+DEADLINE_S = 30.0
 NAME = "argus-ada-sft-20260101-000000-abcd--a01"
 #: The guard is the program's parent, and the runner the guard's.
 KILL_RUNNER = "os.kill(int(open(f'/proc/{os.getppid()}/stat').read().rsplit(')', 1)[1].split()[1]), 9)"

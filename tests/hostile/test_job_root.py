@@ -21,7 +21,7 @@ from tests.support.gateway import Api, Headers
 
 T = TypeVar("T")
 #: Seconds; a reader that waits for a pipe waits for ever.
-BOUND_S = 60.0
+BOUND_S = 30.0
 SECRET = "what-stands-elsewhere"
 STEP = "checkpoints/global_step_7"
 

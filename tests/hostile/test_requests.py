@@ -24,7 +24,7 @@ from tests.support.gateway import ADMIN, YAML, Api, Headers
 
 __all__ = ["proxy"]
 
-DEADLINE_S = 60.0
+DEADLINE_S = 30.0
 #: Seconds of CPU for the worst body of 8 KiB; the reader works on the thread that serves everybody.
 BOUND_S = 0.002
 

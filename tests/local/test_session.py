@@ -62,7 +62,7 @@ def start(root: Path, *options: str) -> Running:
 def clear(running: Running) -> None:
     child, mark = running
     child.kill()
-    child.communicate(timeout=60)
+    child.communicate(timeout=30)
     processes.end_marked(mark, grace_s=0)
 
 
@@ -102,7 +102,7 @@ def test_ctrl_c_twice_leaves_nothing(running: Running) -> None:
     child.send_signal(signal.SIGINT)
     assert "stopping" in child.stdout.readline()
     child.send_signal(signal.SIGINT)
-    _, errors = child.communicate(timeout=60)
+    _, errors = child.communicate(timeout=30)
     assert child.returncode == 128 + signal.SIGINT
     assert errors == ""
     assert processes.marked(mark) == []

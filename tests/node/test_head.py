@@ -384,7 +384,7 @@ def test_without_flock_on_its_own_disk_a_program_does_not_start(machine: Machine
     for start in (machine.head, machine.watchdog):
         program = start(PYTHONPATH=f"{site}{os.pathsep}{ROOT}")
         program.says("lacks flock")
-        assert program.child.wait(60) == 2
+        assert program.child.wait(20) == 2
 
 
 def test_on_a_bare_mount_point_it_waits_makes_nothing_and_says_how_to_begin(machine: Machine) -> None:

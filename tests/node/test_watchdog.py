@@ -339,7 +339,7 @@ def test_a_ray_of_somebody_else_is_never_touched(machine: Machine) -> None:
     assert all(other.poll() is None for other in others)
     for other in others:
         other.kill()
-        other.communicate(timeout=60)
+        other.communicate(timeout=30)
 
 
 def test_a_second_one_of_the_same_name_is_refused_and_one_of_another_name_is_not(machine: Machine) -> None:
@@ -397,5 +397,5 @@ def test_the_first_that_it_says_is_what_it_waits_for(machine: Machine) -> None:
         assert line
     print(f"{time.monotonic() - begun:.2f} s after its start")
     child.terminate()
-    child.communicate(timeout=60)
+    child.communicate(timeout=30)
     assert child.returncode == 0

@@ -143,7 +143,7 @@ class TestGpus:
             f"{told} 4000000, which cannot be seen from here, holds 7 MiB; the run may lack it",
         ]
 
-    @pytest.mark.parametrize("body", ["exit 9", "echo $$ > {pid}; exec sleep 60"])
+    @pytest.mark.parametrize("body", ["exit 9", "echo $$ > {pid}; exec sleep 600"])
     def test_a_tool_that_fails_or_hangs_fails_nothing(
         self, start: Start, job_root: Path, tmp_path: Path, body: str
     ) -> None:

@@ -44,7 +44,7 @@ class TestEnd:
         assert record(job_root)["exit_code"] == 127
 
     def test_nothing_of_the_group_is_left(self, start: Start, job_root: Path) -> None:
-        grandchild = "import subprocess; p = subprocess.Popen(['sleep', '60']); print(p.pid)"
+        grandchild = "import subprocess; p = subprocess.Popen(['sleep', '600']); print(p.pid)"
         code, output = finish(start(grandchild))
         assert code == 0
         assert not is_alive(int(output))

@@ -150,7 +150,7 @@ class TestNothingIsLeft:
     def test_after_a_stop(
         self, start: Start, job_root: Path, running: Table, bystander: object, number: signal.Signals
     ) -> None:
-        process = start(program("time.sleep(60)"))
+        process = start(program("time.sleep(600)"))
         up(process, job_root)
         process.send_signal(number)
         code, _ = finish(process)
@@ -160,21 +160,21 @@ class TestNothingIsLeft:
         assert f"received {number.name}" in log_of(job_root)
 
     def test_after_a_cancel(self, start: Start, job_root: Path, running: Table, bystander: object) -> None:
-        process = start(program("time.sleep(60)"))
+        process = start(program("time.sleep(600)"))
         up(process, job_root)
         Path(paths.cancel_marker(str(job_root))).touch()
         assert finish(process)[0] == 128 + signal.SIGTERM
         assert running.is_empty()
 
     def test_after_a_program_that_had_to_be_killed(self, start: Start, job_root: Path, running: Table) -> None:
-        process = start(program("import signal; signal.signal(15, signal.SIG_IGN); time.sleep(60)"), grace_s=0.1)
+        process = start(program("import signal; signal.signal(15, signal.SIG_IGN); time.sleep(600)"), grace_s=0.1)
         up(process, job_root)
         process.terminate()
         assert finish(process)[0] == 128 + signal.SIGKILL
         assert running.is_empty()
 
     def test_after_the_runner_was_killed(self, start: Start, job_root: Path, running: Table, bystander: object) -> None:
-        process = start(program("import signal; signal.signal(15, signal.SIG_IGN); time.sleep(60)"))
+        process = start(program("import signal; signal.signal(15, signal.SIG_IGN); time.sleep(600)"))
         up(process, job_root)
         process.kill()
         until(running.is_empty, "all is gone")
@@ -186,7 +186,7 @@ class TestNothingIsLeft:
     def test_a_key_that_nobody_took(self, start: Start, job_root: Path, running: Table, is_killed: bool) -> None:
         """Of a run that died before it began to log, say."""
         hand_over(str(job_root), "wandb", "k" * 40)
-        process = start(program("time.sleep(60)"))
+        process = start(program("time.sleep(600)"))
         up(process, job_root)
         assert (job_root / "secrets" / "wandb").exists(), "until then it may still be taken"
         process.kill() if is_killed else process.terminate()
@@ -195,14 +195,14 @@ class TestNothingIsLeft:
 
     def test_after_the_runners_process_group_was_killed(self, start: Start, job_root: Path, running: Table) -> None:
         """As Ray does it when its supervisor has died."""
-        process = start(program("time.sleep(60)"), own_group=True)
+        process = start(program("time.sleep(600)"), own_group=True)
         up(process, job_root)
         os.killpg(process.pid, signal.SIGKILL)
         until(running.is_empty, "all is gone")
         until(lambda: not descendants_by_variable(job_root), "guard and scribe have ended, too")
 
     def test_after_the_guard_was_killed(self, start: Start, job_root: Path, running: Table, bystander: object) -> None:
-        process = start(program("open('guard', 'w').write(str(os.getppid())); time.sleep(60)"))
+        process = start(program("open('guard', 'w').write(str(os.getppid())); time.sleep(600)"))
         up(process, job_root)
         guard = int(until(lambda: content(job_root / "guard"), "the guard's id"))
         os.kill(guard, signal.SIGKILL)
@@ -217,7 +217,7 @@ class TestNothingIsLeft:
     ) -> None:
         """As Ray does it to stop a job: SIGTERM to all that it finds below the supervisor."""
         bye = "import signal; signal.signal(15, lambda *_: (os.write(1, b'bye\\n'), os._exit(5)))"
-        process = start(program(f"{bye}; print('deaf'); time.sleep(60)", "session", "double_fork"))
+        process = start(program(f"{bye}; print('deaf'); time.sleep(600)", "session", "double_fork"))
         until(lambda: "deaf\n" in log_of(job_root), "the program is up")
         for pid in {*descendants_by_variable(job_root), process.pid}:
             with contextlib.suppress(ProcessLookupError):  # one that came and went
@@ -262,7 +262,7 @@ class TestWhatTheProgramGets:
         """Ray blocks SIGINT in all that it starts."""
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
         try:
-            process = start("print('up', flush=True); import time; time.sleep(60)")
+            process = start("print('up', flush=True); import time; time.sleep(600)")
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
         up(process, job_root)
@@ -295,7 +295,7 @@ class TestAtRandom:
             root = tmp_path / "users" / "ada" / "jobs" / f"r{number}--a01"
             environ = {**os.environ, "ARGUS_JOB_ROOT": str(root), "ARGUS_SUBMISSION_ID": root.name}
             environ["ARGUS_STOP_GRACE_S"] = "1"
-            text = program(draw.choice(["pass", "sys.exit(2)", "time.sleep(60)"]), *draw.sample(sorted(LEAVERS), 3))
+            text = program(draw.choice(["pass", "sys.exit(2)", "time.sleep(600)"]), *draw.sample(sorted(LEAVERS), 3))
             command = [*PYTHON, RUNNER, "--job-root", str(root), "--", *PYTHON, "-c", text]
             runs.append((root, subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environ)))
             self._disturb(draw, *runs[-1])

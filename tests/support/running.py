@@ -70,7 +70,7 @@ def record(job_root: Path) -> dict[str, Any]:
     return loaded
 
 
-SLEEPER = "import os, time; open('pid', 'w').write(str(os.getpid())); print('up'); time.sleep(60)"
+SLEEPER = "import os, time; open('pid', 'w').write(str(os.getpid())); print('up'); time.sleep(600)"
 STUBBORN = f"import signal; signal.signal(signal.SIGTERM, lambda *_: print('no')); {SLEEPER}"
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from tests.support.gateway import Api, Headers, log_of
 
 #: Seconds; no test waits this long when all is well.
-DEADLINE_S = 60.0
+DEADLINE_S = 30.0
 
 
 def is_heartbeat(block: str) -> bool:
